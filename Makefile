@@ -1,0 +1,54 @@
+# Everything starts from here: `make demo` and `make test` set up what they need by themselves.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# uv from the PATH, or one of our own.
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+
+.PHONY: help demo serve test test-fast lint types format lock wheel clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.ready ## Fine-tune on the built-in catalogue, evaluate, export, serve, search
+	$(BIN)/cliptune demo
+
+serve: $(VENV)/.ready ## The demo, and keep its search page up until Ctrl-C
+	$(BIN)/cliptune demo --keep-serving
+
+test: $(VENV)/.ready ## All tests, those through real servers and browsers included
+	scripts/install-test-tools
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.ready ## The unit tests alone
+	$(BIN)/python -m pytest -m "not e2e"
+
+lint: $(VENV)/.ready ## Lint and format checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready ## Type checks
+	$(BIN)/mypy
+
+format: $(VENV)/.ready ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.ready ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+lock: $(UV) ## Resolve the dependencies again
+	scripts/lock $(UV)
+
+clean: ## Remove what was built (not the runs in CLIPTUNE_HOME)
+	rm -rf $(VENV) .uv build dist .mypy_cache .ruff_cache .pytest_cache
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet uv
+
+$(VENV)/.ready: requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --python $(VENV) --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(VENV) --no-deps --editable .
+	touch $@

@@ -1,0 +1,50 @@
+"""The `cliptune` command: its sub-commands, and errors as one line on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+
+from cliptune.cli import demo, models, runs, search
+from cliptune.errors import CliptuneError
+
+app = typer.Typer(
+    name="cliptune",
+    help="Fine-tune CLIP on your own titles and pictures, and serve it as text-to-image search.",
+    epilog="Start with: cliptune demo",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (runs, models, search, demo):
+    module.register(app)
+
+
+@app.callback()
+def _options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show debugging log lines."),
+) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s"
+    )
+
+
+def main() -> None:
+    """Run the command line; a deliberate error ends it with status 1 and one line on stderr."""
+    try:
+        app()
+    except CliptuneError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,182 @@
+"""`cliptune demo`: the whole path on the built-in model and catalogue, in a few minutes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cliptune.cli.watch import seconds_since, watch
+
+console = Console()
+PREFIX = "clip-text-to-clip-vision_"
+QUERIES = 5
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(epilog="Example: cliptune demo --keep-serving")(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the artifact and the picture go.")] = Path(
+        "demo"
+    ),
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 51000,
+    http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
+    keep_serving: Annotated[
+        bool, typer.Option("--keep-serving", help="Leave the search page up until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Fine-tune on the built-in catalogue, compare before and after, export, serve, search."""
+    started = time.monotonic()
+    artifact = fine_tune(out, epochs)
+    search_with(artifact, out, grpc_port, http_port, keep_serving, started)
+
+
+def fine_tune(out: Path, epochs: int) -> Path:
+    """Train on the catalogue, show before and after and WiSE-FT; returns the artifact's zip."""
+    import cliptune
+    from cliptune.callback import EvaluationCallback
+    from cliptune.evaluation.tables import before_after_table
+
+    console.rule("[bold]1  Fine-tune the built-in CLIP on a shop's catalogue")
+    run = cliptune.fit(
+        model="builtin",
+        train_data="catalogue-train",
+        eval_data="catalogue-eval",
+        epochs=epochs,
+        callbacks=[
+            EvaluationCallback(query_data="catalogue-queries", index_data="catalogue-index")
+        ],
+        to_onnx=True,
+        experiment_name="demo",
+    )
+    watch(run, console)
+    path = Path(run.save_artifact(str(out)))
+
+    console.rule("[bold]2  Before and after, on products that training never saw")
+    metrics = run.metrics()
+    mixed = evaluate_mixed(path, 0.5)
+    console.print(before_after_table(metrics["before"], metrics["after"], {"WiSE-FT 0.5": mixed}))
+    console.print(f"artifact with torch and ONNX towers: [bold]{path}[/]")
+    return path
+
+
+def evaluate_mixed(artifact: Path, alpha: float) -> dict[str, float]:
+    """The catalogue's metrics of the tuned model mixed with the built-in one (WiSE-FT)."""
+    from cliptune.data.source import load_documents
+    from cliptune.evaluation.retrieval import evaluate
+    from cliptune.inference import get_tower
+    from cliptune.models.loading import load_model
+    from cliptune.models.wise_ft import interpolate
+
+    model = load_model(artifact)
+    before = load_model(model.base).clip.state_dict()
+    model.clip.load_state_dict(interpolate(before, model.clip.state_dict(), alpha))
+    result = evaluate(
+        get_tower(model, "clip-text"),
+        get_tower(model, "clip-vision"),
+        load_documents("catalogue-queries", role="queries"),
+        load_documents("catalogue-index", role="index"),
+    )
+    return {PREFIX + name: value for name, value in result.metrics.items()}
+
+
+@dataclass
+class Answer:
+    """One query with what came back, over both protocols."""
+
+    query: str
+    matches: list[Any]
+    grpc_ms: float
+    http_ms: float
+
+
+def search_with(
+    artifact: Path, out: Path, grpc_port: int, http_port: int, keep_serving: bool, started: float
+) -> None:
+    """Serve the artifact's ONNX towers, index the catalogue's pictures, and ask for five."""
+    from cliptune.cli.search import wait_for_signal
+    from cliptune.data.source import load_documents
+    from cliptune.serving import Client, serve
+
+    console.rule("[bold]3  Serve the tuned towers and search")
+    index_docs = load_documents("catalogue-index", role="index")
+    with serve(
+        str(artifact),
+        index=out / "index",
+        grpc_port=grpc_port,
+        http_port=http_port,
+        is_onnx=True,
+    ):
+        grpc = Client(f"grpc://localhost:{grpc_port}")
+        http = Client(f"http://localhost:{http_port}")
+        grpc.clear()  # an earlier demo's model may have filled it
+        count = grpc.index(index_docs, show_progress=True)
+        console.print(f"{count} pictures indexed")
+        queries = [str(doc.text) for doc in load_documents("catalogue-queries", role="queries")]
+        step = len(queries) // QUERIES
+        answers = [_ask(grpc, http, query) for query in queries[::step][:QUERIES]]
+        console.print(_answers_table(answers))
+        picture = out / "results.png"
+        _draw(answers, index_docs, picture)
+        console.print(f"picture of the results: [bold]{picture}[/]")
+        page = f"http://localhost:{http_port}/"
+        if keep_serving:
+            console.print(f"[bold green]search page: {page}[/]   (Ctrl-C ends)")
+            wait_for_signal()
+    if not keep_serving:
+        console.print(
+            f"done in {seconds_since(started)}. The search page was at {page}; to keep it up:\n"
+            f"  [bold]cliptune serve --artifact {artifact} --onnx --index {out / 'index'}[/]"
+            "   or   [bold]make serve[/]"
+        )
+
+
+def _ask(grpc: Any, http: Any, query: str) -> Answer:
+    begun = time.perf_counter()
+    matches = list(grpc.search(query, limit=6).matches)
+    between = time.perf_counter()
+    over_http = http.search(query, limit=6).matches
+    ended = time.perf_counter()
+    if [match.id for match in matches] != [match.id for match in over_http]:
+        console.print(f"[red]gRPC and HTTP disagree about {query!r}[/]")
+        raise typer.Exit(1)
+    return Answer(query, matches, (between - begun) * 1e3, (ended - between) * 1e3)
+
+
+def _answers_table(answers: list[Answer]) -> Table:
+    table = Table("query", "top results", "score", "gRPC", "HTTP", show_lines=True)
+    for answer in answers:
+        top = answer.matches[:3]
+        titles = "\n".join(
+            f"{'[green]✓[/]' if match.text == answer.query else ' '} {match.text}" for match in top
+        )
+        scores = "\n".join(f"{match.score:.3f}" for match in top)
+        times = (f"{answer.grpc_ms:.0f} ms", f"{answer.http_ms:.0f} ms")
+        table.add_row(answer.query, titles, scores, *times)
+    return table
+
+
+def _draw(answers: list[Answer], index_docs: Any, path: Path) -> None:
+    from cliptune.evaluation.plots import results_grid
+
+    pictures = {str(doc.id): doc.image for doc in index_docs}
+    rows = [
+        (
+            answer.query,
+            [
+                (m.text or "", pictures[str(m.id)], m.score, m.text == answer.query)
+                for m in answer.matches
+            ],
+        )
+        for answer in answers
+    ]
+    results_grid(rows, path)

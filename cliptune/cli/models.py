@@ -1,0 +1,85 @@
+"""`cliptune models` and `export`: which models there are, and artifacts in other forms."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+
+class Format(enum.StrEnum):
+    """What `cliptune export` writes."""
+
+    FOLDER = "folder"
+    ZIP = "zip"
+    ONNX = "onnx"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(epilog="Example: cliptune models --all")(models)
+    app.command(
+        epilog="Example: cliptune export artifacts/brave-otter-3f2a.zip --format onnx --out tuned"
+    )(export)
+
+
+def models(
+    every: Annotated[
+        bool, typer.Option("--all", help="Also open_clip's weights by their own names.")
+    ] = False,
+) -> None:
+    """List the models that can be fine-tuned."""
+    from cliptune.models.registry import MODELS, known_models
+
+    table = Table("name", "task", "dim", "architecture", "description")
+    for model in known_models() if every else MODELS:
+        cells = (model.task, str(model.output_dim), model.architecture, model.description)
+        table.add_row(model.name, *cells)
+    console.print(table)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="An artifact, or a model's name.")],
+    out: Annotated[Path, typer.Option(help="The folder or file to write.")],
+    format_: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="folder: torch weights; onnx: ONNX too; zip: a folder in one file."
+        ),
+    ] = Format.ONNX,
+) -> None:
+    """Write a model as an artifact, with or without ONNX."""
+    import shutil
+    import tempfile
+
+    from cliptune.errors import AlreadyExists
+    from cliptune.files import zip_folder
+    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.loading import load_model
+    from cliptune.models.writing import write_artifact
+
+    if out.exists():
+        raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
+    with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
+        folder = Path(scratch) / "artifact"
+        if format_ is Format.ZIP and is_artifact(Path(model)):
+            shutil.copytree(open_artifact(model).path, folder)
+        else:
+            write_artifact(load_model(model), folder, to_onnx=format_ is Format.ONNX)
+        if format_ is Format.ZIP:
+            zip_folder(folder, out)
+        else:
+            folder.rename(out)
+    console.print(f"written: [bold]{out}[/]")
+
+
+def _parent(out: Path) -> Path:
+    parent = out.resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent

@@ -1,0 +1,229 @@
+"""`cliptune fit`, `runs`, `logs`, `evaluate`: training and what came of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cliptune.errors import BadInput
+
+console = Console()
+Server = Annotated[
+    str | None,
+    typer.Option(help="Address of a train Flow, such as grpc://host:52000; default: this machine."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(epilog="Example: cliptune fit products.csv --text-column title --epochs 5")(fit)
+    app.command(epilog="Example: cliptune runs --experiment default")(runs)
+    app.command(epilog="Example: cliptune logs brave-otter-3f2a --follow")(logs)
+    app.command(epilog="Example: cliptune cancel brave-otter-3f2a")(cancel)
+    app.command(epilog="Example: cliptune resume brave-otter-3f2a")(resume)
+    app.command(
+        epilog="Example: cliptune evaluate artifacts/brave-otter-3f2a.zip "
+        "--queries queries.csv --index index.csv"
+    )(evaluate)
+
+
+def fit(
+    train_data: Annotated[
+        str, typer.Argument(help="A CSV, a folder of pictures, or the name of a data set.")
+    ],
+    model: Annotated[str, typer.Option(help="See `cliptune models`.")] = "builtin",
+    eval_data: Annotated[str | None, typer.Option(help="Pairs for val_loss.")] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(help="Evaluate with these queries, before and after every epoch."),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(help="The pictures that the queries search; default: those of --queries."),
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="CSV column of the titles.")] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option(help="CSV column of the picture paths."),
+    ] = None,
+    image_template: Annotated[
+        str | None,
+        typer.Option(help="Picture path made from columns, such as 'images/{id}.jpg'."),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="CSV column that says which rows are of one product."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=0)] = 5,
+    batch_size: Annotated[int | None, typer.Option(min=2)] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    wise_ft: Annotated[
+        float | None,
+        typer.Option(help="Mix with the pre-trained weights: alpha in [0, 1]."),
+    ] = None,
+    to_onnx: Annotated[bool, typer.Option("--to-onnx", help="Export both towers to ONNX.")] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="Any other option of fit(): NAME=VALUE (YAML)."),
+    ] = None,
+    run_name: Annotated[str | None, typer.Option("--name", help="The run's name.")] = None,
+    experiment: Annotated[str, typer.Option(help="Its group of runs.")] = "default",
+    out: Annotated[Path, typer.Option(help="Where the artifact is saved.")] = Path("artifacts"),
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and return.")] = False,
+    server: Server = None,
+) -> None:
+    """Fine-tune a model on titles and pictures, and save the artifact."""
+    from cliptune.callback import EvaluationCallback, WiSEFTCallback
+    from cliptune.cli.watch import watch
+
+    callbacks: list[Any] = []
+    if queries is not None:
+        callbacks.append(EvaluationCallback(query_data=queries, index_data=index))
+    elif index is not None:
+        raise BadInput("--index needs --queries")
+    if wise_ft is not None:
+        callbacks.append(WiSEFTCallback(alpha=wise_ft))
+    columns = {
+        "text_column": text_column,
+        "image_column": image_column,
+        "image_template": image_template,
+        "label_column": label_column,
+    }
+    csv_options = {name: value for name, value in columns.items() if value is not None}
+    run = _session(server).fit(
+        model=model,
+        train_data=train_data,
+        eval_data=eval_data,
+        callbacks=callbacks,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        to_onnx=to_onnx,
+        run_name=run_name,
+        experiment_name=experiment,
+        csv_options=csv_options or None,
+        **parse_options(option or []),
+    )
+    if detach:
+        console.print(f"run [bold]{run.name}[/] started; follow it with: cliptune logs {run.name}")
+        return
+    watch(run, console)
+    if run.metrics().get("after"):
+        run.display_metrics()
+    path = run.save_artifact(str(out))
+    console.print(f"artifact: [bold]{path}[/]\nserve it:  cliptune serve --artifact {path}")
+
+
+def runs(
+    experiment: Annotated[str | None, typer.Option(help="Of this experiment only.")] = None,
+    page: Annotated[int, typer.Option(min=1)] = 1,
+    size: Annotated[int, typer.Option(min=1)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: Server = None,
+) -> None:
+    """List the runs, newest first."""
+    found = _session(server).list_runs(experiment_name=experiment, page=page, size=size)
+    rows = [{"name": run.name, "experiment": run.experiment_name, **run.status()} for run in found]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("run", "experiment", "status", "details")
+    for row in rows:
+        table.add_row(row["name"], row["experiment"], row["status"], row["details"])
+    console.print(table)
+
+
+def logs(
+    name: Annotated[str, typer.Argument(help="The run's name.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    experiment: Annotated[str | None, typer.Option()] = None,
+    server: Server = None,
+) -> None:
+    """Print a run's log."""
+    run = _session(server).get_run(name, experiment)
+    if follow:
+        for line in run.stream_logs(interval=1):
+            typer.echo(line)
+    else:
+        typer.echo(run.logs())
+
+
+def cancel(
+    name: Annotated[str, typer.Argument(help="The run's name.")],
+    experiment: Annotated[str | None, typer.Option()] = None,
+    server: Server = None,
+) -> None:
+    """Stop a run; it keeps a checkpoint to resume from."""
+    run = _session(server).get_run(name, experiment)
+    run.cancel()
+    console.print(f"run {run.name}: {run.status()['status']}")
+
+
+def resume(
+    name: Annotated[str, typer.Argument(help="The run's name.")],
+    experiment: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Go on with a run that was cancelled or killed, from its last checkpoint."""
+    from cliptune.cli.watch import watch
+
+    run = _session(None).get_run(name, experiment)
+    run.resume()
+    watch(run, console)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An artifact, or a model's name.")],
+    queries: Annotated[str, typer.Option(help="Texts with labels: a CSV or a data set's name.")],
+    index: Annotated[
+        str | None,
+        typer.Option(help="The pictures to search; default: those of --queries."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="k: results that count.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure how well a model finds the right pictures."""
+    from cliptune.data.source import load_documents
+    from cliptune.evaluation.retrieval import evaluate as evaluate_towers
+    from cliptune.evaluation.tables import metrics_table
+    from cliptune.inference import get_tower
+
+    query_docs = load_documents(queries, role="queries")
+    index_docs = load_documents(index, role="index") if index else query_docs
+    text_tower = get_tower(model, "clip-text")
+    vision_tower = get_tower(model, "clip-vision")
+    result = evaluate_towers(text_tower, vision_tower, query_docs, index_docs, limit=limit)
+    if as_json:
+        typer.echo(json.dumps(result.metrics, indent=2))
+    else:
+        console.print(metrics_table(result.metrics, title=f"{model}, k = {limit}"))
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """`['seed=1', 'optimizer_options={weight_decay: 0.1}']` to keyword arguments.
+
+    Raises:
+        BadInput: something is not NAME=VALUE.
+    """
+    options = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadInput(f"--option {pair!r}: write NAME=VALUE")
+        try:
+            options[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise BadInput(f"--option {pair!r}: the value is not YAML: {error}") from error
+    return options
+
+
+def _session(server: str | None) -> Any:
+    """The SDK on this machine, or the same calls at a train Flow."""
+    import cliptune
+
+    return cliptune.connect(server) if server else cliptune

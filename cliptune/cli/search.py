@@ -1,0 +1,138 @@
+"""`cliptune serve`, `train-server`, `index`, `search`: the services and their client."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+SERVER = "grpc://localhost:51000"
+Address = Annotated[
+    str, typer.Option(envvar="CLIPTUNE_SEARCH_SERVER", help="Address of a search Flow.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(epilog="Example: cliptune serve --artifact artifacts/brave-otter-3f2a.zip")(serve)
+    app.command("train-server", epilog="Example: cliptune train-server --grpc-port 52000")(
+        train_server
+    )
+    app.command(epilog="Example: cliptune index products.csv --text-column title")(index)
+    app.command(
+        epilog="Example: cliptune search 'red summer dress' --filter 'price < 30' --limit 5"
+    )(search)
+
+
+def serve(
+    artifact: Annotated[
+        str, typer.Option(help="The fine-tuned model: an artifact, or a model's name.")
+    ] = "builtin",
+    index_folder: Annotated[
+        Path | None,
+        typer.Option("--index", help="The index's folder; default: CLIPTUNE_HOME/index."),
+    ] = None,
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 51000,
+    http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
+    host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
+    onnx: Annotated[bool, typer.Option("--onnx/--torch", help="The engine.")] = False,
+) -> None:
+    """Serve a model as text-to-image search: gRPC, HTTP, and a search page."""
+    from cliptune.serving import serve as start
+
+    with start(
+        artifact,
+        index=index_folder,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        host=host,
+        is_onnx=onnx,
+    ):
+        console.print(
+            f"gRPC  grpc://{host}:{grpc_port}\nHTTP  http://{host}:{http_port}\n"
+            f"[bold]search page: http://{host}:{http_port}/[/]   (Ctrl-C ends)"
+        )
+        wait_for_signal()
+
+
+def train_server(
+    grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 52000,
+    http_port: Annotated[int, typer.Option(min=1, max=65535)] = 52001,
+    host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
+) -> None:
+    """Serve the Trainer: others start and watch runs on this machine."""
+    from cliptune.serving import serve_training
+
+    with serve_training(grpc_port=grpc_port, http_port=http_port, host=host):
+        console.print(f"train Flow at grpc://{host}:{grpc_port} and http://{host}:{http_port}")
+        wait_for_signal()
+
+
+def index(
+    data: Annotated[str, typer.Argument(help="A CSV, a folder of pictures, or a data set's name.")],
+    text_column: Annotated[str | None, typer.Option()] = None,
+    image_column: Annotated[str | None, typer.Option()] = None,
+    image_template: Annotated[str | None, typer.Option()] = None,
+    id_column: Annotated[str | None, typer.Option()] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    server: Address = SERVER,
+) -> None:
+    """Add pictures with their titles and tags to a search Flow's index."""
+    from cliptune.data.source import load_documents
+    from cliptune.serving import Client
+
+    columns = {
+        "text_column": text_column,
+        "image_column": image_column,
+        "image_template": image_template,
+        "id_column": id_column,
+    }
+    csv_options = {name: value for name, value in columns.items() if value is not None}
+    docs = load_documents(data, csv_options=csv_options or None, role="index")
+    count = Client(server).index(docs, batch_size=batch_size, show_progress=True)
+    console.print(f"{count} documents indexed")
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="A text, or with --picture a picture's path.")],
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", help="Over tags: price < 30 and brand == 'Nordvik'"),
+    ] = None,
+    picture: Annotated[bool, typer.Option("--picture", help="Search by picture.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    server: Address = SERVER,
+) -> None:
+    """Search a search Flow's index."""
+    from cliptune.errors import NotFound
+    from cliptune.serving import Client
+
+    if picture and not Path(query).is_file():
+        raise NotFound(f"no picture at {query}")
+    asked = Path(query).read_bytes() if picture else query
+    matches = Client(server).search(asked, limit=limit, filter=filter_).matches
+    if as_json:
+        rows = [{"id": m.id, "score": m.score, "text": m.text, "tags": m.tags} for m in matches]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table("score", "title", "id", "tags")
+    for match in matches:
+        tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
+        table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
+    console.print(table)
+
+
+def wait_for_signal() -> None:
+    """Return on Ctrl-C or SIGTERM."""
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    done.wait()

@@ -1,0 +1,52 @@
+"""The typed documents that travel between users, executors and stores (DocArray 0.41)."""
+
+from typing import Any
+
+from docarray import BaseDoc, DocList
+from docarray.typing import NdArray
+from pydantic import ConfigDict, Field
+
+
+class ClipDoc(BaseDoc):
+    """A text, a picture, or both.
+
+    For training it is one title with one of its pictures; for evaluation a query (`text`)
+    or an index document (`image`) with the `label` that says what counts as a right answer;
+    for search a picture with what should be shown beside it.
+    """
+
+    # JSON has no bytes: pictures travel as base64 there (protobuf carries them as they are).
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    text: str | None = Field(None, description="A title or a query.")
+    image: bytes | None = Field(
+        None, description="An encoded picture: JPEG, PNG, WebP, … (base64 in JSON)."
+    )
+    uri: str | None = Field(
+        None, description="Where the picture is: a `data:` URI, or a path that the reader allows."
+    )
+    label: str | None = Field(
+        None, description="Documents of one label are right answers to each other."
+    )
+    tags: dict[str, Any] = Field(
+        default_factory=dict, description="Anything to filter by or to show: price, colour, …"
+    )
+    embedding: NdArray | None = Field(None, description="float32 [D], of unit length.")
+    model_digest: str | None = Field(
+        None, description="SHA-256 over the weights of the model that made the embedding."
+    )
+
+
+class Match(BaseDoc):
+    """One answer to a query: an indexed document without its embedding, and how near it is."""
+
+    text: str | None = None
+    uri: str | None = None
+    tags: dict[str, Any] = Field(default_factory=dict)
+    score: float = Field(0.0, description="Cosine similarity in [-1, 1], higher is nearer.")
+
+
+class SearchResult(ClipDoc):
+    """A query with its matches, best first."""
+
+    matches: DocList[Match] = Field(default_factory=DocList[Match])

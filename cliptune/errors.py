@@ -1,0 +1,84 @@
+"""Every error that cliptune raises on purpose.
+
+Each class carries the HTTP status that a service answers with, so that the
+serving side maps errors in one place and the library never imports a server.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CliptuneError(Exception):
+    """Base of all deliberate errors: the message is fit to be shown to a user."""
+
+    http_status = 500
+
+
+class BadInput(CliptuneError, ValueError):
+    """An argument, option or document is wrong; the message repeats the bad value."""
+
+    http_status = 422
+
+
+class BadImage(BadInput):
+    """A picture can't be decoded safely."""
+
+
+class BadData(BadInput):
+    """A data set as a whole can't be used: empty, mostly unreadable, a column is missing."""
+
+
+class BadArtifact(BadInput):
+    """A model artifact is incomplete, was changed after it was written, or is unsafe to open."""
+
+
+class BadFilter(BadInput):
+    """A filter expression has an error; the message gives its position."""
+
+
+class NotFound(CliptuneError, LookupError):
+    """Something asked for by name is not there."""
+
+    http_status = 404
+
+
+class AlreadyExists(CliptuneError):
+    """A name is in use."""
+
+    http_status = 409
+
+
+class NotReady(CliptuneError):
+    """The call makes no sense in the present state, such as metrics of an unfinished run."""
+
+    http_status = 409
+
+
+class ModelMismatch(CliptuneError):
+    """Embeddings or queries of one model meet an index of another."""
+
+    http_status = 409
+
+
+class RunFailed(CliptuneError):
+    """A run ended as FAILED; the message holds its reason."""
+
+    http_status = 409
+
+
+class Unavailable(CliptuneError):
+    """Something outside this process can't be reached: a model hub, a server, a store."""
+
+    http_status = 503
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """Words for an error about an unknown `name`: the nearest `known` ones, or all if few."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+    if close:
+        return f"did you mean {', '.join(map(repr, close))}?"
+    shown = ", ".join(map(repr, known[:20]))
+    return f"known: {shown}{', …' if len(known) > 20 else ''}" if known else "none are known yet"

@@ -1,0 +1,68 @@
+"""`encode`: documents or texts through one tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+from docarray import DocList
+from numpy.typing import NDArray
+
+from cliptune.data.images import image_bytes
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput
+from cliptune.inference.towers import TextTower, VisionTower
+
+Tower = TextTower | VisionTower
+
+
+@overload
+def encode(model: Tower, data: DocList[ClipDoc], batch_size: int = ...) -> DocList[ClipDoc]: ...
+@overload
+def encode(
+    model: Tower, data: Sequence[str] | Sequence[bytes], batch_size: int = ...
+) -> NDArray[np.float32]: ...
+def encode(
+    model: Tower,
+    data: DocList[ClipDoc] | Sequence[str] | Sequence[bytes],
+    batch_size: int = 32,
+) -> DocList[ClipDoc] | NDArray[np.float32]:
+    """Encode `data` with the tower `model`.
+
+    Documents come back with `embedding` (float32 [D], unit length) and `model_digest` set: from
+    their `text` by a text tower, from their picture (`image`, a `data:` URI or a local path) by
+    a vision tower. A list of texts (or for a vision tower of encoded pictures) gives an array
+    float32 [N, D].
+
+    Raises:
+        BadInput: a document lacks what the tower reads; the message names it.
+        BadImage: a picture can't be decoded.
+    """
+    model.batch_size = batch_size
+    if isinstance(data, DocList):
+        return _encode_documents(model, data)
+    if isinstance(data, str | bytes):
+        raise BadInput("encode takes a list: put the one text or picture into [ ]")
+    if isinstance(model, VisionTower):
+        for position, item in enumerate(data):
+            if isinstance(item, str):
+                raise BadInput(
+                    f"item {position} is a str, and a vision tower encodes pictures: give their "
+                    "bytes, or documents with `image` or `uri`"
+                )
+    return model.encode(list(data))  # type: ignore[arg-type]
+
+
+def _encode_documents(model: Tower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+    if isinstance(model, TextTower):
+        for position, doc in enumerate(docs):
+            if not doc.text:
+                raise BadInput(f"document {position} (id {doc.id}) has no text")
+        embeddings = model.encode([doc.text for doc in docs])
+    else:
+        embeddings = model.encode([image_bytes(doc, allow_files=True) for doc in docs])
+    for doc, embedding in zip(docs, embeddings, strict=True):
+        doc.embedding = embedding
+        doc.model_digest = model.digest
+    return docs

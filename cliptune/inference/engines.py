@@ -1,0 +1,188 @@
+"""The two engines: torch and ONNX Runtime, from a model in memory, its name, or an artifact."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cliptune.errors import BadInput
+from cliptune.inference.towers import Forward, TextTower, VisionTower
+from cliptune.models.artifact import (
+    TEXT_TOWER,
+    Artifact,
+    check_tower,
+    is_artifact,
+    open_artifact,
+)
+from cliptune.models.loading import (
+    ClipModel,
+    build_empty,
+    load_model,
+    load_weights,
+    pick_device,
+)
+from cliptune.models.tokenizers import load_tokenizer
+from cliptune.models.towers import TextModule, VisionModule
+
+
+@overload
+def get_tower(
+    model: str | Path | ClipModel,
+    select_model: Literal["clip-text"],
+    *,
+    is_onnx: bool = ...,
+    device: str | None = ...,
+    batch_size: int = ...,
+) -> TextTower: ...
+@overload
+def get_tower(
+    model: str | Path | ClipModel,
+    select_model: Literal["clip-vision"],
+    *,
+    is_onnx: bool = ...,
+    device: str | None = ...,
+    batch_size: int = ...,
+) -> VisionTower: ...
+@overload
+def get_tower(
+    model: str | Path | ClipModel,
+    select_model: str | None,
+    *,
+    is_onnx: bool = ...,
+    device: str | None = ...,
+    batch_size: int = ...,
+) -> TextTower | VisionTower: ...
+def get_tower(
+    model: str | Path | ClipModel,
+    select_model: str | None,
+    *,
+    is_onnx: bool = False,
+    device: str | None = None,
+    batch_size: int = 32,
+) -> TextTower | VisionTower:
+    """One tower of `model`, ready to encode.
+
+    `model` is an artifact (folder or zip), a model's name (see `load_model`), or a model in
+    memory, whose weights the tower then shares. `is_onnx` takes the artifact's ONNX file.
+
+    Raises:
+        BadInput: `select_model` names no tower, or ONNX is asked of something else than an
+            artifact.
+        NotFound, BadArtifact: as `open_artifact`, `Artifact.onnx_path` and `load_model` do.
+    """
+    tower = check_tower(select_model)
+    if batch_size < 1:
+        raise BadInput(f"batch_size is {batch_size}: use a number from 1")
+    if isinstance(model, ClipModel):
+        if is_onnx:
+            raise BadInput("a model in memory has no ONNX engine: write it as an artifact first")
+        where = pick_device(device) if device else next(model.clip.parameters()).device
+        model.clip.to(where)
+        return _from_model(model, tower, where, batch_size)
+    if is_artifact(Path(model)):
+        artifact = open_artifact(model, only=(tower,))
+        return _from_artifact(artifact, tower, is_onnx, device, batch_size)
+    if is_onnx:
+        raise BadInput(
+            f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models: fine-tune "
+            "with to_onnx=True, or write one with `cliptune export`"
+        )
+    where = pick_device(device)
+    return _from_model(load_model(model, device=str(where)), tower, where, batch_size)
+
+
+def _from_model(
+    model: ClipModel, tower: str, device: torch.device, batch_size: int
+) -> TextTower | VisionTower:
+    if tower == TEXT_TOWER:
+        module = model.text_module
+        return TextTower(
+            forward=torch_forward(module, device),
+            tokenizer=model.tokenizer,
+            context_length=model.context_length,
+            digest=model.digest,
+            output_dim=model.output_dim,
+            cuttable=module.cuttable,
+            batch_size=batch_size,
+        )
+    return VisionTower(
+        forward=torch_forward(model.vision_module, device),
+        preprocessing=model.preprocessing,
+        digest=model.digest,
+        output_dim=model.output_dim,
+        batch_size=batch_size,
+    )
+
+
+def _from_artifact(
+    artifact: Artifact, tower: str, is_onnx: bool, device: str | None, batch_size: int
+) -> TextTower | VisionTower:
+    if is_onnx:
+        forward = onnx_forward(artifact.onnx_path(tower), device)
+    else:
+        where = pick_device(device)
+        module = _tower_module(artifact, tower).to(where)
+        forward = torch_forward(module, where)
+    if tower == TEXT_TOWER:
+        text_cfg = artifact.model_cfg["text_cfg"]
+        return TextTower(
+            forward=forward,
+            tokenizer=load_tokenizer(text_cfg, artifact.tokenizer_folder),
+            context_length=int(text_cfg.get("context_length", 77)),
+            digest=artifact.digest,
+            output_dim=artifact.output_dim,
+            cuttable=artifact.input_map[tower]["cut_to_longest"],
+            batch_size=batch_size,
+        )
+    return VisionTower(
+        forward=forward,
+        preprocessing=artifact.preprocessing,
+        digest=artifact.digest,
+        output_dim=artifact.output_dim,
+        batch_size=batch_size,
+    )
+
+
+def _tower_module(artifact: Artifact, tower: str) -> nn.Module:
+    """One tower with its weights; the other one is dropped so that it takes no memory."""
+    clip, _ = build_empty(artifact)
+    load_weights(clip, artifact.weights(tower), partial=True)
+    if tower == TEXT_TOWER:
+        clip.visual = nn.Identity()
+        return TextModule(clip).eval()
+    return VisionModule(clip).eval()
+
+
+def torch_forward(module: nn.Module, device: torch.device) -> Forward:
+    """`module` as an engine: numpy in, numpy out, without gradients."""
+
+    def forward(batch: NDArray) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            embeddings = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device))
+            return embeddings.float().cpu().numpy()
+
+    return forward
+
+
+def onnx_forward(path: Path, device: str | None = None) -> Forward:
+    """The ONNX file at `path` as an engine of ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # Threads that spin while they wait would take the other executors' cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    available = onnxruntime.get_available_providers()
+    wanted = [] if device == "cpu" else ["CUDAExecutionProvider"]
+    providers = [p for p in wanted if p in available] + ["CPUExecutionProvider"]
+    if device and device.startswith("cuda") and len(providers) == 1:
+        raise BadInput(f"device {device!r}: this onnxruntime has no CUDA (it has {available})")
+    session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    run = functools.partial(session.run, ["embedding"])
+    name = session.get_inputs()[0].name
+    return lambda batch: run({name: batch})[0]

@@ -1,0 +1,155 @@
+"""A text tower and a vision tower that encode raw texts and pictures, whatever engine runs them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cliptune.data.images import ImagePreprocessing, decode_image, normalise, to_pixels
+from cliptune.errors import BadImage, BadInput
+from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
+from cliptune.models.tokenizers import Tokenizer, token_count
+from cliptune.models.towers import cut_to_longest
+
+log = logging.getLogger("cliptune")
+
+Forward = Callable[[NDArray], NDArray[np.float32]]
+"""What an engine offers: a batch of inputs to embeddings float32 [N, D], not normalised."""
+
+
+@dataclass
+class TextTower:
+    """Texts to embeddings of unit length.
+
+    Equal texts are encoded once, and each batch's tokens are cut to its longest text where the
+    tower allows it (see `cliptune.models.towers.TextModule`).
+    """
+
+    forward: Forward
+    """Tokens int64 [N, L] to embeddings float32 [N, D]."""
+    tokenizer: Tokenizer
+    context_length: int
+    digest: str
+    output_dim: int
+    cuttable: bool = True
+    batch_size: int = 32
+    name: str = TEXT_TOWER
+    truncated: int = 0
+    """How many texts so far were longer than the context and were cut to it."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed `texts`; returns float32 [N, D], rows of unit length, in their order.
+
+        Raises:
+            BadInput: something among them is not a text.
+        """
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise BadInput(f"text {position} is a {type(text).__name__}, not a str")
+        if not texts:
+            return np.empty((0, self.output_dim), dtype=np.float32)
+        unique = sorted(set(texts), key=len)  # texts of like length share a batch
+        tokens = self.tokenizer(unique, self.context_length)
+        self._count_truncated(unique, tokens.numpy())
+        parts = []
+        for start in range(0, len(unique), self.batch_size):
+            batch = tokens[start : start + self.batch_size]
+            batch = cut_to_longest(batch) if self.cuttable else batch
+            parts.append(self.forward(batch.numpy()))
+        embeddings = unit_length(np.concatenate(parts))
+        row = {text: position for position, text in enumerate(unique)}
+        return embeddings[[row[text] for text in texts]]
+
+    def _count_truncated(self, texts: Sequence[str], tokens: NDArray) -> None:
+        full = np.flatnonzero(tokens[:, -1] != 0)
+        cut = [i for i in full if token_count(self.tokenizer, texts[i]) > self.context_length]
+        if cut and not self.truncated:
+            log.warning(
+                "%d text(s) are longer than the model's context of %d tokens and are cut to it "
+                "(said once; the first begins %r)",
+                len(cut),
+                self.context_length,
+                texts[cut[0]][:60],
+            )
+        self.truncated += len(cut)
+
+
+@dataclass
+class VisionTower:
+    """Pictures to embeddings of unit length."""
+
+    forward: Forward
+    """Pixels float32 [N, 3, H, W] to embeddings float32 [N, D]."""
+    preprocessing: ImagePreprocessing
+    digest: str
+    output_dim: int
+    batch_size: int = 32
+    workers: int = 4
+    name: str = VISION_TOWER
+    _pool: ThreadPoolExecutor | None = field(default=None, repr=False)
+
+    def encode(
+        self, images: Sequence[bytes | Image.Image | NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
+        """Embed `images`: encoded bytes, PIL pictures, or uint8 arrays [H, W, 3].
+
+        Returns float32 [N, D], rows of unit length, in their order. A batch is decoded while the
+        one before it is in the tower.
+
+        Raises:
+            BadImage: a picture can't be decoded; the message gives its position.
+        """
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cliptune-decode")
+        step = self.batch_size
+        decoding = []
+        parts = []
+        for start in range(0, len(images), step):
+            numbered = enumerate(images[start : start + step], start)
+            decoding.append([self._pool.submit(self._pixels, i, image) for i, image in numbered])
+            if len(decoding) > 1:
+                parts.append(self._encode_decoded([f.result() for f in decoding.pop(0)]))
+        parts.extend(self._encode_decoded([f.result() for f in batch]) for batch in decoding)
+        return self._joined(parts)
+
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed pictures that are resized already: uint8 [N, H, W, 3] to float32 [N, D]."""
+        step = self.batch_size
+        starts = range(0, len(pixels), step)
+        return self._joined([self._encode_decoded(pixels[s : s + step]) for s in starts])
+
+    def _pixels(self, position: int, image: bytes | Image.Image | NDArray) -> NDArray[np.uint8]:
+        try:
+            if isinstance(image, bytes):
+                image = decode_image(image)
+            elif isinstance(image, np.ndarray):
+                image = Image.fromarray(image)
+            elif not isinstance(image, Image.Image):
+                raise BadImage(
+                    f"it is a {type(image).__name__}, not bytes, a PIL image or an array"
+                )
+            return to_pixels(image.convert("RGB"), self.preprocessing)
+        except (BadImage, TypeError) as error:
+            raise BadImage(f"picture {position}: {error}") from error
+
+    def _encode_decoded(
+        self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        return self.forward(normalise(np.asarray(pixels), self.preprocessing))
+
+    def _joined(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        if not parts:
+            return np.empty((0, self.output_dim), dtype=np.float32)
+        return unit_length(np.concatenate(parts))
+
+
+def unit_length(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale each row of `embeddings` [N, D] to length 1, so that a dot product is a cosine."""
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return (embeddings / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)

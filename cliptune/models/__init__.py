@@ -1,0 +1,1 @@
+"""From names to towers: loading, artifacts, ONNX export, WiSE-FT."""

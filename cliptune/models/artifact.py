@@ -1,0 +1,200 @@
+"""Model artifacts: a folder or a zip with two tuned towers, checked when it is opened.
+
+Layout::
+
+    config.yml                 the run's options
+    metadata.yml               base model, digest, preprocessing, tokenizer, versions
+    metrics.yml                before and after
+    checksums.sha256           of every other file, as `sha256sum -c` reads it
+    models/input-map.yml       what each tower takes and gives
+    models/open_clip_config.json
+    models/tokenizer/          only where the vocabulary is not CLIP's own
+    models/clip-text/          metadata.yml, model.safetensors, model.onnx
+    models/clip-vision/        the same
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from cliptune.data.images import ImagePreprocessing
+from cliptune.errors import BadArtifact, BadInput, NotFound
+from cliptune.files import new_folder, unzip
+from cliptune.home import cache_dir
+
+TEXT_TOWER = "clip-text"
+VISION_TOWER = "clip-vision"
+TOWERS = (TEXT_TOWER, VISION_TOWER)
+FORMAT = 1
+CHECKSUMS = "checksums.sha256"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An opened artifact: its folder, and what its metadata says."""
+
+    path: Path
+    metadata: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The model digest, hex."""
+        return self.metadata["digest"]
+
+    @property
+    def output_dim(self) -> int:
+        """The number of dimensions of its embeddings."""
+        return int(self.metadata["output_dim"])
+
+    @property
+    def preprocessing(self) -> ImagePreprocessing:
+        """How pictures are prepared for its vision tower."""
+        return ImagePreprocessing(**_tuples(self.metadata["preprocessing"]))
+
+    @property
+    def model_cfg(self) -> dict[str, Any]:
+        """The open_clip config that the towers are built from."""
+        config = (self.path / "models" / "open_clip_config.json").read_text()
+        return json.loads(config)["model_cfg"]
+
+    @property
+    def input_map(self) -> dict[str, Any]:
+        """What each tower takes and gives, by tower."""
+        return yaml.safe_load((self.path / "models" / "input-map.yml").read_text())
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Where the tokenizer's own files are, if it has some."""
+        folder = self.path / "models" / "tokenizer"
+        return folder if folder.is_dir() else None
+
+    def weights(self, tower: str) -> dict[str, Tensor]:
+        """The weights of `tower` by their name in open_clip's state dict."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / "models" / tower / "model.safetensors")
+
+    def onnx_path(self, tower: str) -> Path:
+        """The ONNX file of `tower`.
+
+        Raises:
+            NotFound: the artifact was made without ONNX.
+        """
+        path = self.path / "models" / tower / "model.onnx"
+        if not path.is_file():
+            raise NotFound(
+                f"{self.path} has no ONNX models: fine-tune with to_onnx=True, or add them with "
+                "`cliptune export --format onnx`"
+            )
+        return path
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether `path` looks like an artifact: a zip, or a folder with a metadata.yml."""
+    return (path / "metadata.yml").is_file() or (path.is_file() and path.suffix == ".zip")
+
+
+def open_artifact(path: str | Path, *, only: tuple[str, ...] = TOWERS) -> Artifact:
+    """Open the artifact at `path` (a folder or a zip) and check its files against their sums.
+
+    `only` names the towers whose files are checked (a server of one tower needs not read the
+    other's). A zip is unpacked once into the cache folder.
+
+    Raises:
+        NotFound: nothing is at `path`.
+        BadArtifact: a file is missing, changed, of a newer format, or outside the folder.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise NotFound(f"no artifact at {path}")
+    folder = _unzipped(path) if path.is_file() else path
+    if not (folder / "metadata.yml").is_file() or not (folder / CHECKSUMS).is_file():
+        raise BadArtifact(
+            f"{path} is not a model artifact: no metadata.yml or no {CHECKSUMS} in it"
+        )
+    _check_sums(path, folder, only)
+    try:
+        metadata = yaml.safe_load((folder / "metadata.yml").read_text())
+        newer = metadata["format"] > FORMAT
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise BadArtifact(f"{path}: metadata.yml can't be read: {error}") from error
+    if newer:
+        raise BadArtifact(
+            f"{path}: format {metadata['format']} is newer than this cliptune reads ({FORMAT})"
+        )
+    return Artifact(folder, metadata)
+
+
+def check_tower(select_model: str | None) -> str:
+    """`select_model` if it names a tower.
+
+    Raises:
+        BadInput: it does not; a CLIP has two towers, so one must be chosen.
+    """
+    if select_model not in TOWERS:
+        raise BadInput(f"select_model is {select_model!r}: use {' or '.join(map(repr, TOWERS))}")
+    return select_model
+
+
+def write_checksums(folder: Path) -> None:
+    """Write `checksums.sha256` over all other files of `folder`."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
+    lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    (folder / CHECKSUMS).write_text("".join(lines))
+
+
+def _check_sums(path: Path, folder: Path, only: tuple[str, ...]) -> None:
+    skipped = tuple(f"models/{tower}/model." for tower in TOWERS if tower not in only)
+    root = folder.resolve()
+    listed = set()
+    for line in (folder / CHECKSUMS).read_text(errors="replace").splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder / name
+        if not file.resolve().is_relative_to(root):
+            raise BadArtifact(f"{path}: {CHECKSUMS} names a file outside the artifact: {name!r}")
+        listed.add(name)
+        if name.startswith(skipped):
+            continue
+        if not file.is_file():
+            raise BadArtifact(f"{path}: the file {name} is missing")
+        if _sha256(file) != expected:
+            raise BadArtifact(
+                f"{path}: the file {name} is not what it was when the artifact was written "
+                "(its SHA-256 differs); copy the artifact again"
+            )
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name != CHECKSUMS and name not in listed:
+            raise BadArtifact(f"{path}: the file {name} was added after the artifact was written")
+
+
+def _unzipped(path: Path) -> Path:
+    if not zipfile.is_zipfile(path):
+        raise BadArtifact(f"{path} is not a zip file")
+    folder = cache_dir() / "artifacts" / _sha256(path)
+    if not folder.is_dir():
+        try:
+            with new_folder(folder) as beside:
+                unzip(path, beside)
+        except OSError:
+            # Another process may have unpacked it at the same moment: its result is as good.
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

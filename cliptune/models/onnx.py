@@ -1,0 +1,109 @@
+"""Exporting the towers to ONNX."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor, nn
+
+from cliptune.models.towers import TextModule, VisionModule
+
+OPSET = 17
+
+
+def export_text(clip: nn.Module, path: Path, context_length: int) -> None:
+    """Write the text tower: `input_ids` int64 [batch, length] to `embedding` [batch, D].
+
+    The length is free where the tower allows it (see `TextModule`), else the context length.
+    """
+    module = TextModule(clip)
+    # Two rows that differ, so that nothing of a row is traced as a constant.
+    tokens = torch.zeros(2, context_length, dtype=torch.long)
+    tokens[0, :3] = torch.tensor([1, 2, 5])
+    tokens[1, :4] = torch.tensor([1, 3, 4, 5])
+    free = {0: "batch", 1: "length"} if module.cuttable else {0: "batch"}
+    _export(module, tokens, path, "input_ids", free)
+
+
+def export_vision(clip: nn.Module, path: Path, size: tuple[int, int]) -> None:
+    """Write the vision tower: `pixel_values` float32 [batch, 3, H, W] to `embedding` [batch, D]."""
+    _export(VisionModule(clip), torch.zeros(2, 3, *size), path, "pixel_values", {0: "batch"})
+
+
+def _export(
+    module: nn.Module, example: torch.Tensor, path: Path, name: str, free: dict[int, str]
+) -> None:
+    first = next(module.parameters())
+    was_training, device = module.training, first.device
+    module.eval()
+    try:
+        with torch.no_grad(), _traceable_attention(module), warnings.catch_warnings():
+            # The tracer warns about Python values that are constants here (the layer norm's shape).
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module.cpu().float(),
+                (example,),
+                str(path),
+                input_names=[name],
+                output_names=["embedding"],
+                dynamic_axes={name: free, "embedding": {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    finally:
+        module.to(device).train(was_training)
+
+
+class _SelfAttention(nn.Module):
+    """`nn.MultiheadAttention` for one input, in operators that trace with a free length.
+
+    The original bakes the traced length into its reshapes, and its fused form of evaluation
+    mode has no ONNX operator.
+    """
+
+    def __init__(self, original: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.original = original
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Attend within `query` [N, L, width]; `attn_mask` [L, L] is added to the logits."""
+        original = self.original
+        mixed = F.linear(query, original.in_proj_weight, original.in_proj_bias)
+        heads = mixed.unflatten(-1, (3, original.num_heads, original.head_dim))
+        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        logits = (q * original.head_dim**-0.5) @ k.transpose(-1, -2)
+        if attn_mask is not None:
+            logits = logits + attn_mask
+        attended = logits.softmax(dim=-1) @ v
+        return original.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+
+@contextmanager
+def _traceable_attention(module: nn.Module) -> Iterator[None]:
+    """Put `_SelfAttention` in the place of the blocks' self-attention meanwhile."""
+    swapped = []
+    for block in module.modules():
+        # Blocks with a norm of their own for keys and values attend across, and stay as they are.
+        if isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv"):
+            if block.attn.batch_first:
+                swapped.append((block, block.attn))
+    for block, attention in swapped:
+        block.attn = _SelfAttention(attention)
+    try:
+        yield
+    finally:
+        for block, attention in swapped:
+            block.attn = attention

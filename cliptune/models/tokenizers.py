@@ -1,0 +1,88 @@
+"""From texts to tokens: the tokenizer that belongs to a model config."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, default_bpe
+from torch import Tensor
+
+from cliptune.errors import Unavailable
+
+MERGES_FILE = "bpe.txt.gz"
+
+
+class Tokenizer(Protocol):
+    """What open_clip's tokenizers have in common."""
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
+        """Tokens int64 [N, context_length], padded; longer texts are cut."""
+        ...
+
+
+def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Tokenizer:
+    """The tokenizer that an open_clip `text_cfg` asks for.
+
+    `folder` may hold its files: `bpe.txt.gz` (merges of CLIP's byte-pair encoding, when the
+    vocabulary is not CLIP's own), or a Hugging Face tokenizer's files.
+
+    Raises:
+        Unavailable: a Hugging Face tokenizer can't be loaded here.
+    """
+    context_length = int(text_cfg.get("context_length", 77))
+    hf_name = text_cfg.get("hf_tokenizer_name")
+    kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if not hf_name:
+        merges = folder / MERGES_FILE if folder else None
+        kwargs["bpe_path"] = str(merges) if merges and merges.is_file() else default_bpe()
+        return SimpleTokenizer(context_length=context_length, **kwargs)
+    if folder and (folder / "tokenizer_config.json").is_file():
+        hf_name = str(folder)
+    try:
+        return HFTokenizer(
+            hf_name,
+            context_length=context_length,
+            tokenizer_mode=text_cfg.get("tokenizer_mode"),
+            **kwargs,
+        )
+    except (OSError, ImportError, ValueError) as error:
+        raise Unavailable(
+            f"the tokenizer {hf_name!r} can't be loaded ({str(error).splitlines()[0]}): install "
+            "cliptune[hf], and where no hub can be reached put the tokenizer's files into the "
+            "model's folder"
+        ) from error
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, source: Path | None) -> None:
+    """Keep what `load_tokenizer` needs in `folder`; nothing if CLIP's own vocabulary is used.
+
+    `source` is the folder that the tokenizer came from, if it came from one.
+    """
+    if isinstance(tokenizer, HFTokenizer):
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(str(folder))
+    elif source is not None and (source / MERGES_FILE).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / MERGES_FILE, folder / MERGES_FILE)
+
+
+def token_count(tokenizer: Tokenizer, text: str) -> int:
+    """How many tokens `text` has before it is cut, begin and end marks included."""
+    if isinstance(tokenizer, SimpleTokenizer):
+        return len(tokenizer.encode(text)) + 2
+    inner = getattr(tokenizer, "tokenizer", None)
+    return len(inner(text)["input_ids"]) if inner is not None else 0
+
+
+def describe_tokenizer(tokenizer: Tokenizer, text_cfg: dict[str, Any]) -> dict[str, Any]:
+    """What an artifact's metadata says about its tokenizer (JSON-able)."""
+    name = text_cfg.get("hf_tokenizer_name") or "clip-bpe"
+    described = {
+        "name": name,
+        "context_length": int(text_cfg.get("context_length", 77)),
+        "vocab_size": int(getattr(tokenizer, "vocab_size", 0)) or text_cfg.get("vocab_size"),
+    }
+    return json.loads(json.dumps(described))

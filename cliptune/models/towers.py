@@ -1,0 +1,84 @@
+"""The two towers of an open_clip model as plain modules, and the text tower without its padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from open_clip.hf_model import HFTextEncoder
+from open_clip.transformer import TextTransformer, text_global_pool
+from torch import Tensor, nn
+
+
+class TextModule(nn.Module):
+    """The text tower of an open_clip model: tokens int64 [N, L] to embeddings [N, D].
+
+    open_clip's own `encode_text` insists on the full context length (77). In a causal tower that
+    pools at the end-of-text token, nothing after that token can change the result, so L may be
+    as short as the batch's longest text: the positional embedding and the causal mask are sliced
+    along. `cuttable` says whether that holds for this tower; towers that attend to their padding
+    (SigLIP's) need the full length.
+    """
+
+    def __init__(self, clip: nn.Module) -> None:
+        """Wrap `clip` (an open_clip `CLIP` or `CustomTextCLIP`), sharing its parameters."""
+        super().__init__()
+        self.clip = clip
+        # A CLIP keeps its text tower's parts as its own attributes, a CustomTextCLIP in `.text`.
+        tower: Any = getattr(clip, "text", clip)
+        self._is_hf = isinstance(tower, HFTextEncoder)
+        self._pool_type = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", "")
+        self._eos_id = getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None)
+        plain = not isinstance(tower, TextTransformer) or (
+            tower.cls_emb is None and not tower.use_pad_mask
+        )
+        causal = getattr(tower, "attn_mask", None) is not None
+        self._sliceable = not self._is_hf and plain and causal
+        self.cuttable = self._is_hf or (self._sliceable and self._pool_type in ("argmax", "eos"))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embed `tokens` (int64 [N, L]); returns [N, D], not normalised."""
+        tower: Any = getattr(self.clip, "text", self.clip)
+        if not self._sliceable:
+            return tower(tokens) if tower is not self.clip else self.clip.encode_text(tokens)
+        length = tokens.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        x = tower.token_embedding(tokens).to(dtype)
+        x = x + tower.positional_embedding[:length].to(dtype)
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        x = tower.ln_final(x)
+        x = text_global_pool(x, tokens, self._pool_type, eos_token_id=self._eos_id)
+        projection = tower.text_projection
+        if projection is None:
+            return x
+        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+class VisionModule(nn.Module):
+    """The vision tower of an open_clip model: pixels [N, 3, H, W] to embeddings [N, D]."""
+
+    def __init__(self, clip: nn.Module) -> None:
+        """Wrap `clip`, sharing its parameters."""
+        super().__init__()
+        self.visual: nn.Module = clip.visual  # type: ignore[assignment]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed normalised `pixels` (float [N, 3, H, W]); returns [N, D], not normalised."""
+        return self.visual(pixels)
+
+
+def cut_to_longest(tokens: Tensor, pad_id: int = 0) -> Tensor:
+    """Drop the trailing columns of `tokens` (int [N, L]) that are padding in every row."""
+    used = (tokens != pad_id).any(dim=0).nonzero()
+    return tokens[:, : int(used[-1]) + 1] if len(used) else tokens[:, :1]
+
+
+def split_state(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split a CLIP state dict in the text tower's part and the vision tower's (`visual.*`).
+
+    What both share (the logit scale and bias) goes with the text tower, so that the two parts
+    together are the whole model.
+    """
+    vision = {name: value for name, value in state.items() if name.startswith("visual.")}
+    text = {name: value for name, value in state.items() if name not in vision}
+    return text, vision

@@ -1,0 +1,116 @@
+"""Writing an artifact from a model in memory."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file
+
+from cliptune.files import new_folder
+from cliptune.models.artifact import (
+    FORMAT,
+    TEXT_TOWER,
+    VISION_TOWER,
+    Artifact,
+    open_artifact,
+    write_checksums,
+)
+from cliptune.models.digest import combine_digests, weights_digest
+from cliptune.models.loading import CONFIG_FILE, ClipModel
+from cliptune.models.onnx import export_text, export_vision
+from cliptune.models.tokenizers import describe_tokenizer, save_tokenizer
+from cliptune.models.towers import split_state
+
+_RECORDED_PACKAGES = ("cliptune", "torch", "open_clip_torch", "onnx", "safetensors")
+
+
+def write_artifact(
+    model: ClipModel,
+    folder: Path,
+    *,
+    config: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    to_onnx: bool = False,
+    replace: bool = False,
+) -> Artifact:
+    """Write `model` as an artifact folder, whole or not at all, and open it again.
+
+    `config` holds the run's options and `metrics` its figures, both JSON-able. With `to_onnx`
+    each tower is exported to ONNX as well.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in model.clip.state_dict().items()}
+    text, vision = split_state(state)
+    digests = {TEXT_TOWER: weights_digest(text), VISION_TOWER: weights_digest(vision)}
+    preprocessing = model.preprocessing.to_dict()
+    with new_folder(folder, replace=replace) as beside:
+        models = beside / "models"
+        for tower, weights in ((TEXT_TOWER, text), (VISION_TOWER, vision)):
+            (models / tower).mkdir(parents=True)
+            save_file(weights, models / tower / "model.safetensors")
+            _dump(models / tower / "metadata.yml", {"name": tower, "digest": digests[tower]})
+        if to_onnx:
+            export_text(model.clip, models / TEXT_TOWER / "model.onnx", model.context_length)
+            size = model.preprocessing.size
+            export_vision(model.clip, models / VISION_TOWER / "model.onnx", size)
+        save_tokenizer(model.tokenizer, models / "tokenizer", model.folder)
+        open_clip_config = {"model_cfg": model.model_cfg, "preprocess_cfg": preprocessing}
+        (models / CONFIG_FILE).write_text(json.dumps(open_clip_config, indent=2))
+        _dump(models / "input-map.yml", _input_map(model))
+        _dump(beside / "config.yml", config or {})
+        _dump(beside / "metrics.yml", metrics or {})
+        _dump(
+            beside / "metadata.yml",
+            {
+                "format": FORMAT,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "base_model": model.base,
+                "digest": combine_digests(digests[TEXT_TOWER], digests[VISION_TOWER]),
+                "output_dim": model.output_dim,
+                "preprocessing": preprocessing,
+                "tokenizer": describe_tokenizer(model.tokenizer, model.model_cfg["text_cfg"]),
+                "onnx": to_onnx,
+                "versions": _versions(),
+            },
+        )
+        write_checksums(beside)
+    return open_artifact(folder)
+
+
+def _input_map(model: ClipModel) -> dict[str, Any]:
+    height, width = model.preprocessing.size
+    return {
+        TEXT_TOWER: {
+            "input": {"name": "input_ids", "dtype": "int64", "shape": ["batch", "length"]},
+            "output": {"name": "embedding", "dtype": "float32", "dim": model.output_dim},
+            "cut_to_longest": model.text_module.cuttable,
+            "context_length": model.context_length,
+        },
+        VISION_TOWER: {
+            "input": {
+                "name": "pixel_values",
+                "dtype": "float32",
+                "shape": ["batch", 3, height, width],
+            },
+            "output": {"name": "embedding", "dtype": "float32", "dim": model.output_dim},
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:
+            continue  # a checkout that is not installed has no version of its own
+    return found
+
+
+def _dump(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False))

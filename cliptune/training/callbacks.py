@@ -1,0 +1,229 @@
+"""What may happen beside the steps of a run: evaluation, WiSE-FT.
+
+A callback is a pydantic model, so that it travels to the run's own process as JSON; its data is
+a name, a path, or documents that the SDK has stored under a name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from docarray import DocList
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from cliptune.data.pixels import decode_documents
+from cliptune.data.source import load_documents, with_labels
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData, BadInput
+from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
+from cliptune.home import cache_dir
+from cliptune.inference.engines import get_tower
+from cliptune.inference.towers import TextTower
+from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
+from cliptune.models.loading import load_model
+from cliptune.models.wise_ft import check_alpha, interpolate
+
+if TYPE_CHECKING:
+    from cliptune.training.loop import Training
+
+
+class Callback(BaseModel):
+    """Base of all callbacks: override what you need. Hooks run in the order of the list."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    name: str = ""
+    """Tells the callbacks apart in JSON; each class fixes its own."""
+
+    def on_train_begin(self, training: Training) -> None:
+        """Before the first step; also before the first step of a resumed run."""
+
+    def on_epoch_end(self, training: Training) -> None:
+        """After an epoch's steps; may add to `training.epoch_metrics` or call `stop()`."""
+
+    def on_train_end(self, training: Training) -> None:
+        """After the last step; may change the model."""
+
+    def on_finish(self, training: Training) -> None:
+        """When the model is final: what is measured now describes the artifact."""
+
+
+class EvaluationCallback(Callback):
+    """Search `index_data` with `query_data` before training, after every epoch, and at the end.
+
+    A hit is an index document with the query's label. Metrics are named
+    `clip-text-to-clip-vision_<metric>` (see `cliptune.evaluation.metrics`).
+    """
+
+    name: Literal["EvaluationCallback"] = "EvaluationCallback"
+    query_data: Any
+    """Documents, the name of a data set, or a path."""
+    index_data: Any = None
+    """The documents to search; None: those of `query_data`."""
+    model: str = TEXT_TOWER
+    """The tower that encodes the queries."""
+    index_model: str = VISION_TOWER
+    """The tower that encodes the index."""
+    exclude_self: bool = True
+    """A query does not find itself, where one tower encodes both sides."""
+    limit: int = Field(20, ge=1, le=10_000)
+    """k: how many results of each query count."""
+    distance: Literal["cosine"] = "cosine"
+    gather_examples: bool = False
+    """Keep sample results of before and after for `Run.display_examples()`."""
+    batch_size: int = Field(64, ge=1)
+    num_workers: int = Field(4, ge=0)
+
+    _queries: DocList[ClipDoc] = PrivateAttr()
+    _index: DocList[ClipDoc] = PrivateAttr()
+    _pixels: dict[int, NDArray[np.uint8]] = PrivateAttr(default_factory=dict)
+
+    @field_validator("model", "index_model")
+    @classmethod
+    def _known_tower(cls, value: str) -> str:
+        if value not in TOWERS:
+            raise ValueError(f"use one of {', '.join(TOWERS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_queries(self) -> EvaluationCallback:
+        if self.query_data is None:
+            raise ValueError("query_data is needed")
+        return self
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its metrics begin with."""
+        return f"{self.model}-to-{self.index_model}_"
+
+    def on_train_begin(self, training: Training) -> None:
+        """Read both data sets, and evaluate the model as it is."""
+        self._queries = self._load(training, self.query_data, self.model, "query_data")
+        if self.index_data is None and self.model == self.index_model:
+            self._index = self._queries
+        elif self.index_data is None:
+            self._index = self._load(training, self.query_data, self.index_model, "query_data")
+        else:
+            self._index = self._load(training, self.index_data, self.index_model, "index_data")
+        if f"{self.prefix}precision_at_k" not in training.position.before:
+            evaluation = self._evaluate(training)
+            training.position.before.update(self._named(evaluation))
+            training.position.examples_before.update(self._examples(evaluation))
+            training.report_metrics()
+
+    def on_epoch_end(self, training: Training) -> None:
+        """Evaluate; the metrics join the epoch's."""
+        training.epoch_metrics.update(self._named(self._evaluate(training)))
+
+    def on_finish(self, training: Training) -> None:
+        """Evaluate the model that goes into the artifact."""
+        evaluation = self._evaluate(training)
+        training.after.update(self._named(evaluation))
+        training.examples_after.update(self._examples(evaluation))
+
+    def _load(self, training: Training, data: Any, tower: str, role: str) -> DocList[ClipDoc]:
+        docs = with_labels(load_documents(data, role=role))
+        if not docs:
+            raise BadData(f"{role} has no documents")
+        if tower == TEXT_TOWER:
+            for position, doc in enumerate(docs):
+                if not doc.text:
+                    raise BadData(f"{role}: document {position} (id {doc.id}) has no text")
+            return docs
+        decoded = decode_documents(
+            docs,
+            training.model.preprocessing,
+            cache_dir=cache_dir() / "pixels",
+            workers=self.num_workers,
+        )
+        if decoded.problems:
+            training.reporter.log(
+                "WARNING", f"{role}: {len(decoded.problems)} unreadable pictures are left out"
+            )
+        kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
+        self._pixels[id(kept)] = decoded.pixels
+        return kept
+
+    def _evaluate(self, training: Training) -> Evaluation:
+        same = self.model == self.index_model and self.exclude_self
+        return evaluate_embeddings(
+            self._encode(training, self._queries, self.model),
+            [str(doc.label) for doc in self._queries],
+            self._encode(training, self._index, self.index_model),
+            [str(doc.label) for doc in self._index],
+            limit=self.limit,
+            query_ids=[str(doc.id) for doc in self._queries] if same else None,
+            index_ids=[str(doc.id) for doc in self._index] if same else None,
+        )
+
+    def _encode(
+        self, training: Training, docs: DocList[ClipDoc], select_model: str
+    ) -> NDArray[np.float32]:
+        tower = get_tower(training.model, select_model, batch_size=self.batch_size)
+        training.model.clip.eval()
+        if isinstance(tower, TextTower):
+            return tower.encode([str(doc.text) for doc in docs])
+        return tower.encode_pixels(self._pixels[id(docs)])
+
+    def _named(self, evaluation: Evaluation) -> dict[str, float]:
+        return {self.prefix + metric: value for metric, value in evaluation.metrics.items()}
+
+    def _examples(self, evaluation: Evaluation) -> dict[str, Any]:
+        if not self.gather_examples:
+            return {}
+        return {self.prefix[:-1]: evaluation.examples(self._queries, self._index, k=self.limit)}
+
+
+class WiSEFTCallback(Callback):
+    """After training, mix the weights with the pre-trained model's (see `models.wise_ft`)."""
+
+    name: Literal["WiSEFTCallback"] = "WiSEFTCallback"
+    alpha: float = 0.5
+    """0 is the pre-trained model, 1 the fine-tuned one."""
+
+    @field_validator("alpha")
+    @classmethod
+    def _in_range(cls, value: float) -> float:
+        return check_alpha(value)
+
+    def on_train_end(self, training: Training) -> None:
+        """Mix, in place."""
+        before = load_model(training.options.model).clip.state_dict()
+        mixed = interpolate(before, training.model.clip.state_dict(), self.alpha)
+        training.model.clip.load_state_dict(mixed)
+        training.reporter.log("INFO", f"WiSE-FT: weights mixed with alpha {self.alpha}")
+
+
+CALLBACKS: dict[str, type[Callback]] = {
+    "EvaluationCallback": EvaluationCallback,
+    "WiSEFTCallback": WiSEFTCallback,
+}
+
+
+def parse_callback(values: dict[str, Any]) -> Callback:
+    """A callback from its JSON form, `{'name': 'WiSEFTCallback', 'alpha': 0.5}`.
+
+    Raises:
+        BadInput: no such callback, or a bad value; the message repeats it.
+    """
+    from pydantic import ValidationError
+
+    from cliptune.errors import near_matches
+    from cliptune.training.options import explain
+
+    name = str(values.get("name", ""))
+    if name not in CALLBACKS:
+        raise BadInput(f"unknown callback {name!r}: {near_matches(name, CALLBACKS)}")
+    try:
+        return CALLBACKS[name].model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"{name}: {explain(error)}") from error
+
+
+def data_fields(callback: Callback) -> dict[str, Any]:
+    """The data that `callback` was given, by field: what must be stored before it travels."""
+    fields = {name: getattr(callback, name, None) for name in ("query_data", "index_data")}
+    return {name: v for name, v in fields.items() if v is not None and not isinstance(v, Path)}

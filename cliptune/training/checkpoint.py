@@ -1,0 +1,99 @@
+"""Checkpoints: all that is needed to go on training with the result that it would have had."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from cliptune.errors import BadData, BadInput
+from cliptune.files import new_folder
+
+_NAME = re.compile(r"epoch-(\d{5})-step-(\d{7})")
+
+
+@dataclass
+class Position:
+    """Where a run stands: `step` steps into epoch `epoch` (both from 0)."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    """The sum of the epoch's losses so far, weighted by pairs."""
+    pairs: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One entry a finished epoch: epoch, loss, val_loss, learning_rate, seconds, metrics."""
+    before: dict[str, float] = field(default_factory=dict)
+    examples_before: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    """What callbacks need to go on, by callback name."""
+
+
+def save_checkpoint(
+    folder: Path,
+    clip: nn.Module,
+    optimizer: Optimizer,
+    schedule: LambdaLR,
+    position: Position,
+    identity: dict[str, Any],
+    *,
+    keep: int = 1,
+) -> Path:
+    """Write a checkpoint below `folder`, whole or not at all; the last `keep` stay.
+
+    `identity` says which run it belongs to (options, starting digest): a resume checks it.
+    """
+    path = folder / f"epoch-{position.epoch:05d}-step-{position.step:07d}"
+    with new_folder(path, replace=True) as beside:
+        state = {k: v.detach().cpu().contiguous() for k, v in clip.state_dict().items()}
+        save_file(state, beside / "model.safetensors")
+        states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        torch.save(states, beside / "optimizer.pt")
+        content = {"identity": identity, "position": asdict(position)}
+        (beside / "state.json").write_text(json.dumps(content))
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints below `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def load_checkpoint(
+    path: Path, clip: nn.Module, optimizer: Optimizer, schedule: LambdaLR, identity: dict[str, Any]
+) -> Position:
+    """Put the checkpoint at `path` into the model, the optimizer and the schedule.
+
+    Raises:
+        BadInput: it belongs to other options or another starting model.
+        BadData: it can't be read.
+    """
+    try:
+        content = json.loads((path / "state.json").read_text())
+        state = load_file(path / "model.safetensors")
+        states = torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise BadData(f"checkpoint {path} can't be read: {error}") from error
+    for name, value in identity.items():
+        if content["identity"].get(name) != value:
+            raise BadInput(
+                f"checkpoint {path} is of another run: its {name} is "
+                f"{content['identity'].get(name)!r}, not {value!r}"
+            )
+    clip.load_state_dict(state)
+    optimizer.load_state_dict(states["optimizer"])
+    schedule.load_state_dict(states["schedule"])
+    return Position(**content["position"])

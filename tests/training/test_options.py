@@ -1,0 +1,55 @@
+"""Bad options are refused with the bad value and the allowed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cliptune.errors import BadInput
+from cliptune.training import TrainingOptions
+from cliptune.training.callbacks import parse_callback
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"loss": "ClipLoss"}, "'ClipLoss'.*'CLIPLoss'"),
+        ({"optimizer": "Adamw"}, "'Adamw'.*'AdamW'"),
+        ({"scheduler": "cosin"}, "'cosin'.*'cosine'"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"batch_size": 1}, "batch_size is 1"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"precision": "fp8"}, "precision is 'fp8'.*bf16"),
+        ({"val_split": 1.0}, "val_split is 1.0"),
+        ({"epoch": 3}, "unknown option 'epoch'.*'epochs'"),
+    ],
+)
+def test_options(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        TrainingOptions.parse(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "WiSEFTCallbak"}, "'WiSEFTCallbak'.*'WiSEFTCallback'"),
+        ({"name": "WiSEFTCallback", "alpha": 1.5}, "alpha is 1.5"),
+        ({"name": "EvaluationCallback"}, "query_data"),
+        ({"name": "EvaluationCallback", "query_data": "x", "limit": 0}, "limit is 0"),
+        ({"name": "EvaluationCallback", "query_data": "x", "distance": "l2"}, "'l2'.*cosine"),
+        ({"name": "EvaluationCallback", "query_data": "x", "model": "clip"}, "'clip'.*clip-text"),
+    ],
+)
+def test_callbacks(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
+        parse_callback(values)
+
+
+def test_the_default_learning_rate_depends_on_the_model() -> None:
+    assert (
+        TrainingOptions().peak_learning_rate
+        > 10 * TrainingOptions(model="ViT-B-32::openai").peak_learning_rate
+    )
+    assert TrainingOptions(learning_rate=1e-3).peak_learning_rate == 1e-3
