@@ -1,0 +1,111 @@
+"""Whatever names a data set, to documents: documents, a table, a folder, a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from docarray import DocList
+
+from cliptune.data.catalogue import CATALOGUE_NAMES, load_catalogue
+from cliptune.data.csv import CsvOptions, read_csv
+from cliptune.data.images import SUFFIXES
+from cliptune.data.store import list_pushed, pull
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData, BadInput, NotFound, near_matches
+
+_TABLES = (".csv", ".tsv", ".txt")
+
+
+def load_documents(
+    data: Any,
+    *,
+    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    role: str = "data",
+) -> DocList[ClipDoc]:
+    """Documents from `data`.
+
+    `data` may be documents (a DocList or a list of ones with `text`, `image` or `uri`), the path
+    of a CSV or TSV file (see `cliptune.data.csv`), the path of a folder of pictures (each one's
+    text is its folder's name, or in a flat folder its file name), the name of a built-in data
+    set (`catalogue-train`, …), or the name of one that was pushed. `role` is named in errors.
+
+    Raises:
+        NotFound: neither a path nor a known name; the message lists near names.
+        BadData: nothing in it, or it can't be read.
+    """
+    if isinstance(data, str | Path):
+        docs = _from_name(str(data), csv_options, role)
+    elif isinstance(data, DocList | list | tuple):
+        docs = DocList[ClipDoc]([_clip_doc(doc, i, role) for i, doc in enumerate(data)])
+    else:
+        raise BadInput(
+            f"{role} is a {type(data).__name__}: give documents, a path, or a data set's name"
+        )
+    if not docs:
+        raise BadData(f"{role} has no documents")
+    return docs
+
+
+def with_labels(docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+    """Give every document without a label its text as label, in place; returns `docs`."""
+    for doc in docs:
+        if doc.label is None and doc.text is not None:
+            doc.label = doc.text
+    return docs
+
+
+def known_names() -> list[str]:
+    """The names that `load_documents` knows: built-in ones and those pushed on this machine."""
+    return [*CATALOGUE_NAMES, *list_pushed()]
+
+
+def _from_name(
+    name: str, csv_options: CsvOptions | Mapping[str, Any] | None, role: str
+) -> DocList[ClipDoc]:
+    if name in CATALOGUE_NAMES:
+        return load_catalogue(name)
+    if name.startswith("s3://"):
+        return pull(name)
+    path = Path(name)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return read_csv(path, csv_options)
+    if path.suffix.lower() in _TABLES or "/" in name:
+        raise NotFound(f"{role}: no file at {name!r}")
+    if name in list_pushed():
+        return pull(name)
+    raise NotFound(
+        f"{role}: {name!r} is neither a file nor the name of a data set; "
+        f"{near_matches(name, known_names())}"
+    )
+
+
+def _from_folder(folder: Path) -> DocList[ClipDoc]:
+    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise BadData(f"no pictures in the folder {folder} (of {', '.join(SUFFIXES)})")
+    docs = DocList[ClipDoc]()
+    for picture in pictures:
+        inner = picture.relative_to(folder)
+        words = inner.parent.name if len(inner.parts) > 1 else picture.stem
+        text = " ".join(words.replace("_", " ").replace("-", " ").split())
+        docs.append(ClipDoc(id=inner.as_posix(), text=text, label=text, uri=str(picture)))
+    return docs
+
+
+def _clip_doc(doc: Any, position: int, role: str) -> ClipDoc:
+    if isinstance(doc, ClipDoc):
+        return doc
+    known = ("id", "text", "image", "uri", "label", "tags")
+    values = {name: getattr(doc, name) for name in known if getattr(doc, name, None) is not None}
+    if not values.keys() & {"text", "image", "uri"}:
+        raise BadData(
+            f"{role}: document {position} is a {type(doc).__name__} without text, image or uri"
+        )
+    try:
+        return ClipDoc(**values)
+    except ValueError as error:
+        raise BadData(f"{role}: document {position}: {error}") from error

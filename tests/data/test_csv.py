@@ -1,0 +1,108 @@
+"""Tables: Finetuner's rules, named columns, and each way in which a table can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cliptune.data.csv import CsvOptions, read_csv
+from cliptune.errors import BadData, BadInput
+
+
+def table(folder: Path, text: str, name: str = "t.csv", encoding: str = "utf-8") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("image_first", [True, False])
+@pytest.mark.parametrize("header", [True, False])
+def test_two_columns_in_either_order(
+    tmp_path: Path, delimiter: str, image_first: bool, header: bool
+) -> None:
+    rows = [("a.jpg", "red shirt"), ("sub/b.PNG", "blue jeans"), ("c.webp", "red shirt")]
+    ordered = [row if image_first else row[::-1] for row in rows]
+    lines = [delimiter.join(row) for row in ([("one", "two")] if header else []) + ordered]
+    docs = read_csv(table(tmp_path, "\n".join(lines)))
+    assert [doc.text for doc in docs] == ["red shirt", "blue jeans", "red shirt"]
+    assert [doc.uri for doc in docs] == [str(tmp_path / image) for image, _ in rows]
+    assert docs[0].label == docs[2].label != docs[1].label
+
+
+def test_the_same_picture_again_is_the_same_product(tmp_path: Path) -> None:
+    docs = read_csv(table(tmp_path, "a.jpg,red shirt\na.jpg,crimson tee\nb.jpg,crimson tee\n"))
+    assert len({doc.label for doc in docs}) == 1
+
+
+def test_named_columns_tags_quotes_and_a_mark_at_the_start(tmp_path: Path) -> None:
+    text = (
+        '\ufeffsku,title,price,size,zip\n1,"a ""red"", big\nshirt",9.5,12,007\n2,blue jeans,20,x,\n'
+    )
+    docs = read_csv(
+        table(tmp_path, text),
+        {"text_column": "title", "image_template": "img/{sku}.jpg", "id_column": "sku"},
+    )
+    assert docs[0].text == 'a "red", big\nshirt'
+    assert docs[0].uri == str(tmp_path / "img/1.jpg")
+    assert docs[0].id == "1"
+    assert docs[0].tags == {"price": 9.5, "size": 12, "zip": "007"}
+    assert docs[1].tags == {"price": 20, "size": "x", "zip": ""}
+
+
+def test_real_products(shared_dir: Path) -> None:
+    docs = read_csv(
+        shared_dir / "fashion" / "products.csv",
+        CsvOptions(text_column="productDisplayName", image_template="images/{id}.jpg"),
+    )
+    assert len(docs) == 2015
+    assert all(Path(str(doc.uri)).is_file() for doc in docs)
+    assert docs[0].tags["gender"] == "Men"
+    assert len({doc.label for doc in docs}) < 2015
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("", {}, "is empty"),
+        ("\n\n", {}, "is empty"),
+        ("title,image\n", {"text_column": "title"}, "a header and no rows"),
+        ("title,image\na,b.jpg\n", {"text_column": "titel"}, "no column 'titel'.*'title'"),
+        ("a,b\n1,2\n", {"text_column": "a", "image_template": "{id}.jpg"}, "image_template"),
+        ("a,b\n1,2,3\n", {"text_column": "a"}, "line 2: 3 cells"),
+        ("a,a\n1,2\n", {"text_column": "a"}, "'a' twice"),
+        ("x,y,z\n1,2,3\n", {}, "line 1: 3 cells.*text_column"),
+        ("one,two\nthree,four\n", {}, "neither of its columns holds pictures"),
+        (
+            "i,t\n1,a\n2,b\n1,c\n",
+            {"text_column": "t", "id_column": "i"},
+            "'1' is on line 2 and.* 4",
+        ),
+        ('a.jpg,"open\n', {}, "line 1: unexpected end"),
+        ("a\0b,c.jpg\n", {}, "NUL"),
+    ],
+)
+def test_wrong_tables_are_named(
+    tmp_path: Path, text: str, options: dict[str, str], words: str
+) -> None:
+    with pytest.raises(BadData, match=words):
+        read_csv(table(tmp_path, text), options)
+
+
+def test_wrong_encoding_and_wrong_options(tmp_path: Path) -> None:
+    path = table(tmp_path, "a.jpg,größe\n", encoding="latin-1")
+    with pytest.raises(BadData, match="byte 8 can't be read"):
+        read_csv(path)
+    assert read_csv(path, {"encoding": "latin-1"})[0].text == "größe"
+    with pytest.raises(BadInput, match="'text_colum'.*'text_column'"):
+        read_csv(path, {"text_colum": "x"})
+    with pytest.raises(BadInput, match="exclude each other"):
+        CsvOptions(image_column="a", image_template="{b}")
+
+
+def test_a_template_reaches_nothing_but_columns(tmp_path: Path) -> None:
+    path = table(tmp_path, "t,i\nx,{i.__class__}\n")
+    docs_error = {"text_column": "t", "image_template": "{i.__class__}.jpg"}
+    with pytest.raises(BadData, match="image_template"):
+        read_csv(path, docs_error)
