@@ -16,7 +16,9 @@ class ClipDoc(BaseDoc):
     """
 
     # JSON has no bytes: pictures travel as base64 there (protobuf carries them as they are).
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(  # type: ignore[assignment] # DocArray adds a key of its own
+        ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
     text: str | None = Field(None, description="A title or a query.")
     image: bytes | None = Field(

@@ -6,7 +6,6 @@ import base64
 import binascii
 import functools
 import io
-import os
 import re
 import warnings
 from collections.abc import Callable
@@ -194,7 +193,7 @@ def image_bytes(doc: ClipDoc, *, allow_files: bool) -> bytes:
             raise BadImage(f"{shown!r} has {path.stat().st_size} bytes, the limit is {MAX_BYTES}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        reason = os.strerror(error.errno) if getattr(error, "errno", None) else str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise BadImage(f"picture file {shown!r}: {reason}") from error
 
 

@@ -82,7 +82,8 @@ def delete_pushed(name: str) -> None:
 
 def dump_documents(docs: DocList[ClipDoc]) -> bytes:
     """Documents as bytes, in DocArray's binary format."""
-    return DocList[ClipDoc](docs).to_bytes(protocol="protobuf", compress="gzip")
+    data = DocList[ClipDoc](docs).to_bytes(protocol="protobuf", compress="gzip")
+    return data or b""
 
 
 def parse_documents(data: bytes, where: str) -> DocList[ClipDoc]:
@@ -96,7 +97,8 @@ def parse_documents(data: bytes, where: str) -> DocList[ClipDoc]:
     try:
         _check_frames(data)
         # The protocol is given, never taken from the data or from a file's name.
-        return DocList[ClipDoc].load_binary(data, protocol="protobuf", compress="gzip")
+        loaded = DocList[ClipDoc].load_binary(data, protocol="protobuf", compress="gzip")
+        return DocList[ClipDoc](loaded)
     except (OSError, EOFError, zlib.error, ValueError, KeyError, DecodeError) as error:
         raise BadData(f"{where} is not a data set, or is damaged: {error}") from error
 

@@ -59,7 +59,7 @@ def _encode_documents(model: Tower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
         for position, doc in enumerate(docs):
             if not doc.text:
                 raise BadInput(f"document {position} (id {doc.id}) has no text")
-        embeddings = model.encode([doc.text for doc in docs])
+        embeddings = model.encode([str(doc.text) for doc in docs])
     else:
         embeddings = model.encode([image_bytes(doc, allow_files=True) for doc in docs])
     for doc, embedding in zip(docs, embeddings, strict=True):

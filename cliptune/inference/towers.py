@@ -67,7 +67,7 @@ class TextTower:
         return embeddings[[row[text] for text in texts]]
 
     def _count_truncated(self, texts: Sequence[str], tokens: NDArray) -> None:
-        full = np.flatnonzero(tokens[:, -1] != 0)
+        full = np.flatnonzero(tokens[:, -1] != 0).tolist()
         cut = [i for i in full if token_count(self.tokenizer, texts[i]) > self.context_length]
         if cut and not self.truncated:
             log.warning(

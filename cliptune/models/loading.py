@@ -30,8 +30,8 @@ class ClipModel:
 
     name: str
     """The name it was asked for by."""
-    clip: nn.Module
-    """An open_clip `CLIP` or `CustomTextCLIP` in evaluation mode."""
+    clip: Any
+    """An open_clip `CLIP` or `CustomTextCLIP`, in evaluation mode when loaded."""
     tokenizer: Tokenizer
     preprocessing: ImagePreprocessing
     model_cfg: dict[str, Any]

@@ -53,7 +53,7 @@ def test_a_label_is_on_one_side_of_the_split_only() -> None:
     assert len(training) + len(aside) == 60
     assert len(aside) == 15
     assert not set(training.labels.tolist()) & set(aside.labels.tolist())
-    assert {i for i in training.ids} | {i for i in aside.ids} == set(data.ids)
+    assert set(training.ids) | set(aside.ids) == set(data.ids)
 
 
 def test_augmentation_is_seeded_and_full_crop_without_flip_changes_nothing() -> None:

@@ -1,0 +1,264 @@
+"""What a drawn product can be: kinds, colours, patterns, brands, in two vocabularies.
+
+The plain words describe any shop's products and pre-train the built-in model. The trade words
+are those of one invented shop, the catalogue: they name the same looks in terms that the plain
+vocabulary lacks, which is what fine-tuning is for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RGB = tuple[int, int, int]
+
+COLOURS: dict[str, RGB] = {
+    "black": (28, 28, 31),
+    "white": (244, 244, 242),
+    "grey": (140, 142, 146),
+    "navy blue": (30, 40, 82),
+    "blue": (45, 98, 190),
+    "light blue": (150, 190, 228),
+    "turquoise": (60, 180, 190),
+    "teal": (18, 112, 116),
+    "green": (50, 135, 70),
+    "olive": (105, 108, 55),
+    "yellow": (240, 205, 60),
+    "orange": (236, 128, 44),
+    "red": (200, 38, 46),
+    "maroon": (110, 26, 40),
+    "pink": (236, 140, 172),
+    "magenta": (196, 42, 128),
+    "purple": (108, 62, 146),
+    "lavender": (186, 170, 220),
+    "brown": (104, 68, 44),
+    "beige": (214, 194, 162),
+    "cream": (242, 232, 208),
+    "peach": (246, 190, 156),
+    "silver": (188, 192, 198),
+    "gold": (196, 158, 72),
+}
+
+TRADE_COLOURS: dict[str, tuple[str, RGB]] = {
+    # trade name: (its nearest plain colour, its own shade)
+    "Oxblood": ("maroon", (98, 20, 32)),
+    "Petrol": ("teal", (16, 92, 104)),
+    "Ecru": ("cream", (236, 226, 202)),
+    "Slate": ("grey", (98, 108, 120)),
+    "Ochre": ("yellow", (206, 154, 44)),
+    "Midnight": ("navy blue", (22, 28, 62)),
+    "Cobalt": ("blue", (30, 76, 184)),
+    "Glacier": ("light blue", (172, 206, 226)),
+    "Moss": ("olive", (96, 104, 58)),
+    "Fir": ("green", (28, 88, 60)),
+    "Terracotta": ("orange", (198, 98, 62)),
+    "Vermilion": ("red", (216, 56, 40)),
+    "Blush": ("pink", (238, 188, 190)),
+    "Fuchsia": ("magenta", (206, 40, 132)),
+    "Aubergine": ("purple", (76, 38, 84)),
+    "Heather": ("lavender", (168, 150, 190)),
+    "Cognac": ("brown", (140, 80, 40)),
+    "Sand": ("beige", (216, 196, 160)),
+    "Chalk": ("white", (246, 245, 240)),
+    "Ink": ("black", (24, 25, 32)),
+    "Lagoon": ("turquoise", (44, 164, 172)),
+    "Apricot": ("peach", (246, 178, 130)),
+}
+
+PATTERNS: dict[str, tuple[tuple[str, ...], str]] = {
+    # pattern: (plain words, trade name); solid has none
+    "solid": (("",), ""),
+    "stripes": (("striped", "horizontally striped"), "Breton"),
+    "pinstripes": (("vertically striped", "pinstriped"), "Chalkline"),
+    "check": (("checked", "gingham"), "Buffalo"),
+    "tartan": (("tartan", "plaid"), "Highland"),
+    "dots": (("polka dot", "dotted"), "Pindot"),
+    "floral": (("floral", "flower print"), "Liberty"),
+    "houndstooth": (("houndstooth",), "Pied"),
+    "chevron": (("chevron", "zigzag"), "Herring"),
+    "camouflage": (("camouflage", "camo"), "Bracken"),
+    "block": (("colour block", "two-tone"), "Regatta"),
+    "print": (("printed", "graphic"), "Emblem"),
+}
+_FABRIC = ("solid", "solid", "solid", "stripes", "check", "tartan", "dots", "floral", "block")
+_KNIT = ("solid", "solid", "stripes", "chevron", "block", "houndstooth", "tartan")
+_TEE = ("solid", "solid", "stripes", "print", "print", "camouflage", "block", "dots", "floral")
+_FORMAL = ("solid", "solid", "pinstripes", "check", "houndstooth", "tartan")
+_PLAIN = ("solid",)
+_SPORT = ("solid", "solid", "block", "camouflage")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of product: what it is called and which looks it comes in."""
+
+    name: str
+    plain: tuple[str, ...]
+    trade: tuple[str, ...]
+    patterns: tuple[str, ...] = _PLAIN
+    genders: tuple[str, ...] = ("men", "women")
+    price: tuple[int, int] = (15, 60)
+    category: str = "clothing"
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("tshirt", ("t-shirt", "tshirt"), ("Tee", "Crew Tee"), _TEE, ("men", "women", "kids")),
+    Kind("longsleeve", ("long sleeve t-shirt", "long sleeve top"), ("Henley",), _TEE),
+    Kind("shirt", ("shirt",), ("Oxford", "Overshirt"), (*_FABRIC, "pinstripes"), ("men", "women")),
+    Kind(
+        "polo", ("polo t-shirt", "polo shirt"), ("Piqué",), ("solid", "solid", "stripes", "block")
+    ),
+    Kind("tank", ("tank top", "vest"), ("Singlet",), _TEE),
+    Kind("blouse", ("top", "tunic"), ("Peplum", "Blouson"), _FABRIC, ("women",)),
+    Kind("hoodie", ("hoodie", "sweatshirt"), ("Pullover",), (*_SPORT, "print"), price=(35, 90)),
+    Kind("sweater", ("sweater", "jumper"), ("Guernsey", "Knit"), _KNIT, price=(40, 120)),
+    Kind("jacket", ("jacket",), ("Blouson Jacket", "Harrington"), _SPORT, price=(60, 200)),
+    Kind("coat", ("coat",), ("Duffel", "Topcoat"), _FORMAL, price=(90, 320)),
+    Kind("dress", ("dress",), ("Shift", "Sundress"), _FABRIC, ("women", "kids"), (30, 140)),
+    Kind("skirt", ("skirt",), ("A-Line", "Kilt"), _FABRIC, ("women",), (25, 80)),
+    Kind("jeans", ("jeans",), ("Denim", "Selvedge"), _PLAIN, price=(40, 140)),
+    Kind("trousers", ("trousers", "pants"), ("Chino", "Slacks"), _FORMAL, price=(35, 120)),
+    Kind("shorts", ("shorts",), ("Bermuda",), ("solid", "solid", "check", "camouflage", "floral")),
+    Kind("leggings", ("leggings", "capris"), ("Tights",), (*_SPORT, "floral"), ("women",)),
+    Kind(
+        "sneakers",
+        ("sports shoes", "sneakers"),
+        ("Trainer", "Runner"),
+        price=(40, 150),
+        category="footwear",
+    ),
+    Kind(
+        "casual",
+        ("casual shoes", "loafers"),
+        ("Deck Shoe", "Moccasin"),
+        price=(40, 160),
+        category="footwear",
+    ),
+    Kind(
+        "boots",
+        ("boots", "booties"),
+        ("Chelsea", "Brogue Boot"),
+        price=(70, 240),
+        category="footwear",
+    ),
+    Kind(
+        "heels",
+        ("heels", "pumps"),
+        ("Stiletto", "Court Shoe"),
+        genders=("women",),
+        price=(50, 200),
+        category="footwear",
+    ),
+    Kind("sandals", ("sandals",), ("Espadrille", "Slide"), price=(20, 90), category="footwear"),
+    Kind(
+        "flipflops",
+        ("flip flops",),
+        ("Thong",),
+        ("solid", "solid", "stripes", "print"),
+        ("men", "women", "kids"),
+        (8, 30),
+        "footwear",
+    ),
+    Kind(
+        "handbag",
+        ("handbag",),
+        ("Tote", "Satchel"),
+        ("solid", "solid", "houndstooth", "block"),
+        ("women",),
+        (40, 260),
+        "accessories",
+    ),
+    Kind(
+        "backpack",
+        ("backpack",),
+        ("Rucksack", "Daypack"),
+        ("solid", "camouflage", "block"),
+        price=(35, 140),
+        category="accessories",
+    ),
+    Kind("wallet", ("wallet",), ("Billfold",), price=(20, 90), category="accessories"),
+    Kind("belt", ("belt",), ("Strap",), price=(18, 80), category="accessories"),
+    Kind(
+        "watch", ("watch",), ("Chronograph", "Timepiece"), price=(60, 400), category="accessories"
+    ),
+    Kind(
+        "sunglasses",
+        ("sunglasses",),
+        ("Shades", "Aviator"),
+        price=(20, 180),
+        category="accessories",
+    ),
+    Kind(
+        "cap",
+        ("cap",),
+        ("Snapback",),
+        ("solid", "solid", "camouflage", "block"),
+        ("men", "women", "kids"),
+        (12, 40),
+        "accessories",
+    ),
+    Kind(
+        "beanie",
+        ("beanie", "woollen hat"),
+        ("Watch Hat", "Toque"),
+        ("solid", "stripes", "block"),
+        ("men", "women", "kids"),
+        (12, 45),
+        "accessories",
+    ),
+    Kind(
+        "scarf",
+        ("scarf", "muffler"),
+        ("Shawl", "Wrap"),
+        (*_FORMAL, "stripes", "floral"),
+        price=(18, 95),
+        category="accessories",
+    ),
+    Kind(
+        "tie",
+        ("tie",),
+        ("Cravat",),
+        ("solid", "stripes", "dots", "tartan", "chevron"),
+        ("men",),
+        (18, 80),
+        "accessories",
+    ),
+    Kind(
+        "socks",
+        ("socks",),
+        ("Hosiery",),
+        ("solid", "stripes", "dots", "block", "chevron"),
+        ("men", "women", "kids"),
+        (5, 22),
+        "accessories",
+    ),
+    Kind(
+        "gloves",
+        ("gloves",),
+        ("Mitts",),
+        ("solid", "stripes", "houndstooth"),
+        price=(15, 70),
+        category="accessories",
+    ),
+)
+KIND_BY_NAME = {kind.name: kind for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Brand:
+    """An invented brand of the catalogue with its mark."""
+
+    name: str
+    mark: str
+    """The shape of its logo: ring, bar, diamond, star, wave."""
+    ink: RGB
+    """The colour of its mark and its trimmings."""
+
+
+BRANDS: tuple[Brand, ...] = (
+    Brand("Nordvik", "diamond", (232, 232, 228)),
+    Brand("Halden", "ring", (226, 178, 60)),
+    Brand("Marlowe", "bar", (206, 58, 52)),
+    Brand("Osprey Lane", "wave", (66, 150, 196)),
+    Brand("Tallis", "star", (70, 160, 92)),
+)
+MARKS = ("none", "none", "ring", "bar", "diamond", "star", "wave")

@@ -1,0 +1,152 @@
+"""The catalogue as documents, drawn once and kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from docarray import DocList
+
+from cliptune.data.catalogue.products import VARIANTS, Product, kind_of, range_products
+from cliptune.data.catalogue.render import render
+from cliptune.documents import ClipDoc
+from cliptune.errors import NotFound, near_matches
+from cliptune.files import new_folder
+from cliptune.home import cache_dir
+
+PICTURE_SIZE = 192
+_VERSION = 1
+"""Raised whenever the drawings change, so that old ones are not taken from a cache."""
+_PARTS = {
+    # part: (seed, number of products, of held-out looks)
+    "train": (11, 900, False),
+    "eval": (12, 60, True),
+    "search": (13, 250, True),
+}
+CATALOGUE_NAMES = ("catalogue-train", "catalogue-eval", "catalogue-queries", "catalogue-index")
+
+
+def load_catalogue(
+    name: str, *, on_progress: Callable[[int, int], None] | None = None
+) -> DocList[ClipDoc]:
+    """One of the catalogue's data sets.
+
+    `catalogue-train` (900 products) and `catalogue-eval` (60) are pairs of a title and one of
+    the product's three pictures; `catalogue-queries` are the titles of 250 more products and
+    `catalogue-index` their 750 pictures, labelled by title. All but the first are of looks that
+    neither `catalogue-train` nor the built-in model's own training has.
+
+    Raises:
+        NotFound: no such data set.
+    """
+    if name not in CATALOGUE_NAMES:
+        raise NotFound(f"no catalogue {name!r}: {near_matches(name, CATALOGUE_NAMES)}")
+    part = name.removeprefix("catalogue-")
+    part = "search" if part in ("queries", "index") else part
+    products = part_products(part)
+    if name == "catalogue-queries":
+        return DocList[ClipDoc](
+            ClipDoc(id=f"query-{i}", text=product.title, label=product.title)
+            for i, product in enumerate(products)
+        )
+    pictures = _pictures(part, products, on_progress)
+    return DocList[ClipDoc](
+        ClipDoc(
+            id=f"{part}-{i // VARIANTS}-{i % VARIANTS}",
+            text=products[i // VARIANTS].title,
+            label=products[i // VARIANTS].title,
+            image=picture,
+            tags=_tags(products[i // VARIANTS], i % VARIANTS),
+        )
+        for i, picture in enumerate(pictures)
+    )
+
+
+def part_products(part: str) -> list[Product]:
+    """The products of `train`, `eval` or `search`; no title is in two of them."""
+    seed, count, held_out = _PARTS[part]
+    taken = {product.title for product in part_products("eval")} if part == "search" else set()
+    fresh = (p for p in range_products(seed, held_out=held_out) if p.title not in taken)
+    return list(islice(fresh, count))
+
+
+def _tags(product: Product, variant: int) -> dict[str, Any]:
+    return {
+        "brand": product.brand,
+        "category": kind_of(product).category,
+        "kind": product.kind,
+        "colour": product.trade_colour,
+        "pattern": product.pattern,
+        "gender": product.gender,
+        "price": product.price,
+        "variant": variant,
+    }
+
+
+def _pictures(
+    part: str, products: list[Product], on_progress: Callable[[int, int], None] | None
+) -> list[bytes]:
+    folder = cache_dir() / f"catalogue-v{_VERSION}" / part
+    cached = _read(folder)
+    if cached is None:
+        jobs = [(product, variant) for product in products for variant in range(VARIANTS)]
+        cached = _draw_all(jobs, on_progress)
+        with new_folder(folder, replace=True) as beside:
+            _write(beside, cached)
+    return cached
+
+
+def _draw_all(
+    jobs: list[tuple[Product, int]], on_progress: Callable[[int, int], None] | None
+) -> list[bytes]:
+    pictures = []
+    # Spawned, not forked: the caller may have threads (torch's, gRPC's) that a fork would break.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        for picture in pool.map(draw, jobs, chunksize=16):
+            pictures.append(picture)
+            if on_progress is not None and len(pictures) % 50 == 0:
+                on_progress(len(pictures), len(jobs))
+    return pictures
+
+
+def draw(job: tuple[Product, int]) -> bytes:
+    """One picture of a product as JPEG."""
+    product, variant = job
+    buffer = io.BytesIO()
+    render(product, variant, PICTURE_SIZE).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def _write(folder: Path, pictures: list[bytes]) -> None:
+    data = b"".join(pictures)
+    (folder / "pictures.bin").write_bytes(data)
+    index = {
+        "lengths": [len(picture) for picture in pictures],
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def _read(folder: Path) -> list[bytes] | None:
+    """The pictures in `folder`, or None if they are not there or not whole."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        data = (folder / "pictures.bin").read_bytes()
+    except (OSError, ValueError):
+        return None
+    if hashlib.sha256(data).hexdigest() != index["sha256"]:
+        return None
+    pictures, start = [], 0
+    for length in index["lengths"]:
+        pictures.append(data[start : start + length])
+        start += length
+    return pictures

@@ -1,0 +1,337 @@
+"""Evaluation of a search: embeddings and labels, or two towers and documents, to metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, overload
+
+import numpy as np
+import torch
+from docarray import DocList
+from numpy.typing import NDArray
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData, BadImage, BadInput
+from cliptune.evaluation.metrics import retrieval_metrics
+from cliptune.evaluation.topk import Embeddings, check_distance, top_k
+
+__all__ = ["Evaluation", "Tower", "evaluate", "evaluate_embeddings", "top_k"]
+
+SAMPLED_QUERIES = 20
+
+
+class Tower(Protocol):
+    """What `evaluate` asks of a tower; `cliptune.inference` has the real ones."""
+
+    name: str
+    """`clip-text` reads the documents' text, `clip-vision` their picture."""
+
+    def encode(self, inputs: Any, /) -> NDArray[np.float32]:
+        """Texts or encoded pictures, N of them, to float32 [N, D]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a search over an index found for labelled queries."""
+
+    metrics: dict[str, float]
+    """Means over the queries by name: see `cliptune.evaluation.metrics`."""
+    n_queries: int
+    n_index: int
+    limit: int
+    """k: how many results of each query count."""
+    n_without_answers: int
+    """Queries without a relevant document in the index. They count as 0 in every metric, so
+    no model reaches 1 where there are some."""
+    ids: NDArray[np.int64] = field(repr=False)
+    """[Q, min(limit, N)], positions in the index, best first; -1 where there are no more."""
+    scores: NDArray[np.float32] = field(repr=False)
+    """Cosines, as `ids`; -inf beside -1."""
+    hits: NDArray[np.bool_] = field(repr=False)
+    """Whether the index document has the query's label, as `ids`."""
+
+    def examples(
+        self,
+        query_docs: Sequence[ClipDoc],
+        index_docs: Sequence[ClipDoc],
+        k: int = 5,
+        queries: Iterable[int] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Sample results, ready for JSON.
+
+        Args:
+            query_docs: the documents that were evaluated, in their order.
+            index_docs: likewise.
+            k: results of each query, at most `limit`.
+            queries: positions of the queries to show; by default at most 20, spread evenly.
+
+        Returns:
+            For each query `{"position", "id", "text", "label", "matches"}`, each match being
+            `{"position", "id", "text", "label", "score", "hit"}`, best first.
+
+        Raises:
+            BadInput: other documents than those evaluated, or no such query.
+        """
+        for role, docs, n in (
+            ("query", query_docs, self.n_queries),
+            ("index", index_docs, self.n_index),
+        ):
+            if len(docs) != n:
+                raise BadInput(f"{n} {role} documents were evaluated, {len(docs)} are given")
+        if queries is None:
+            count = min(SAMPLED_QUERIES, self.n_queries)
+            queries = np.linspace(0, self.n_queries - 1, count).round().astype(int).tolist()
+        found = []
+        for position in queries:
+            if not 0 <= position < self.n_queries:
+                raise BadInput(f"there is no query {position}, they are 0 to {self.n_queries - 1}")
+            matches = [
+                {
+                    **_shown(int(answer), index_docs[int(answer)]),
+                    "score": round(float(score), 6),
+                    "hit": bool(hit),
+                }
+                for answer, score, hit in zip(
+                    self.ids[position][:k],
+                    self.scores[position][:k],
+                    self.hits[position][:k],
+                    strict=True,
+                )
+                if answer >= 0
+            ]
+            found.append({**_shown(int(position), query_docs[position]), "matches": matches})
+        return found
+
+
+def evaluate_embeddings(
+    query_emb: Embeddings,
+    query_labels: Sequence[Hashable],
+    index_emb: Embeddings,
+    index_labels: Sequence[Hashable],
+    *,
+    limit: int = 20,
+    distance: str = "cosine",
+    query_ids: Sequence[Hashable] | None = None,
+    index_ids: Sequence[Hashable] | None = None,
+    exclude_self: bool = True,
+    chunk: int = 16384,
+    device: str | torch.device | None = None,
+) -> Evaluation:
+    """Search the index with every query and measure how well the labels agree.
+
+    Args:
+        query_emb: floats [Q, D], as `top_k` takes them.
+        query_labels: Q labels; an index document with an equal one is relevant.
+        index_emb: floats [N, D].
+        index_labels: N labels.
+        limit: k.
+        distance: `cosine`.
+        query_ids: with `index_ids` and `exclude_self`, a query does not retrieve the index
+            documents that have its id. Without both lists of ids nothing is left out.
+        index_ids: see `query_ids`.
+        exclude_self: see `query_ids`.
+        chunk: index rows scored at once; bounds the memory.
+        device: where to search; by default where the embeddings are.
+
+    Raises:
+        BadInput: lengths that do not fit, a label that is None, and what `top_k` refuses.
+        BadData: no queries, no index, or not one query with a relevant document in the index.
+    """
+    check_distance(distance)
+    if limit < 1:
+        raise BadInput(f"limit is {limit}, it must be at least 1")
+    n_queries, n_index = len(query_emb), len(index_emb)
+    _check_length("query_labels", query_labels, n_queries)
+    _check_length("index_labels", index_labels, n_index)
+    for role, n in (("query", n_queries), ("index", n_index)):
+        if not n:
+            raise BadData(f"there are no {role} documents to evaluate with")
+
+    codes: dict[Hashable, int] = {}
+    query_codes = _codes("query_labels", query_labels, codes)
+    index_codes = _codes("index_labels", index_labels, codes)
+    exclude = None
+    if exclude_self and query_ids is not None and index_ids is not None:
+        _check_length("query_ids", query_ids, n_queries)
+        _check_length("index_ids", index_ids, n_index)
+        exclude = _same_ids(query_ids, index_ids)
+
+    n_relevant = np.bincount(index_codes, minlength=len(codes))[query_codes]
+    excluded = np.zeros(n_queries, dtype=np.int64)
+    if exclude is not None:
+        same_label = index_codes[exclude] == query_codes[:, None]
+        excluded = ((exclude >= 0) & same_label).sum(axis=1)
+    without_answers = n_relevant == excluded
+    if without_answers.all():
+        raise BadData(_no_answers(query_labels, index_labels, bool(n_relevant.any())))
+
+    ids, scores = top_k(
+        query_emb, index_emb, limit, distance=distance, exclude=exclude, chunk=chunk, device=device
+    )
+    hits = (index_codes[ids] == query_codes[:, None]) & (ids >= 0)
+    return Evaluation(
+        metrics=retrieval_metrics(
+            hits, n_relevant, (ids >= 0).sum(axis=1), excluded=excluded, limit=limit
+        ),
+        n_queries=n_queries,
+        n_index=n_index,
+        limit=limit,
+        n_without_answers=int(without_answers.sum()),
+        ids=ids,
+        scores=scores,
+        hits=hits,
+    )
+
+
+def evaluate(
+    query_tower: Tower,
+    index_tower: Tower,
+    query_docs: DocList[ClipDoc],
+    index_docs: DocList[ClipDoc] | None = None,
+    *,
+    limit: int = 20,
+    exclude_self: bool = True,
+    distance: str = "cosine",
+    allow_files: bool = True,
+    device: str | torch.device | None = None,
+) -> Evaluation:
+    """Encode the queries with one tower, the index with another, and measure the search.
+
+    Text-to-image search has a text tower for the queries and a vision tower for the index; a
+    tower's name says which part of the documents it reads. Where a side has documents without
+    a label, they get one from their text (`cliptune.data.source.with_labels`).
+
+    Args:
+        query_tower: as `cliptune.inference.get_tower` gives it.
+        index_tower: likewise; it may be the same.
+        query_docs: with texts (or pictures, for a vision tower).
+        index_docs: what is searched; None: `query_docs`.
+        limit: k.
+        exclude_self: a query does not find the index document with its own id. It counts only
+            where one tower encodes both sides: a title should find its own picture.
+        distance: `cosine`.
+        allow_files: read pictures from local paths too, not only from the documents.
+        device: where to search.
+
+    Raises:
+        BadInput: a document lacks what its tower reads; the message names it.
+        BadImage: a picture can't be decoded.
+        BadData: see `evaluate_embeddings`.
+    """
+    check_distance(distance)
+    index_docs = query_docs if index_docs is None else index_docs
+    query_labels = _labels(query_docs)
+    index_labels = query_labels if index_docs is query_docs else _labels(index_docs)
+    return evaluate_embeddings(
+        _encode(query_tower, query_docs, "query", allow_files),
+        query_labels,
+        _encode(index_tower, index_docs, "index", allow_files),
+        index_labels,
+        limit=limit,
+        distance=distance,
+        query_ids=[doc.id for doc in query_docs],
+        index_ids=[doc.id for doc in index_docs],
+        exclude_self=exclude_self and query_tower.name == index_tower.name,
+        device=device,
+    )
+
+
+class _Pictures(Sequence[bytes]):
+    """The documents' encoded pictures, read batch by batch as a tower slices them."""
+
+    def __init__(self, docs: Sequence[ClipDoc], allow_files: bool) -> None:
+        self.docs, self.allow_files = docs, allow_files
+
+    def __len__(self) -> int:
+        return len(self.docs)
+
+    @overload
+    def __getitem__(self, position: int) -> bytes: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[bytes]: ...
+    def __getitem__(self, position: int | slice) -> bytes | list[bytes]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        from cliptune.data.images import image_bytes
+
+        doc = self.docs[position]
+        try:
+            return image_bytes(doc, allow_files=self.allow_files)
+        except BadImage as error:
+            raise BadImage(f"document {position} (id {doc.id}): {error}") from error
+
+
+def _encode(
+    tower: Tower, docs: DocList[ClipDoc], role: str, allow_files: bool
+) -> NDArray[np.float32]:
+    if tower.name == "clip-vision":
+        try:
+            return tower.encode(_Pictures(docs, allow_files))
+        except BadImage as error:
+            raise BadImage(f"{role}: {error}") from error
+    for position, doc in enumerate(docs):
+        if not doc.text:
+            raise BadInput(f"{role}: document {position} (id {doc.id}) has no text")
+    return tower.encode([doc.text for doc in docs])
+
+
+def _labels(docs: DocList[ClipDoc]) -> list[str | None]:
+    if any(doc.label is None for doc in docs):
+        from cliptune.data.source import with_labels
+
+        docs = with_labels(docs)
+    return [doc.label for doc in docs]
+
+
+def _check_length(name: str, values: Sequence[Hashable], n: int) -> None:
+    if len(values) != n:
+        raise BadInput(f"{name} has {len(values)} entries for {n} embeddings")
+
+
+def _codes(name: str, labels: Sequence[Hashable], codes: dict[Hashable, int]) -> NDArray[np.int64]:
+    """Labels as small integers, equal where the labels are; new ones join `codes`."""
+    values = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    missing = [position for position, label in enumerate(values) if label is None]
+    if missing:
+        raise BadInput(f"{name} holds None at {len(missing)} positions, the first is {missing[0]}")
+    coded = (codes.setdefault(label, len(codes)) for label in values)
+    return np.fromiter(coded, dtype=np.int64, count=len(values))
+
+
+def _same_ids(
+    query_ids: Sequence[Hashable], index_ids: Sequence[Hashable]
+) -> NDArray[np.int64] | None:
+    """[Q, m]: the positions in the index of each query's own id, filled up with -1."""
+    asked = set(query_ids)
+    places: dict[Hashable, list[int]] = {}
+    for position, name in enumerate(index_ids):
+        if name in asked:
+            places.setdefault(name, []).append(position)
+    if not places:
+        return None
+    same = np.full((len(query_ids), max(map(len, places.values()))), -1, dtype=np.int64)
+    for row, name in enumerate(query_ids):
+        own = places.get(name, [])
+        same[row, : len(own)] = own
+    return same
+
+
+def _no_answers(
+    query_labels: Sequence[Hashable], index_labels: Sequence[Hashable], only_self: bool
+) -> str:
+    if only_self:
+        return (
+            "the only relevant document of every query is the query itself, which exclude_self "
+            "leaves out: give the index other documents, or set exclude_self=False"
+        )
+    shown = [list(dict.fromkeys(labels))[:3] for labels in (query_labels, index_labels)]
+    return (
+        "no query has a relevant document in the index: queries have labels such as "
+        f"{shown[0]}, index documents {shown[1]}"
+    )
+
+
+def _shown(position: int, doc: ClipDoc) -> dict[str, Any]:
+    return {"position": position, "id": str(doc.id), "text": doc.text, "label": doc.label}
