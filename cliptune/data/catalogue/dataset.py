@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import subprocess
+import sys
+import tempfile
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cliptune.files import new_folder
 from cliptune.home import cache_dir
 
 PICTURE_SIZE = 192
+_MODULE = "cliptune.data.catalogue.dataset"
 _VERSION = 1
 """Raised whenever the drawings change, so that old ones are not taken from a cache."""
 _PARTS = {
@@ -34,9 +35,7 @@ _PARTS = {
 CATALOGUE_NAMES = ("catalogue-train", "catalogue-eval", "catalogue-queries", "catalogue-index")
 
 
-def load_catalogue(
-    name: str, *, on_progress: Callable[[int, int], None] | None = None
-) -> DocList[ClipDoc]:
+def load_catalogue(name: str) -> DocList[ClipDoc]:
     """One of the catalogue's data sets.
 
     `catalogue-train` (900 products) and `catalogue-eval` (60) are pairs of a title and one of
@@ -57,7 +56,7 @@ def load_catalogue(
             ClipDoc(id=f"query-{i}", text=product.title, label=product.title)
             for i, product in enumerate(products)
         )
-    pictures = _pictures(part, products, on_progress)
+    pictures = _pictures(part, len(products) * VARIANTS)
     return DocList[ClipDoc](
         ClipDoc(
             id=f"{part}-{i // VARIANTS}-{i % VARIANTS}",
@@ -91,36 +90,47 @@ def _tags(product: Product, variant: int) -> dict[str, Any]:
     }
 
 
-def _pictures(
-    part: str, products: list[Product], on_progress: Callable[[int, int], None] | None
-) -> list[bytes]:
+def _pictures(part: str, count: int) -> list[bytes]:
+    """The pictures of `part` in order, from the cache folder if they are there."""
     folder = cache_dir() / f"catalogue-v{_VERSION}" / part
     cached = _read(folder)
     if cached is None:
-        jobs = [(product, variant) for product in products for variant in range(VARIANTS)]
-        cached = _draw_all(jobs, on_progress)
+        cached = _draw_all(part, count)
         with new_folder(folder, replace=True) as beside:
             _write(beside, cached)
     return cached
 
 
-def _draw_all(
-    jobs: list[tuple[Product, int]], on_progress: Callable[[int, int], None] | None
-) -> list[bytes]:
-    pictures = []
-    # Spawned, not forked: the caller may have threads (torch's, gRPC's) that a fork would break.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        for picture in pool.map(draw, jobs, chunksize=16):
-            pictures.append(picture)
-            if on_progress is not None and len(pictures) % 50 == 0:
-                on_progress(len(pictures), len(jobs))
-    return pictures
+def _draw_all(part: str, count: int) -> list[bytes]:
+    """The pictures of `part`, drawn by one process a core.
+
+    They are processes of their own (`python -m cliptune.data.catalogue.dataset`), because a fork
+    would inherit the caller's threads, and multiprocessing's spawn runs the caller's script again.
+    """
+    n = os.cpu_count() or 1
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with tempfile.TemporaryDirectory() as scratch:
+        shares = [Path(scratch) / str(share) for share in range(n)]
+        processes = []
+        for share, folder in enumerate(shares):
+            folder.mkdir()
+            command = [sys.executable, "-m", _MODULE, part, str(share), str(n), str(folder)]
+            processes.append(subprocess.Popen(command, env=environment))  # noqa: S603 - our own
+        failed = [process.returncode for process in processes if process.wait()]
+        if failed:
+            raise RuntimeError(f"drawing the catalogue ended with status {failed[0]}")
+        drawn = [_read(folder) or [] for folder in shares]
+    return [drawn[i % n][i // n] for i in range(count)]
 
 
-def draw(job: tuple[Product, int]) -> bytes:
+def draw_share(part: str, share: int, n: int, folder: Path) -> None:
+    """Draw every `n`-th picture of `part` from `share` on, into `folder`."""
+    jobs = [(product, variant) for product in part_products(part) for variant in range(VARIANTS)]
+    _write(folder, [draw(product, variant) for product, variant in jobs[share::n]])
+
+
+def draw(product: Product, variant: int) -> bytes:
     """One picture of a product as JPEG."""
-    product, variant = job
     buffer = io.BytesIO()
     render(product, variant, PICTURE_SIZE).save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
@@ -150,3 +160,7 @@ def _read(folder: Path) -> list[bytes] | None:
         pictures.append(data[start : start + length])
         start += length
     return pictures
+
+
+if __name__ == "__main__":
+    draw_share(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

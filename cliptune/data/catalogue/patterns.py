@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from cliptune.data.catalogue.attributes import RGB
 
-Grid = NDArray[np.float64]
+Grid = NDArray[Any]
 """Coordinates in [0, 1] of each pixel."""
 
 
@@ -23,24 +25,34 @@ def fabric(pattern: str, rgb: RGB, accent: RGB, size: int, rng: random.Random) -
         return picture
     if pattern not in _WOVEN:
         return Image.new("RGB", (size, size), rgb)
-    v, u = np.mgrid[0:size, 0:size] / size
-    weight = _WOVEN[pattern](u, v, rng.uniform(0.85, 1.2))[..., None]
-    mixed = np.array(rgb) * (1 - weight) + np.array(accent) * weight
-    return Image.fromarray(mixed.astype(np.uint8))
+    u, v = _grid(size)
+    weight = _WOVEN[pattern](u, v, rng.uniform(0.85, 1.2))
+    mask = Image.fromarray((weight * 255).astype(np.uint8))
+    cloth = Image.new("RGB", (size, size), rgb)
+    cloth.paste(accent, (0, 0), mask)
+    return cloth
+
+
+@functools.lru_cache(maxsize=4)
+def _grid(size: int) -> tuple[Grid, Grid]:
+    """The coordinates (x, y) in [0, 1] of each pixel."""
+    steps = np.arange(size, dtype=np.float32) / size
+    u, v = np.meshgrid(steps, steps)
+    return u, v
 
 
 def _stripes(u: Grid, v: Grid, scale: float) -> Grid:
-    return ((v * 11 * scale) % 1 < 0.42).astype(float)
+    return ((v * 11 * scale) % 1 < 0.42).astype(np.float32)
 
 
 def _pinstripes(u: Grid, v: Grid, scale: float) -> Grid:
-    return ((u * 17 * scale) % 1 < 0.22).astype(float)
+    return ((u * 17 * scale) % 1 < 0.22).astype(np.float32)
 
 
 def _check(u: Grid, v: Grid, scale: float) -> Grid:
     across = (u * 9 * scale) % 1 < 0.5
     down = (v * 9 * scale) % 1 < 0.5
-    return (across.astype(float) + down) / 2
+    return (across.astype(np.float32) + down) / 2
 
 
 def _tartan(u: Grid, v: Grid, scale: float) -> Grid:
@@ -54,23 +66,23 @@ def _tartan(u: Grid, v: Grid, scale: float) -> Grid:
 def _dots(u: Grid, v: Grid, scale: float) -> Grid:
     x, y = u * 11 * scale, v * 11 * scale
     x = x + 0.5 * (np.floor(y) % 2)
-    return ((x % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.075).astype(float)
+    return ((x % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.075).astype(np.float32)
 
 
 def _houndstooth(u: Grid, v: Grid, scale: float) -> Grid:
     x, y = (u * 10 * scale) % 1 * 4, (v * 10 * scale) % 1 * 4
     warp, weft = (x < 2), (y < 2)
     twill = ((x + y) % 2) < 1
-    return np.where(warp == weft, warp, twill).astype(float)
+    return np.where(warp == weft, warp, twill).astype(np.float32)
 
 
 def _chevron(u: Grid, v: Grid, scale: float) -> Grid:
     zigzag = np.abs((u * 7 * scale) % 1 - 0.5) * 2
-    return ((v * 9 * scale + zigzag * 0.9) % 1 < 0.45).astype(float)
+    return ((v * 9 * scale + zigzag * 0.9) % 1 < 0.45).astype(np.float32)
 
 
 def _block(u: Grid, v: Grid, scale: float) -> Grid:
-    return (v < 0.47).astype(float)
+    return (v < 0.47).astype(np.float32)
 
 
 _WOVEN: dict[str, Callable[[Grid, Grid, float], Grid]] = {

@@ -1,4 +1,4 @@
-"""Products and their titles: the endless plain stream and the shop's range, and what is held out."""
+"""Products and their titles: the plain stream, the shop's range, and what is held out."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ def _range_product(rng: random.Random) -> Product:
     pattern = rng.choice(kind.patterns)
     gender = rng.choice(kind.genders)
     brand = rng.choice(BRANDS)
-    words = [f"{gender.capitalize()}'s", trade_colour, PATTERNS[pattern][1], rng.choice(kind.trade)]
+    owner = {"men": "Men's", "women": "Women's", "kids": "Kids'"}[gender]
+    words = [owner, trade_colour, PATTERNS[pattern][1], rng.choice(kind.trade)]
     return Product(
         title=" ".join([brand.name, *filter(None, words)]),
         kind=kind.name,
@@ -150,14 +151,16 @@ def _plain_title(rng: random.Random, kind: Kind, colour: str, pattern: str, gend
 
 
 def _made_up_brand(rng: random.Random) -> str:
-    starts = "B D F G K L M N P R S T V W Z Br Cl Fr St Tr".split()
+    starts = [*"BDFGKLMNPRSTVWZ", "Br", "Cl", "Fr", "St", "Tr"]
     parts = [rng.choice(starts) + rng.choice("aeiou") for _ in range(rng.randint(1, 2))]
     return ("".join(parts) + rng.choice(["", "n", "r", "s", "x", "lo", "ma", "ton"])).capitalize()
 
 
 def _accent(rng: random.Random, rgb: RGB) -> RGB:
     """A colour that stands out from `rgb`."""
-    options = [c for c in COLOURS.values() if sum(abs(a - b) for a, b in zip(c, rgb)) > 190]
+    options = [
+        c for c in COLOURS.values() if sum(abs(a - b) for a, b in zip(c, rgb, strict=True)) > 190
+    ]
     return rng.choice(options)
 
 

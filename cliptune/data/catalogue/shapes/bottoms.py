@@ -47,11 +47,13 @@ def jeans(pen: Pen) -> None:
     wide = (0.0, 0.03, 0.06)[pen.product.seed % 3]
     _legs(pen, 0.17, 0.215, 0.38, (0.075 - wide / 3, 0.185 + wide), 0.95)
     _waistband(pen, 0.17)
-    fade = tuple(min(255, value + 34) for value in pen.rgb)
+    r, g, b = (min(255, value + 34) for value in pen.rgb)
     for x in (0.375, 0.625):
         pen.piece(
-            [(x - 0.03, 0.34), (x + 0.03, 0.34), (x + 0.022, 0.62), (x - 0.022, 0.62)], fade, edge=0
-        )  # type: ignore[arg-type]
+            [(x - 0.03, 0.34), (x + 0.03, 0.34), (x + 0.022, 0.62), (x - 0.022, 0.62)],
+            (r, g, b),
+            edge=0,
+        )
     pen.seams([(0.57, 0.11), (0.6, 0.165), (0.69, 0.185)], THREAD, 1.4)
     pen.seams([(0.695, 0.3), (0.685 + wide, 0.94)], THREAD, 1.0)
     pen.seam([(0.5, 0.11), (0.535, 0.2), (0.5, 0.29)], THREAD, 1.2)
