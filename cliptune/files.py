@@ -24,6 +24,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(beside, 0o644)  # mkstemp's own mode is for its owner alone
         os.replace(beside, path)
     except BaseException:
         Path(beside).unlink(missing_ok=True)

@@ -54,6 +54,15 @@ def before_after_table(
     return table
 
 
+def metrics_table(metrics: Mapping[str, float], *, title: str | None = None) -> Table:
+    """A rich table of one model's metrics, a row each."""
+    table = Table("metric", title=title, header_style="bold")
+    table.add_column("value", justify="right")
+    for name in ordered(metrics):
+        table.add_row(name, _number(metrics[name]))
+    return table
+
+
 def lower_is_better(name: str) -> bool:
     """Whether `name` is a loss; every metric in `METRICS` is better when higher."""
     return "loss" in name.lower()

@@ -23,8 +23,8 @@ from cliptune.files import new_folder
 from cliptune.home import cache_dir
 
 PICTURE_SIZE = 192
-_MODULE = "cliptune.data.catalogue.dataset"
-_VERSION = 1
+_PACKAGE = "cliptune.data.catalogue"
+_VERSION = 2
 """Raised whenever the drawings change, so that old ones are not taken from a cache."""
 _PARTS = {
     # part: (seed, number of products, of held-out looks)
@@ -104,7 +104,7 @@ def _pictures(part: str, count: int) -> list[bytes]:
 def _draw_all(part: str, count: int) -> list[bytes]:
     """The pictures of `part`, drawn by one process a core.
 
-    They are processes of their own (`python -m cliptune.data.catalogue.dataset`), because a fork
+    They are processes of their own (`python -m cliptune.data.catalogue`), because a fork
     would inherit the caller's threads, and multiprocessing's spawn runs the caller's script again.
     """
     n = os.cpu_count() or 1
@@ -114,7 +114,7 @@ def _draw_all(part: str, count: int) -> list[bytes]:
         processes = []
         for share, folder in enumerate(shares):
             folder.mkdir()
-            command = [sys.executable, "-m", _MODULE, part, str(share), str(n), str(folder)]
+            command = [sys.executable, "-m", _PACKAGE, part, str(share), str(n), str(folder)]
             processes.append(subprocess.Popen(command, env=environment))  # noqa: S603 - our own
         failed = [process.returncode for process in processes if process.wait()]
         if failed:
@@ -161,6 +161,3 @@ def _read(folder: Path) -> list[bytes] | None:
         start += length
     return pictures
 
-
-if __name__ == "__main__":
-    draw_share(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

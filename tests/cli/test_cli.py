@@ -1,0 +1,117 @@
+"""The command line: help with examples, exit codes, errors on stderr, a whole run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cliptune.cli.app import app
+from cliptune.cli.runs import parse_options
+from cliptune.errors import BadInput
+
+COMMANDS = [
+    "fit", "runs", "logs", "cancel", "resume", "evaluate", "export", "index", "search", "serve",
+    "train-server", "models", "demo",
+]  # fmt: skip
+
+
+def run(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-c", "from cliptune.cli import main; main()", *arguments],
+        capture_output=True, text=True, timeout=timeout, env=environment, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_shows_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: cliptune {command}" in result.output
+
+
+def test_the_help_lists_all_commands_quickly_and_without_torch() -> None:
+    code = (
+        "import sys; from cliptune.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'jina', 'open_clip'} & set(sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    for command in COMMANDS:
+        assert command in result.stdout
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "no-such-data"], "no-such-data"),
+        (["fit", "no-such.csv"], "no file at 'no-such.csv'"),
+        (["fit", "catalogue-train", "--model", "clip-bas-en"], "clip-base-en"),
+        (["fit", "catalogue-train", "--wise-ft", "1.5"], "alpha is 1.5"),
+        (["fit", "catalogue-train", "--option", "scheduler=cosin"], "'cosine'"),
+        (["fit", "catalogue-train", "--option", "nonsense"], "NAME=VALUE"),
+        (["fit", "catalogue-train", "--index", "catalogue-index"], "--index needs --queries"),
+        (["logs", "no-such-run"], "no-such-run"),
+        (["search", "x", "--server", "grpc://127.0.0.1:1"], "127.0.0.1:1"),
+        (["serve", "--artifact", "nowhere.zip"], "nowhere.zip"),
+    ],
+)
+def test_errors_are_one_line_on_stderr(arguments: list[str], words: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert result.stderr.startswith("error:")
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_options_are_yaml() -> None:
+    assert parse_options(["seed=3", "optimizer_options={weight_decay: 0.1}", "freeze=vision"]) == {
+        "seed": 3,
+        "optimizer_options": {"weight_decay": 0.1},
+        "freeze": "vision",
+    }
+    with pytest.raises(BadInput, match="not YAML"):
+        parse_options(["a={"])
+
+
+@pytest.mark.e2e
+def test_fit_evaluate_export(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "artifacts"
+    fitted = run(
+        "fit", "catalogue-eval", "--model", str(tiny_model), "--epochs", "1",
+        "--queries", "catalogue-eval", "--name", "first", "--out", str(out), "-o", "seed=5",
+    )  # fmt: skip
+    assert fitted.returncode == 0, fitted.stderr
+    assert "Training [1/1]" in fitted.stdout
+    [artifact] = out.iterdir()
+    assert "first" in artifact.name
+
+    again = run("fit", "catalogue-eval", "--model", str(tiny_model), "--name", "first")
+    assert again.returncode == 1
+    assert "'first'" in again.stderr
+
+    listed = json.loads(run("runs", "--json").stdout)
+    assert [(row["name"], row["status"]) for row in listed] == [("first", "FINISHED")]
+    assert "Done" in run("logs", "first").stdout
+
+    measured = run("evaluate", str(artifact), "--queries", "catalogue-eval", "--json")
+    metrics = json.loads(measured.stdout)
+    assert 0 <= metrics["precision_at_k"] <= 1
+
+    exported = tmp_path / "exported"
+    assert run("export", str(artifact), "--out", str(exported)).returncode == 0
+    assert (exported / "models" / "clip-vision" / "model.onnx").is_file()
+    twice = run("export", str(artifact), "--out", str(exported))
+    assert twice.returncode == 1
+    assert "is there already" in twice.stderr
