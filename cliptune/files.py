@@ -46,7 +46,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield beside
-        os.chmod(beside, 0o755)
+        os.chmod(beside, 0o755)  # noqa: S103 - mkdtemp's own mode is for its owner alone
         if replace and path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
             os.replace(path, old / "old")

@@ -38,8 +38,9 @@ def watch(run: Any, console: Console) -> None:
         task = progress.add_task("starting", total=None, values="")
         for item in run.follow(interval=0.5):
             if isinstance(item, str):
-                # markup is off: a log line may hold brackets
-                progress.console.print(item, markup=False, highlight=False)
+                # `cliptune logs` has the debugging lines too; markup is off for brackets.
+                if item[11:16] != "DEBUG":
+                    progress.console.print(item, markup=False, highlight=False, soft_wrap=True)
                 continue
             shown = " ".join(f"• {name}: {value:.3f}" for name, value in item.values.items())
             progress.update(

@@ -97,9 +97,9 @@ def _traceable_attention(module: nn.Module) -> Iterator[None]:
     swapped = []
     for block in module.modules():
         # Blocks with a norm of their own for keys and values attend across, and stay as they are.
-        if isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv"):
-            if block.attn.batch_first:
-                swapped.append((block, block.attn))
+        is_self = isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv")
+        if is_self and block.attn.batch_first:
+            swapped.append((block, block.attn))
     for block, attention in swapped:
         block.attn = _SelfAttention(attention)
     try:

@@ -33,6 +33,7 @@ class Pairs:
     ids: list[str]
 
     def __len__(self) -> int:
+        """How many pairs there are."""
         return len(self.ids)
 
     def subset(self, positions: NDArray[np.int64]) -> Pairs:

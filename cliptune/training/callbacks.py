@@ -6,7 +6,6 @@ a name, a path, or documents that the SDK has stored under a name.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -221,9 +220,3 @@ def parse_callback(values: dict[str, Any]) -> Callback:
         return CALLBACKS[name].model_validate(values)
     except ValidationError as error:
         raise BadInput(f"{name}: {explain(error)}") from error
-
-
-def data_fields(callback: Callback) -> dict[str, Any]:
-    """The data that `callback` was given, by field: what must be stored before it travels."""
-    fields = {name: getattr(callback, name, None) for name in ("query_data", "index_data")}
-    return {name: v for name, v in fields.items() if v is not None and not isinstance(v, Path)}

@@ -53,7 +53,7 @@ class TrainingFailed(CliptuneError):
     """Training can't go on, such as after a loss that is not a number."""
 
 
-class Cancelled(Exception):  # noqa: N818 - it is a wish, not an error
+class Cancelled(Exception):
     """The reporter says that the run is to stop; raised after a checkpoint was written."""
 
 

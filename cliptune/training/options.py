@@ -55,7 +55,7 @@ class TrainingOptions(BaseModel):
     num_workers: int = Field(4, ge=0, le=256)
     """Threads that decode pictures."""
     val_split: float = Field(0.0, ge=0, lt=1)
-    """The part of the training labels that is kept aside for `val_loss`, if no eval data is given."""
+    """The part of the training labels kept aside for `val_loss`, where no eval data is given."""
     augment_crop: float = Field(0.9, gt=0, le=1)
     """Pictures are cropped at random to at least this part of their area; 1: not cropped."""
     augment_flip: bool = True

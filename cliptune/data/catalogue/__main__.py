@@ -1,4 +1,4 @@
-"""Draw a share of the catalogue's pictures: `python -m cliptune.data.catalogue PART SHARE N FOLDER`."""
+"""Draw every N-th picture: `python -m cliptune.data.catalogue PART SHARE N FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -1,0 +1,176 @@
+"""The index: embedded documents that are found again by what a query's embedding is near to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from docarray import DocList
+
+from cliptune.documents import ClipDoc, Match
+from cliptune.index.filters import Filter
+
+State = Literal["flat", "building", "ready"]
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """What an index holds and how it answers."""
+
+    rows: int
+    """Documents in the index."""
+    dim: int | None
+    """Length of the embeddings; None until the first documents came."""
+    model_digest: str | None
+    """The model whose embeddings these are; None until the first documents came."""
+    state: State
+    """'flat': searched exhaustively; 'building': `optimize` is at work; 'ready': through an ANN
+    index."""
+    unindexed_rows: int
+    """Documents outside the ANN index: they are searched too, exhaustively."""
+    optimize_due: bool
+    """Whether `optimize` would make searches noticeably faster."""
+    uri: str
+    """Where the index is."""
+    store: str
+    """The store's name, such as 'lance'."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a dict, for JSON."""
+        return asdict(self)
+
+
+class Index(ABC):
+    """Documents with embeddings of one model, kept durably, searched by cosine similarity.
+
+    ::
+
+        with open_index("~/shop-index") as index:
+            index.add(docs)  # ClipDocs with id, embedding and model_digest
+            [matches] = index.search(
+                tower.encode(["red rain boots"]), tower.digest, limit=20, filter="price < 30"
+            )
+            index.delete(ids=["1234"])
+
+    **One model.** The first documents stamp the index with their `model_digest` and dimension.
+    Documents and queries of another model raise `ModelMismatch`: their similarities would be
+    meaningless. The stamp stays until `clear`, even when all documents have been deleted.
+
+    **What is kept** of a document: id, text, uri, label, tags (exactly, as JSON has them), the
+    embedding as float32, and its picture's bytes if the store was opened with `store_images`.
+
+    **Ids** are 1 to 512 bytes of UTF-8 without NUL; an `add` replaces the document of the same id.
+
+    **Filters** (`filter=`) are expressions or mappings over tags and fields: see `filters`.
+
+    **Threads and processes.** One object may be used by many threads. Stores that are folders may
+    be open in several processes; a write is seen by the others' next call. An object must not
+    be carried through a fork: open it in the process that uses it.
+
+    All methods raise `BadInput` for wrong arguments and `Unavailable` if the store can't answer.
+    """
+
+    @abstractmethod
+    def add(self, docs: DocList[ClipDoc]) -> int:
+        """Insert `docs`, replacing those whose ids are there; durable when it returns.
+
+        All of the batch is written or nothing is. Of several documents with one id in a batch the
+        last is kept, as if they had been added one after the other. Transactions cost about
+        15 ms: add batches of hundreds, not single documents, where you can.
+
+        Returns: the number of documents written.
+        Raises: `BadInput` naming position and id for a missing or malformed id, embedding
+        (float [D], finite, not all zero, of the index's D), digest or tag; `ModelMismatch`.
+        """
+
+    @abstractmethod
+    def search(
+        self,
+        embeddings: np.ndarray,
+        model_digest: str,
+        *,
+        limit: int = 10,
+        offset: int = 0,
+        filter: Filter | None = None,
+        score_threshold: float | None = None,
+        exact: bool = False,
+    ) -> list[DocList[Match]]:
+        """The nearest documents of each query.
+
+        Args:
+            embeddings: float [Q, D], of any length but zero.
+            model_digest: of the model that made them; another than the index's raises
+                `ModelMismatch`.
+            limit: at most so many matches a query, after leaving out the `offset` best.
+                offset + limit is at most 10,000.
+            offset: how many of the best to leave out, for paging.
+            filter: only documents that it holds for are considered (before the search, so
+                `limit` is reached if there are so many).
+            score_threshold: only matches of at least this score.
+            exact: compare with every document, even if there is an ANN index.
+
+        Returns: for each query its matches, best first, ties by id; scores are cosines in
+        [-1, 1]. An index without documents gives no matches.
+        """
+
+    @abstractmethod
+    def delete(self, *, ids: Iterable[str] | None = None, filter: Filter | None = None) -> int:
+        """Delete the documents with these ids, or those a filter holds for, or (both) that do both.
+
+        Returns: how many were deleted; ids that aren't there count nothing. An empty filter
+        raises `BadInput`: `clear` deletes everything.
+        """
+
+    @abstractmethod
+    def get(
+        self,
+        ids: Iterable[str],
+        *,
+        include_embedding: bool = False,
+        include_image: bool = False,
+    ) -> DocList[ClipDoc]:
+        """The documents with these ids, in the order asked for; ids that aren't there are left out.
+
+        With `include_embedding` they have `embedding` (float32 [D]) and `model_digest`, with
+        `include_image` the stored picture's bytes.
+        """
+
+    @abstractmethod
+    def count(self, filter: Filter | None = None) -> int:
+        """How many documents there are, or how many a filter holds for."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Delete everything, the stamp included: the next `add` may be of another model."""
+
+    @abstractmethod
+    def status(self) -> IndexStatus:
+        """Rows, dimension, digest and state."""
+
+    @abstractmethod
+    def optimize(self) -> IndexStatus:
+        """Build or refresh the ANN index and tidy the storage; searches and writes go on meanwhile.
+
+        Call it after loading much, and when `status().optimize_due` says so.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections; any later call raises `BadInput`."""
+
+    def __enter__(self) -> Self:
+        """The index itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the index."""
+        self.close()

@@ -1,0 +1,183 @@
+"""What every store checks alike before it touches its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput, ModelMismatch
+from cliptune.index.tags import TagColumns, plain_tags, to_json
+
+MAX_ID_BYTES = 512
+MAX_WINDOW = 10_000
+MAX_DIM = 16_384
+
+
+@dataclass(frozen=True)
+class CheckedBatch:
+    """A batch fit to be written: the last document of each id, in order of its last occurrence."""
+
+    docs: list[ClipDoc]
+    embeddings: np.ndarray
+    """float32 [N, D]"""
+    tags_json: list[str]
+    tag_columns: list[TagColumns]
+    model_digest: str
+    dim: int
+
+
+def check_batch(docs: Sequence[ClipDoc], digest: str | None, dim: int | None) -> CheckedBatch:
+    """Check the documents against the index's stamp (None: not yet stamped); `docs` isn't empty.
+
+    Raises `BadInput` for the first document that is wrong, by position and id, and
+    `ModelMismatch`.
+    """
+    kept: dict[str, tuple[ClipDoc, np.ndarray, str, TagColumns]] = {}
+    for position, doc in enumerate(docs):
+        where = f"document {position} (id {doc.id!r:.80})"
+        try:
+            check_id(doc.id)
+            _check_texts(doc)
+            vector = _embedding(doc, dim)
+            if not doc.model_digest:
+                raise BadInput(
+                    "model_digest is missing: which model made the embedding? "
+                    "(cliptune's towers set it)"
+                )
+            tags = plain_tags(doc.tags)
+            tags_json, columns = to_json(tags), TagColumns.of(tags)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from error
+        if digest is not None and doc.model_digest != digest:
+            raise ModelMismatch(f"{where}: {_mismatch(doc.model_digest, digest)}")
+        digest, dim = doc.model_digest, len(vector)
+        assert doc.id is not None  # noqa: S101
+        kept.pop(doc.id, None)
+        kept[doc.id] = (doc, vector, tags_json, columns)
+    assert digest is not None  # noqa: S101
+    assert dim is not None  # noqa: S101
+    columns_of = list(zip(*kept.values(), strict=True))
+    return CheckedBatch(
+        docs=list(columns_of[0]),
+        embeddings=np.stack(columns_of[1]),
+        tags_json=list(columns_of[2]),
+        tag_columns=list(columns_of[3]),
+        model_digest=digest,
+        dim=dim,
+    )
+
+
+def check_queries(
+    embeddings: Any, model_digest: Any, digest: str | None, dim: int | None
+) -> np.ndarray:
+    """Queries as float32 [Q, D], checked against the stamp as `check_batch` does."""
+    if not isinstance(model_digest, str) or not model_digest:
+        raise BadInput(f"model_digest: expected the digest of the queries' model: {model_digest!r}")
+    if digest is not None and model_digest != digest:
+        raise ModelMismatch(f"queries: {_mismatch(model_digest, digest)}")
+    try:
+        queries = np.asarray(embeddings, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"embeddings: not an array of numbers ({error})") from error
+    if queries.ndim != 2:
+        raise BadInput(f"embeddings: expected shape [Q, D], got {list(queries.shape)}")
+    for position, query in enumerate(queries):
+        try:
+            _check_vector(query, dim)
+        except BadInput as error:
+            raise BadInput(f"query {position}: {error}") from error
+    return queries
+
+
+def check_window(limit: Any, offset: Any, score_threshold: Any) -> None:
+    """`limit`, `offset` and `score_threshold` of a search."""
+    for name, value in (("limit", limit), ("offset", offset)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+            raise BadInput(f"{name}: expected an integer of 0 or more, got {value!r}")
+    if limit + offset > MAX_WINDOW:
+        raise BadInput(f"offset + limit is {offset + limit}; at most {MAX_WINDOW} are ranked")
+    if score_threshold is not None and not (
+        isinstance(score_threshold, int | float | np.number)
+        and not isinstance(score_threshold, bool)
+        and np.isfinite(score_threshold)
+    ):
+        raise BadInput(f"score_threshold: expected a number, got {score_threshold!r}")
+
+
+def check_id(value: Any) -> str:
+    """An id as stores keep it: 1 to 512 bytes of UTF-8 without NUL."""
+    if not isinstance(value, str) or not value:
+        raise BadInput(f"the id is {value!r}; it must be a string that isn't empty")
+    _check_text("the id", value)
+    if len(value.encode()) > MAX_ID_BYTES:
+        raise BadInput(f"the id has {len(value.encode())} bytes; at most {MAX_ID_BYTES} are kept")
+    return value
+
+
+def check_ids(ids: Iterable[str]) -> list[str]:
+    """Ids to look up, each once, in order."""
+    if isinstance(ids, str | bytes):
+        raise BadInput("ids: expected several ids, got one string (put it into a list)")
+    found: dict[str, None] = {}
+    for position, one in enumerate(ids):
+        try:
+            found[check_id(one)] = None
+        except BadInput as error:
+            raise BadInput(f"ids[{position}]: {error}") from error
+    return list(found)
+
+
+def _check_texts(doc: ClipDoc) -> None:
+    for name in ("text", "uri", "label"):
+        value = getattr(doc, name)
+        if value is not None:
+            _check_text(name, value)
+
+
+def _check_text(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{name} is not valid Unicode: {value!r:.80}") from error
+    if name == "the id" and "\0" in value:
+        raise BadInput(f"the id has a NUL character: {value!r:.80}")
+
+
+def _embedding(doc: ClipDoc, dim: int | None) -> np.ndarray:
+    if doc.embedding is None:
+        raise BadInput("the embedding is missing: encode the document first")
+    try:
+        with np.errstate(over="ignore"):
+            vector = np.asarray(doc.embedding, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the embedding is not an array of numbers ({error})") from error
+    _check_vector(vector, dim)
+    return vector
+
+
+def _check_vector(vector: np.ndarray, dim: int | None) -> None:
+    if vector.ndim != 1 or not 1 <= len(vector) <= MAX_DIM:
+        raise BadInput(f"the embedding has shape {list(vector.shape)}; expected [D]")
+    if dim is not None and len(vector) != dim:
+        raise BadInput(f"the embedding has {len(vector)} dimensions; the index has {dim}")
+    if not np.isfinite(vector).all():
+        raise BadInput("the embedding has NaN or infinite values")
+    # Cosine needs the length in float32: its square must neither vanish nor overflow.
+    squared = float(np.square(vector, dtype=np.float64).sum())
+    limits = np.finfo(np.float32)
+    if squared < float(limits.tiny):
+        raise BadInput("the embedding is zero (or too near zero): it has no direction")
+    if squared > float(limits.max):
+        raise BadInput("the embedding's length is beyond float32")
+
+
+def _mismatch(theirs: str, ours: str) -> str:
+    return (
+        f"the embedding comes from model {theirs[:12]}, the index holds those of model "
+        f"{ours[:12]}. Encode with the index's model, or clear() the index and add every "
+        "document again, encoded with the new one"
+    )

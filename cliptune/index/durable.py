@@ -1,0 +1,78 @@
+"""Bringing files to disk, and one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cliptune.errors import Unavailable
+
+_FLUSHES_AT_ONCE = 8
+_CLOCK_SLACK = 100_000_000
+"""Nanoseconds that a file's time may lag the clock (file systems count in ticks)."""
+
+
+class LockBusy(Unavailable):
+    """Another process or thread holds the lock."""
+
+
+def sync_path(path: Path) -> None:
+    """Flush a file's content, or a folder's entries (new names, renames), to disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:  # tidied away by a concurrent `optimize`
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_written(root: Path, began: int) -> None:
+    """Flush what was written below `root` since `began` (`time.time_ns()`), folders included."""
+    written, folders = [], [root]
+    for folder in folders:  # grows as it is walked
+        with suppress(FileNotFoundError):  # tidied away by a concurrent `optimize`
+            for entry in os.scandir(folder):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif entry.stat().st_mtime_ns >= began - _CLOCK_SLACK:
+                    written.append(Path(entry.path))
+    # The disk's journal takes several at once for little more than the price of one.
+    with ThreadPoolExecutor(_FLUSHES_AT_ONCE) as pool:
+        list(pool.map(sync_path, written))
+        list(pool.map(sync_path, folders))
+
+
+@contextmanager
+def file_lock(path: Path, timeout: float) -> Iterator[None]:
+    """Hold an exclusive lock on the file at `path`, among threads and processes alike.
+
+    The kernel releases it when the process ends, however it ends. Raises `Unavailable` after
+    `timeout` seconds (`LockBusy`; 0 tries once), and if the file can't be made.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Unavailable(f"{path}: can't be opened for writing ({error.strerror})") from error
+    try:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise LockBusy(
+                        f"{path.parent}: another process or thread has been writing for "
+                        f"{timeout:g} s; try again"
+                    ) from error
+                time.sleep(0.005)
+        yield
+    finally:
+        os.close(handle)

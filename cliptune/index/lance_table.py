@@ -1,0 +1,84 @@
+"""Documents as rows of a Lance table, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cliptune.documents import ClipDoc, Match
+from cliptune.index.checks import CheckedBatch
+from cliptune.index.tags import from_json
+
+MATCH_COLUMNS = ["id", "text", "uri", "tags", "_distance"]
+DOC_COLUMNS = ["id", "text", "uri", "label", "tags"]
+_TAG_COLUMNS = {
+    "terms": pa.string(),
+    "number_paths": pa.string(),
+    "number_min": pa.float64(),
+    "number_max": pa.float64(),
+    "string_paths": pa.string(),
+    "string_min": pa.string(),
+    "string_max": pa.string(),
+}
+
+
+def schema(dim: int) -> pa.Schema:
+    """The table's schema for embeddings float32 [dim]; `tags` has the filter columns' meaning."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("text", pa.string()),
+            pa.field("uri", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("tags", pa.string(), nullable=False),
+            *(pa.field(name, pa.list_(kind)) for name, kind in _TAG_COLUMNS.items()),
+            pa.field("image", pa.large_binary()),
+            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+        ]
+    )
+
+
+def to_table(batch: CheckedBatch, *, store_images: bool) -> pa.Table:
+    """The rows of a checked batch."""
+    docs = batch.docs
+    columns: dict[str, pa.Array] = {
+        name: pa.array([getattr(doc, name) for doc in docs], pa.string())
+        for name in ("id", "text", "uri", "label")
+    }
+    columns["tags"] = pa.array(batch.tags_json, pa.string())
+    for name, kind in _TAG_COLUMNS.items():
+        lists = [getattr(one, name) for one in batch.tag_columns]
+        columns[name] = pa.array(lists, pa.list_(kind))
+    images = [doc.image if store_images else None for doc in docs]
+    columns["image"] = pa.array(images, pa.large_binary())
+    flat = pa.array(np.ascontiguousarray(batch.embeddings, dtype=np.float32).ravel())
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, batch.dim)
+    fields = schema(batch.dim)
+    return pa.Table.from_arrays([columns[field.name] for field in fields], schema=fields)
+
+
+def to_match(row: dict[str, Any], score: float) -> Match:
+    """A found row as a match."""
+    return Match(
+        id=row["id"], text=row["text"], uri=row["uri"], tags=from_json(row["tags"]), score=score
+    )
+
+
+def to_docs(rows: pa.Table, model_digest: str) -> list[ClipDoc]:
+    """Rows as documents, with the embedding and picture if their columns are there."""
+    embeddings = None
+    if "embedding" in rows.column_names:
+        column = rows["embedding"].combine_chunks()
+        embeddings = column.flatten().to_numpy().reshape(len(rows), column.type.list_size)
+        rows = rows.drop_columns(["embedding"])
+    docs = []
+    for position, row in enumerate(rows.to_pylist()):
+        row["tags"] = from_json(row["tags"])
+        doc = ClipDoc(**row)
+        if embeddings is not None:
+            doc.embedding = embeddings[position].copy()
+            doc.model_digest = model_digest
+        docs.append(doc)
+    return docs

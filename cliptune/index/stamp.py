@@ -1,0 +1,88 @@
+"""`cliptune-index.json`: which table of a folder is the index, and whose embeddings it holds.
+
+The file is the index's one pointer: it is written whole (beside, then renamed), after the table
+that it names, and removed before that table is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from cliptune.errors import BadInput
+from cliptune.files import write_text
+from cliptune.index.durable import sync_path
+
+STAMP_NAME = "cliptune-index.json"
+FORMAT = 1
+
+
+def _version() -> str:
+    try:
+        return metadata.version("cliptune")
+    except metadata.PackageNotFoundError:  # run from a checkout that isn't installed
+        return "(not installed)"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The stamp's content."""
+
+    table: str
+    """Name of the table in the folder."""
+    model_digest: str
+    dim: int
+    version: int = FORMAT
+    """Version of the stored format."""
+    created_by: str = f"cliptune {_version()}"
+
+
+def read_stamp(folder: Path) -> Stamp | None:
+    """The folder's stamp, None if it has none; one that can't be used raises `BadInput`."""
+    path = folder / STAMP_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: can't be read ({error})") from error
+    try:
+        found = json.loads(text)
+        version = int(found["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: not the stamp of a cliptune index ({error!r})") from error
+    if version > FORMAT:
+        raise BadInput(
+            f"{path}: the index was written in format {version} by "
+            f"{found.get('created_by', 'a newer cliptune')!s:.80}; this cliptune "
+            f"{_version()} reads formats up to {FORMAT}. Upgrade cliptune"
+        )
+    try:
+        stamp = Stamp(
+            table=found["table"],
+            model_digest=found["model_digest"],
+            dim=found["dim"],
+            version=version,
+            created_by=str(found.get("created_by", "")),
+        )
+    except KeyError as error:
+        raise BadInput(f"{path}: the stamp lacks {error}") from error
+    # The table's name becomes part of a path.
+    plain = isinstance(stamp.table, str) and stamp.table.replace("-", "").isalnum()
+    if not plain or not isinstance(stamp.model_digest, str) or not isinstance(stamp.dim, int):
+        raise BadInput(f"{path}: the stamp has unusable values")
+    return stamp
+
+
+def write_stamp(folder: Path, stamp: Stamp) -> None:
+    """Write the stamp durably."""
+    write_text(folder / STAMP_NAME, json.dumps(asdict(stamp), indent=2) + "\n")
+    sync_path(folder)
+
+
+def remove_stamp(folder: Path) -> None:
+    """Remove the stamp durably."""
+    (folder / STAMP_NAME).unlink(missing_ok=True)
+    sync_path(folder)

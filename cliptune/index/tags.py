@@ -1,0 +1,161 @@
+"""Tags as a store keeps them: exact JSON beside columns made for filtering.
+
+A document's tags are free in name and shape, so a column per tag would change the table's schema
+with every new name, and two writers' at once. Instead each document has a fixed set of list
+columns: `terms` answers equality and existence, and for each of its numeric and text tags the
+least and greatest value answer order (`<` holds for some element exactly if it does for the
+least). Names and values are data in all of them, never part of the schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cliptune.errors import BadInput
+
+MAX_JSON_BYTES = 1 << 20
+MAX_TERMS = 4_000
+MAX_DEPTH = 16
+_LONG_STRING = 200
+
+
+def plain_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
+    """The tags as JSON has them: NumPy numbers become Python's, tuples lists.
+
+    What JSON can't keep exactly (NaN, infinities, bytes, dates, names that aren't strings) raises
+    `BadInput` with the tag's path.
+    """
+    plain = _plain(tags, "", 0)
+    assert isinstance(plain, dict)  # noqa: S101
+    return plain
+
+
+def to_json(tags: Mapping[str, Any]) -> str:
+    """Compact JSON of `plain_tags`; more than 1 MiB raises `BadInput`."""
+    text = json.dumps(tags, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if len(text.encode()) > MAX_JSON_BYTES:
+        raise BadInput(f"tags of {len(text.encode())} bytes; at most {MAX_JSON_BYTES} are kept")
+    return text
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The tags that `to_json` wrote."""
+    tags: dict[str, Any] = json.loads(text)
+    return tags
+
+
+def term(path: str, *value: str | float | bool) -> str:
+    """One ASCII string for "the tag at `path` has a value", or has this `value`.
+
+    It is a JSON array, so that no name or value can pass for another; numbers are written as
+    64-bit floats, long strings by their SHA-256.
+    """
+    if not value:
+        return json.dumps([path])
+    one: Any = value[0]
+    if isinstance(one, str):
+        if len(one) > _LONG_STRING:
+            one = {"sha256": hashlib.sha256(one.encode()).hexdigest()}
+    elif not isinstance(one, bool):
+        one = float(one) + 0.0  # -0.0 becomes 0.0
+    return json.dumps([path, one])
+
+
+@dataclass
+class TagColumns:
+    """What a document's tags put into the filter columns; the lists of one kind run in step."""
+
+    terms: list[str] = field(default_factory=list)
+    number_paths: list[str] = field(default_factory=list)
+    number_min: list[float] = field(default_factory=list)
+    number_max: list[float] = field(default_factory=list)
+    string_paths: list[str] = field(default_factory=list)
+    string_min: list[str] = field(default_factory=list)
+    string_max: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, tags: Mapping[str, Any]) -> TagColumns:
+        """The columns' values for `plain_tags`; too many of them raise `BadInput`."""
+        terms: dict[str, None] = {}
+        numbers: dict[str, list[float]] = {}
+        strings: dict[str, list[str]] = {}
+        for path, value in _values(tags, ""):
+            terms[term(path)] = None
+            if isinstance(value, str):
+                strings.setdefault(path, []).append(value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                numbers.setdefault(path, []).append(float(value))
+            if isinstance(value, str | int | float):
+                terms[term(path, value)] = None
+            if len(terms) > MAX_TERMS:
+                raise BadInput(f"tags have more than {MAX_TERMS} values")
+        return cls(
+            terms=list(terms),
+            number_paths=list(numbers),
+            number_min=[min(values) for values in numbers.values()],
+            number_max=[max(values) for values in numbers.values()],
+            string_paths=list(strings),
+            string_min=[min(values) for values in strings.values()],
+            string_max=[max(values) for values in strings.values()],
+        )
+
+
+def _values(value: Any, path: str, top: bool = True) -> Iterator[tuple[str, Any]]:
+    """(path, value) of all that is not null, lists and mappings themselves included."""
+    if value is None:
+        return
+    if not top:
+        yield path, value
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _values(inner, key if top else f"{path}.{key}", False)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _values(inner, path, False)
+
+
+def _plain(value: Any, path: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise BadInput(f"tag {path[:80]!r} is nested deeper than {MAX_DEPTH} levels")
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        plain = {}
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise BadInput(f"tag {path!r} has the name {key!r}; names are strings")
+            inside = f"{path}.{key}" if depth else key
+            _check_unicode(key, inside)
+            plain[str(key)] = _plain(inner, inside, depth + 1)
+        return plain
+    if isinstance(value, list | tuple):
+        return [_plain(inner, path, depth + 1) for inner in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        _check_unicode(value, path)
+        return str(value)
+    if isinstance(value, int | float):
+        try:
+            finite = math.isfinite(float(value))
+        except OverflowError:
+            finite = False
+        if not finite:
+            raise BadInput(f"tag {path!r} is {value!r:.40}; leave it out, or use null")
+        return int(value) if isinstance(value, int) else float(value)
+    raise BadInput(
+        f"tag {path!r} is of type {type(value).__name__}; tags are strings, numbers, booleans, "
+        "null, lists and mappings (a date can be an ISO string)"
+    )
+
+
+def _check_unicode(text: str, path: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"tag {path!r} is not valid Unicode") from error

@@ -1,0 +1,268 @@
+"""Runs by name, and the experiments that group them: folders below `CLIPTUNE_HOME/runs`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cliptune.errors import AlreadyExists, BadInput, NotFound, near_matches
+from cliptune.files import new_folder, write_text
+from cliptune.home import runs_dir
+from cliptune.runs import process
+from cliptune.runs.liveness import ProcessMark
+from cliptune.runs.names import DEFAULT_EXPERIMENT, check_name, make_name
+from cliptune.runs.record import RECORD_FILE, Record, now, read_record, write_record
+from cliptune.runs.run import Run
+
+EXPERIMENT_FILE = "experiment.json"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A group of runs."""
+
+    name: str
+    created: str
+    """ISO 8601, UTC."""
+
+    def list_runs(self, page: int = 1, size: int = 50) -> list[Run]:
+        """Its runs, newest first."""
+        return list_runs(self.name, page, size)
+
+    def get_run(self, name: str) -> Run:
+        """Its run `name`."""
+        return get_run(name, self.name)
+
+    def delete_run(self, name: str) -> None:
+        """Delete its run `name`."""
+        delete_run(name, self.name)
+
+    def delete_runs(self) -> None:
+        """Delete all its runs."""
+        delete_runs(self.name)
+
+
+def create_run(
+    config: Mapping[str, object],
+    documents: Mapping[str, object],
+    run_name: str | None = None,
+    experiment_name: str | None = None,
+    description: str | None = None,
+) -> Run:
+    """Make the folder of a new run, whole: its name is taken only once all is in it.
+
+    Raises:
+        AlreadyExists: the experiment has a run of that name.
+        BadInput: a name is not allowed.
+    """
+    from cliptune.runs.documents import store_documents
+
+    if run_name is not None:
+        check_name(run_name)
+    experiment = _ensure_experiment(experiment_name or DEFAULT_EXPERIMENT)
+    folder = experiment / (run_name or _free_name(experiment))
+    _refuse_used(folder)
+    record = Record(
+        name=folder.name,
+        experiment=experiment.name,
+        config=dict(config),
+        created=now(),
+        description=description,
+        details="its process is starting",
+        starter=ProcessMark.of(os.getpid()),
+    )
+    try:
+        with new_folder(folder) as beside:
+            for part, docs in documents.items():
+                store_documents(docs, beside / "data" / part)  # type: ignore[arg-type]
+            write_record(beside, record)
+    except OSError:
+        _refuse_used(folder)  # two at once: the other's folder got the name first
+        raise
+    return Run(folder)
+
+
+def get_run(name: str, experiment_name: str | None = None) -> Run:
+    """The run `name`; without `experiment_name` looked for in all experiments, `default` first.
+
+    Raises:
+        NotFound: no such run; the message lists near names.
+        BadInput: several experiments other than `default` have a run of that name.
+    """
+    if experiment_name is not None:
+        experiments = [get_experiment(experiment_name).name]
+    else:
+        experiments = [DEFAULT_EXPERIMENT, *(e.name for e in list_experiments())]
+    found = [e for e in dict.fromkeys(experiments) if _has_run(e, name)]
+    if not found:
+        known = [run.name for run in _all_runs(experiment_name)]
+        where = f" in experiment {experiment_name!r}" if experiment_name else ""
+        raise NotFound(f"no run {name!r}{where}: {near_matches(name, known)}")
+    if len(found) > 1 and found[0] != DEFAULT_EXPERIMENT:
+        raise BadInput(f"run {name!r} is in several experiments: name one of {', '.join(found)}")
+    return Run(_root() / found[0] / name)
+
+
+def list_runs(experiment_name: str | None = None, page: int = 1, size: int = 50) -> list[Run]:
+    """The runs of an experiment, or of all: newest first, `size` on a page, pages from 1.
+
+    Raises:
+        NotFound: no such experiment.
+        BadInput: `page` or `size` is below 1.
+    """
+    if page < 1 or size < 1:
+        raise BadInput(f"page is {page} and size is {size}: use numbers from 1")
+    if experiment_name is not None:
+        get_experiment(experiment_name)
+    return _all_runs(experiment_name)[(page - 1) * size : page * size]
+
+
+def delete_run(name: str, experiment_name: str | None = None) -> None:
+    """Delete the run `name` with all its files; one under way is stopped first.
+
+    Raises:
+        NotFound, BadInput: as `get_run`.
+        NotReady: it runs on another machine.
+    """
+    _delete(get_run(name, experiment_name).folder)
+
+
+def delete_runs(experiment_name: str | None = None) -> None:
+    """Delete all runs of an experiment, or without a name all runs.
+
+    Raises:
+        NotFound: no such experiment.
+        NotReady: one runs on another machine.
+    """
+    if experiment_name is not None:
+        get_experiment(experiment_name)
+    for run in _all_runs(experiment_name):
+        _delete(run.folder)
+
+
+def create_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
+    """A new group for runs (`fit(experiment_name=…)` makes it by itself).
+
+    Raises:
+        AlreadyExists: there is one of that name.
+        BadInput: the name is not allowed.
+    """
+    folder = _root() / check_name(name, "the experiment's name")
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise AlreadyExists(f"there is an experiment {name!r} already") from None
+    return _read_experiment(_ensure_experiment(name))
+
+
+def get_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
+    """The experiment `name`.
+
+    Raises:
+        NotFound: there is none; the message lists near names.
+    """
+    known = {experiment.name: experiment for experiment in list_experiments()}
+    if name not in known:
+        raise NotFound(f"no experiment {name!r}: {near_matches(name, known)}")
+    return known[name]
+
+
+def list_experiments() -> list[Experiment]:
+    """All experiments by name."""
+    if not _root().is_dir():
+        return []
+    folders = (f for f in _root().iterdir() if f.is_dir() and not f.name.startswith("."))
+    return [_read_experiment(folder) for folder in sorted(folders)]
+
+
+def delete_experiment(name: str) -> None:
+    """Delete an experiment with all its runs; those under way are stopped first.
+
+    Raises:
+        NotFound: there is none.
+        NotReady: one of its runs is on another machine.
+    """
+    get_experiment(name)
+    delete_runs(name)
+    _remove(_root() / name)
+
+
+def delete_experiments() -> None:
+    """Delete all experiments with all their runs."""
+    for experiment in list_experiments():
+        delete_experiment(experiment.name)
+
+
+def _root() -> Path:
+    """Absolute: a run's folder stays valid when the working directory changes."""
+    return runs_dir().absolute()
+
+
+def _ensure_experiment(name: str) -> Path:
+    folder = _root() / check_name(name, "experiment_name")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / EXPERIMENT_FILE).is_file():
+        write_text(folder / EXPERIMENT_FILE, json.dumps({"name": name, "created": now()}))
+    return folder
+
+
+def _read_experiment(folder: Path) -> Experiment:
+    try:
+        return Experiment(
+            folder.name, json.loads((folder / EXPERIMENT_FILE).read_text())["created"]
+        )
+    except FileNotFoundError:  # made at this very moment
+        return Experiment(folder.name, now())
+
+
+def _all_runs(experiment_name: str | None) -> list[Run]:
+    experiments = [experiment_name] if experiment_name else [e.name for e in list_experiments()]
+    created: list[tuple[str, Run]] = []
+    for experiment in experiments:
+        for folder in (_root() / experiment).iterdir():
+            if folder.name.startswith(".") or not folder.is_dir():
+                continue
+            try:
+                created.append((read_record(folder).created, Run(folder)))
+            except NotFound:
+                continue  # deleted meanwhile
+    return [run for _, run in sorted(created, key=lambda pair: pair[0], reverse=True)]
+
+
+def _has_run(experiment: str, name: str) -> bool:
+    # A name with a slash or dots would lead out of the folder.
+    return name == Path(name).name and (_root() / experiment / name / RECORD_FILE).is_file()
+
+
+def _free_name(experiment: Path) -> str:
+    while (experiment / (name := make_name())).exists():
+        pass
+    return name
+
+
+def _refuse_used(folder: Path) -> None:
+    if folder.exists():
+        raise AlreadyExists(
+            f"experiment {folder.parent.name!r} has a run {folder.name!r} already: choose another "
+            "run_name, or delete_run() it"
+        )
+
+
+def _delete(folder: Path) -> None:
+    try:
+        process.kill(folder)
+    except NotFound:
+        return
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Take the name away at once, then the files."""
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.deleted."))
+    os.replace(folder, aside / "deleted")
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""From what `fit` was given to a checked plan that a process can be started from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from docarray import DocList
+
+from cliptune.data.catalogue import CATALOGUE_NAMES
+from cliptune.data.source import load_documents
+from cliptune.data.store import list_pushed
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData, BadInput, NotFound, near_matches
+from cliptune.models.artifact import is_artifact, open_artifact
+from cliptune.models.loading import CONFIG_FILE, pick_device
+from cliptune.models.registry import SHORT_NAMES, known_models
+from cliptune.training.callbacks import CALLBACKS, Callback, parse_callback
+from cliptune.training.optimizers import make_optimizer
+from cliptune.training.options import TrainingOptions
+from cliptune.training.schedules import make_schedule
+
+_DATA_FIELDS = ("query_data", "index_data")
+"""The fields of callbacks that hold data."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be started."""
+
+    config: dict[str, Any]
+    """JSON: `options`, `callbacks`, `train_data` and `eval_data`.
+
+    Data is a reference: `{'name': …}` of a data set, or `{'stored': …, 'documents': …}` of
+    documents below the run's `data` folder.
+    """
+    documents: dict[str, DocList[ClipDoc]] = field(default_factory=dict)
+    """What is to be stored below `data`, by folder."""
+
+
+def make_plan(
+    options: Mapping[str, Any],
+    train_data: Any,
+    eval_data: Any = None,
+    callbacks: Sequence[Callback | Mapping[str, Any] | str] | None = None,
+    csv_options: Any = None,
+) -> Plan:
+    """Check everything that can be checked before a model is loaded.
+
+    Args:
+        options: the fields of `TrainingOptions`.
+        train_data: documents, a name or a path.
+        eval_data: likewise, or None.
+        callbacks: callbacks, their JSON form, or the name of one that needs no parameters.
+        csv_options: how CSV files among the data are read.
+
+    Raises:
+        BadInput: an option or a callback is unknown or has a bad value.
+        NotFound: a model, file or data set is not there.
+        BadData: a data set can't be read or has nothing to train on.
+    """
+    parsed = TrainingOptions.parse(options)
+    check_model(parsed.model)
+    pick_device(parsed.device)
+    _check_optimization(parsed)
+    documents: dict[str, DocList[ClipDoc]] = {}
+
+    def refer(data: Any, role: str) -> dict[str, Any]:
+        if isinstance(data, str) and _is_name(data):
+            return {"name": data}
+        docs = load_documents(data, csv_options=csv_options, role=role)
+        if not docs:
+            raise BadData(f"{role} has no documents")
+        documents[role] = docs
+        source = str(data) if isinstance(data, str | Path) else None
+        return {"stored": role, "documents": len(docs), "source": source}
+
+    callbacks_json = []
+    for number, callback in enumerate(_parsed(callbacks or [])):
+        given = {name: getattr(callback, name, None) for name in _DATA_FIELDS}
+        data = {name: value for name, value in given.items() if value is not None}
+        values = callback.model_dump(mode="json", exclude=set(data))
+        for name, value in data.items():
+            values[name] = refer(value, f"callback-{number}-{name}")
+        callbacks_json.append(values)
+    config = {
+        "options": parsed.model_dump(mode="json"),
+        "callbacks": callbacks_json,
+        "train_data": refer(train_data, "train_data"),
+        "eval_data": None if eval_data is None else refer(eval_data, "eval_data"),
+    }
+    for role in ("train_data", "eval_data"):
+        if role in documents:
+            _check_pairs(documents[role], role)
+    return Plan(config, documents)
+
+
+def check_model(name: str) -> None:
+    """Refuse a model that `load_model` would not find, without loading anything.
+
+    Raises:
+        NotFound: no such model; the message lists near names.
+        BadArtifact: an artifact that is not whole.
+    """
+    path = Path(name.removeprefix("local-dir:"))
+    if is_artifact(path):
+        open_artifact(path)
+        return
+    if name in SHORT_NAMES or (path / CONFIG_FILE).is_file() or name.startswith("hf-hub:"):
+        return
+    if name.startswith("local-dir:"):
+        raise NotFound(f"no model config at {path / CONFIG_FILE}")
+    architecture, _, tag = name.partition("::")
+    import open_clip
+
+    if open_clip.get_model_config(architecture) is None:
+        known = [model.name for model in known_models()]
+        raise NotFound(
+            f"unknown model {name!r}: {near_matches(name, known)} "
+            "(a local model is given by its folder)"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in ("random", *tags) and not Path(tag).is_file():
+        what = f"unknown weights {tag!r}" if tag else "no weights named"
+        raise NotFound(
+            f"model {name!r}: {what}; write {architecture}::TAG: {near_matches(tag, tags)}"
+        )
+
+
+def _parsed(callbacks: Sequence[Callback | Mapping[str, Any] | str]) -> list[Callback]:
+    if isinstance(callbacks, str | Mapping | Callback):
+        raise BadInput(f"callbacks is {callbacks!r}: give a list")
+    parsed = []
+    for callback in callbacks:
+        if isinstance(callback, str):
+            callback = {"name": callback}
+        if isinstance(callback, Mapping):
+            callback = parse_callback(dict(callback))
+        # A class that the run's process does not know could not travel there.
+        if CALLBACKS.get(getattr(callback, "name", "")) is not type(callback):
+            raise BadInput(
+                f"{callback!r} is not a callback: use those of cliptune.callback "
+                "(see list_callbacks())"
+            )
+        parsed.append(callback)
+    return parsed
+
+
+def _is_name(data: str) -> bool:
+    """Whether `data` names a data set, which the run's process reads by itself."""
+    if data in CATALOGUE_NAMES or data.startswith("s3://"):
+        return True
+    return data in list_pushed() and not Path(data).exists()
+
+
+def _check_optimization(options: TrainingOptions) -> None:
+    """Have the optimizer and the schedule made for a toy, so that bad options show at once."""
+    toy = torch.nn.Linear(2, 2)
+    optimizer = make_optimizer(
+        options.optimizer, dict(options.optimizer_options), options.peak_learning_rate, toy
+    )
+    make_schedule(options.scheduler, dict(options.scheduler_options), optimizer, 100)
+
+
+def _check_pairs(docs: DocList[ClipDoc], role: str) -> None:
+    """Refuse data without one pair of a text and a picture (the loop names single bad ones)."""
+    if not any(doc.text for doc in docs):
+        raise BadData(f"{role}: none of its {len(docs)} documents has a text")
+    if not any(doc.image or doc.uri for doc in docs):
+        raise BadData(f"{role}: none of its {len(docs)} documents has a picture (image or uri)")

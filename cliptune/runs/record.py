@@ -1,0 +1,151 @@
+"""The record of a run, `run.json` in its folder: written whole or not at all, changed under a lock.
+
+A run's folder, `CLIPTUNE_HOME/runs/<experiment>/<name>/`, holds::
+
+    run.json        this record
+    run.log         the log, a line at a time
+    events.jsonl    the same for programs, and the metrics of each epoch
+    progress.json   the bar of the step under way
+    metrics.json    before, after, epochs
+    examples.json   sample results of before and after
+    data/           documents that were given in memory (protobuf)
+    checkpoints/    to resume from
+    artifact/       the tuned model
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cliptune.errors import NotFound
+from cliptune.files import write_text
+from cliptune.runs.liveness import ProcessMark
+
+RECORD_FILE = "run.json"
+_LOCK_FILE = ".lock"
+
+
+class Status(StrEnum):
+    """Where a run stands."""
+
+    CREATED = "CREATED"
+    STARTED = "STARTED"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in (Status.CREATED, Status.STARTED)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known about a run. Times are ISO 8601 in UTC."""
+
+    name: str
+    experiment: str
+    config: dict[str, Any]
+    """All that `fit` was given; enough to start the run again."""
+    created: str
+    description: str | None = None
+    status: Status = Status.CREATED
+    details: str = ""
+    """One line for people: how far it is, or why it failed."""
+    started: str | None = None
+    ended: str | None = None
+    exit: str | None = None
+    """How its process ended, such as `exit status 1` or `signal 9 (SIGKILL)`."""
+    process: ProcessMark | None = None
+    """The run's own process."""
+    starter: ProcessMark | None = None
+    """The process that created it; counts as long as the run has no process."""
+    starts: int = 0
+    """How often a process was started for it: resuming adds one."""
+    cancel_requested: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What a later version wrote that this one does not know."""
+
+    def to_json(self) -> str:
+        """The content of `run.json`."""
+        values = asdict(self)
+        return json.dumps({**values.pop("extra"), **values}, indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """From the content of `run.json`."""
+        values = json.loads(text)
+        known = {f.name for f in fields(cls)} - {"extra"}
+        extra = {name: values.pop(name) for name in list(values) if name not in known}
+        for name in ("process", "starter"):
+            if values.get(name) is not None:
+                values[name] = ProcessMark(**values[name])
+        values["status"] = Status(values["status"])
+        return cls(**values, extra=extra)
+
+
+def now() -> str:
+    """The present time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def read_record(folder: Path) -> Record:
+    """The record of the run in `folder`.
+
+    Raises:
+        NotFound: there is no run (any more).
+    """
+    try:
+        return Record.from_json((folder / RECORD_FILE).read_text())
+    except FileNotFoundError:
+        raise NotFound(f"no run {folder.name!r} in experiment {folder.parent.name!r}") from None
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write the first record of a run whose folder nobody else knows yet."""
+    write_text(folder / RECORD_FILE, record.to_json())
+
+
+def update_record(folder: Path, change: Callable[[Record], dict[str, Any] | None]) -> Record:
+    """Change the record in `folder`, seeing and writing it while no other process does.
+
+    `change` gets the present record and returns the fields to replace, or None for no change.
+
+    Raises:
+        NotFound: the run was deleted.
+    """
+    with _locked(folder):
+        record = read_record(folder)
+        changes = change(record)
+        if changes is not None:
+            record = replace(record, **changes)
+            write_text(folder / RECORD_FILE, record.to_json())
+        return record
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`; the system frees it if its holder is killed."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows: there the last writer wins
+        yield
+        return
+    try:
+        handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError:
+        raise NotFound(f"no run {folder.name!r} in experiment {folder.parent.name!r}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,208 @@
+"""The HTTP side of a search Flow: encode, index, search, and the search page."""
+
+import base64
+import hashlib
+from importlib import resources
+from typing import Any
+
+from docarray import DocList
+from fastapi import FastAPI, Query, Request, Response
+
+from cliptune.documents import ClipDoc, SearchResult
+from cliptune.errors import BadInput, NotFound, near_matches
+from cliptune.serving.bodies import (
+    DataBody,
+    PostBody,
+    doc_fields,
+    json_response,
+    read_body,
+    to_docs,
+)
+from cliptune.serving.calls import Calls, status_of
+from cliptune.serving.requests import (
+    DeleteParameters,
+    NoParameters,
+    SearchParameters,
+    check_docs,
+    read_parameters,
+)
+from cliptune.serving.web import body_schema, new_app
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src {script}; style-src {style}; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+DESCRIPTION = """Text-to-image search by a CLIP model of your own.
+
+Pictures travel as base64 (standard or URL-safe) or as `data:` URIs; nothing is ever fetched.
+Errors are `{"error": {"type": …, "message": …}}`."""
+ENDPOINTS = ("/", "/encode", "/index", "/search", "/delete", "/clear", "/status", "/get")
+
+
+def make_app(handler: Any) -> FastAPI:
+    """The application over a gateway's `RequestHandler`."""
+    calls = Calls(handler)
+    app = new_app("cliptune search", DESCRIPTION, calls)
+    add_endpoints(app, calls)
+    add_page(app, calls)
+    return app
+
+
+async def answer(
+    calls: Calls, endpoint: str, docs: DocList[ClipDoc], parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """One call, and the body of its answer."""
+    if endpoint in ("/", "/encode"):
+        check_docs(docs)
+        read_parameters(NoParameters, parameters)
+        found = await calls.post(endpoint, docs, None, ClipDoc)
+    elif endpoint == "/index":
+        check_docs(docs)
+        read_parameters(NoParameters, parameters)
+        found = await calls.post(endpoint, docs, None, ClipDoc)
+        return {"indexed": len(found), "data": [doc_fields(doc) for doc in found]}
+    elif endpoint == "/search":
+        check_docs(docs)
+        read_parameters(SearchParameters, parameters)
+        found = await calls.post(endpoint, docs, parameters, SearchResult)
+    elif endpoint == "/get":
+        found = await calls.post(endpoint, docs, parameters, ClipDoc)
+    elif endpoint in ("/delete", "/clear"):
+        return (await calls.report(endpoint, docs, parameters))["indexer"]
+    elif endpoint == "/status":
+        return status_of(await calls.report(endpoint))
+    else:
+        raise NotFound(f"no endpoint {endpoint[:100]!r}: {near_matches(endpoint, ENDPOINTS)}")
+    return {"data": [doc_fields(doc) for doc in found]}
+
+
+def add_endpoints(app: FastAPI, calls: Calls) -> None:
+    """The calls that change or ask the index."""
+    texts = {"data": [{"text": "red rain boots"}]}
+    picture = {
+        "data": [
+            {
+                "id": "1234",
+                "text": "red rain boots",
+                "image": "…base64…",
+                "tags": {"price": 29.9, "brand": "Nordvik"},
+            }
+        ]
+    }
+    found = {"data": [{"text": "red rain boots"}], "parameters": {"limit": 5}}
+
+    @app.post("/encode", openapi_extra=body_schema(DataBody, texts), tags=["encode"])
+    async def encode(request: Request) -> Response:
+        """Embed texts and pictures, mixed as you like; answers in the order asked."""
+        body = await read_body(request, DataBody)
+        return json_response(await answer(calls, "/encode", to_docs(body.data), body.parameters))
+
+    @app.post("/index", openapi_extra=body_schema(DataBody, picture), tags=["index"])
+    async def index(request: Request) -> Response:
+        """Embed pictures and store them with titles and tags; the same id replaces."""
+        body = await read_body(request, DataBody)
+        return json_response(await answer(calls, "/index", to_docs(body.data), body.parameters))
+
+    @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"])
+    async def search(request: Request) -> Response:
+        """The nearest pictures of texts or pictures. Parameters: see GET /search."""
+        body = await read_body(request, DataBody)
+        return json_response(await answer(calls, "/search", to_docs(body.data), body.parameters))
+
+    @app.get("/search", tags=["search"])
+    async def search_one(
+        request: Request,
+        q: str = Query("", description="The text."),
+        limit: int = Query(10, ge=1, le=1000),
+        offset: int = Query(0, ge=0, le=9000),
+        filter: str | None = Query(None, description="Over tags: `price < 30`."),
+        score_threshold: float | None = Query(None, ge=-1, le=1),
+    ) -> Response:
+        """The nearest pictures of one text, for the browser's address bar and for curl."""
+        if not q.strip():
+            raise BadInput("q is empty: /search?q=red+rain+boots")
+        parameters = {"limit": limit, "offset": offset}
+        given = {"filter": filter, "score_threshold": score_threshold}
+        parameters |= {name: value for name, value in given.items() if value is not None}
+        docs = DocList[ClipDoc]([ClipDoc(text=q)])
+        body = await answer(calls, "/search", docs, parameters)
+        return json_response(body["data"][0])
+
+    @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"])
+    async def delete(request: Request) -> Response:
+        """Delete documents by `ids`, or those that a `filter` holds for."""
+        body = await read_body(request, DeleteParameters)
+        parameters = body.model_dump(exclude_none=True)
+        return json_response(await answer(calls, "/delete", DocList[ClipDoc](), parameters))
+
+    @app.post("/clear", tags=["index"])
+    async def clear(request: Request) -> Response:
+        """Delete everything in the index."""
+        await read_body(request, NoParameters, default={})
+        return json_response(await answer(calls, "/clear", DocList[ClipDoc](), {}))
+
+    @app.get("/status", tags=["health"])
+    @app.post("/status", tags=["health"], operation_id="post_status")
+    async def status() -> Response:
+        """The model served, and the state of the index."""
+        return json_response(await answer(calls, "/status", DocList[ClipDoc](), {}))
+
+    @app.post("/post", openapi_extra=body_schema(PostBody, {**texts, "execEndpoint": "/"}),
+              tags=["encode"])  # fmt: skip
+    async def post(request: Request) -> Response:
+        """clip-as-service's form of a call: any endpoint, `/` is `/encode`."""
+        body = await read_body(request, PostBody)
+        return json_response(
+            await answer(calls, body.exec_endpoint, to_docs(body.data), body.parameters or {})
+        )
+
+
+def add_page(app: FastAPI, calls: Calls) -> None:
+    """The search page and its pictures."""
+    page = resources.files("cliptune.serving").joinpath("page/index.html").read_text("utf-8")
+    # Only the page's own script and style run, whatever else gets into it.
+    policy = PAGE_POLICY.format(script=_hash_of("script", page), style=_hash_of("style", page))
+
+    @app.get("/", include_in_schema=False)
+    async def search_page() -> Response:
+        headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
+        return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+
+    @app.get("/pictures/{identity:path}", tags=["search"])
+    async def picture(identity: str, request: Request) -> Response:
+        """An indexed picture."""
+        docs = DocList[ClipDoc]([ClipDoc(id=identity)])
+        found = await calls.post("/get", docs, {"include_image": True}, ClipDoc)
+        if not found or found[0].image is None:
+            raise NotFound(f"no picture of a document {identity[:100]!r}")
+        data = found[0].image
+        tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+        headers = {"ETag": tag, "Cache-Control": "max-age=60", "Content-Security-Policy": "sandbox"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(data, media_type=picture_type(data), headers=headers)
+
+
+def _hash_of(element: str, page: str) -> str:
+    content = page.split(f"<{element}>", 1)[1].split(f"</{element}>", 1)[0]
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+def picture_type(data: bytes) -> str:
+    """The media type by the first bytes: pictures only, all else is a download."""
+    for start, kind in (
+        (b"\xff\xd8\xff", "jpeg"),
+        (b"\x89PNG", "png"),
+        (b"GIF8", "gif"),
+        (b"BM", "bmp"),
+        (b"II*\0", "tiff"),
+        (b"MM\0*", "tiff"),
+    ):
+        if data.startswith(start):
+            return f"image/{kind}"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "image/avif"
+    return "application/octet-stream"

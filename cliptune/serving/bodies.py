@@ -1,0 +1,178 @@
+"""HTTP bodies: read within limits, checked, and turned into documents; and the answers' JSON."""
+
+import asyncio
+import base64
+import binascii
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from docarray import DocList
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cliptune.documents import ClipDoc, SearchResult
+from cliptune.errors import BadImage, BadInput, CliptuneError
+from cliptune.serving import wire
+from cliptune.serving.requests import MAX_BODY, MAX_DOCS, TooLarge, describe
+
+BODY_TIMEOUT = 60.0
+"""Seconds between two pieces of a body."""
+
+
+class Item(BaseModel):
+    """A text, a picture, or a picture with its title."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = Field(None, max_length=512, description="Made up if it is not given.")
+    text: str | None = Field(None, description="A query, or the title of a picture.")
+    image: str | None = Field(None, description="A picture: base64, or a `data:` URI.")
+    blob: str | None = Field(None, description="The same, as clip-as-service calls it.")
+    uri: str | None = Field(None, description="A picture as a `data:` URI; nothing is fetched.")
+    label: str | None = None
+    tags: dict[str, Any] = Field(default_factory=dict, description="To filter by and to show.")
+
+
+class DataBody(BaseModel):
+    """`{"data": […]}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: list[Item] = Field(description=f"1 to {MAX_DOCS} texts or pictures.")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class PostBody(BaseModel):
+    """The one form of clip-as-service: which endpoint, and what for."""
+
+    data: list[Item] = Field(default_factory=list)
+    exec_endpoint: str = Field("/", alias="execEndpoint")
+    parameters: dict[str, Any] | None = None
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body, at most `MAX_BODY` bytes.
+
+    Raises:
+        TooLarge: it is longer; the rest is read and dropped, so that the client hears of it.
+        Timeout: it stopped arriving.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    stream = aiter(request.stream())
+    while True:
+        try:
+            chunk = await asyncio.wait_for(anext(stream), BODY_TIMEOUT)
+        except StopAsyncIteration:
+            break
+        except TimeoutError:
+            raise wire.Timeout(f"no more of the body came for {BODY_TIMEOUT:g} s") from None
+        size += len(chunk)
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+        elif size > 4 * MAX_BODY:
+            break
+        else:
+            chunks.clear()
+    if size > MAX_BODY:
+        raise TooLarge(f"the body is larger than the limit of {MAX_BODY} bytes")
+    return b"".join(chunks)
+
+
+async def read_body(request: Request, kind: type[B], default: Any = None) -> B:
+    """The body as `kind`; an empty one counts as `default`, if that is given.
+
+    Raises:
+        BadJson: it isn't JSON.
+        BadInput: it doesn't fit; the message names the place and the value.
+    """
+    raw = await read_bytes(request)
+    if not raw.strip():
+        if default is None:
+            raise wire.BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
+        return kind.model_validate(default)
+    return await asyncio.to_thread(_parse, raw, kind)
+
+
+def _parse(raw: bytes, kind: type[B]) -> B:
+    try:
+        found = orjson.loads(raw)
+    except ValueError as error:
+        raise wire.BadJson(f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"the body must be a JSON object, got {found!r:.80}")
+    if isinstance(found.get("data"), list):
+        # Before thousands of items are looked at one by one.
+        if len(found["data"]) > MAX_DOCS:
+            raise TooLarge(
+                f"{len(found['data'])} documents in one request, the limit is {MAX_DOCS}"
+            )
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        raise BadInput(f"body: {describe(error)}") from None
+
+
+def to_docs(items: list[Item]) -> DocList[ClipDoc]:
+    """The documents of a body.
+
+    Raises:
+        BadImage: a picture isn't base64; the message gives its position.
+    """
+    docs = DocList[ClipDoc]()
+    for position, item in enumerate(items):
+        uri, image = item.uri, None
+        encoded = item.image if item.image is not None else item.blob
+        if encoded is not None and encoded.startswith("data:"):
+            uri = encoded
+        elif encoded is not None:
+            image = from_base64(encoded, f"document {position}")
+        fields = {"id": item.id} if item.id is not None else {}
+        docs.append(
+            ClipDoc(
+                text=item.text, image=image, uri=uri, label=item.label, tags=item.tags, **fields
+            )
+        )
+    return docs
+
+
+def from_base64(text: str, what: str) -> bytes:
+    """Bytes from standard or URL-safe base64, with or without padding and line breaks."""
+    compact = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadImage(f"{what}: the picture is not base64: {error}") from None
+
+
+def doc_fields(doc: ClipDoc) -> dict[str, Any]:
+    """A document as JSON has it: what is set; never the picture's bytes."""
+    fields: dict[str, Any] = {"id": str(doc.id)}
+    for name in ("text", "uri", "label", "model_digest"):
+        if (value := getattr(doc, name)) is not None:
+            fields[name] = value
+    if doc.tags:
+        fields["tags"] = doc.tags
+    if doc.embedding is not None:
+        fields["embedding"] = np.ascontiguousarray(doc.embedding)
+    if isinstance(doc, SearchResult):
+        fields["matches"] = [
+            {"id": str(m.id), "score": m.score, "text": m.text, "uri": m.uri, "tags": m.tags}
+            for m in doc.matches
+        ]
+    return fields
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    """JSON by orjson: a hundred thousand floats take milliseconds."""
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    return Response(body, status, media_type="application/json")
+
+
+def error_response(error: CliptuneError) -> Response:
+    """`{"error": {"type", "message"}}` with the status of the error."""
+    return json_response({"error": wire.as_dict(error)}, error.http_status)

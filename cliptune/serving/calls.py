@@ -1,0 +1,96 @@
+"""From the HTTP side of the gateway into the Flow, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from docarray import BaseDoc, DocList
+
+from cliptune.documents import ClipDoc
+from cliptune.serving import tags
+from cliptune.serving.reports import Report
+
+D = TypeVar("D", bound=BaseDoc)
+
+
+class Calls:
+    """The executors of a Flow, behind one gateway."""
+
+    def __init__(self, handler: Any) -> None:
+        """Take the gateway's `RequestHandler`."""
+        self.handler = handler
+
+    async def post(
+        self,
+        endpoint: str,
+        docs: DocList,
+        parameters: dict[str, Any] | None,
+        kind: type[D],
+    ) -> DocList[D]:
+        """Send `docs` to `endpoint`; returns its documents as `kind`.
+
+        Raises:
+            CliptuneError: what a client is told.
+        """
+        from jina.types.request.data import DataRequest
+
+        tags.pack(docs)
+        request = DataRequest()
+        request.header.exec_endpoint = endpoint
+        request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
+        request.data.docs = docs
+        if parameters:
+            request.parameters = parameters
+        response = await self.handler.ask(request)
+        response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
+        found = await asyncio.to_thread(lambda: response.docs)
+        if issubclass(kind, ClipDoc):
+            tags.unpack(found)
+        return found
+
+    async def report(
+        self, endpoint: str, docs: DocList | None = None, parameters: dict[str, Any] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """The reports of an endpoint, by executor."""
+        given = DocList[ClipDoc]() if docs is None else docs
+        reports = await self.post(endpoint, given, parameters, Report)
+        return {report.source: report.values for report in reports}
+
+    async def ready(self, timeout: float = 2.0) -> dict[str, bool]:
+        """Which executors' servers answer; a busy one does too."""
+        import json
+
+        from jina.serve.networking.utils import send_health_check_async
+
+        addresses = json.loads(self.handler.runtime_args.deployments_addresses)
+
+        async def alive(address: str) -> bool:
+            try:
+                await send_health_check_async(address.split("//")[-1], timeout=timeout)
+            except Exception:
+                return False
+            return True
+
+        async def any_alive(found: Any) -> bool:
+            given = found.get("GRPC", found.get("grpc", [])) if isinstance(found, dict) else found
+            return any(await asyncio.gather(*(alive(address) for address in given)))
+
+        names = list(addresses)
+        answers = await asyncio.gather(*(any_alive(addresses[name]) for name in names))
+        return dict(zip(names, answers, strict=True))
+
+
+def status_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The status of a search Flow from its executors' reports."""
+    import cliptune
+
+    text, index = reports.get("text", {}), reports.get("indexer", {})
+    digest, stamped = text.get("model_digest"), index.get("model_digest")
+    return {
+        "version": cliptune.__version__,
+        "model": text,
+        "index": index,
+        "searchable": stamped is None or stamped == digest,
+        "documents": index.get("rows", 0),
+    }

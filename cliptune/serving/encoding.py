@@ -1,0 +1,104 @@
+"""What the encoder executors do: which documents go through which tower, and in what order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from docarray import DocList
+
+from cliptune.data.images import image_bytes
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadImage, BadInput
+from cliptune.serving.requests import check_docs, has_image, has_text, name
+
+if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
+    from cliptune.inference import TextTower, VisionTower
+
+
+def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+    """Embed the documents with a text; the others stay as they are.
+
+    Raises:
+        BadInput: no documents, or one has neither text nor picture: its position and id.
+        TooLarge: a limit is exceeded.
+    """
+    check_docs(docs)
+    for position, doc in enumerate(docs):
+        if not has_text(doc) and not has_image(doc):
+            raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
+        doc.embedding = doc.model_digest = None  # never trust what a client sent along
+    chosen = [doc for doc in docs if has_text(doc)]
+    _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]) if chosen else ())
+    return docs
+
+
+def embed_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+    """Embed the pictures of the documents without a text.
+
+    The pictures themselves are dropped then: who sent them has them, and they are the bulk of
+    an answer.
+
+    Raises:
+        BadImage: a picture can't be read or decoded: the document's position and id.
+    """
+    _embed_pictures(tower, [(i, doc) for i, doc in enumerate(docs) if not has_text(doc)])
+    for doc in docs:
+        doc.image = None
+    return docs
+
+
+def embed_all_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+    """Embed the picture of each document, whatever its text.
+
+    Raises:
+        BadInput: no documents, or one has no picture: its position and id.
+        BadImage: a picture can't be read or decoded: likewise.
+        TooLarge: a limit is exceeded.
+    """
+    check_docs(docs)
+    for position, doc in enumerate(docs):
+        if not has_image(doc):
+            raise BadInput(f"{name(position, doc)} has no picture: only pictures are indexed")
+    _embed_pictures(tower, list(enumerate(docs)))
+    return docs
+
+
+def _embed_pictures(tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None:
+    pictures = []
+    for position, doc in docs:
+        try:
+            pictures.append(image_bytes(doc, allow_files=False))
+        except BadImage as error:
+            raise BadImage(f"{name(position, doc)}: {error}") from None
+    if not pictures:
+        return
+    try:
+        embeddings = tower.encode(pictures)
+    except BadImage as error:
+        raise _named(error, docs, pictures) or error from None
+    for (_, doc), picture in zip(docs, pictures, strict=True):
+        doc.image = picture  # what the index stores; a data: URI is not needed any more
+        if doc.uri and doc.uri.startswith("data:"):
+            doc.uri = None
+    _set([doc for _, doc in docs], tower, embeddings)
+
+
+def _named(
+    error: BadImage, docs: list[tuple[int, ClipDoc]], pictures: list[bytes]
+) -> BadImage | None:
+    """`error` with the position among the request's documents, and the id."""
+    from cliptune.data.images import decode_image
+
+    for (position, doc), picture in zip(docs, pictures, strict=True):
+        try:
+            decode_image(picture)
+        except BadImage as found:
+            return BadImage(f"{name(position, doc)}: {found}")
+    return None
+
+
+def _set(docs: list[ClipDoc], tower: TextTower | VisionTower, embeddings: Sequence) -> None:
+    for doc, embedding in zip(docs, embeddings, strict=True):
+        doc.embedding = embedding
+        doc.model_digest = tower.digest

@@ -1,0 +1,89 @@
+"""A Flow in a process of its own: `python -m cliptune.serving.flow_process FLOW.yml STATE.json`.
+
+Jina forks its executors, and a process in which torch or LanceDB has run can't be forked safely:
+so `serve` starts this module in a fresh one. It ends when its standard input does (its parent has
+gone), or on SIGTERM or SIGINT. Ports and host come from the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from cliptune.files import write_text
+
+GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTUNE_HOST"
+
+
+def main(flow_yml: Path, state_file: Path) -> None:
+    """Run the Flow until told to end; the state file says how far it is."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
+    flow = load(flow_yml)
+    starting = threading.Event()
+    starting.set()
+    threading.Thread(target=_watch_start, args=(starting, ended, state_file), daemon=True).start()
+    with flow:
+        starting.clear()
+        _write(state_file, "ready")
+        while not ended.wait(1.0):
+            dead = [p for p in active_children() if p.exitcode is not None]
+            if dead:
+                _write(state_file, "failed", f"{dead[0].name} ended by itself")
+                break
+
+
+def load(flow_yml: Path) -> Any:
+    """The Flow, with host and ports of the environment in place of its file's."""
+    import yaml
+    from jina import Flow
+
+    description = yaml.safe_load(flow_yml.read_text())
+    gateway = description["gateway"]
+    ports = gateway["port"]
+    for place, variable in enumerate((GRPC_PORT, HTTP_PORT)):
+        ports[place] = int(os.environ.get(variable) or ports[place])
+    gateway["host"] = os.environ.get(HOST) or gateway["host"]
+    return Flow.load_config(description, extra_search_paths=[str(flow_yml.parent)])
+
+
+def _wait_for_parent(ended: threading.Event) -> None:
+    # Not through `sys.stdin`: its lock would be held across the fork, and a child closes it.
+    while os.read(0, 1):
+        pass
+    ended.set()
+
+
+def _watch_start(starting: threading.Event, ended: threading.Event, state_file: Path) -> None:
+    # Jina waits for all executors, even when one has died.
+    seen: set[int] = set()
+    while starting.is_set():
+        # `active_children` forgets those that have ended, so that they are missed here.
+        now = {process.pid for process in active_children() if process.pid}
+        if seen - now or ended.is_set():
+            if not ended.is_set():
+                _write(state_file, "failed", "an executor ended while it started")
+            time.sleep(0.5)  # let it finish its log
+            for process in active_children():
+                process.kill()
+            os._exit(1)
+        seen |= now
+        time.sleep(0.2)
+
+
+def _write(state_file: Path, state: str, reason: str = "") -> None:
+    write_text(state_file, json.dumps({"state": state, "reason": reason}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

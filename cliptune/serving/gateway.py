@@ -1,0 +1,127 @@
+"""The gateway of both Flows: gRPC and HTTP at once, and errors that are fit for clients."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from jina.serve.runtimes.gateway.gateway import BaseGateway
+from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
+from jina.serve.runtimes.servers.composite import CompositeBaseServer
+from jina.serve.runtimes.servers.grpc import GRPCServer
+from jina.serve.runtimes.servers.http import FastAPIBaseServer
+from jina.types.request.data import DataRequest, SingleDocumentRequest
+
+from cliptune.errors import CliptuneError, NotFound, near_matches
+from cliptune.serving import wire
+from cliptune.serving.requests import MAX_BODY
+
+
+class RequestHandler(GatewayRequestHandler):
+    """Sends requests to the executors, and takes tracebacks out of their answers."""
+
+    async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
+        """One request; an error becomes the gRPC status that matches it."""
+        try:
+            return await self.ask(request)
+        except CliptuneError as error:
+            if context is None:
+                raise
+            await context.abort(wire.grpc_code(error), wire.to_text(error))
+            raise
+
+    async def ask(self, request: DataRequest) -> DataRequest:
+        """One request; raises the `CliptuneError` that a client is told of."""
+        try:
+            self._check_endpoint(request)
+            response = await self.streamer.process_single_data(request)
+        except Exception as error:
+            raise wire.from_exception(error) from None
+        error = wire.from_status(response.header.status)
+        if error is not None:
+            raise error
+        return response
+
+    async def stream(
+        self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
+    ) -> AsyncIterator[DataRequest]:
+        """A stream of requests; an error is in the status of its own response."""
+        try:
+            async for response in super().stream(request_iterator, None, *args, **kwargs):
+                error = wire.from_status(response.header.status)
+                try:
+                    self._check_endpoint(response)
+                except NotFound as not_found:
+                    error = error or not_found
+                if error is not None:
+                    wire.set_status(response.header.status, error)
+                yield response
+        except Exception as failure:
+            told = wire.from_exception(failure)
+            if context is None:
+                raise told from None
+            await context.abort(wire.grpc_code(told), wire.to_text(told))
+
+    Call = stream
+
+    async def stream_doc(
+        self, request: SingleDocumentRequest, context: Any
+    ) -> AsyncIterator[SingleDocumentRequest]:
+        """One document in, many out."""
+        try:
+            self._check_endpoint(request)
+            async for response in self.streamer.rpc_stream_doc(request=request):
+                error = wire.from_status(response.header.status)
+                if error is not None:
+                    raise error
+                yield response
+        except Exception as failure:
+            told = wire.from_exception(failure)
+            if context is None:
+                raise told from None
+            await context.abort(wire.grpc_code(told), wire.to_text(told))
+
+    def _check_endpoint(self, request: Any) -> None:
+        known = [name for name in self.streamer._endpoints_models_map or () if name[:2] != "_j"]
+        endpoint = request.header.exec_endpoint
+        if known and endpoint not in known:
+            shown = sorted(name for name in known if not name.startswith("_"))
+            raise NotFound(f"no endpoint {endpoint!r}: {near_matches(endpoint, shown)}")
+
+
+class AppServer(FastAPIBaseServer):
+    """The HTTP side."""
+
+    @property
+    def app(self) -> Any:
+        """The FastAPI application of this Flow."""
+        handler = self._request_handler
+        if "/fit" in (handler.streamer._endpoints_models_map or {}):
+            from cliptune.serving.train_app import make_app
+        else:
+            from cliptune.serving.app import make_app
+        return make_app(handler)
+
+
+class ClipGateway(CompositeBaseServer, BaseGateway):
+    """gRPC and HTTP on one port each, as the Flow's `protocol` and `port` list them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take Jina's own arguments."""
+        super().__init__(**kwargs)
+        self.servers = []
+        for options in self._server_kwargs:
+            if str(options["runtime_args"]["protocol"]).lower() == "http":
+                server: Any = AppServer(**options, uvicorn_kwargs={"timeout_keep_alive": 30})
+            else:
+                limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
+                server = GRPCServer(**{**options, "grpc_server_options": limit})
+            self.servers.append(server)
+        self.gateways = self.servers  # Jina's older name for them
+
+    def _get_request_handler(self) -> RequestHandler:
+        self.req_handler_cls = RequestHandler
+        handler = super()._get_request_handler()
+        # Jina wants each executor of a chain to bind the endpoints of those before it. Ours don't
+        # need to: an executor is left out where it doesn't bind an endpoint.
+        handler.streamer._validate_flow_docarray_compatibility = lambda: None
+        return handler

@@ -1,0 +1,174 @@
+"""`serve` and `serve_training`: a Flow for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
+from cliptune.home import home
+from cliptune.serving import settings
+from cliptune.serving.flow_process import GRPC_PORT, HOST, HTTP_PORT
+from cliptune.serving.resources import flow_file
+
+START_TIMEOUT = 300.0
+"""Seconds that a Flow has to start: models are read, on slow machines."""
+
+
+class PortInUse(AlreadyExists):
+    """Another process listens on the port; the message names it."""
+
+
+@contextmanager
+def serve(
+    artifact: str | Path = "builtin",
+    *,
+    index: str | Path | None = None,
+    grpc_port: int = 51000,
+    http_port: int = 51001,
+    host: str = "127.0.0.1",
+    is_onnx: bool = False,
+) -> Iterator[None]:
+    """Serve a model as text-to-image search, until the block ends.
+
+    Args:
+        artifact: an artifact's zip or folder, `Run.artifact_id`, or a model's name.
+        index: the index's folder; None: CLIPTUNE_INDEX, or `index` in CLIPTUNE_HOME.
+        grpc_port: for `Client("grpc://…")`.
+        http_port: for HTTP, and the search page at `/`.
+        host: 0.0.0.0 to be reached from other machines. There are no passwords: put a proxy
+            in front.
+        is_onnx: run the artifact's ONNX models instead of torch.
+
+    Raises:
+        PortInUse: a port is taken.
+        NotFound, BadArtifact: the model can't be opened.
+        Unavailable: the Flow did not start; the message has the end of its log.
+    """
+    environment = {
+        settings.ARTIFACT: _model(artifact),
+        settings.ONNX: "1" if is_onnx else "0",
+        settings.INDEX: str(Path(index).absolute()) if index else settings.index_folder(None),
+    }
+    with _flow("search", grpc_port, http_port, host, environment):
+        yield
+
+
+@contextmanager
+def serve_training(
+    *, grpc_port: int = 52000, http_port: int = 52001, host: str = "127.0.0.1"
+) -> Iterator[None]:
+    """Serve the Trainer, until the block ends: others start and watch runs on this machine.
+
+    Runs that it started go on after it has ended.
+
+    Raises:
+        PortInUse: a port is taken.
+        Unavailable: the Flow did not start; the message has the end of its log.
+    """
+    with _flow("train", grpc_port, http_port, host, {"CLIPTUNE_SERVER": ""}):
+        yield
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise `PortInUse` if something listens there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OverflowError:
+            raise BadInput(f"port {port}: expected 1 to 65535") from None
+        except OSError as error:
+            raise PortInUse(f"port {port} of {host} can't be used: {error.strerror}") from None
+
+
+def _model(artifact: str | Path) -> str:
+    """The model's name as executors find it, whatever their working directory."""
+    text = str(artifact)
+    if Path(text).exists():
+        return str(Path(text).absolute())
+    from cliptune.sdk import find_artifact
+
+    try:
+        return str(find_artifact(text).absolute())
+    except NotFound:
+        if text.endswith(".zip"):
+            raise
+        return text  # a model's name
+
+
+@contextmanager
+def _flow(
+    name: str, grpc_port: int, http_port: int, host: str, environment: dict[str, str]
+) -> Iterator[None]:
+    if grpc_port == http_port:
+        raise BadInput(f"grpc_port and http_port are both {grpc_port}: they must differ")
+    for port in (grpc_port, http_port):
+        check_port(host, port)
+    ports = {GRPC_PORT: str(grpc_port), HTTP_PORT: str(http_port), HOST: host}
+    logs = home() / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    log_file = logs / f"{name}-{grpc_port}.log"
+    with tempfile.TemporaryDirectory() as folder:
+        state_file = Path(folder) / "state.json"
+        command = [sys.executable, "-m", "cliptune.serving.flow_process"]
+        with log_file.open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603  (our own module)
+                [*command, str(flow_file(name)), str(state_file)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **ports, **environment, "JINA_LOG_NO_COLOR": "1"},
+                start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
+            )
+        try:
+            _wait_until_ready(process, state_file, log_file)
+            yield
+        finally:
+            _stop(process)
+
+
+def _wait_until_ready(process: subprocess.Popen, state_file: Path, log_file: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        state = json.loads(state_file.read_text()) if state_file.exists() else {}
+        if state.get("state") == "ready":
+            return
+        if state.get("state") == "failed" or process.poll() is not None:
+            raise Unavailable(f"the service did not start: {_reason(log_file)}")
+        time.sleep(0.1)
+    raise Unavailable(f"the service was not ready after {START_TIMEOUT:g} s; its log: {log_file}")
+
+
+def _reason(log_file: Path) -> str:
+    """The last error in a log; the log's place if there is none."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log_file.read_text(errors="replace"))
+    found = re.findall(r"^\s*(?:cliptune\.errors\.)?(\w+(?:Error|Bad\w*|NotFound|Unavailable): .+)",
+                       text, re.MULTILINE)  # fmt: skip
+    return f"{found[-1].strip() if found else 'see its log'} (log: {log_file})"
+
+
+def _stop(process: subprocess.Popen, patience: float = 20.0) -> None:
+    """End the Flow in order, and whatever of it is left by force."""
+    try:
+        if process.stdin:
+            process.stdin.close()
+        if process.poll() is None:
+            process.terminate()
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also when a second Ctrl-C comes
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

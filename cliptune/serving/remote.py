@@ -1,0 +1,312 @@
+"""`RemoteSession`: the SDK's calls at a train Flow on another machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from docarray import BaseDoc, DocList
+
+from cliptune.data.images import image_bytes
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadArtifact, BadInput, CliptuneError, NotReady
+from cliptune.runs.logs import Progress
+from cliptune.serving import wire
+from cliptune.serving.client import MAX_BATCH_BYTES
+from cliptune.serving.requests import MAX_DOCS
+from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
+from cliptune.serving.transport import GrpcTransport
+
+ENDED = ("FINISHED", "FAILED", "CANCELLED")
+
+
+class RemoteSession:
+    """`fit`, `get_run`, `list_runs`, `delete_run` and `push` at a train Flow.
+
+    ::
+
+        session = cliptune.connect("grpc://gpu-box:52000")
+        run = session.fit(model="builtin", train_data="products.csv", epochs=5)
+        for line in run.stream_logs():
+            print(line)
+        run.save_artifact("artifacts")
+
+    Documents, CSV files and folders given here are read here and sent there; names are data
+    sets of the server. All calls raise the classes of `cliptune.errors` that the server raised.
+    """
+
+    def __init__(self, address: str, timeout: float = 3600.0) -> None:
+        """Take the train Flow at `address`, `grpc://host:port`.
+
+        Raises:
+            BadInput: the address is of another form.
+        """
+        if not address.startswith(("grpc://", "grpcs://")):
+            raise BadInput(f"address {address!r}: expected grpc://host:port of a train Flow")
+        self.address = address
+        self._transport = GrpcTransport(address, timeout)
+
+    def __repr__(self) -> str:
+        """`RemoteSession('grpc://gpu-box:52000')`."""
+        return f"RemoteSession({self.address!r})"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def fit(self, model: str, train_data: Any, **options: Any) -> RemoteRun:
+        """Start a run there; arguments as `cliptune.fit`."""
+        csv_options = options.pop("csv_options", None)
+        given = {name: value for name, value in options.items() if value is not None}
+        for name, value in (("train_data", train_data), ("eval_data", given.pop("eval_data", None))):
+            if value is not None:
+                given[name] = self._data(value, csv_options, name)
+        if callbacks := given.get("callbacks"):
+            given["callbacks"] = [self._callback(c, csv_options) for c in callbacks]
+        for name, value in given.items():
+            if isinstance(value, Path):
+                given[name] = str(value)
+        return RemoteRun(self, self.ask("/fit", {"model": str(model), **given}))
+
+    def get_run(self, name: str, experiment_name: str | None = None) -> RemoteRun:
+        """The run `name`, as `cliptune.get_run`."""
+        arguments = {"action": "get", "name": name, "experiment_name": experiment_name}
+        return RemoteRun(self, self.ask("/runs", arguments))
+
+    def list_runs(
+        self, experiment_name: str | None = None, page: int = 1, size: int = 50
+    ) -> list[RemoteRun]:
+        """The runs there, as `cliptune.list_runs`."""
+        arguments = {"experiment_name": experiment_name, "page": page, "size": size}
+        return [RemoteRun(self, found) for found in self.ask("/runs", arguments)]
+
+    def delete_run(self, name: str, experiment_name: str | None = None) -> None:
+        """Delete a run there, as `cliptune.delete_run`."""
+        arguments = {"action": "delete", "name": name, "experiment_name": experiment_name}
+        self.ask("/runs", arguments)
+
+    def evaluate(
+        self, model: str, query_data: Any, index_data: Any = None, limit: int = 20
+    ) -> dict[str, float]:
+        """The metrics of a model there, or of a run's artifact (`Run.artifact_id`)."""
+        data = {"query_data": query_data, "index_data": index_data}
+        named = {k: self._data(v, None, k) for k, v in data.items() if v is not None}
+        return self.ask("/evaluate", {"model": model, "limit": limit, **named})
+
+    def push(self, data: Any, name: str, csv_options: Any = None) -> None:
+        """Store documents, a CSV file or a folder of pictures there under `name`."""
+        from cliptune.data.source import load_documents
+
+        self._upload(load_documents(data, csv_options=csv_options, role="data"), name)
+
+    def ask(self, endpoint: str, arguments: dict[str, Any]) -> Any:
+        """Call an endpoint of the Trainer; returns its result."""
+        try:
+            text = json.dumps({k: v for k, v in arguments.items() if v is not None})
+        except TypeError as error:
+            raise BadInput(f"arguments can't be sent: {error}") from None
+        docs = DocList[Ask]([Ask(arguments=text)])
+        return json.loads(self._transport.post(endpoint, docs, None, Answer)[0].result)
+
+    def stream(self, endpoint: str, arguments: dict[str, Any], kind: type[BaseDoc]) -> Iterator[Any]:
+        """Call a streaming endpoint; yields its documents."""
+        given = {k: v for k, v in arguments.items() if v is not None}
+        for item in self._transport.stream(endpoint, Ask(arguments=json.dumps(given)), kind):
+            if item.error:
+                raise wire.from_text(item.error)
+            yield item
+
+    def _data(self, data: Any, csv_options: Any, role: str) -> str:
+        """The name that the server knows `data` by, after sending what it doesn't have."""
+        from cliptune.data.source import load_documents
+        from cliptune.data.store import list_pushed
+
+        if isinstance(data, str) and not Path(data).exists() and data not in list_pushed():
+            return data
+        docs = load_documents(data, csv_options=csv_options, role=role)
+        digest = hashlib.sha256()
+        sent = DocList[ClipDoc]()
+        for doc in docs:
+            picture = _picture(doc)
+            for part in (doc.text, doc.label, picture):
+                encoded = part if isinstance(part, bytes) else repr(part).encode()
+                digest.update(len(encoded).to_bytes(8, "big") + encoded)
+            sent.append(
+                ClipDoc(id=doc.id, text=doc.text, image=picture, label=doc.label, tags=doc.tags)
+            )
+        name = f"upload-{digest.hexdigest()[:24]}"
+        self._upload(sent, name)
+        return name
+
+    def _upload(self, docs: DocList[ClipDoc], name: str) -> None:
+        if self._send(DocList[ClipDoc](), {"name": name})["stored"]:
+            return
+        batches = list(_batches(docs))
+        for part, batch in enumerate(batches):
+            self._send(batch, {"name": name, "part": part, "parts": len(batches)})
+
+    def _send(self, docs: DocList[ClipDoc], parameters: dict[str, Any]) -> Any:
+        return json.loads(self._transport.post("/data", docs, parameters, Answer)[0].result)
+
+    def _callback(self, callback: Any, csv_options: Any) -> Any:
+        if isinstance(callback, str):
+            return callback
+        values = dict(callback) if isinstance(callback, Mapping) else dict(callback.__dict__)
+        for name, value in values.items():
+            if name.endswith("_data") and value is not None:
+                values[name] = self._data(value, csv_options, name)
+        return values
+
+
+class RemoteRun:
+    """A run at a train Flow: the calls of `cliptune.Run`."""
+
+    def __init__(self, session: RemoteSession, described: dict[str, Any]) -> None:
+        """Take what the server said of it."""
+        self._session = session
+        self.name: str = described["name"]
+        self.experiment_name: str = described["experiment_name"]
+        self.config: dict[str, Any] = described["config"]
+        self.description: str | None = described["description"]
+
+    def __repr__(self) -> str:
+        """`RemoteRun('brave-otter-3f2a' at grpc://…)`."""
+        return f"RemoteRun({self.name!r} at {self._session.address})"
+
+    @property
+    def artifact_id(self) -> str:
+        """What the server's `fit(model_artifact=…)` finds the tuned model by."""
+        return f"{self.experiment_name}/{self.name}"
+
+    def status(self) -> dict[str, str]:
+        """As `Run.status`."""
+        found = self._described()
+        return {"status": found["status"], "details": found["details"]}
+
+    def progress(self) -> Progress | None:
+        """As `Run.progress`."""
+        found = self._described()["progress"]
+        return Progress(**found) if found else None
+
+    def history(self) -> list[dict[str, Any]]:
+        """As `Run.history`."""
+        return self._described()["history"]
+
+    def logs(self) -> str:
+        """As `Run.logs`."""
+        return "\n".join(item.line for item in self._session.stream("/logs", self._id, LogItem))
+
+    def stream_logs(self, interval: float = 5) -> Iterator[str]:
+        """As `Run.stream_logs`: each line as it comes, until the run ends."""
+        return (str(item) for item in self.follow(interval, bars=False))
+
+    def follow(self, interval: float = 1, *, bars: bool = True) -> Iterator[str | Progress]:
+        """As `Run.follow`: lines, and live progress in between."""
+        arguments = {**self._id, "follow": True, "interval": interval, "bars": bars}
+        for item in self._session.stream("/logs", arguments, LogItem):
+            yield Progress(**json.loads(item.progress)) if item.progress else item.line or ""
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """As `Run.metrics`."""
+        return self._session.ask("/metrics", self._id)
+
+    def example_results(self) -> dict[str, Any]:
+        """As `Run.example_results`."""
+        return self._session.ask("/metrics", {**self._id, "examples": True})
+
+    def display_metrics(self) -> None:
+        """As `Run.display_metrics`."""
+        from rich.console import Console
+
+        from cliptune.evaluation.tables import before_after_table
+
+        metrics = self.metrics()
+        if not metrics["after"]:
+            raise NotReady(f"run {self.name!r} has no metrics: give it an EvaluationCallback")
+        Console().print(before_after_table(metrics["before"], metrics["after"], title=self.name))
+
+    def display_examples(self, k: int = 5) -> None:
+        """As `Run.display_examples`."""
+        from rich.console import Console
+
+        from cliptune.runs.display import example_tables
+
+        for table in example_tables(self.example_results(), k):
+            Console().print(table)
+
+    def save_artifact(self, directory: str | Path = "artifacts") -> Path:
+        """Fetch the tuned model as `directory/<run name>.zip`; returns that path.
+
+        Raises:
+            NotReady: the run has not finished.
+            RunFailed: it failed.
+            BadArtifact: it did not arrive whole.
+        """
+        path = Path(directory) / f"{self.name}.zip"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        digest, expected = hashlib.sha256(), None
+        try:
+            with beside.open("wb") as file:
+                for chunk in self._session.stream("/artifact", self._id, Chunk):
+                    file.write(chunk.data or b"")
+                    digest.update(chunk.data or b"")
+                    expected = chunk.sha256
+            if expected != digest.hexdigest():
+                raise BadArtifact(f"the artifact of run {self.name!r} did not arrive whole")
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return path
+
+    def wait(self, timeout: float | None = None) -> dict[str, str]:
+        """As `Run.wait`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (status := self.status())["status"] not in ENDED:
+            if deadline is not None and time.monotonic() > deadline:
+                raise NotReady(f"run {self.name!r} has not ended after {timeout:g} s")
+            time.sleep(0.5)
+        return status
+
+    def cancel(self) -> dict[str, str]:
+        """As `Run.cancel`."""
+        return self._session.ask("/cancel", self._id)
+
+    def resume(self) -> RemoteRun:
+        """As `Run.resume`."""
+        self._session.ask("/runs", {"action": "resume", **self._id})
+        return self
+
+    @property
+    def _id(self) -> dict[str, Any]:
+        return {"name": self.name, "experiment_name": self.experiment_name}
+
+    def _described(self) -> dict[str, Any]:
+        return self._session.ask("/status", self._id)
+
+
+def _picture(doc: ClipDoc) -> bytes | None:
+    if doc.image is None and not doc.uri:
+        return None
+    try:
+        return image_bytes(doc, allow_files=True)
+    except CliptuneError:
+        return b""  # the run counts it among the pictures that can't be read
+
+
+def _batches(docs: DocList[ClipDoc]) -> Iterator[DocList[ClipDoc]]:
+    batch, size = DocList[ClipDoc](), 0
+    for doc in docs:
+        weight = len(doc.image or b"")
+        if batch and (len(batch) == MAX_DOCS or size + weight > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = DocList[ClipDoc](), 0
+        batch.append(doc)
+        size += weight
+    if batch:
+        yield batch

@@ -1,0 +1,127 @@
+"""What a request may hold: limits, and the parameters of each endpoint, checked in one place."""
+
+from typing import Any, TypeVar
+
+from docarray import DocList
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput
+
+MAX_DOCS = 256
+"""Documents in one request."""
+MAX_TEXT = 100_000
+"""Characters of one text: the tower reads its first 77 tokens anyway."""
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of one request."""
+
+
+class TooLarge(BadInput):
+    """A request exceeds a limit; the message names the limit."""
+
+    http_status = 413
+
+
+class Parameters(BaseModel):
+    """Parameters of an endpoint; unknown ones are errors, since they would have no effect."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NoParameters(Parameters):
+    """For endpoints without parameters."""
+
+
+class SearchParameters(Parameters):
+    """Parameters of `/search`."""
+
+    limit: int = Field(10, ge=1, le=1000, description="At most so many matches a query.")
+    offset: int = Field(0, ge=0, le=9000, description="How many of the best to leave out.")
+    filter: str | dict[str, Any] | None = Field(
+        None, description="Over tags, such as `price < 30 and brand == 'Nordvik'`."
+    )
+    score_threshold: float | None = Field(
+        None, ge=-1, le=1, description="Only matches of at least this cosine similarity."
+    )
+    exact: bool = Field(False, description="Compare with every document, without the ANN index.")
+
+
+class DeleteParameters(Parameters):
+    """Parameters of `/delete`: which documents to delete."""
+
+    ids: list[str] | None = Field(None, max_length=10_000, description="Those with these ids.")
+    filter: str | dict[str, Any] | None = Field(None, description="Those that a filter holds for.")
+
+
+class GetParameters(Parameters):
+    """Parameters of `/get`."""
+
+    include_image: bool = Field(False, description="Return the stored pictures too.")
+    include_embedding: bool = Field(False, description="Return the embeddings too.")
+
+
+P = TypeVar("P", bound=BaseModel)
+
+
+def read_parameters(kind: type[P], parameters: dict[str, Any] | None) -> P:
+    """The parameters as `kind`.
+
+    Numbers arrive as floats over gRPC (protobuf's Struct has no integers): 10.0 is taken as 10.
+
+    Raises:
+        BadInput: naming the parameter, what is wrong, and its value.
+    """
+    # Keys with a leading underscore are Jina's own.
+    given = {k: v for k, v in (parameters or {}).items() if not k.startswith("_")}
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise BadInput(f"parameters: {describe(error, list(kind.model_fields))}") from None
+
+
+def describe(error: ValidationError, known: list[str] | None = None) -> str:
+    """A validation error in one line: each place, what is wrong there, and the value."""
+    parts = []
+    for item in error.errors(include_url=False)[:5]:
+        place = ".".join(str(step) for step in item["loc"]) or "body"
+        if item["type"] == "extra_forbidden" and known is not None:
+            parts.append(f"{place} is unknown; there are {', '.join(known) or 'none'}")
+            continue
+        value = repr(item.get("input"))
+        shown = value if len(value) <= 80 else value[:77] + "…"
+        parts.append(f"{place}: {item['msg']}, got {shown}")
+    return "; ".join(parts)
+
+
+def check_docs(docs: DocList[ClipDoc], *, needs_docs: bool = True) -> None:
+    """Refuse requests beyond the limits.
+
+    Raises:
+        BadInput: no documents.
+        TooLarge: too many of them, or a text is too long.
+    """
+    if not docs and needs_docs:
+        raise BadInput("the request has no documents")
+    if len(docs) > MAX_DOCS:
+        raise TooLarge(f"{len(docs)} documents in one request, the limit is {MAX_DOCS}")
+    for position, doc in enumerate(docs):
+        if doc.text is not None and len(doc.text) > MAX_TEXT:
+            raise TooLarge(
+                f"{name(position, doc)}: text of {len(doc.text)} characters, "
+                f"the limit is {MAX_TEXT}"
+            )
+
+
+def name(position: int, doc: ClipDoc) -> str:
+    """How errors name a document."""
+    return f"document {position} (id {str(doc.id)[:100]!r})"
+
+
+def has_text(doc: ClipDoc) -> bool:
+    """Whether the text tower embeds `doc`: a text wins over a picture, as in clip-as-service."""
+    return bool(doc.text and doc.text.strip())
+
+
+def has_image(doc: ClipDoc) -> bool:
+    """Whether there is a picture, or what should be one."""
+    return doc.image is not None or bool(doc.uri)

@@ -1,0 +1,43 @@
+"""Where executors find their settings: arguments first, then the environment, then defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cliptune.errors import BadInput
+from cliptune.home import home
+
+ARTIFACT = "CLIPTUNE_ARTIFACT"
+ONNX = "CLIPTUNE_ONNX"
+INDEX = "CLIPTUNE_INDEX"
+DEVICE = "CLIPTUNE_DEVICE"
+SERVER = "CLIPTUNE_SERVER"
+"""The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
+
+_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+def artifact(given: str | None) -> str:
+    """The model to serve: an artifact's path, or a model's name."""
+    return given or os.environ.get(ARTIFACT) or "builtin"
+
+
+def is_onnx(given: bool | None) -> bool:
+    """Whether ONNX Runtime runs it."""
+    if given is not None:
+        return given
+    value = os.environ.get(ONNX, "").strip().lower()
+    if value not in _YES + _NO:
+        raise BadInput(f"{ONNX} is {value!r}: use 1 or 0")
+    return value in _YES
+
+
+def device(given: str | None) -> str | None:
+    """`cpu`, `cuda`, …; None is the accelerator that is there."""
+    return given or os.environ.get(DEVICE) or None
+
+
+def index_folder(given: str | None) -> str:
+    """Where the index is: a folder."""
+    return given or os.environ.get(INDEX) or str(Path(home()) / "index")

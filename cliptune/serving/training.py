@@ -1,0 +1,254 @@
+"""What the Trainer executor does: calls of the SDK on behalf of a client elsewhere.
+
+A client names data sets, models and runs; it can't name files of the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from docarray import DocList
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput, NotFound
+from cliptune.files import write_bytes
+from cliptune.home import home
+from cliptune.serving import tags, wire
+from cliptune.serving.requests import check_docs
+from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
+
+CHUNK = 1024 * 1024
+RUN = {"name", "experiment_name"}
+"""The arguments that say which run."""
+_UPLOAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_lock = threading.Lock()
+
+
+def read_arguments(docs: DocList[Ask], allowed: set[str] | None = None) -> dict[str, Any]:
+    """The arguments of a call.
+
+    Raises:
+        BadInput: they are no JSON object, or one of them is unknown.
+    """
+    if len(docs) != 1:
+        raise BadInput(f"expected one document, got {len(docs)}")
+    return parse_arguments(docs[0].arguments, allowed)
+
+
+def parse_arguments(text: str, allowed: set[str] | None = None) -> dict[str, Any]:
+    """As `read_arguments`, from the JSON."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"the arguments are not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"the arguments must be a JSON object, got {found!r:.100}")
+    for name in found:
+        if allowed is not None and name not in allowed:
+            raise BadInput(f"{name} is unknown; there are {', '.join(sorted(allowed))}")
+    return found
+
+
+def answer(result: Any) -> DocList[Answer]:
+    """An answer of one document."""
+    return DocList[Answer]([Answer(result=json.dumps(result))])
+
+
+def fit(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Start a run; returns what `describe` returns."""
+    from cliptune import sdk
+
+    given = dict(arguments)
+    for name in ("model", "model_artifact"):
+        if isinstance(given.get(name), str):
+            _no_path(given[name], name)
+    for name in ("train_data", "eval_data"):
+        if given.get(name) is not None:
+            _only_name(given[name], name)
+    if given.get("csv_options"):
+        raise BadInput("csv_options: tables are read by the client, which sends the documents")
+    for callback in given.get("callbacks") or []:
+        if isinstance(callback, dict):
+            for name, value in callback.items():
+                if name.endswith("_data") and value is not None:
+                    _only_name(value, name)
+    try:
+        return describe(sdk.fit(**given))
+    except TypeError as error:
+        raise BadInput(str(error).replace("fit() ", "fit: ")) from None
+
+
+def find_run(arguments: dict[str, Any]) -> Any:
+    """The run that `name` and `experiment_name` say."""
+    from cliptune import runs
+
+    name = arguments.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadInput(f"name is {name!r}: give the name of a run")
+    return runs.get_run(name, arguments.get("experiment_name"))
+
+
+def describe(run: Any) -> dict[str, Any]:
+    """All that a client shows of a run."""
+    progress = run.progress()
+    return {
+        "name": run.name,
+        "experiment_name": run.experiment_name,
+        "description": run.description,
+        "config": run.config,
+        "history": run.history(),
+        "progress": asdict(progress) if progress else None,
+        **run.status(),
+    }
+
+
+def manage(arguments: dict[str, Any]) -> Any:
+    """`/runs`: list (the default), get, delete; resume one."""
+    from cliptune import runs
+
+    action = arguments.get("action", "list")
+    if action == "list":
+        page, size = arguments.get("page", 1), arguments.get("size", 50)
+        for name, value in (("page", page), ("size", size)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise BadInput(f"{name} is {value!r}: expected an integer")
+        found = runs.list_runs(arguments.get("experiment_name"), page, min(size, 1000))
+        return [describe(run) for run in found]
+    run = find_run(arguments)
+    if action == "get":
+        return describe(run)
+    if action == "resume":
+        return describe(run.resume())
+    if action == "delete":
+        runs.delete_run(run.name, run.experiment_name)
+        return {"deleted": run.name}
+    raise BadInput(f"action is {action!r}: list, get, resume or delete")
+
+
+def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a model, or of a run's artifact, over data sets of the server."""
+    from cliptune.data.source import load_documents
+    from cliptune.evaluation.retrieval import evaluate as evaluate_towers
+    from cliptune.inference import get_tower
+    from cliptune.sdk import find_artifact
+
+    model = str(arguments.get("model") or "builtin")
+    _no_path(model, "model")
+    try:
+        model = str(find_artifact(model))
+    except NotFound:
+        pass  # a model's name
+    queries = load_documents(_only_name(arguments.get("query_data"), "query_data"), role="queries")
+    index = arguments.get("index_data")
+    index_docs = load_documents(_only_name(index, "index_data"), role="index") if index else queries
+    limit = arguments.get("limit", 20)
+    if not isinstance(limit, int) or not 1 <= limit <= 1000:
+        raise BadInput(f"limit is {limit!r}: expected 1 to 1000")
+    text, vision = get_tower(model, "clip-text"), get_tower(model, "clip-vision")
+    return evaluate_towers(text, vision, queries, index_docs, limit=limit).metrics
+
+
+def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, Any]:
+    """`/data`: keep one part of a data set; with the last one the set is there under its name.
+
+    Without documents: whether there is a data set of that name.
+    """
+    from cliptune.data.store import dump_documents, list_pushed, parse_documents, push
+
+    name = parameters.get("name")
+    if not isinstance(name, str) or not _UPLOAD.fullmatch(name):
+        raise BadInput(f"name is {name!r}: letters, digits, '.', '_' and '-'")
+    there = name in list_pushed()
+    if not docs:
+        return {"name": name, "stored": there}
+    check_docs(docs)
+    part, parts = int(parameters.get("part", 0)), int(parameters.get("parts", 1))
+    if not 0 <= part < parts <= 100_000:
+        raise BadInput(f"part is {part} of {parts} parts: count from 0")
+    if there:
+        return {"name": name, "stored": True}
+    folder = home() / "uploads" / f"{name}-{parts}"
+    for doc in docs:
+        if doc.uri and not doc.uri.startswith("data:"):
+            doc.uri = None  # a path of the client's machine means nothing here
+    tags.unpack(docs)
+    with _lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / f"{part}.docs", dump_documents(docs))
+        files = [folder / f"{number}.docs" for number in range(parts)]
+        if not all(file.is_file() for file in files):
+            return {"name": name, "stored": False}
+        whole = DocList[ClipDoc]()
+        for file in files:
+            whole.extend(parse_documents(file.read_bytes(), file.name))
+        push(whole, name)
+        shutil.rmtree(folder, ignore_errors=True)
+    return {"name": name, "stored": True}
+
+
+def log_items(text: str) -> Iterator[LogItem]:
+    """A run's log: all of it, or (`follow`) each line as it comes until the run ends."""
+    try:
+        arguments = parse_arguments(text, {*RUN, "follow", "interval", "bars"})
+        run = find_run(arguments)
+        if not arguments.get("follow"):
+            yield LogItem(line=run.logs())
+            return
+        interval = min(max(float(arguments.get("interval", 1)), 0.1), 60)
+        for item in run.follow(interval, bars=bool(arguments.get("bars"))):
+            if isinstance(item, str):
+                yield LogItem(line=item)
+            else:
+                yield LogItem(progress=json.dumps(asdict(item)))
+    except Exception as error:
+        yield LogItem(error=_told(error))
+
+
+def artifact_chunks(text: str) -> Iterator[Chunk]:
+    """A run's artifact as a zip, in parts."""
+    try:
+        run = find_run(parse_arguments(text, RUN))
+        with tempfile.TemporaryDirectory(prefix="cliptune-artifact-") as folder:
+            path = run.save_artifact(folder)
+            size, digest = path.stat().st_size, hashlib.sha256()
+            with path.open("rb") as file:
+                while data := file.read(CHUNK):
+                    digest.update(data)
+                    last = file.tell() == size
+                    yield Chunk(data=data, size=size, sha256=digest.hexdigest() if last else None)
+    except Exception as error:
+        yield Chunk(error=_told(error))
+
+
+def _told(error: Exception) -> str:
+    return wire.to_text(wire.from_exception(error))
+
+
+def _only_name(value: Any, what: str) -> str:
+    from cliptune.data.source import known_names
+    from cliptune.errors import near_matches
+
+    if not isinstance(value, str):
+        raise BadInput(f"{what} is a {type(value).__name__}: give the name of a data set")
+    if value not in known_names():
+        raise NotFound(
+            f"{what}: the server has no data set {value[:200]!r}: "
+            f"{near_matches(value[:200], known_names())}"
+        )
+    return value
+
+
+def _no_path(value: str, what: str) -> None:
+    """Refuse paths of the server; `hf-hub:org/name` and `experiment/run` are none."""
+    looks_like_path = value.startswith(("/", ".", "~", "\\", "local-dir:"))
+    if looks_like_path or ".." in value or Path(value).exists():
+        raise BadInput(f"{what} {value!r}: give a name; paths of the server are not read")

@@ -1,0 +1,169 @@
+"""How a client's calls travel: gRPC messages, or JSON over HTTP."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+import grpc
+import numpy as np
+import orjson
+import requests
+from docarray import BaseDoc, DocList
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput, CliptuneError, Unavailable
+from cliptune.serving import tags, wire
+
+D = TypeVar("D", bound=BaseDoc)
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+
+
+class GrpcTransport:
+    """Jina's own messages over one channel."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        """Take `grpc://host:port` (or `grpcs://`); connects with the first call."""
+        from jina.proto import jina_pb2_grpc
+
+        parts = urlsplit(address)
+        if not parts.hostname or not parts.port:
+            raise BadInput(f"address {address!r}: expected grpc://host:port")
+        self.address, self.timeout = address, timeout
+        if parts.scheme == "grpcs":
+            credentials = grpc.ssl_channel_credentials()
+            self.channel = grpc.secure_channel(parts.netloc, credentials, UNLIMITED)
+        else:
+            self.channel = grpc.insecure_channel(parts.netloc, UNLIMITED)
+        self._single = jina_pb2_grpc.JinaSingleDataRequestRPCStub(self.channel)
+        self._stream = jina_pb2_grpc.JinaSingleDocumentRequestRPCStub(self.channel)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self.channel.close()
+
+    def post(
+        self, endpoint: str, docs: DocList, parameters: dict[str, Any] | None, kind: type[D]
+    ) -> DocList[D]:
+        """Send `docs` to `endpoint`; returns its documents as `kind`."""
+        from jina.types.request.data import DataRequest
+
+        if docs:
+            docs = DocList[docs.doc_type]([doc.model_copy() for doc in docs])  # type: ignore[name-defined]
+            tags.pack(docs)
+        request = DataRequest()
+        request.header.exec_endpoint = endpoint
+        request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
+        request.data.docs = docs
+        if parameters:
+            try:
+                request.parameters = parameters
+            except (TypeError, ValueError) as error:
+                raise BadInput(f"parameters {parameters!r:.200}: {error}") from None
+        try:
+            response = self._single.process_single_data(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._error(error) from None
+        if (failure := wire.from_status(response.header.status)) is not None:
+            raise failure
+        response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
+        found = response.docs
+        if issubclass(kind, ClipDoc):
+            tags.unpack(found)
+        return found
+
+    def stream(self, endpoint: str, doc: BaseDoc, kind: type[D]) -> Any:
+        """Send one document; yields the documents that come back, as `kind`."""
+        from jina.types.request.data import SingleDocumentRequest
+
+        request = SingleDocumentRequest()
+        request.header.exec_endpoint = endpoint
+        request.document_cls = type(doc)
+        request.data.doc = doc
+        try:
+            for response in self._stream.stream_doc(request):
+                response.document_cls = kind
+                yield response.data.doc
+        except grpc.RpcError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: grpc.RpcError) -> CliptuneError:
+        details = error.details() or ""
+        if details.startswith(wire.PREFIX):
+            return wire.from_text(details)
+        code = error.code()
+        if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return wire.TooLarge(f"{self.address}: {details}")
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Unavailable(f"{self.address} did not answer within {self.timeout:g} s")
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return Unavailable(f"{self.address} can't be reached: {details}")
+        return Unavailable(f"{self.address}: {code.name}: {details[:500]}")
+
+
+class HttpTransport:
+    """JSON bodies."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        """Take `http://host:port`; connects with the first call."""
+        self.address, self.timeout = address.rstrip("/"), timeout
+        self.session = requests.Session()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.session.close()
+
+    def json(self, endpoint: str, body: dict[str, Any]) -> Any:
+        """Post a body; returns the answer's."""
+        try:
+            raw = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        except TypeError as error:
+            raise BadInput(f"not fit for JSON: {error}") from None
+        headers = {"Content-Type": "application/json"}
+        try:
+            response = self.session.post(
+                self.address + endpoint, data=raw, headers=headers, timeout=self.timeout
+            )
+        except requests.Timeout:
+            raise Unavailable(f"{self.address} did not answer within {self.timeout:g} s") from None
+        except requests.RequestException as error:
+            raise Unavailable(f"{self.address} can't be reached: {error}") from None
+        try:
+            found = orjson.loads(response.content)
+        except ValueError:
+            raise Unavailable(
+                f"{self.address}{endpoint} answered {response.status_code} without JSON"
+            ) from None
+        if response.status_code >= 400:
+            raise wire.from_dict(found.get("error") if isinstance(found, dict) else None)
+        return found
+
+    def post(
+        self, endpoint: str, docs: DocList, parameters: dict[str, Any] | None, kind: type[D]
+    ) -> DocList[D]:
+        """Send `docs` to `endpoint`; returns its documents as `kind`."""
+        body: dict[str, Any] = {"data": [_item(doc) for doc in docs]}
+        if parameters:
+            body["parameters"] = parameters
+        found = self.json(endpoint, body)
+        return DocList[kind]([_doc(kind, item) for item in found["data"]])  # type: ignore[valid-type]
+
+
+def _item(doc: ClipDoc) -> dict[str, Any]:
+    fields: dict[str, Any] = {"id": str(doc.id)}
+    for name in ("text", "uri", "label"):
+        if (value := getattr(doc, name)) is not None:
+            fields[name] = value
+    if doc.tags:
+        fields["tags"] = doc.tags
+    if doc.image is not None:
+        fields["image"] = base64.b64encode(doc.image).decode()
+    return fields
+
+
+def _doc(kind: type[D], item: dict[str, Any]) -> D:
+    if "embedding" in item:
+        item = {**item, "embedding": np.asarray(item["embedding"], np.float32)}
+    return kind(**item)

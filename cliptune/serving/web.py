@@ -1,0 +1,117 @@
+"""What both HTTP applications share: errors as JSON, and who may post."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+
+from cliptune.errors import BadInput, CliptuneError
+from cliptune.serving import wire
+from cliptune.serving.bodies import error_response, json_response
+from cliptune.serving.calls import Calls
+
+CORS = "CLIPTUNE_CORS_ORIGINS"
+"""Origins of web sites whose pages may call the service, separated by commas."""
+
+
+def new_app(title: str, description: str, calls: Calls) -> FastAPI:
+    """An application with errors as JSON, `/healthz` and `/readyz`."""
+    import cliptune
+
+    app = FastAPI(
+        title=title, description=description, version=cliptune.__version__, redoc_url=None
+    )
+    origins = [o.strip() for o in os.environ.get(CORS, "").split(",") if o.strip()]
+
+    @app.middleware("http")
+    async def same_site(
+        request: Request, go_on: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        # A page of another site can post to a server on its reader's machine or network without
+        # asking first: such a request says where it comes from.
+        origin = request.headers.get("origin")
+        if request.method not in ("GET", "HEAD", "OPTIONS") and origin and origin not in origins:
+            if urlsplit(origin).netloc != request.headers.get("host"):
+                return error_response(
+                    wire.Forbidden(
+                        f"requests from pages of {origin[:100]} are not allowed ({CORS})"
+                    )
+                )
+        try:
+            response = await go_on(request)
+        except CliptuneError as error:
+            response = error_response(error)
+        except Exception as error:
+            response = error_response(wire.from_exception(error))
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+    if origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
+        )
+
+    @app.exception_handler(CliptuneError)
+    async def deliberate(_: Request, error: CliptuneError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_query(_: Request, error: RequestValidationError) -> Response:
+        parts = [f"{e['loc'][-1]}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors()]
+        return error_response(BadInput("; ".join(parts)))
+
+    @app.exception_handler(HTTPException)
+    async def from_framework(request: Request, error: HTTPException) -> Response:
+        paths = sorted({r.path for r in app.routes if getattr(r, "include_in_schema", False)})
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"nothing at {request.url.path[:200]}; there are {', '.join(paths)}"
+        elif error.status_code == 405:
+            message = f"{request.method} is not offered at {request.url.path[:200]}"
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
+        content = {"error": {"type": kind, "message": message}}
+        response = json_response(content, error.status_code)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """Whether the gateway lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> Response:
+        """Whether all executors answer; 503 if not."""
+        found = await calls.ready()
+        return json_response(
+            {"ready": all(found.values()), "executors": found}, 200 if all(found.values()) else 503
+        )
+
+    return app
+
+
+def body_schema(kind: Any, example: Any = None) -> dict[str, Any]:
+    """What OpenAPI is told of a body that is read by `bodies.read_body`."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = _inlined(schema, schema.pop("$defs", {}))
+    content: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            return _inlined(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
+        return {key: _inlined(value, definitions) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_inlined(value, definitions) for value in node]
+    return node

@@ -1,0 +1,63 @@
+"""CLIPTextEncoder: texts to embeddings. Documents without a text pass through."""
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from docarray import DocList
+from jina import Executor, requests
+
+from cliptune.documents import ClipDoc
+from cliptune.serving import settings
+from cliptune.serving.encoding import embed_texts
+from cliptune.serving.reports import Report
+
+
+class CLIPTextEncoder(Executor):
+    """Embeds the documents that have a `text`, for `/encode` and `/search`."""
+
+    def __init__(
+        self,
+        artifact: str | None = None,
+        is_onnx: bool | None = None,
+        device: str | None = None,
+        batch_size: int = 32,
+        **kwargs,
+    ) -> None:
+        """Load the text tower.
+
+        Args:
+            artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
+            is_onnx: run the artifact's ONNX model; None: CLIPTUNE_ONNX or no.
+            device: `cpu`, `cuda`, …; None: CLIPTUNE_DEVICE or the accelerator that is there.
+            batch_size: texts that go through the tower at once.
+            kwargs: Jina's own.
+        """
+        super().__init__(**kwargs)
+        # Here, in the executor's own process: native threads don't survive Jina's fork.
+        from cliptune.inference import get_tower
+
+        self.tower = get_tower(
+            settings.artifact(artifact),
+            "clip-text",
+            is_onnx=settings.is_onnx(is_onnx),
+            device=settings.device(device),
+            batch_size=batch_size,
+        )
+
+    @requests(on=["/", "/encode"])
+    def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Set `embedding` and `model_digest` of the documents with a text."""
+        return embed_texts(self.tower, docs)
+
+    @requests(on="/search")
+    def search(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Embed the queries that are texts."""
+        return embed_texts(self.tower, docs)
+
+    @requests(on="/status")
+    def status(self, docs: DocList[ClipDoc], **kwargs) -> DocList[Report]:
+        """The model served."""
+        values = {
+            "model_digest": self.tower.digest,
+            "output_dim": self.tower.output_dim,
+            "truncated_texts": self.tower.truncated,
+        }
+        return DocList[Report]([Report(source="text", values=values)])

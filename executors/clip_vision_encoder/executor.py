@@ -1,0 +1,68 @@
+"""CLIPVisionEncoder: pictures to embeddings. Documents with a text pass through."""
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from docarray import DocList
+from jina import Executor, requests
+
+from cliptune.documents import ClipDoc
+from cliptune.serving import settings
+from cliptune.serving.encoding import embed_all_pictures, embed_pictures
+from cliptune.serving.reports import Report
+
+
+class CLIPVisionEncoder(Executor):
+    """Embeds pictures, for `/encode`, `/index` and `/search`."""
+
+    def __init__(
+        self,
+        artifact: str | None = None,
+        is_onnx: bool | None = None,
+        device: str | None = None,
+        batch_size: int = 32,
+        **kwargs,
+    ) -> None:
+        """Load the vision tower.
+
+        Args:
+            artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
+            is_onnx: run the artifact's ONNX model; None: CLIPTUNE_ONNX or no.
+            device: `cpu`, `cuda`, …; None: CLIPTUNE_DEVICE or the accelerator that is there.
+            batch_size: pictures that go through the tower at once.
+            kwargs: Jina's own.
+        """
+        super().__init__(**kwargs)
+        # Here, in the executor's own process: native threads don't survive Jina's fork.
+        from cliptune.inference import get_tower
+
+        self.tower = get_tower(
+            settings.artifact(artifact),
+            "clip-vision",
+            is_onnx=settings.is_onnx(is_onnx),
+            device=settings.device(device),
+            batch_size=batch_size,
+        )
+
+    @requests(on=["/", "/encode"])
+    def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Set `embedding` and `model_digest` of the documents without a text."""
+        return embed_pictures(self.tower, docs)
+
+    @requests(on="/search")
+    def search(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Embed the queries that are pictures."""
+        return embed_pictures(self.tower, docs)
+
+    @requests(on="/index")
+    def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Embed each document's picture; its text is the title, shown and not embedded."""
+        return embed_all_pictures(self.tower, docs)
+
+    @requests(on="/status")
+    def status(self, docs: DocList[Report], **kwargs) -> DocList[Report]:
+        """The model served."""
+        values = {
+            "model_digest": self.tower.digest,
+            "output_dim": self.tower.output_dim,
+        }
+        docs.append(Report(source="vision", values=values))
+        return docs

@@ -1,0 +1,93 @@
+"""Indexer: keeps embedded documents in an index, and answers queries from it."""
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from docarray import DocList
+from jina import Executor, requests
+
+from cliptune.documents import ClipDoc, SearchResult
+from cliptune.serving import indexing, settings
+from cliptune.serving.reports import Report
+from cliptune.serving.requests import (
+    DeleteParameters,
+    GetParameters,
+    NoParameters,
+    SearchParameters,
+    read_parameters,
+)
+
+
+def report(values: dict) -> DocList[Report]:
+    """The answer of an endpoint without documents."""
+    return DocList[Report]([Report(source="indexer", values=values)])
+
+
+class Indexer(Executor):
+    """The index behind `/index`, `/search`, `/delete`, `/get`, `/status` and `/clear`."""
+
+    def __init__(self, folder: str | None = None, **kwargs) -> None:
+        """Open the index, or make it.
+
+        Args:
+            folder: where it is; None: CLIPTUNE_INDEX or `index` in CLIPTUNE_HOME.
+            kwargs: Jina's own.
+        """
+        super().__init__(**kwargs)
+        # Here, in the executor's own process: native threads don't survive Jina's fork.
+        from cliptune.index import open_index
+
+        self.store = open_index(settings.index_folder(folder))
+        self.tidier = indexing.Tidier(self.store)
+
+    @requests(on="/index")
+    def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Store embedded documents, replacing those of the same ids; answers with ids only."""
+        answer = indexing.add(self.store, docs)
+        self.tidier.wake()
+        return answer
+
+    @requests(on="/search")
+    def search(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[SearchResult]:
+        """The nearest documents of each embedded query."""
+        return indexing.search(self.store, docs, read_parameters(SearchParameters, parameters))
+
+    @requests(on="/delete")
+    def delete(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[Report]:
+        """Delete the documents with the ids given, or those that a filter holds for."""
+        return report(
+            indexing.delete(self.store, docs, read_parameters(DeleteParameters, parameters))
+        )
+
+    @requests(on="/get")
+    def get(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[ClipDoc]:
+        """The stored documents with the ids of `docs`; those that aren't there are left out."""
+        return indexing.get(self.store, docs, read_parameters(GetParameters, parameters))
+
+    @requests(on="/status")
+    def status(
+        self, docs: DocList[Report], parameters: dict | None = None, **kwargs
+    ) -> DocList[Report]:
+        """Add to the encoders' reports: rows, dimension, digest and state of the index."""
+        read_parameters(NoParameters, parameters)
+        docs.extend(report(self.store.status().to_dict()))
+        return docs
+
+    @requests(on="/clear")
+    def clear(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[Report]:
+        """Delete everything: the next documents may be of another model."""
+        read_parameters(NoParameters, parameters)
+        deleted = self.store.count()
+        self.store.clear()
+        return report({"deleted": deleted})
+
+    def close(self) -> None:
+        """Let go of the index's files."""
+        self.tidier.close()
+        self.store.close()
