@@ -45,8 +45,7 @@ class Calls:
         response = await self.handler.ask(request)
         response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
         found = await asyncio.to_thread(lambda: response.docs)
-        if issubclass(kind, ClipDoc):
-            tags.unpack(found)
+        tags.unpack(found)
         return found
 
     async def report(

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from docarray import BaseDoc
+
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput
 
@@ -16,7 +18,7 @@ INT32 = 2**31
 EXACT = 2**53
 
 
-def pack(docs: Iterable[ClipDoc]) -> None:
+def pack(docs: Iterable[BaseDoc]) -> None:
     """Make the tags of `docs` fit to be sent, in place.
 
     Raises:
@@ -28,7 +30,7 @@ def pack(docs: Iterable[ClipDoc]) -> None:
                 held.tags = _packed(held.tags, f"document {position} (id {str(doc.id)!r}): tags")
 
 
-def unpack(docs: Iterable[ClipDoc]) -> None:
+def unpack(docs: Iterable[BaseDoc]) -> None:
     """Make integers again of what `pack` made floats, and put the names in order, in place."""
     for doc in docs:
         for held in _holders(doc):
@@ -36,7 +38,9 @@ def unpack(docs: Iterable[ClipDoc]) -> None:
                 held.tags = _unpacked(held.tags)
 
 
-def _holders(doc: ClipDoc) -> list[ClipDoc | Match]:
+def _holders(doc: BaseDoc) -> list[ClipDoc | Match]:
+    if not isinstance(doc, ClipDoc):
+        return []
     return [doc, *doc.matches] if isinstance(doc, SearchResult) else [doc]
 
 

@@ -70,8 +70,7 @@ class GrpcTransport:
             raise failure
         response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
         found = response.docs
-        if issubclass(kind, ClipDoc):
-            tags.unpack(found)
+        tags.unpack(found)
         return found
 
     def stream(self, endpoint: str, doc: BaseDoc, kind: type[D]) -> Any:

@@ -1,0 +1,107 @@
+"""One search Flow for all tests here, with a tiny model: what it finds is arbitrary but exact."""
+
+from __future__ import annotations
+
+import base64
+import io
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from docarray import DocList
+from PIL import Image
+
+from cliptune.documents import ClipDoc
+from cliptune.serving import Client, serve
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def picture(colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.new("RGB", size, colour)
+    image.paste(tuple(255 - c for c in colour), (5, 5, 20, 15))  # something to tell apart
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+COLOURS = {
+    "red": (220, 20, 20),
+    "green": (10, 160, 30),
+    "blue": (20, 40, 210),
+    "yellow": (240, 220, 20),
+    "black": (5, 5, 5),
+    "pink": (250, 130, 190),
+}
+
+
+def shop() -> DocList[ClipDoc]:
+    """Six pictures with titles and tags."""
+    return DocList[ClipDoc](
+        [
+            ClipDoc(
+                id=f"shop/{name}",
+                text=f"{name} thing",
+                image=picture(colour),
+                tags={"price": 10 * (number + 1), "colour": name, "ean": 4_006_381_333_931},
+            )
+            for number, (name, colour) in enumerate(COLOURS.items())
+        ]
+    )
+
+
+@dataclass
+class Server:
+    """Where the Flow is."""
+
+    grpc: str
+    http: str
+    model: Path
+    index: Path
+
+
+@pytest.fixture(scope="package")
+def server(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    grpc_port, http_port = free_ports(2)
+    home = tmp_path_factory.mktemp("serving-home")
+    index = home / "shop-index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPTUNE_HOME", str(home))
+        with serve(tiny_model, index=index, grpc_port=grpc_port, http_port=http_port):
+            http = f"http://127.0.0.1:{http_port}"
+            yield Server(f"grpc://127.0.0.1:{grpc_port}", http, tiny_model, index)
+
+
+@pytest.fixture
+def clients(server: Server) -> Iterator[list[Client]]:
+    """A client over gRPC and one over HTTP, and an empty index."""
+    found = [Client(server.grpc, timeout=60), Client(server.http, timeout=60)]
+    found[0].clear()
+    yield found
+    for client in found:
+        client.close()
+
+
+@pytest.fixture(params=["grpc", "http"])
+def client(server: Server, request: pytest.FixtureRequest) -> Iterator[Client]:
+    """Each protocol in turn, and an empty index."""
+    with Client(getattr(server, request.param), timeout=60) as found:
+        found.clear()
+        yield found
