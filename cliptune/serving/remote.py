@@ -59,8 +59,10 @@ class RemoteSession:
         """Close the connection."""
         self._transport.close()
 
-    def fit(self, model: str, train_data: Any, **options: Any) -> RemoteRun:
+    def fit(self, model: str = "builtin", train_data: Any = None, **options: Any) -> RemoteRun:
         """Start a run there; arguments as `cliptune.fit`."""
+        if train_data is None:
+            raise BadInput("train_data is missing: documents, a path, or a data set's name")
         csv_options = options.pop("csv_options", None)
         given = {name: value for name, value in options.items() if value is not None}
         for name, value in (("train_data", train_data), ("eval_data", given.pop("eval_data", None))):
@@ -71,24 +73,24 @@ class RemoteSession:
         for name, value in given.items():
             if isinstance(value, Path):
                 given[name] = str(value)
-        return RemoteRun(self, self.ask("/fit", {"model": str(model), **given}))
+        return RemoteRun(self, self.call("/fit", {"model": str(model), **given}))
 
     def get_run(self, name: str, experiment_name: str | None = None) -> RemoteRun:
         """The run `name`, as `cliptune.get_run`."""
         arguments = {"action": "get", "name": name, "experiment_name": experiment_name}
-        return RemoteRun(self, self.ask("/runs", arguments))
+        return RemoteRun(self, self.call("/runs", arguments))
 
     def list_runs(
         self, experiment_name: str | None = None, page: int = 1, size: int = 50
     ) -> list[RemoteRun]:
         """The runs there, as `cliptune.list_runs`."""
         arguments = {"experiment_name": experiment_name, "page": page, "size": size}
-        return [RemoteRun(self, found) for found in self.ask("/runs", arguments)]
+        return [RemoteRun(self, found) for found in self.call("/runs", arguments)]
 
     def delete_run(self, name: str, experiment_name: str | None = None) -> None:
         """Delete a run there, as `cliptune.delete_run`."""
         arguments = {"action": "delete", "name": name, "experiment_name": experiment_name}
-        self.ask("/runs", arguments)
+        self.call("/runs", arguments)
 
     def evaluate(
         self, model: str, query_data: Any, index_data: Any = None, limit: int = 20
@@ -96,7 +98,7 @@ class RemoteSession:
         """The metrics of a model there, or of a run's artifact (`Run.artifact_id`)."""
         data = {"query_data": query_data, "index_data": index_data}
         named = {k: self._data(v, None, k) for k, v in data.items() if v is not None}
-        return self.ask("/evaluate", {"model": model, "limit": limit, **named})
+        return self.call("/evaluate", {"model": model, "limit": limit, **named})
 
     def push(self, data: Any, name: str, csv_options: Any = None) -> None:
         """Store documents, a CSV file or a folder of pictures there under `name`."""
@@ -104,7 +106,7 @@ class RemoteSession:
 
         self._upload(load_documents(data, csv_options=csv_options, role="data"), name)
 
-    def ask(self, endpoint: str, arguments: dict[str, Any]) -> Any:
+    def call(self, endpoint: str, arguments: dict[str, Any]) -> Any:
         """Call an endpoint of the Trainer; returns its result."""
         try:
             text = json.dumps({k: v for k, v in arguments.items() if v is not None})
@@ -213,11 +215,11 @@ class RemoteRun:
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """As `Run.metrics`."""
-        return self._session.ask("/metrics", self._id)
+        return self._session.call("/metrics", self._id)
 
     def example_results(self) -> dict[str, Any]:
         """As `Run.example_results`."""
-        return self._session.ask("/metrics", {**self._id, "examples": True})
+        return self._session.call("/metrics", {**self._id, "examples": True})
 
     def display_metrics(self) -> None:
         """As `Run.display_metrics`."""
@@ -275,11 +277,11 @@ class RemoteRun:
 
     def cancel(self) -> dict[str, str]:
         """As `Run.cancel`."""
-        return self._session.ask("/cancel", self._id)
+        return self._session.call("/cancel", self._id)
 
     def resume(self) -> RemoteRun:
         """As `Run.resume`."""
-        self._session.ask("/runs", {"action": "resume", **self._id})
+        self._session.call("/runs", {"action": "resume", **self._id})
         return self
 
     @property
@@ -287,7 +289,7 @@ class RemoteRun:
         return {"name": self.name, "experiment_name": self.experiment_name}
 
     def _described(self) -> dict[str, Any]:
-        return self._session.ask("/status", self._id)
+        return self._session.call("/status", self._id)
 
 
 def _picture(doc: ClipDoc) -> bytes | None:

@@ -70,9 +70,15 @@ def _add_streams(app: FastAPI, handler: Any) -> None:
         name: str = Query(description="The run."),
         experiment_name: str | None = None,
         follow: bool = Query(False, description="Each line as it comes, until the run ends."),
+        start: int = Query(0, ge=0, description="Leave out so many lines: those you have."),
     ) -> Response:
         """A run's log as text."""
-        arguments = {"name": name, "experiment_name": experiment_name, "follow": follow}
+        arguments = {
+            "name": name,
+            "experiment_name": experiment_name,
+            "follow": follow,
+            "start": start,
+        }
         items = _stream(handler, "/logs", arguments, LogItem)
         lines = ((item.line or "").encode() + b"\n" async for item in await _begun(items))
         return StreamingResponse(lines, media_type="text/plain; charset=utf-8")

@@ -198,15 +198,21 @@ def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, 
 def log_items(text: str) -> Iterator[LogItem]:
     """A run's log: all of it, or (`follow`) each line as it comes until the run ends."""
     try:
-        arguments = parse_arguments(text, {*RUN, "follow", "interval", "bars"})
+        arguments = parse_arguments(text, {*RUN, "follow", "interval", "bars", "start"})
         run = find_run(arguments)
+        start = arguments.get("start", 0)
+        if not isinstance(start, int) or start < 0:
+            raise BadInput(f"start is {start!r}: the number of lines that you have")
         if not arguments.get("follow"):
-            yield LogItem(line=run.logs())
+            yield LogItem(line="\n".join(run.logs().split("\n")[start:]))
             return
+        seen = 0
         interval = min(max(float(arguments.get("interval", 1)), 0.1), 60)
         for item in run.follow(interval, bars=bool(arguments.get("bars"))):
             if isinstance(item, str):
-                yield LogItem(line=item)
+                seen += 1
+                if seen > start:
+                    yield LogItem(line=item)
             else:
                 yield LogItem(progress=json.dumps(asdict(item)))
     except Exception as error:
@@ -239,6 +245,8 @@ def _only_name(value: Any, what: str) -> str:
 
     if not isinstance(value, str):
         raise BadInput(f"{what} is a {type(value).__name__}: give the name of a data set")
+    if "/" in value or "\\" in value or value.startswith("."):
+        raise BadInput(f"{what} {value[:200]!r} must be a name: paths of the server are not read")
     if value not in known_names():
         raise NotFound(
             f"{what}: the server has no data set {value[:200]!r}: "

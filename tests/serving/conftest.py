@@ -28,7 +28,14 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def picture(colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> bytes:
+def free_port() -> int:
+    return free_ports(1)[0]
+
+
+def picture(colour: tuple[int, int, int] | int, size: tuple[int, int] = (40, 30)) -> bytes:
+    """A PNG by its colour, or by a number: each number's is another."""
+    if isinstance(colour, int):
+        colour = ((37 * colour + 20) % 256, (91 * colour + 60) % 256, (153 * colour + 90) % 256)
     buffer = io.BytesIO()
     image = Image.new("RGB", size, colour)
     image.paste(tuple(255 - c for c in colour), (5, 5, 20, 15))  # something to tell apart
@@ -73,6 +80,27 @@ class Server:
     http: str
     model: Path
     index: Path
+
+    @property
+    def artifact(self) -> Path:
+        """What is served."""
+        return self.model
+
+
+@pytest.fixture
+def pictures() -> DocList[ClipDoc]:
+    """Twelve pictures; every second is tagged red, and titles hold markup."""
+    return DocList[ClipDoc](
+        [
+            ClipDoc(
+                id=f"item-{i}",
+                text=f"Item number {i} <b>bold</b>",
+                image=picture(i),
+                tags={"price": 10.0 * i, "colour": "red" if i % 2 else "blue"},
+            )
+            for i in range(12)
+        ]
+    )
 
 
 @pytest.fixture(scope="package")

@@ -58,7 +58,7 @@ def test_searching_by_typing(page: Any, server: Server) -> None:
     assert titles == [match.text for match in expected], "markup in titles is shown as text"
     scores = [float(text) for text in page.locator(".card .score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
-    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.wait_for_function("() => [...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert "q=something%20red" in page.url
     assert page.problems == []
 

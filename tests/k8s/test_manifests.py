@@ -1,0 +1,159 @@
+"""The manifests fit together, and the commands in them start a search that works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from docarray import DocList
+
+from cliptune.documents import ClipDoc
+
+ROOT = Path(__file__).resolve().parents[2]
+K8S = ROOT / "k8s"
+SERVICES = "/opt/cliptune/lib/python3.11/site-packages/cliptune/_services"
+
+
+def documents() -> list[dict[str, Any]]:
+    listed = yaml.safe_load((K8S / "kustomization.yaml").read_text())["resources"]
+    return [d for name in listed for d in yaml.safe_load_all((K8S / name).read_text()) if d]
+
+
+def of_kind(*kinds: str) -> dict[str, dict[str, Any]]:
+    return {d["metadata"]["name"]: d for d in documents() if d["kind"] in kinds}
+
+
+WORKLOADS = of_kind("Deployment", "StatefulSet")
+
+
+def container(name: str) -> dict[str, Any]:
+    [only] = WORKLOADS[name]["spec"]["template"]["spec"]["containers"]
+    return only
+
+
+def flag(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_all_files_are_listed_and_parse() -> None:
+    listed = yaml.safe_load((K8S / "kustomization.yaml").read_text())["resources"]
+    assert {p.name for p in K8S.glob("*.yaml")} == {*listed, "kustomization.yaml"}
+    assert set(WORKLOADS) == {"text", "vision", "indexer", "search", "trainer", "train"}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_selectors_ports_volumes_and_settings_fit(name: str) -> None:
+    workload = WORKLOADS[name]
+    pod = workload["spec"]["template"]
+    assert workload["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    service = of_kind("Service")[name]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    ports = {port["name"] for port in container(name)["ports"]}
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports
+    volumes = {v["name"]: v for v in pod["spec"]["volumes"]}
+    claimed = {c["metadata"]["name"] for c in workload["spec"].get("volumeClaimTemplates", [])}
+    for mount in container(name)["volumeMounts"]:
+        assert mount["name"] in volumes.keys() | claimed
+    claims = of_kind("PersistentVolumeClaim")
+    for volume in volumes.values():
+        if "persistentVolumeClaim" in volume:
+            assert volume["persistentVolumeClaim"]["claimName"] in claims
+    for source in container(name)["envFrom"]:
+        assert source["configMapRef"]["name"] in of_kind("ConfigMap")
+    security = container(name)["securityContext"]
+    assert security["readOnlyRootFilesystem"]
+    assert not security["allowPrivilegeEscalation"]
+    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+
+
+@pytest.mark.parametrize("name", ["search", "train"])
+def test_gateways_know_existing_services(name: str) -> None:
+    command = container(name)["command"]
+    addresses = json.loads(flag(command, "--deployments-addresses"))
+    graph = json.loads(flag(command, "--graph-description"))
+    services = of_kind("Service")
+    for executor, [address] in addresses.items():
+        host, port = address.removeprefix("grpc://").split(":")
+        assert host == executor
+        assert int(port) in {p["port"] for p in services[host]["spec"]["ports"]}
+    assert set(addresses) == graph.keys() - {"start-gateway"}
+
+
+def test_paths_in_the_image_are_in_the_checkout() -> None:
+    for name in WORKLOADS:
+        path = flag(container(name)["command"], "--uses")
+        assert path.startswith(SERVICES)
+        assert (ROOT / path.removeprefix(f"{SERVICES}/")).is_file()
+
+
+@pytest.fixture
+def running(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
+    """The search side's containers as processes on this machine; gives the HTTP address."""
+    from tests.serving.conftest import free_port
+
+    settings = of_kind("ConfigMap")["cliptune"]["data"]
+    environment = {
+        **os.environ,
+        **settings,
+        "CLIPTUNE_ARTIFACT": str(tiny_model),
+        "CLIPTUNE_HOME": str(tmp_path),
+        "CLIPTUNE_INDEX": str(tmp_path / "index"),
+    }
+    ports = {name: str(free_port()) for name in ("text", "vision", "indexer")}
+    grpc_port, http_port = str(free_port()), str(free_port())
+    processes = []
+    for name in ("text", "vision", "indexer", "search"):
+        words = [w.replace(SERVICES, str(ROOT)) for w in container(name)["command"]]
+        if name in ports:
+            words[words.index("--port") + 1] = ports[name]
+        else:
+            at = words.index("--port")
+            words[at + 1 : at + 3] = [grpc_port, http_port]
+            at = words.index("--deployments-addresses") + 1
+            for executor, port in ports.items():
+                words[at] = words[at].replace(f"{executor}:8080", f"127.0.0.1:{port}")
+        words[words.index("--host") + 1] = "127.0.0.1"
+        jina = str(Path(sys.executable).with_name(words[0]))
+        log = (tmp_path / f"{name}.log").open("wb")
+        processes.append(
+            subprocess.Popen([jina, *words[1:]], env=environment, stdout=log, stderr=log)
+        )
+    try:
+        yield f"http://127.0.0.1:{http_port}"
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.mark.e2e
+def test_the_commands_serve_a_search(running: str) -> None:
+    from cliptune.serving import Client
+    from tests.serving.conftest import picture
+
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            if requests.get(f"{running}/readyz", timeout=5).status_code == 200:
+                break
+        except requests.ConnectionError:
+            pass
+        assert time.monotonic() < deadline, "the gateway was not ready after three minutes"
+        time.sleep(1)
+    client = Client(running)
+    docs = DocList[ClipDoc](ClipDoc(id=str(i), text=f"t{i}", image=picture(i)) for i in range(3))
+    assert client.index(docs) == 3
+    assert client.search(picture(2), limit=1).matches[0].id == "2"
