@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,12 +95,14 @@ class _SelfAttention(nn.Module):
 @contextmanager
 def _traceable_attention(module: nn.Module) -> Iterator[None]:
     """Put `_SelfAttention` in the place of the blocks' self-attention meanwhile."""
-    swapped = []
+    swapped: list[tuple[ResidualAttentionBlock, Any]] = []
     for block in module.modules():
         # Blocks with a norm of their own for keys and values attend across, and stay as they are.
-        is_self = isinstance(block, ResidualAttentionBlock) and not hasattr(block, "ln_1_kv")
-        if is_self and block.attn.batch_first:
-            swapped.append((block, block.attn))
+        if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):
+            continue
+        attention: Any = block.attn
+        if attention.batch_first:
+            swapped.append((block, attention))
     for block, attention in swapped:
         block.attn = _SelfAttention(attention)
     try:

@@ -12,12 +12,15 @@
 """
 
 import os
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Before Jina is imported: it would report usage to its makers and print a survey.
 os.environ.setdefault("JINA_OPTOUT_TELEMETRY", "1")
 os.environ.setdefault("JINA_HIDE_SURVEY", "1")
+# Jina imports pkg_resources, which then warns every user of what they can do nothing about.
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 if TYPE_CHECKING:
     from cliptune.serving.client import Client

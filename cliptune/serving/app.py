@@ -122,7 +122,7 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         """The nearest pictures of one text, for the browser's address bar and for curl."""
         if not q.strip():
             raise BadInput("q is empty: /search?q=red+rain+boots")
-        parameters = {"limit": limit, "offset": offset}
+        parameters: dict[str, Any] = {"limit": limit, "offset": offset}
         given = {"filter": filter, "score_threshold": score_threshold}
         parameters |= {name: value for name, value in given.items() if value is not None}
         docs = DocList[ClipDoc]([ClipDoc(text=q)])

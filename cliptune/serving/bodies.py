@@ -105,12 +105,10 @@ def _parse(raw: bytes, kind: type[B]) -> B:
         raise wire.BadJson(f"the body is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise BadInput(f"the body must be a JSON object, got {found!r:.80}")
-    if isinstance(found.get("data"), list):
-        # Before thousands of items are looked at one by one.
-        if len(found["data"]) > MAX_DOCS:
-            raise TooLarge(
-                f"{len(found['data'])} documents in one request, the limit is {MAX_DOCS}"
-            )
+    items = found.get("data")
+    # Before thousands of items are looked at one by one.
+    if isinstance(items, list) and len(items) > MAX_DOCS:
+        raise TooLarge(f"{len(items)} documents in one request, the limit is {MAX_DOCS}")
     try:
         return kind.model_validate(found)
     except ValidationError as error:

@@ -72,8 +72,8 @@ class Calls:
             return True
 
         async def any_alive(found: Any) -> bool:
-            given = found.get("GRPC", found.get("grpc", [])) if isinstance(found, dict) else found
-            return any(await asyncio.gather(*(alive(address) for address in given)))
+            given = found.get("GRPC", found.get("grpc")) if isinstance(found, dict) else found
+            return any(await asyncio.gather(*(alive(address) for address in given or [])))
 
         names = list(addresses)
         answers = await asyncio.gather(*(any_alive(addresses[name]) for name in names))

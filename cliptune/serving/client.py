@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -120,7 +120,7 @@ class Client:
             ModelMismatch: the index holds embeddings of another model.
         """
         count = 0
-        total = len(docs) if hasattr(docs, "__len__") else None
+        total = len(docs) if isinstance(docs, Sized) else None
         for batch in _batches(_progress(docs, total, show_progress), batch_size, _to_index):
             sent = DocList[ClipDoc](batch)
             count += len(self._transport.post("/index", sent, None, ClipDoc))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from docarray import DocList
@@ -98,7 +98,7 @@ def _named(
     return None
 
 
-def _set(docs: list[ClipDoc], tower: TextTower | VisionTower, embeddings: Sequence) -> None:
+def _set(docs: list[ClipDoc], tower: TextTower | VisionTower, embeddings: Iterable) -> None:
     for doc, embedding in zip(docs, embeddings, strict=True):
         doc.embedding = embedding
         doc.model_digest = tower.digest

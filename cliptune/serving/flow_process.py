@@ -30,17 +30,10 @@ def main(flow_yml: Path, state_file: Path) -> None:
         signal.signal(number, lambda *_: ended.set())
     threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
     flow = load(flow_yml)
-    starting = threading.Event()
-    starting.set()
-    threading.Thread(target=_watch_start, args=(starting, ended, state_file), daemon=True).start()
+    threading.Thread(target=_watch_children, args=(ended, state_file), daemon=True).start()
     with flow:
-        starting.clear()
         _write(state_file, "ready")
-        while not ended.wait(1.0):
-            dead = [p for p in active_children() if p.exitcode is not None]
-            if dead:
-                _write(state_file, "failed", f"{dead[0].name} ended by itself")
-                break
+        ended.wait()
 
 
 def load(flow_yml: Path) -> Any:
@@ -64,21 +57,20 @@ def _wait_for_parent(ended: threading.Event) -> None:
     ended.set()
 
 
-def _watch_start(starting: threading.Event, ended: threading.Event, state_file: Path) -> None:
-    # Jina waits for all executors, even when one has died.
+def _watch_children(ended: threading.Event, state_file: Path) -> None:
+    # Jina waits for all executors to start, even when one has died, and does without one that
+    # dies later: requests would fail one by one. Whoever runs the service should start it again.
     seen: set[int] = set()
-    while starting.is_set():
-        # `active_children` forgets those that have ended, so that they are missed here.
+    while not ended.wait(0.2):
+        # `active_children` leaves out those that have ended.
         now = {process.pid for process in active_children() if process.pid}
-        if seen - now or ended.is_set():
-            if not ended.is_set():
-                _write(state_file, "failed", "an executor ended while it started")
+        if seen - now:
+            _write(state_file, "failed", "an executor ended by itself")
             time.sleep(0.5)  # let it finish its log
             for process in active_children():
                 process.kill()
             os._exit(1)
         seen |= now
-        time.sleep(0.2)
 
 
 def _write(state_file: Path, state: str, reason: str = "") -> None:

@@ -32,13 +32,14 @@ class RequestHandler(GatewayRequestHandler):
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
         try:
-            self._check_endpoint(request)
+            if (unknown := self._unknown_endpoint(request)) is not None:
+                raise unknown
             response = await self.streamer.process_single_data(request)
         except Exception as error:
             raise wire.from_exception(error) from None
-        error = wire.from_status(response.header.status)
-        if error is not None:
-            raise error
+        refused = wire.from_status(response.header.status)
+        if refused is not None:
+            raise refused
         return response
 
     async def stream(
@@ -48,10 +49,8 @@ class RequestHandler(GatewayRequestHandler):
         try:
             async for response in super().stream(request_iterator, None, *args, **kwargs):
                 error = wire.from_status(response.header.status)
-                try:
-                    self._check_endpoint(response)
-                except NotFound as not_found:
-                    error = error or not_found
+                if error is None:
+                    error = self._unknown_endpoint(response)
                 if error is not None:
                     wire.set_status(response.header.status, error)
                 yield response
@@ -68,11 +67,12 @@ class RequestHandler(GatewayRequestHandler):
     ) -> AsyncIterator[SingleDocumentRequest]:
         """One document in, many out."""
         try:
-            self._check_endpoint(request)
+            if (unknown := self._unknown_endpoint(request)) is not None:
+                raise unknown
             async for response in self.streamer.rpc_stream_doc(request=request):
-                error = wire.from_status(response.header.status)
-                if error is not None:
-                    raise error
+                refused = wire.from_status(response.header.status)
+                if refused is not None:
+                    raise refused
                 yield response
         except Exception as failure:
             told = wire.from_exception(failure)
@@ -80,12 +80,13 @@ class RequestHandler(GatewayRequestHandler):
                 raise told from None
             await context.abort(wire.grpc_code(told), wire.to_text(told))
 
-    def _check_endpoint(self, request: Any) -> None:
+    def _unknown_endpoint(self, request: Any) -> NotFound | None:
         known = [name for name in self.streamer._endpoints_models_map or () if name[:2] != "_j"]
         endpoint = request.header.exec_endpoint
         if known and endpoint not in known:
             shown = sorted(name for name in known if not name.startswith("_"))
-            raise NotFound(f"no endpoint {endpoint!r}: {near_matches(endpoint, shown)}")
+            return NotFound(f"no endpoint {endpoint!r}: {near_matches(endpoint, shown)}")
+        return None
 
 
 class AppServer(FastAPIBaseServer):

@@ -65,7 +65,10 @@ class RemoteSession:
             raise BadInput("train_data is missing: documents, a path, or a data set's name")
         csv_options = options.pop("csv_options", None)
         given = {name: value for name, value in options.items() if value is not None}
-        for name, value in (("train_data", train_data), ("eval_data", given.pop("eval_data", None))):
+        for name, value in (
+            ("train_data", train_data),
+            ("eval_data", given.pop("eval_data", None)),
+        ):
             if value is not None:
                 given[name] = self._data(value, csv_options, name)
         if callbacks := given.get("callbacks"):
@@ -115,7 +118,9 @@ class RemoteSession:
         docs = DocList[Ask]([Ask(arguments=text)])
         return json.loads(self._transport.post(endpoint, docs, None, Answer)[0].result)
 
-    def stream(self, endpoint: str, arguments: dict[str, Any], kind: type[BaseDoc]) -> Iterator[Any]:
+    def stream(
+        self, endpoint: str, arguments: dict[str, Any], kind: type[BaseDoc] = LogItem
+    ) -> Iterator[Any]:
         """Call a streaming endpoint; yields its documents."""
         given = {k: v for k, v in arguments.items() if v is not None}
         for item in self._transport.stream(endpoint, Ask(arguments=json.dumps(given)), kind):

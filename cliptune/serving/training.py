@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,8 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
 
     model = str(arguments.get("model") or "builtin")
     _no_path(model, "model")
-    try:
+    with suppress(NotFound):  # then it is a model's name
         model = str(find_artifact(model))
-    except NotFound:
-        pass  # a model's name
     queries = load_documents(_only_name(arguments.get("query_data"), "query_data"), role="queries")
     index = arguments.get("index_data")
     index_docs = load_documents(_only_name(index, "index_data"), role="index") if index else queries

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from cliptune.errors import BadInput, CliptuneError
@@ -37,8 +38,10 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         # A page of another site can post to a server on its reader's machine or network without
         # asking first: such a request says where it comes from.
         origin = request.headers.get("origin")
-        if request.method not in ("GET", "HEAD", "OPTIONS") and origin and origin not in origins:
-            if urlsplit(origin).netloc != request.headers.get("host"):
+        changes = request.method not in ("GET", "HEAD", "OPTIONS")
+        if changes and origin and origin not in origins:
+            own = urlsplit(origin).netloc == request.headers.get("host")
+            if not own:
                 return error_response(
                     wire.Forbidden(
                         f"requests from pages of {origin[:100]} are not allowed ({CORS})"
@@ -69,7 +72,9 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def from_framework(request: Request, error: HTTPException) -> Response:
-        paths = sorted({r.path for r in app.routes if getattr(r, "include_in_schema", False)})
+        paths = sorted(
+            {r.path for r in app.routes if isinstance(r, APIRoute) and r.include_in_schema}
+        )
         message = str(error.detail)
         if error.status_code == 404:
             message = f"nothing at {request.url.path[:200]}; there are {', '.join(paths)}"

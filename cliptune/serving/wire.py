@@ -20,7 +20,7 @@ from cliptune.serving.requests import TooLarge
 log = logging.getLogger("cliptune")
 
 PREFIX = "CLIPTUNE:"
-MAX_MESSAGE = 1500
+MAX_MESSAGE = 1000
 """Characters of a message: gRPC keeps 8 KiB for all of a status."""
 
 

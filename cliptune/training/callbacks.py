@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cliptune.data.pixels import decode_documents
 from cliptune.data.source import load_documents, with_labels
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput
+from cliptune.errors import BadData, BadInput, near_matches
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.home import cache_dir
 from cliptune.inference.engines import get_tower
@@ -24,6 +32,7 @@ from cliptune.inference.towers import TextTower
 from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
 from cliptune.models.loading import load_model
 from cliptune.models.wise_ft import check_alpha, interpolate
+from cliptune.training.options import explain
 
 if TYPE_CHECKING:
     from cliptune.training.loop import Training
@@ -36,6 +45,17 @@ class Callback(BaseModel):
 
     name: str = ""
     """Tells the callbacks apart in JSON; each class fixes its own."""
+
+    def __init__(self, **values: Any) -> None:
+        """Take the fields by name.
+
+        Raises:
+            BadInput: one is unknown or has a bad value; the message repeats it.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise BadInput(f"{type(self).__name__}: {explain(error)}") from error
 
     def on_train_begin(self, training: Training) -> None:
         """Before the first step; also before the first step of a resumed run."""
@@ -208,15 +228,7 @@ def parse_callback(values: dict[str, Any]) -> Callback:
     Raises:
         BadInput: no such callback, or a bad value; the message repeats it.
     """
-    from pydantic import ValidationError
-
-    from cliptune.errors import near_matches
-    from cliptune.training.options import explain
-
     name = str(values.get("name", ""))
     if name not in CALLBACKS:
         raise BadInput(f"unknown callback {name!r}: {near_matches(name, CALLBACKS)}")
-    try:
-        return CALLBACKS[name].model_validate(values)
-    except ValidationError as error:
-        raise BadInput(f"{name}: {explain(error)}") from error
+    return CALLBACKS[name](**values)

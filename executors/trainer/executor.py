@@ -45,7 +45,7 @@ class Trainer(Executor):
         return training.answer(training.describe(run))
 
     @requests(on="/logs")
-    async def logs(self, doc: Ask, **kwargs) -> LogItem:
+    async def logs(self, doc: Ask, **kwargs) -> LogItem:  # type: ignore[misc]
         """A run's log; with `follow` each line as it comes."""
         async for item in self._stream(training.log_items(doc.arguments)):
             yield item
@@ -72,7 +72,7 @@ class Trainer(Executor):
         return training.answer(training.evaluate(training.read_arguments(docs, allowed)))
 
     @requests(on="/artifact")
-    async def artifact(self, doc: Ask, **kwargs) -> Chunk:
+    async def artifact(self, doc: Ask, **kwargs) -> Chunk:  # type: ignore[misc]
         """A finished run's artifact, a zip in parts."""
         async for chunk in self._stream(training.artifact_chunks(doc.arguments)):
             yield chunk

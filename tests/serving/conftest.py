@@ -104,9 +104,7 @@ def pictures() -> DocList[ClipDoc]:
 
 
 @pytest.fixture(scope="package")
-def server(
-    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     grpc_port, http_port = free_ports(2)
     home = tmp_path_factory.mktemp("serving-home")
     index = home / "shop-index"

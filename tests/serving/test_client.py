@@ -71,9 +71,7 @@ def test_index_search_delete_search(client: Client) -> None:
     assert client.search("x").matches == []
 
 
-def test_search_is_exact_cosine_and_alike_over_both(
-    server: Server, clients: list[Client]
-) -> None:
+def test_search_is_exact_cosine_and_alike_over_both(server: Server, clients: list[Client]) -> None:
     clients[0].index(shop())
     query = get_tower(server.model, "clip-text").encode(["a yellow scarf"])[0]
     vectors = get_tower(server.model, "clip-vision").encode([d.image for d in shop()])
@@ -111,6 +109,7 @@ def test_a_folders_pictures_are_read_by_the_client(client: Client, tmp_path) -> 
 
 REFUSED = [
     (lambda c: c.search("x", filter="price <"), errors.BadFilter, "column 8"),
+    (lambda c: c.search("x", filter="ü" * 5000 + " <"), errors.BadFilter, "filter"),
     (lambda c: c.search("x", limit=0), errors.BadInput, "limit"),
     (lambda c: c.search("x", limit=2.5), errors.BadInput, "2.5"),
     (lambda c: c.search("  "), errors.BadInput, "neither a text nor a picture"),

@@ -108,9 +108,7 @@ def test_bad_requests(
 ) -> None:
     raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
-    response = requests.request(
-        method, server.http + path, data=raw, headers=headers, timeout=30
-    )
+    response = requests.request(method, server.http + path, data=raw, headers=headers, timeout=30)
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert error["type"] == kind

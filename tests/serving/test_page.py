@@ -58,7 +58,9 @@ def test_searching_by_typing(page: Any, server: Server) -> None:
     assert titles == [match.text for match in expected], "markup in titles is shown as text"
     scores = [float(text) for text in page.locator(".card .score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
-    page.wait_for_function("() => [...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.wait_for_function(
+        "() => [...document.images].every(i => i.complete && i.naturalWidth > 0)"
+    )
     assert "q=something%20red" in page.url
     assert page.problems == []
 
@@ -110,3 +112,44 @@ def test_an_empty_index_says_so(page: Any, server: Server) -> None:
     Client(server.grpc).clear()
     page.goto(server.http)
     page.get_by_text("The index is empty").wait_for()
+
+
+def test_examples_details_and_more_like_this(page: Any) -> None:
+    page.locator("#chips button").first.wait_for()
+    chip = page.locator("#chips button").first.inner_text()
+    page.locator("#chips button").first.click()
+    page.get_by_text(f"results for “{chip}”").wait_for()
+    title = page.locator(".card .title").nth(1).inner_text()
+    page.locator(".card").nth(1).click()
+    assert page.locator("#dialog-title").inner_text() == title
+    assert "price" in page.locator("#dialog dl").inner_text()
+    page.locator("#like").click()
+    page.get_by_text("results for your picture").wait_for()
+    assert page.locator(".card .title").first.inner_text() == title
+    assert page.locator(".card .score").first.inner_text() == "1.00"
+    assert page.problems == []
+
+
+def test_a_filter_and_its_errors(page: Any, server: Server) -> None:
+    page.goto(f"{server.http}/?q=a&filter=price%20%3C%2030")
+    page.get_by_text("3 results for").wait_for()
+    page.fill("#filter", "price <")
+    page.press("#filter", "Enter")
+    page.locator("#state.error").wait_for()
+    assert "column 8" in page.locator("#state").inner_text()
+    assert page.locator(".card").count() == 0
+    page.fill("#filter", "price > 1000")
+    page.press("#filter", "Enter")
+    page.get_by_text("Nothing found").wait_for()
+
+
+def test_the_page_loads_nothing_from_elsewhere(page: Any, server: Server) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    response = page.goto(server.http)
+    page.locator(".card").first.wait_for()
+    assert asked
+    assert all(url.startswith((server.http, "data:", "blob:")) for url in asked)
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy

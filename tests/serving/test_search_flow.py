@@ -112,7 +112,7 @@ def test_other_errors_are_clear(client: Client, pictures: DocList) -> None:
         ("/encode", b'{"data": [{"uri": "http://localhost/a.png"}]}', 422, "never fetched"),
         ("/encode", b'{"data": [{"uri": "file:///etc/passwd"}]}', 422, "not read"),
         ("/encode", b'{"data": [{"uri": "/etc/passwd"}]}', 422, "not read"),
-        ("/encode", b'{"data": [' + b'{"text": "a"},' * 300 + b'{"text": "a"}]}', 413, "limit is 256"),
+        ("/encode", b'{"data": [' + b'{"text": "a"},' * 300 + b'{"text": "a"}]}', 413, "limit is 256"),  # noqa: E501
         ("/encode", b'{"data": [{"text": "' + b"a" * 200_000 + b'"}]}', 413, "limit is 100000"),
         ("/nowhere", b"{}", 404, "/search"),
         ("/post", b'{"data": [{"text": "a"}], "execEndpoint": "/nope"}', 404, "nope"),

@@ -1,0 +1,75 @@
+"""Errors and tags on the wire, without a server."""
+
+from __future__ import annotations
+
+import pytest
+from docarray import DocList
+from hypothesis import given
+from hypothesis import strategies as st
+from jina.types.request.data import DataRequest
+
+from cliptune import errors
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput, NotFound
+from cliptune.serving import tags, wire
+
+
+@pytest.mark.parametrize("kind", sorted(wire.ERRORS.values(), key=lambda k: k.__name__))
+def test_every_error_survives_the_way(kind: type[errors.CliptuneError]) -> None:
+    found = wire.from_text(wire.to_text(kind("größer als 3: 'x'\n  ^")))
+    assert type(found) is kind
+    assert str(found) == "größer als 3: 'x'\n  ^"
+
+
+def test_a_status_says_no_more_than_the_message(caplog: pytest.LogCaptureFixture) -> None:
+    def status_of(error: Exception) -> object:
+        request = DataRequest()
+        try:
+            raise error
+        except Exception as raised:
+            request.add_exception(raised)
+        return request.header.status
+
+    deliberate = status_of(NotFound("no run 'x'"))
+    assert "Traceback" in str(deliberate)
+    told = wire.from_status(deliberate)
+    assert type(told) is NotFound
+    wire.set_status(deliberate, told)
+    assert "Traceback" not in str(deliberate)
+    unexpected = wire.from_status(status_of(KeyError("secret")))
+    assert type(unexpected) is wire.InternalError
+    assert "secret" not in str(unexpected)
+    number = str(unexpected).split()[2].rstrip(";")
+    assert number in caplog.text
+    assert "secret" in caplog.text
+    assert wire.from_status(DataRequest().header.status) is None
+
+
+def test_long_messages_fit_into_grpcs_metadata() -> None:
+    text = wire.to_text(BadInput("ü" * 100_000))
+    assert len(text) < 8_000
+    assert isinstance(wire.from_text(text), BadInput)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.text(st.characters(codec="utf-8"), max_size=20)
+    | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False, width=64),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8), json_values, max_size=4))
+def test_tags_survive_protobuf(given_tags: dict) -> None:
+    docs = DocList[ClipDoc]([ClipDoc(tags=given_tags)])
+    tags.pack(docs)
+    arrived = DocList[ClipDoc].from_protobuf(docs.to_protobuf())
+    tags.unpack(arrived)
+    assert arrived[0].tags == given_tags
+
+
+@pytest.mark.parametrize("value", [2**60, float("nan"), float("inf"), b"x", {3: 1}, object()])
+def test_tags_that_json_does_not_have(value: object) -> None:
+    with pytest.raises(BadInput, match="document 0"):
+        tags.pack([ClipDoc(tags={"a": value})])
