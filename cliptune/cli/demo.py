@@ -116,14 +116,14 @@ def search_with(
         http_port=http_port,
         is_onnx=True,
     ):
-        grpc = Client(f"grpc://localhost:{grpc_port}")
-        http = Client(f"http://localhost:{http_port}")
-        grpc.clear()  # an earlier demo's model may have filled it
-        count = grpc.index(index_docs, show_progress=True)
-        console.print(f"{count} pictures indexed")
         queries = [str(doc.text) for doc in load_documents("catalogue-queries", role="queries")]
         step = len(queries) // QUERIES
-        answers = [_ask(grpc, http, query) for query in queries[::step][:QUERIES]]
+        addresses = f"grpc://localhost:{grpc_port}", f"http://localhost:{http_port}"
+        with Client(addresses[0]) as grpc, Client(addresses[1]) as http:
+            grpc.clear()  # an earlier demo's model may have filled it
+            count = grpc.index(index_docs, show_progress=True)
+            console.print(f"{count} pictures indexed")
+            answers = [_ask(grpc, http, query) for query in queries[::step][:QUERIES]]
         console.print(_answers_table(answers))
         picture = out / "results.png"
         _draw(answers, index_docs, picture)
