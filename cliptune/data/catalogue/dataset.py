@@ -160,4 +160,3 @@ def _read(folder: Path) -> list[bytes] | None:
         pictures.append(data[start : start + length])
         start += length
     return pictures
-
