@@ -52,7 +52,7 @@ class RequestHandler(GatewayRequestHandler):
                 if error is None:
                     error = self._unknown_endpoint(response)
                 if error is not None:
-                    wire.set_status(response.header.status, error)
+                    wire.set_error(response, error)
                 yield response
         except Exception as failure:
             told = wire.from_exception(failure)

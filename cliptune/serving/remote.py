@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,14 @@ from docarray import BaseDoc, DocList
 
 from cliptune.data.images import image_bytes
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadArtifact, BadInput, CliptuneError, NotReady
+from cliptune.errors import (
+    AlreadyExists,
+    BadArtifact,
+    BadInput,
+    CliptuneError,
+    NotReady,
+    Unavailable,
+)
 from cliptune.runs.logs import Progress
 from cliptune.serving import wire
 from cliptune.serving.client import MAX_BATCH_BYTES
@@ -23,6 +32,8 @@ from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
 from cliptune.serving.transport import GrpcTransport
 
 ENDED = ("FINISHED", "FAILED", "CANCELLED")
+PATIENCE = 120.0
+"""Seconds that a followed log waits for a server that answered before."""
 
 
 class RemoteSession:
@@ -103,11 +114,22 @@ class RemoteSession:
         named = {k: self._data(v, None, k) for k, v in data.items() if v is not None}
         return self.call("/evaluate", {"model": model, "limit": limit, **named})
 
-    def push(self, data: Any, name: str, csv_options: Any = None) -> None:
-        """Store documents, a CSV file or a folder of pictures there under `name`."""
+    def push(self, data: Any, name: str, csv_options: Any = None, *, replace: bool = False) -> None:
+        """Store documents, a CSV file or a folder of pictures there under `name`.
+
+        Raises:
+            AlreadyExists: the name is in use there and `replace` is not given.
+        """
         from cliptune.data.source import load_documents
 
-        self._upload(load_documents(data, csv_options=csv_options, role="data"), name)
+        if not replace and self._is_there(name):
+            raise AlreadyExists(f"a data set {name!r} is there already: give replace=True")
+        docs = load_documents(data, csv_options=csv_options, role="data")
+        sent = DocList[ClipDoc](
+            ClipDoc(id=d.id, text=d.text, image=_picture(d), label=d.label, tags=d.tags)
+            for d in docs
+        )
+        self._upload(sent, name, replace=replace)
 
     def call(self, endpoint: str, arguments: dict[str, Any]) -> Any:
         """Call an endpoint of the Trainer; returns its result."""
@@ -147,15 +169,20 @@ class RemoteSession:
                 ClipDoc(id=doc.id, text=doc.text, image=picture, label=doc.label, tags=doc.tags)
             )
         name = f"upload-{digest.hexdigest()[:24]}"
-        self._upload(sent, name)
+        if not self._is_there(name):
+            with suppress(AlreadyExists):  # another client sent the same meanwhile
+                self._upload(sent, name)
         return name
 
-    def _upload(self, docs: DocList[ClipDoc], name: str) -> None:
-        if self._send(DocList[ClipDoc](), {"name": name})["stored"]:
-            return
+    def _is_there(self, name: str) -> bool:
+        return self._send(DocList[ClipDoc](), {"name": name})["stored"]
+
+    def _upload(self, docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> None:
         batches = list(_batches(docs))
+        # Parts of one upload never meet those of another of the same name.
+        upload = {"name": name, "upload": uuid.uuid4().hex, "parts": len(batches)}
         for part, batch in enumerate(batches):
-            self._send(batch, {"name": name, "part": part, "parts": len(batches)})
+            self._send(batch, {**upload, "part": part, "replace": replace})
 
     def _send(self, docs: DocList[ClipDoc], parameters: dict[str, Any]) -> Any:
         return json.loads(self._transport.post("/data", docs, parameters, Answer)[0].result)
@@ -209,14 +236,36 @@ class RemoteRun:
         return "\n".join(item.line for item in self._session.stream("/logs", self._id, LogItem))
 
     def stream_logs(self, interval: float = 5) -> Iterator[str]:
-        """As `Run.stream_logs`: each line as it comes, until the run ends."""
+        """As `Run.stream_logs`: each line once, as it comes, until the run ends."""
         return (str(item) for item in self.follow(interval, bars=False))
 
     def follow(self, interval: float = 1, *, bars: bool = True) -> Iterator[str | Progress]:
-        """As `Run.follow`: lines, and live progress in between."""
+        """As `Run.follow`: lines, and live progress in between.
+
+        When the connection breaks, or the server is started anew, it goes on where it was.
+
+        Raises:
+            Unavailable: the server can't be reached, or not again within `PATIENCE` seconds.
+        """
         arguments = {**self._id, "follow": True, "interval": interval, "bars": bars}
-        for item in self._session.stream("/logs", arguments, LogItem):
-            yield Progress(**json.loads(item.progress)) if item.progress else item.line or ""
+        seen, answered = 0, 0.0
+        while True:
+            try:
+                for item in self._session.stream("/logs", {**arguments, "start": seen}, LogItem):
+                    answered = time.monotonic()
+                    if item.progress:
+                        yield Progress(**json.loads(item.progress))
+                    else:
+                        seen += 1
+                        yield item.line or ""
+                # A server that is stopped in order ends its streams as a finished run does.
+                if self.status()["status"] in ENDED:
+                    return
+                answered = time.monotonic()
+            except Unavailable:
+                if time.monotonic() - answered > PATIENCE or not answered:
+                    raise
+            time.sleep(1)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """As `Run.metrics`."""

@@ -7,13 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
+from cliptune.serving import settings
 
-MAX_DOCS = 256
+MAX_DOCS = settings.limit("CLIPTUNE_MAX_DOCS", 256)
 """Documents in one request."""
-MAX_TEXT = 100_000
+MAX_TEXT = settings.limit("CLIPTUNE_MAX_TEXT", 100_000)
 """Characters of one text: the tower reads its first 77 tokens anyway."""
-MAX_BODY = 64 * 1024 * 1024
+MAX_BODY = settings.limit("CLIPTUNE_MAX_BODY", 64 * 1024 * 1024)
 """Bytes of one request."""
+
+
+MAX_DEPTH = 16
+"""Levels of lists and objects in tags and parameters: protobuf reads about 30."""
 
 
 class TooLarge(BadInput):
@@ -60,6 +65,16 @@ class GetParameters(Parameters):
     include_embedding: bool = Field(False, description="Return the embeddings too.")
 
 
+class PartParameters(Parameters):
+    """Parameters of a train Flow's `/data`: a data set comes in parts."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="The data set.")
+    upload: str = Field("one", pattern=r"^[A-Za-z0-9]{1,64}$", description="Made up by a client.")
+    part: int = Field(0, ge=0, description="Which part this is, from 0.")
+    parts: int = Field(1, ge=1, le=100_000, description="How many there are.")
+    replace: bool = Field(False, description="In place of a data set of that name.")
+
+
 P = TypeVar("P", bound=BaseModel)
 
 
@@ -73,10 +88,31 @@ def read_parameters(kind: type[P], parameters: dict[str, Any] | None) -> P:
     """
     # Keys with a leading underscore are Jina's own.
     given = {k: v for k, v in (parameters or {}).items() if not k.startswith("_")}
+    for key, value in given.items():
+        check_depth(value, f"parameters: {key[:100]}")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         raise BadInput(f"parameters: {describe(error, list(kind.model_fields))}") from None
+
+
+def check_depth(value: Any, place: str) -> None:
+    """Refuse what is nested too deeply to be sent on, before anything recurses into it.
+
+    Raises:
+        BadInput: lists and objects are nested deeper than `MAX_DEPTH` levels.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for held in level
+            if isinstance(held, dict | list | tuple)
+            for inner in (held.values() if isinstance(held, dict) else held)
+        ]
+        if not level:
+            return
+    raise BadInput(f"{place} is nested deeper than {MAX_DEPTH} levels")
 
 
 def describe(error: ValidationError, known: list[str] | None = None) -> str:

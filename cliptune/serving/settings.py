@@ -38,6 +38,20 @@ def device(given: str | None) -> str | None:
     return given or os.environ.get(DEVICE) or None
 
 
+def limit(variable: str, default: int) -> int:
+    """A limit on requests, from the environment of the gateway and of the executors.
+
+    Raises:
+        BadInput: the variable holds no whole number from 1 to 2^31 - 1.
+    """
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return default
+    if not value.isascii() or not value.isdigit() or not 1 <= int(value) < 2**31:
+        raise BadInput(f"{variable} is {value!r}: use a whole number from 1 to {2**31 - 1}")
+    return int(value)
+
+
 def index_folder(given: str | None) -> str:
     """Where the index is: a folder."""
     return given or os.environ.get(INDEX) or str(Path(home()) / "index")

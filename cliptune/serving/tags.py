@@ -13,6 +13,7 @@ from docarray import BaseDoc
 
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput
+from cliptune.serving.requests import check_depth
 
 INT32 = 2**31
 EXACT = 2**53
@@ -22,12 +23,15 @@ def pack(docs: Iterable[BaseDoc]) -> None:
     """Make the tags of `docs` fit to be sent, in place.
 
     Raises:
-        BadInput: an integer is beyond 2^53, or something is no JSON; document and tag are named.
+        BadInput: an integer is beyond 2^53, something is no JSON, or is nested too deeply;
+            document and tag are named.
     """
     for position, doc in enumerate(docs):
         for held in _holders(doc):
             if held.tags:
-                held.tags = _packed(held.tags, f"document {position} (id {str(doc.id)!r}): tags")
+                place = f"document {position} (id {str(doc.id)!r}): tags"
+                check_depth(held.tags, place)
+                held.tags = _packed(held.tags, place)
 
 
 def unpack(docs: Iterable[BaseDoc]) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,17 +20,18 @@ from typing import Any
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput, NotFound
+from cliptune.errors import AlreadyExists, BadInput, NotFound
 from cliptune.files import write_bytes
 from cliptune.home import home
 from cliptune.serving import tags, wire
-from cliptune.serving.requests import check_docs
+from cliptune.serving.requests import PartParameters, check_docs, read_parameters
 from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
 
 CHUNK = 1024 * 1024
 RUN = {"name", "experiment_name"}
 """The arguments that say which run."""
-_UPLOAD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ABANDONED = 24 * 3600.0
+"""Seconds after which an upload that stopped half-way is forgotten."""
 _lock = threading.Lock()
 
 
@@ -160,38 +161,49 @@ def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, 
     """`/data`: keep one part of a data set; with the last one the set is there under its name.
 
     Without documents: whether there is a data set of that name.
+
+    Raises:
+        AlreadyExists: there is one, and `replace` is not given.
     """
     from cliptune.data.store import dump_documents, list_pushed, parse_documents, push
 
-    name = parameters.get("name")
-    if not isinstance(name, str) or not _UPLOAD.fullmatch(name):
-        raise BadInput(f"name is {name!r}: letters, digits, '.', '_' and '-'")
-    there = name in list_pushed()
+    given = read_parameters(PartParameters, parameters)
+    there = given.name in list_pushed()
     if not docs:
-        return {"name": name, "stored": there}
+        return {"name": given.name, "stored": there}
     check_docs(docs)
-    part, parts = int(parameters.get("part", 0)), int(parameters.get("parts", 1))
-    if not 0 <= part < parts <= 100_000:
-        raise BadInput(f"part is {part} of {parts} parts: count from 0")
-    if there:
-        return {"name": name, "stored": True}
-    folder = home() / "uploads" / f"{name}-{parts}"
+    if given.part >= given.parts:
+        raise BadInput(f"part is {given.part} of {given.parts} parts: count from 0")
+    if there and not given.replace:
+        raise AlreadyExists(f"a data set {given.name!r} is there already: give replace=True")
     for doc in docs:
         if doc.uri and not doc.uri.startswith("data:"):
             doc.uri = None  # a path of the client's machine means nothing here
     tags.unpack(docs)
+    uploads = home() / "uploads"
+    # Two uploads of one name may run at once: each has a folder of its own.
+    folder = uploads / f"{given.name}-{given.upload}"
     with _lock:
+        _forget_abandoned(uploads)
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / f"{part}.docs", dump_documents(docs))
-        files = [folder / f"{number}.docs" for number in range(parts)]
+        write_bytes(folder / f"{given.part}.docs", dump_documents(docs))
+        files = [folder / f"{number}.docs" for number in range(given.parts)]
         if not all(file.is_file() for file in files):
-            return {"name": name, "stored": False}
+            return {"name": given.name, "stored": False}
         whole = DocList[ClipDoc]()
         for file in files:
             whole.extend(parse_documents(file.read_bytes(), file.name))
-        push(whole, name)
-        shutil.rmtree(folder, ignore_errors=True)
-    return {"name": name, "stored": True}
+        try:
+            push(whole, given.name, replace=given.replace)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return {"name": given.name, "stored": True}
+
+
+def _forget_abandoned(uploads: Path) -> None:
+    for folder in uploads.glob("*"):
+        if time.time() - folder.stat().st_mtime > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def log_items(text: str) -> Iterator[LogItem]:

@@ -16,9 +16,17 @@ from docarray import BaseDoc, DocList
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.serving import tags, wire
+from cliptune.serving.requests import check_depth
 
 D = TypeVar("D", bound=BaseDoc)
-UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC waits up to two minutes before it tries again, and meanwhile answers from memory that
+    # there is no server: one that was started anew must not be missed for so long.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
 
 
 class GrpcTransport:
@@ -34,9 +42,9 @@ class GrpcTransport:
         self.address, self.timeout = address, timeout
         if parts.scheme == "grpcs":
             credentials = grpc.ssl_channel_credentials()
-            self.channel = grpc.secure_channel(parts.netloc, credentials, UNLIMITED)
+            self.channel = grpc.secure_channel(parts.netloc, credentials, OPTIONS)
         else:
-            self.channel = grpc.insecure_channel(parts.netloc, UNLIMITED)
+            self.channel = grpc.insecure_channel(parts.netloc, OPTIONS)
         self._single = jina_pb2_grpc.JinaSingleDataRequestRPCStub(self.channel)
         self._stream = jina_pb2_grpc.JinaSingleDocumentRequestRPCStub(self.channel)
 
@@ -58,6 +66,7 @@ class GrpcTransport:
         request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
         request.data.docs = docs
         if parameters:
+            check_depth(parameters, "parameters")
             try:
                 request.parameters = parameters
             except (TypeError, ValueError) as error:
@@ -145,6 +154,7 @@ class HttpTransport:
         """Send `docs` to `endpoint`; returns its documents as `kind`."""
         body: dict[str, Any] = {"data": [_item(doc) for doc in docs]}
         if parameters:
+            check_depth(parameters, "parameters")
             body["parameters"] = parameters
         found = self.json(endpoint, body)
         return DocList[kind]([_doc(kind, item) for item in found["data"]])  # type: ignore[valid-type]

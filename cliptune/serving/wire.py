@@ -145,6 +145,16 @@ def from_status(status: Any) -> CliptuneError | None:
     return internal(f"in {status.exception.executor or 'the gateway'}: {stack or status}")
 
 
+def set_error(response: Any, error: CliptuneError) -> None:
+    """Write `error` into a response, and take out what else Jina wrote there.
+
+    It notes each executor's status in the response's routes too, traceback included.
+    """
+    for route in response.routes:
+        route.status.Clear()
+    set_status(response.header.status, error)
+
+
 def set_status(status: Any, error: CliptuneError) -> None:
     """Write `error` into a response's status, and nothing else."""
     status.Clear()

@@ -124,6 +124,29 @@ def test_a_body_beyond_the_limit(server: Server) -> None:
     assert requests.get(f"{server.http}/healthz", timeout=30).ok
 
 
+@pytest.mark.parametrize("depth", [20, 45, 400, 5000])
+def test_deeply_nested_bodies(server: Server, depth: int) -> None:
+    inner = '{"a":' * depth + "1" + "}" * depth
+    for path, body in (
+        ("/index", f'{{"data": [{{"image": "{RED}", "tags": {inner}}}]}}'),
+        ("/search", f'{{"data": [{{"text": "a"}}], "parameters": {{"filter": {inner}}}}}'),
+    ):
+        response = requests.post(server.http + path, data=body.encode(), timeout=30)
+        assert response.status_code == (400 if depth == 5000 else 422), response.text
+        assert "deeper" in response.text or "depth" in response.text
+
+
+def test_the_reference_loads_nothing_from_elsewhere(server: Server) -> None:
+    response = requests.get(f"{server.http}/docs", timeout=30)
+    assert response.status_code == 200
+    assert "POST /search" in response.text
+    assert "score_threshold" in response.text
+    assert "<script" not in response.text
+    assert "http://" not in response.text
+    assert "https://" not in response.text
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+
+
 def test_pages_of_other_sites_change_nothing(server: Server, clients: list[Client]) -> None:
     clients[0].index(shop())
     for origin in ("https://evil.example", "null"):

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import requests
 
 import cliptune
-from cliptune.errors import AlreadyExists, BadInput, NotFound
+from cliptune.data.store import parse_documents
+from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
 from cliptune.models.artifact import open_artifact
 from cliptune.serving import serve_training
+from cliptune.serving.remote import RemoteRun
 from cliptune.training.callbacks import EvaluationCallback
-from tests.serving.conftest import free_port
+from tests.serving.conftest import free_port, picture
 
 pytestmark = pytest.mark.e2e
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
-def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server-home")
+
+
+@pytest.fixture(scope="module")
+def addresses(server_home: Path) -> Iterator[tuple[str, str]]:
     grpc_port, http_port = free_port(), free_port()
     with pytest.MonkeyPatch.context() as patch:
         # The server's runs and data sets are not in this process' home.
-        patch.setenv("CLIPTUNE_HOME", str(tmp_path_factory.mktemp("server-home")))
+        patch.setenv("CLIPTUNE_HOME", str(server_home))
         with serve_training(grpc_port=grpc_port, http_port=http_port):
             yield f"grpc://127.0.0.1:{grpc_port}", f"http://127.0.0.1:{http_port}"
 
@@ -87,3 +98,75 @@ def test_errors_from_afar(addresses: tuple[str, str]) -> None:
     assert answer.status_code == 404
     assert "nobody" in answer.json()["error"]["message"]
     assert "Traceback" not in answer.text
+
+
+def eventually(call: Callable[[], T], patience: float = 15) -> T:
+    """What `call` returns once the client has found the server again."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return call()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def test_pushing_a_table_takes_its_pictures_along(
+    addresses: tuple[str, str], server_home: Path, tmp_path: Path
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+    table = tmp_path / "shop.csv"
+    table.write_text("".join(f"thing {n},{n}.png\n" for n in range(3)))
+    session = cliptune.connect(addresses[0])
+    session.push(str(table), "shop")
+    stored = parse_documents((server_home / "data" / "shop.docs").read_bytes(), "shop")
+    assert [doc.text for doc in stored] == ["thing 0", "thing 1", "thing 2"]
+    assert [doc.image for doc in stored] == [picture(n) for n in range(3)]
+
+    table.write_text("new thing,1.png\n")
+    with pytest.raises(AlreadyExists, match="shop"):
+        session.push(str(table), "shop")
+    session.push(str(table), "shop", replace=True)
+    stored = parse_documents((server_home / "data" / "shop.docs").read_bytes(), "shop")
+    assert [(doc.text, doc.image) for doc in stored] == [("new thing", picture(1))]
+    assert list((server_home / "uploads").glob("*")) == [], "nothing is left over"
+    for bad in ("../x", "a/b", ""):
+        with pytest.raises(BadInput, match="name"):
+            session.push(str(table), bad)
+
+
+def test_a_log_goes_on_when_the_server_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPTUNE_HOME", str(tmp_path))
+    ports = {"grpc_port": free_port(), "http_port": free_port()}
+    lines: list[str] = []
+    failures: list[BaseException] = []
+
+    def follow(run: RemoteRun) -> None:
+        try:
+            lines.extend(run.stream_logs(interval=0.2))
+        except BaseException as error:
+            failures.append(error)
+
+    with serve_training(**ports):
+        session = cliptune.connect(f"grpc://127.0.0.1:{ports['grpc_port']}")
+        run = session.fit(train_data="catalogue-eval", epochs=1000, run_name="long")
+        follower = threading.Thread(target=follow, args=(run,))
+        follower.start()
+        for line in run.stream_logs():
+            if "Training [1/" in line:
+                break
+    with serve_training(**ports):
+        seen = len(eventually(run.logs).splitlines())
+        for number, _ in enumerate(run.stream_logs()):
+            if number > seen:
+                break
+        assert run.cancel()["status"] == "CANCELLED"
+        follower.join(120)
+        assert not follower.is_alive()
+        assert not failures
+        assert lines == run.logs().splitlines(), "each line once"
+        assert len(lines) > seen

@@ -11,7 +11,8 @@ from jina.types.request.data import DataRequest
 from cliptune import errors
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound
-from cliptune.serving import tags, wire
+from cliptune.serving import settings, tags, wire
+from cliptune.serving.requests import MAX_DEPTH
 
 
 @pytest.mark.parametrize("kind", sorted(wire.ERRORS.values(), key=lambda k: k.__name__))
@@ -73,3 +74,31 @@ def test_tags_survive_protobuf(given_tags: dict) -> None:
 def test_tags_that_json_does_not_have(value: object) -> None:
     with pytest.raises(BadInput, match="document 0"):
         tags.pack([ClipDoc(tags={"a": value})])
+
+
+def nested(depth: int, kind: type) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = {"a": value} if kind is dict else [value]
+    return value
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_what_is_nested_deeply_is_refused_before_it_is_sent(kind: type) -> None:
+    deepest = {"t": nested(MAX_DEPTH - 1, kind)}
+    docs = DocList[ClipDoc]([ClipDoc(tags=deepest)])
+    tags.pack(docs)
+    assert DocList[ClipDoc].from_protobuf(docs.to_protobuf())[0].tags == deepest
+    for depth in (MAX_DEPTH, 40, 100_000):
+        with pytest.raises(BadInput, match=f"document 0 .*deeper than {MAX_DEPTH} levels"):
+            tags.pack([ClipDoc.model_construct(id="a", tags={"t": nested(depth, kind)})])
+
+
+def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.limit("CLIPTUNE_MAX_DOCS", 256) == 256
+    monkeypatch.setenv("CLIPTUNE_MAX_DOCS", "7")
+    assert settings.limit("CLIPTUNE_MAX_DOCS", 256) == 7
+    for value in ("0", "-1", "many", "1e3", "2147483648", "٣"):
+        monkeypatch.setenv("CLIPTUNE_MAX_DOCS", value)
+        with pytest.raises(BadInput, match="CLIPTUNE_MAX_DOCS"):
+            settings.limit("CLIPTUNE_MAX_DOCS", 256)
