@@ -19,14 +19,13 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-import open_clip
 import torch
 from docarray import DocList
-from open_clip.tokenizer import default_bpe
 from safetensors.torch import load_file, save_file
 
 from cliptune.data.catalogue import plain_products, render
 from cliptune.documents import ClipDoc
+from cliptune.models.openclip import open_clip
 from cliptune.models.registry import BUILTIN_FOLDER
 from cliptune.training import TrainingOptions, train
 from cliptune.training.reporting import LogReporter
@@ -65,7 +64,9 @@ WEIGHTS_FILE = "open_clip_model.safetensors"
 
 def write_vocabulary(path: Path) -> None:
     """The first merges of CLIP's byte-pair encoding, as many as fit the small vocabulary."""
-    merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")
+    merges = (
+        gzip.decompress(Path(open_clip.tokenizer.default_bpe()).read_bytes()).decode().split("\n")
+    )
     # A header line, then the merges; 512 single bytes and two marks are tokens as well.
     kept = "\n".join(merges[: 1 + VOCABULARY - 512 - 2])
     path.write_bytes(gzip.compress(kept.encode(), mtime=0))

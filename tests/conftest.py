@@ -64,9 +64,10 @@ TINY_CONFIG = {
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny CLIP of random weights: two transformers, CLIP's own vocabulary."""
-    import open_clip
     import torch
     from safetensors.torch import save_file
+
+    from cliptune.models.openclip import open_clip
 
     folder = tmp_path_factory.mktemp("tiny-model")
     (folder / "open_clip_config.json").write_text(json.dumps(TINY_CONFIG))

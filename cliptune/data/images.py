@@ -140,11 +140,12 @@ def to_pixels(image: Image.Image, preprocessing: ImagePreprocessing) -> NDArray[
 @functools.lru_cache(maxsize=8)
 def _open_clip_resize(preprocessing: ImagePreprocessing) -> Callable[[Image.Image], Image.Image]:
     """open_clip's own transform for inference, up to where it becomes a tensor."""
-    from open_clip.transform import image_transform
     from torchvision.transforms import Compose
 
+    from cliptune.models.openclip import open_clip
+
     height, width = preprocessing.size
-    whole = image_transform(
+    whole = open_clip.transform.image_transform(
         height if height == width else (height, width),
         is_train=False,
         mean=preprocessing.mean,

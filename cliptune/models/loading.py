@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from cliptune.data.images import ImagePreprocessing
 from cliptune.errors import BadInput, CliptuneError, NotFound, Unavailable, near_matches
 from cliptune.models.artifact import Artifact, is_artifact, open_artifact
 from cliptune.models.digest import model_digest
+from cliptune.models.openclip import needs_transformers, open_clip
 from cliptune.models.registry import RANDOM_WEIGHTS, SHORT_NAMES, known_models
 from cliptune.models.tokenizers import Tokenizer, load_tokenizer
 from cliptune.models.towers import TextModule, VisionModule
@@ -126,6 +126,7 @@ def _create(name: str, source: str) -> tuple[Any, dict[str, Any]]:
         if tag:
             raise BadInput(f"model {name!r}: a tag goes with an open_clip architecture only")
         model_cfg = open_clip.get_model_config(architecture)
+        needs_transformers(model_cfg)
         with _quiet():
             clip = open_clip.create_model(architecture, require_pretrained=True, weights_only=True)
         return clip, model_cfg
@@ -143,6 +144,7 @@ def _create(name: str, source: str) -> tuple[Any, dict[str, Any]]:
             f"{', '.join(tags) or 'none'}, the path of a checkpoint, or "
             f"{RANDOM_WEIGHTS!r} for untrained weights"
         )
+    needs_transformers(model_cfg)
     if tag == RANDOM_WEIGHTS:
         # Without pretrained text/image bases too: nothing is fetched.
         clip = open_clip.create_model(architecture, pretrained_text=False)
@@ -180,6 +182,7 @@ def build_empty(artifact: Artifact) -> tuple[nn.Module, Tokenizer]:
         cfg["vision_cfg"]["timm_model_pretrained"] = False
     if cfg["text_cfg"].get("hf_model_name"):
         cfg["text_cfg"]["hf_model_pretrained"] = False
+    needs_transformers(cfg)
     custom_text = cfg.pop("custom_text", False) or bool(cfg["text_cfg"].get("hf_model_name"))
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     clip = kind(**cfg)

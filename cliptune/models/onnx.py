@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
+from cliptune.models.openclip import open_clip
 from cliptune.models.towers import TextModule, VisionModule
 
 OPSET = 17
@@ -95,10 +95,12 @@ class _SelfAttention(nn.Module):
 @contextmanager
 def _traceable_attention(module: nn.Module) -> Iterator[None]:
     """Put `_SelfAttention` in the place of the blocks' self-attention meanwhile."""
-    swapped: list[tuple[ResidualAttentionBlock, Any]] = []
+    swapped: list[tuple[Any, Any]] = []
     for block in module.modules():
         # Blocks with a norm of their own for keys and values attend across, and stay as they are.
-        if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):
+        if not isinstance(block, open_clip.transformer.ResidualAttentionBlock) or hasattr(
+            block, "ln_1_kv"
+        ):
             continue
         attention: Any = block.attn
         if attention.batch_first:

@@ -64,7 +64,7 @@ _OPEN_CLIP_FAMILIES: dict[str, tuple[int, str]] = {
 
 def known_models() -> list[ModelInfo]:
     """The short names, then open_clip's weights of the listed architectures (`name::tag`)."""
-    import open_clip
+    from cliptune.models.openclip import open_clip
 
     listed = list(MODELS)
     for architecture, tag in open_clip.list_pretrained():

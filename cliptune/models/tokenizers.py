@@ -7,10 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, default_bpe
 from torch import Tensor
 
 from cliptune.errors import Unavailable
+from cliptune.models.openclip import open_clip
+
+HFTokenizer = open_clip.tokenizer.HFTokenizer
+SimpleTokenizer = open_clip.tokenizer.SimpleTokenizer
 
 MERGES_FILE = "bpe.txt.gz"
 
@@ -37,7 +40,9 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
     kwargs = dict(text_cfg.get("tokenizer_kwargs") or {})
     if not hf_name:
         merges = folder / MERGES_FILE if folder else None
-        kwargs["bpe_path"] = str(merges) if merges and merges.is_file() else default_bpe()
+        kwargs["bpe_path"] = (
+            str(merges) if merges and merges.is_file() else open_clip.tokenizer.default_bpe()
+        )
         return SimpleTokenizer(context_length=context_length, **kwargs)
     if folder and (folder / "tokenizer_config.json").is_file():
         hf_name = str(folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from open_clip.hf_model import HFTextEncoder
-from open_clip.transformer import TextTransformer, text_global_pool
 from torch import Tensor, nn
+
+from cliptune.models.openclip import open_clip
+
+TextTransformer = open_clip.transformer.TextTransformer
 
 
 class TextModule(nn.Module):
@@ -25,7 +27,7 @@ class TextModule(nn.Module):
         self.clip = clip
         # A CLIP keeps its text tower's parts as its own attributes, a CustomTextCLIP in `.text`.
         tower: Any = getattr(clip, "text", clip)
-        self._is_hf = isinstance(tower, HFTextEncoder)
+        self._is_hf = isinstance(tower, open_clip.hf_model.HFTextEncoder)
         self._pool_type = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", "")
         self._eos_id = getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None)
         plain = not isinstance(tower, TextTransformer) or (
@@ -46,7 +48,9 @@ class TextModule(nn.Module):
         x = x + tower.positional_embedding[:length].to(dtype)
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
         x = tower.ln_final(x)
-        x = text_global_pool(x, tokens, self._pool_type, eos_token_id=self._eos_id)
+        x = open_clip.transformer.text_global_pool(
+            x, tokens, self._pool_type, eos_token_id=self._eos_id
+        )
         projection = tower.text_projection
         if projection is None:
             return x

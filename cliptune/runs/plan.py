@@ -114,7 +114,7 @@ def check_model(name: str) -> None:
     if name.startswith("local-dir:"):
         raise NotFound(f"no model config at {path / CONFIG_FILE}")
     architecture, _, tag = name.partition("::")
-    import open_clip
+    from cliptune.models.openclip import open_clip
 
     if open_clip.get_model_config(architecture) is None:
         known = [model.name for model in known_models()]

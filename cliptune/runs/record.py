@@ -95,7 +95,7 @@ class Record:
 
 def now() -> str:
     """The present time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def read_record(folder: Path) -> Record:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from open_clip.transform import image_transform
 from PIL import Image
 
 from cliptune.data.images import (
@@ -25,6 +24,7 @@ from cliptune.data.images import (
 )
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
+from cliptune.models.openclip import open_clip
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MODES = [
@@ -41,7 +41,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def same_as_open_clip(image: Image.Image, p: ImagePreprocessing) -> None:
-    reference = image_transform(
+    reference = open_clip.transform.image_transform(
         p.size[0],
         is_train=False,
         mean=p.mean,

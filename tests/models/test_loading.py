@@ -6,12 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 
 from cliptune.errors import BadInput, NotFound, Unavailable
 from cliptune.models.loading import load_model
+from cliptune.models.openclip import open_clip
 
 
 def test_a_folder_loads_as_open_clip_loads_it(tiny_model: Path) -> None:

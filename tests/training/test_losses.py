@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 
+from cliptune.models.openclip import open_clip
 from cliptune.training.losses import clip_loss
 
 

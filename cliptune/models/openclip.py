@@ -1,0 +1,54 @@
+"""open_clip as cliptune imports it: without the optional packages that it only looks for.
+
+open_clip imports `transformers` with the generation code for CoCa's captions, and timm imports
+`wandb`, wherever they are installed: some eight seconds at the start of every process for what
+no CLIP needs. So both are out of sight while open_clip is imported, and a model whose text tower
+is a Hugging Face model asks for `transformers` when it is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cliptune.errors import Unavailable
+
+
+@contextmanager
+def _out_of_sight(*packages: str) -> Iterator[None]:
+    """Have `import package` fail meanwhile, for those that nobody has imported yet."""
+    hidden: dict[str, Any] = {name: None for name in packages if name not in sys.modules}
+    sys.modules.update(hidden)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+with _out_of_sight("transformers", "wandb"):
+    import open_clip
+    import open_clip.hf_model
+
+
+def needs_transformers(model_cfg: dict[str, Any]) -> None:
+    """Give open_clip its Hugging Face text towers, if the text tower of `model_cfg` is one.
+
+    Raises:
+        Unavailable: `cliptune[hf]` is not installed.
+    """
+    if not model_cfg["text_cfg"].get("hf_model_name"):
+        return
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise Unavailable("a Hugging Face text tower needs: pip install 'cliptune[hf]'") from error
+    if open_clip.hf_model.transformers is None:
+        importlib.reload(open_clip.hf_model)
+        open_clip.model.HFTextEncoder = open_clip.hf_model.HFTextEncoder
+
+
+__all__ = ["needs_transformers", "open_clip"]
