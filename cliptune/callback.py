@@ -1,5 +1,27 @@
-"""The callbacks of `fit`: `from cliptune.callback import EvaluationCallback, WiSEFTCallback`."""
+"""The callbacks of `fit`: `from cliptune.callback import EvaluationCallback, EarlyStopping`."""
 
-from cliptune.training.callbacks import CALLBACKS, Callback, EvaluationCallback, WiSEFTCallback
+from cliptune.training.callbacks import (
+    CALLBACKS,
+    BestModelCheckpoint,
+    Callback,
+    EarlyStopping,
+    EvaluationCallback,
+    MLflowLogger,
+    TensorBoardLogger,
+    TrainingCheckpoint,
+    WandBLogger,
+    WiSEFTCallback,
+)
 
-__all__ = ["CALLBACKS", "Callback", "EvaluationCallback", "WiSEFTCallback"]
+__all__ = [
+    "CALLBACKS",
+    "BestModelCheckpoint",
+    "Callback",
+    "EarlyStopping",
+    "EvaluationCallback",
+    "MLflowLogger",
+    "TensorBoardLogger",
+    "TrainingCheckpoint",
+    "WandBLogger",
+    "WiSEFTCallback",
+]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import io
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,17 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from cliptune.data.resizing import Box, resize_and_crop
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
 
 MAX_PIXELS = 50_000_000
 """Pictures of more pixels are refused from their header, before anything is decoded."""
 MAX_BYTES = 100 * 2**20
+DRAFT_FACTOR = 2
+"""How many times its input a vision tower's picture is decoded at least, where it is larger."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _INTERPOLATIONS = ("bicubic", "bilinear")
@@ -81,8 +82,34 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode one picture to RGB: upright (EXIF), transparency on white, first frame.
 
     Raises:
-        BadImage: empty, of an unknown format, damaged, or larger than `max_pixels` by its header.
+        BadImage: empty, of an unknown format, damaged, larger than `max_pixels` by its header,
+            or its values are no brightness (floating point numbers out of range).
     """
+    return _load(_open(data, max_pixels))
+
+
+def decode_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.uint8]:
+    """A vision tower's pixels of one encoded picture, uint8 [H, W, 3]: for training and serving.
+
+    As `to_pixels` of `decode_image`, but a JPEG that is much larger than the tower's input is
+    decoded at 1/2, 1/4 or 1/8 of its size, by libjpeg's scaled inverse DCT: the smallest that
+    keeps both sides at least `DRAFT_FACTOR` times as long as the input's.
+
+    Raises:
+        BadImage: as `decode_image` and `to_pixels`.
+    """
+    image = _open(data, MAX_PIXELS)
+    least = DRAFT_FACTOR * max(preprocessing.size)
+    drafted = image.draft(None, (least, least))  # type: ignore[arg-type] # None: keep the mode
+    upright = _load(image)
+    if drafted is None:
+        return to_pixels(upright, preprocessing)
+    _, (_, _, width, height) = drafted
+    return to_pixels(upright, preprocessing, _upright_box(width, height, image, upright.size))
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header and check the size that it claims; nothing is decoded yet."""
     if not data:
         raise BadImage("the picture is empty (0 bytes)")
     if len(data) > MAX_BYTES:
@@ -103,20 +130,61 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImage(
             f"the picture has {width} x {height} pixels by its header, the limit is {max_pixels}"
         )
+    return image
+
+
+def _load(image: Image.Image) -> Image.Image:
+    """Decode an opened picture to upright RGB."""
     try:
         image.load()
-        return _on_white(ImageOps.exif_transpose(image))
+        return _on_white(_to_8_bits(ImageOps.exif_transpose(image)))
+    except BadImage:
+        raise
     except Exception as error:
         raise BadImage(f"the {image.format} picture is truncated or damaged ({error})") from error
 
 
+def _upright_box(
+    width: float, height: float, image: Image.Image, upright_size: tuple[int, int]
+) -> Box:
+    """Where the picture lies in its upright drafted pixels.
+
+    `width` and `height` are its size as stored divided by the drafting's factor: where that is no
+    whole number, the last column or row is only partly the picture's. Turning the picture upright
+    takes them elsewhere.
+    """
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    left = upright_size[0] - width if orientation in (2, 3, 6, 7) else 0
+    top = upright_size[1] - height if orientation in (3, 4, 7, 8) else 0
+    return left, top, left + width, top + height
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale grey of 16 or 32 bits to 8; Pillow would clip it to 255.
+
+    Whole numbers of 16 bits are parts of 65,535. Those of 32 bits, and floating point numbers,
+    don't say what white is: 1 (floating point only), 255 or 65,535, the least that fits.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image).astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):  # NaN makes both of them NaN
+        raise BadImage("its values are not all finite numbers (NaN or infinity)")
+    whites = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))
+    if low < 0 or high > whites[-1]:
+        raise BadImage(
+            f"its values go from {low:g} to {high:g}, not from 0 to at most {whites[-1]}"
+        )
+    white = next(white for white in whites if high <= white)
+    values *= 255 / white
+    return Image.fromarray(values.round().astype(np.uint8))
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     """To RGB; what is transparent becomes white, as shops show it."""
-    if image.mode.startswith("I"):
-        # 16 and 32 bits of grey: Pillow would clip them to 255 rather than scale.
-        values = np.asarray(image).astype(np.float64)
-        peak = 65535.0 if values.max() > 255 else 255.0
-        image = Image.fromarray((values / peak * 255).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -124,37 +192,23 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_pixels(image: Image.Image, preprocessing: ImagePreprocessing) -> NDArray[np.uint8]:
-    """Resize, crop and pad `image` as open_clip does; returns uint8 [H, W, 3].
+def to_pixels(
+    image: Image.Image, preprocessing: ImagePreprocessing, box: Box | None = None
+) -> NDArray[np.uint8]:
+    """Resize, crop and pad an RGB `image`, or its part `box`, as open_clip; uint8 [H, W, 3].
 
     Raises:
         BadImage: it is so narrow that nothing would be left of it.
     """
-    try:
-        return np.asarray(_open_clip_resize(preprocessing)(image), dtype=np.uint8)
-    except ValueError as error:
-        width, height = image.size
-        raise BadImage(f"{width} x {height} pixels can't be resized: {error}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _open_clip_resize(preprocessing: ImagePreprocessing) -> Callable[[Image.Image], Image.Image]:
-    """open_clip's own transform for inference, up to where it becomes a tensor."""
-    from torchvision.transforms import Compose
-
-    from cliptune.models.openclip import open_clip
-
-    height, width = preprocessing.size
-    whole = open_clip.transform.image_transform(
-        height if height == width else (height, width),
-        is_train=False,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        resize_mode=preprocessing.resize_mode,
+    resized = resize_and_crop(
+        image,
+        preprocessing.size,
+        mode=preprocessing.resize_mode,
         interpolation=preprocessing.interpolation,
-        fill_color=preprocessing.fill_color,
+        fill=preprocessing.fill_color,
+        box=box,
     )
-    return Compose(whole.transforms[:-2])
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def normalise(pixels: NDArray[np.uint8], preprocessing: ImagePreprocessing) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Decoding every picture of a data set once: a store of uint8 pixels on disk."""
+"""Decoding every picture of a data set once, to the uint8 pixels that the vision tower takes."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.images import ImagePreprocessing, decode_image, image_bytes, to_pixels
+from cliptune.data.images import ImagePreprocessing, decode_pixels, image_bytes
+from cliptune.data.pixel_store import Decoded, collect, read_or_write
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
-from cliptune.files import new_folder
 
 log = logging.getLogger("cliptune")
 
 MAX_UNREADABLE = 0.1
 """More than this part unreadable, and the data set is refused: something else is wrong."""
-_PIXELS = "pixels.u8"
-_MANIFEST = "manifest.json"
+_VERSION = 2
+"""Raised whenever pictures are decoded otherwise, so that old pixels are not taken."""
 
 
 @dataclass(frozen=True)
@@ -66,54 +65,57 @@ def decode_documents(
 
     Raises:
         BadData: no documents, or more than a tenth of the pictures are unreadable.
+        Unavailable: the cache folder can't be written, or its disk is full.
     """
     if not docs:
         raise BadData("no documents")
-    hashes, problems = _hash_pictures(docs)
-    store = cache_dir / _key(hashes, preprocessing) if cache_dir is not None else None
-    if store is not None and (cached := _read_store(store, preprocessing)) is not None:
-        pixels, rows, undecodable = cached
+    workers = workers or os.cpu_count() or 1
+    hashes, problems = _hash_pictures(docs, workers)
+    unique: dict[str, int] = {}
+    for position, digest in hashes.items():
+        unique.setdefault(digest, position)
+    decoded = _decode(docs, unique, preprocessing, workers, on_progress)
+    if cache_dir is None:
+        stored = collect(decoded, len(unique), preprocessing.size)
     else:
-        unique: dict[str, int] = {}
-        for position, digest in hashes.items():
-            unique.setdefault(digest, position)
-        decoded = _decode(docs, unique, preprocessing, workers or os.cpu_count() or 1, on_progress)
-        if store is None:
-            pixels, rows, undecodable = _collect(decoded, len(unique), preprocessing)
-        else:
-            with new_folder(store, replace=True) as beside:
-                _write_store(beside, decoded, preprocessing)
-            written = _read_store(store, preprocessing)
-            assert written is not None, "what was just written fits"  # noqa: S101
-            pixels, rows, undecodable = written
-    index = [position for position, digest in hashes.items() if digest in rows]
+        key = _key(unique, preprocessing)
+        stored = read_or_write(cache_dir, key, decoded, len(unique), preprocessing.size)
+    index = [position for position, digest in hashes.items() if digest in stored.rows]
     problems += [
-        Problem(position, str(docs[position].id), undecodable[digest])
+        Problem(position, str(docs[position].id), stored.undecodable[digest])
         for position, digest in hashes.items()
-        if digest in undecodable
+        if digest in stored.undecodable
     ]
     problems.sort(key=lambda problem: problem.position)
     _check_part(problems, len(docs))
-    order = [rows[hashes[position]] for position in index]
+    order = [stored.rows[hashes[position]] for position in index]
     # Without duplicates and left-out pictures the map can stay as it is, unread.
-    chosen = pixels if order == list(range(len(pixels))) else pixels[order]
-    return PixelSet(chosen, index, problems)
+    in_order = order == list(range(len(stored.pixels)))
+    return PixelSet(stored.pixels if in_order else stored.pixels[order], index, problems)
 
 
-def _hash_pictures(docs: DocList[ClipDoc]) -> tuple[dict[int, str], list[Problem]]:
+def _hash_pictures(docs: DocList[ClipDoc], workers: int) -> tuple[dict[int, str], list[Problem]]:
     """The SHA-256 of each document's picture by position; documents without one are problems."""
+
+    def one(doc: ClipDoc) -> str | BadImage:
+        try:
+            return hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
+        except BadImage as error:
+            return error
+
     hashes: dict[int, str] = {}
     problems = []
-    for position, doc in enumerate(docs):
-        try:
-            hashes[position] = hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
-        except BadImage as error:
-            problems.append(Problem(position, str(doc.id), str(error)))
+    with ThreadPoolExecutor(workers, thread_name_prefix="cliptune-hash") as pool:
+        for position, found in enumerate(pool.map(one, docs)):
+            if isinstance(found, str):
+                hashes[position] = found
+            else:
+                problems.append(Problem(position, str(docs[position].id), str(found)))
     return hashes, problems
 
 
-def _key(hashes: dict[int, str], preprocessing: ImagePreprocessing) -> str:
-    content = json.dumps([preprocessing.to_dict(), list(dict.fromkeys(hashes.values()))])
+def _key(digests: Iterable[str], preprocessing: ImagePreprocessing) -> str:
+    content = json.dumps([_VERSION, preprocessing.to_dict(), list(digests)])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
@@ -123,13 +125,13 @@ def _decode(
     preprocessing: ImagePreprocessing,
     workers: int,
     on_progress: Callable[[int, int], None] | None,
-) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
+) -> Decoded:
     """Yield (digest, pixels or the reason why there are none), in the documents' order."""
 
     def one(position: int) -> NDArray[np.uint8] | str:
         try:
             data = image_bytes(docs[position], allow_files=True)
-            return to_pixels(decode_image(data), preprocessing)
+            return decode_pixels(data, preprocessing)
         except BadImage as error:
             return str(error)
 
@@ -143,70 +145,6 @@ def _decode(
                 done += 1
             if on_progress is not None:
                 on_progress(done, total)
-
-
-def _collect(
-    decoded: Iterator[tuple[str, NDArray[np.uint8] | str]],
-    count: int,
-    preprocessing: ImagePreprocessing,
-) -> tuple[NDArray[np.uint8], dict[str, int], dict[str, str]]:
-    pixels = np.empty((count, *preprocessing.size, 3), dtype=np.uint8)
-    rows: dict[str, int] = {}
-    undecodable: dict[str, str] = {}
-    for digest, result in decoded:
-        if isinstance(result, str):
-            undecodable[digest] = result
-        else:
-            pixels[len(rows)] = result
-            rows[digest] = len(rows)
-    return pixels[: len(rows)], rows, undecodable
-
-
-def _write_store(
-    folder: Path,
-    decoded: Iterator[tuple[str, NDArray[np.uint8] | str]],
-    preprocessing: ImagePreprocessing,
-) -> None:
-    """Write the pixels as they come and then the manifest that says what they are."""
-    digests: list[str] = []
-    undecodable: dict[str, str] = {}
-    with (folder / _PIXELS).open("wb") as file:
-        for digest, result in decoded:
-            if isinstance(result, str):
-                undecodable[digest] = result
-            else:
-                file.write(result.tobytes())
-                digests.append(digest)
-    manifest = {
-        "preprocessing": preprocessing.to_dict(),
-        "digests": digests,
-        "undecodable": undecodable,
-    }
-    (folder / _MANIFEST).write_text(json.dumps(manifest))
-
-
-def _read_store(
-    folder: Path, preprocessing: ImagePreprocessing
-) -> tuple[NDArray[np.uint8], dict[str, int], dict[str, str]] | None:
-    """What a store holds, or None if there is none or it is not whole.
-
-    Its folder appears in one rename, so its length is enough to know that it is whole.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
-        rows = {digest: row for row, digest in enumerate(manifest["digests"])}
-        shape = (len(rows), *preprocessing.size, 3)
-        if (folder / _PIXELS).stat().st_size != int(np.prod(shape)):
-            return None
-        if manifest["preprocessing"] != preprocessing.to_dict():
-            return None
-        undecodable = manifest["undecodable"]
-    except (OSError, ValueError, KeyError):
-        return None
-    if not rows:
-        return np.empty(shape, dtype=np.uint8), rows, undecodable
-    pixels = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r", shape=shape)
-    return pixels, rows, undecodable
 
 
 def _check_part(problems: Sequence[Problem], total: int) -> None:

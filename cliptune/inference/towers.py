@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from cliptune.data.images import ImagePreprocessing, decode_image, normalise, to_pixels
+from cliptune.data.images import ImagePreprocessing, decode_pixels, normalise, to_pixels
 from cliptune.errors import BadImage, BadInput
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.tokenizers import Tokenizer, token_count
@@ -57,14 +58,18 @@ class TextTower:
         unique = sorted(set(texts), key=len)  # texts of like length share a batch
         tokens = self.tokenizer(unique, self.context_length)
         self._count_truncated(unique, tokens.numpy())
+        embeddings = self.encode_tokens(tokens)
+        row = {text: position for position, text in enumerate(unique)}
+        return embeddings[[row[text] for text in texts]]
+
+    def encode_tokens(self, tokens: Tensor) -> NDArray[np.float32]:
+        """Embed texts that are tokens already: int64 [N, L] to float32 [N, D] of unit length."""
         parts = []
-        for start in range(0, len(unique), self.batch_size):
+        for start in range(0, len(tokens), self.batch_size):
             batch = tokens[start : start + self.batch_size]
             batch = cut_to_longest(batch) if self.cuttable else batch
             parts.append(self.forward(batch.numpy()))
-        embeddings = unit_length(np.concatenate(parts))
-        row = {text: position for position, text in enumerate(unique)}
-        return embeddings[[row[text] for text in texts]]
+        return unit_length(np.concatenate(parts))
 
     def _count_truncated(self, texts: Sequence[str], tokens: NDArray) -> None:
         full = np.flatnonzero(tokens[:, -1] != 0).tolist()
@@ -127,8 +132,8 @@ class VisionTower:
     def _pixels(self, position: int, image: bytes | Image.Image | NDArray) -> NDArray[np.uint8]:
         try:
             if isinstance(image, bytes):
-                image = decode_image(image)
-            elif isinstance(image, np.ndarray):
+                return decode_pixels(image, self.preprocessing)
+            if isinstance(image, np.ndarray):
                 image = Image.fromarray(image)
             elif not isinstance(image, Image.Image):
                 raise BadImage(

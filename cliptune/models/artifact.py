@@ -20,7 +20,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from torch import Tensor
@@ -30,8 +30,8 @@ from cliptune.errors import BadArtifact, BadInput, NotFound
 from cliptune.files import new_folder, unzip
 from cliptune.home import cache_dir
 
-TEXT_TOWER = "clip-text"
-VISION_TOWER = "clip-vision"
+TEXT_TOWER: Final = "clip-text"
+VISION_TOWER: Final = "clip-vision"
 TOWERS = (TEXT_TOWER, VISION_TOWER)
 FORMAT = 1
 CHECKSUMS = "checksums.sha256"
@@ -69,6 +69,11 @@ class Artifact:
     def input_map(self) -> dict[str, Any]:
         """What each tower takes and gives, by tower."""
         return yaml.safe_load((self.path / "models" / "input-map.yml").read_text())
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """`before`, `after` and `epochs`, as the run that wrote it measured them."""
+        return yaml.safe_load((self.path / "metrics.yml").read_text()) or {}
 
     @property
     def tokenizer_folder(self) -> Path | None:

@@ -162,7 +162,7 @@ def _check_optimization(options: TrainingOptions) -> None:
     optimizer = make_optimizer(
         options.optimizer, dict(options.optimizer_options), options.peak_learning_rate, toy
     )
-    make_schedule(options.scheduler, dict(options.scheduler_options), optimizer, 100)
+    make_schedule(options.scheduler, dict(options.scheduler_options), optimizer, 10, 10)
 
 
 def _check_pairs(docs: DocList[ClipDoc], role: str) -> None:

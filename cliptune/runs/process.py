@@ -19,8 +19,8 @@ from cliptune.runs.logs import LOG_FILE, append_lines, log_lines
 from cliptune.runs.record import Record, Status, now, read_record, update_record
 from cliptune.runs.reporter import append_event
 
-# -P: modules of the working directory must not shadow the library's.
-_WORKER = (sys.executable, "-P", "-m", "cliptune.runs.worker")
+_WORKER = ("-m", "cliptune.runs.worker")
+_TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")
 _ZOMBIE_SECONDS = 2.0
 _reapers: dict[int, threading.Thread] = {}
 """By process number: the threads that wait for the processes this one has started."""
@@ -38,12 +38,12 @@ def start(folder: Path) -> None:
     try:
         with (folder / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*_WORKER, str(folder), str(record.starts)],
+                [sys.executable, *_launcher(record), *_WORKER, str(folder), str(record.starts)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=_environment(),
+                env=_environment(_process_count(record)),
             )
     except BaseException as error:
         _end(folder, record, Status.FAILED, f"its process could not be started: {error}", None)
@@ -223,9 +223,24 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _environment() -> dict[str, str]:
+def _process_count(record: Record) -> int:
+    return int(record.config.get("options", {}).get("num_processes", 1))
+
+
+def _launcher(record: Record) -> list[str]:
+    """What comes before the worker's module where several processes share the run."""
+    count = _process_count(record)
+    return [*_TORCHRUN, "--nproc-per-node", str(count)] if count > 1 else []
+
+
+def _environment(processes: int) -> dict[str, str]:
     """Ours, with cliptune importable where it is not installed."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    # Modules of the working directory must not shadow the library's.
+    environment["PYTHONSAFEPATH"] = "1"
+    if processes > 1:  # torchrun would give each process one thread only
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
     root = Path(cliptune.__file__).resolve().parents[1]
     if root.name not in ("site-packages", "dist-packages"):
         paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]

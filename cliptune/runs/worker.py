@@ -1,8 +1,12 @@
-"""The process of one run: `python -m cliptune.runs.worker <run folder> <start>`."""
+"""The process of one run: `python -m cliptune.runs.worker <run folder> <start>`.
+
+Started by `torchrun`, the first of the processes keeps the record; the others only train.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cliptune.errors import CliptuneError, NotFound
 from cliptune.runs import liveness
 from cliptune.runs.liveness import ProcessMark
-from cliptune.runs.record import Record, Status, now, update_record
+from cliptune.runs.record import Record, Status, now, read_record, update_record
 from cliptune.runs.reporter import RunReporter
 
 if TYPE_CHECKING:
@@ -22,12 +26,17 @@ if TYPE_CHECKING:
 
     from cliptune.documents import ClipDoc
 
+_RESERVE = ".reserve"
+_RESERVE_BYTES = 256 * 1024
+
 
 def main(folder: Path, start: int) -> int:
     """Do the run in `folder`, if this is still its `start`-th process; returns the exit status."""
     cancelled = threading.Event()
     # First of all: a wish to stop must not be lost while the libraries are loading.
     signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
+    if rank := int(os.environ.get("RANK", "0")):
+        return _assist(folder, RunReporter(folder, cancelled), rank)
     mark = ProcessMark.of(os.getpid())
     liveness.beat(folder)
 
@@ -47,32 +56,65 @@ def main(folder: Path, start: int) -> int:
     try:
         status, details = _work(folder, record, reporter)
     except BaseException as error:
+        _give_back_reserve(folder)
         status, details = Status.FAILED, explain(error)
+        with contextlib.suppress(OSError):  # the record below matters more than the log
+            reporter.close()
+            reporter.log("ERROR", f"FAILED: {details}")
+            reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
+    with contextlib.suppress(OSError):
         reporter.close()
-        reporter.log("ERROR", f"FAILED: {details}")
-        reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
-    reporter.close()
-    with contextlib.suppress(NotFound):  # deleted meanwhile
         reporter.status(status, details)
+    with contextlib.suppress(NotFound):  # deleted meanwhile
         update_record(folder, lambda r: {"status": status, "details": details, "ended": now()})
+    _give_back_reserve(folder)
     return 1 if status is Status.FAILED else 0
 
 
-def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, str]:
-    from cliptune.training import Cancelled, TrainingOptions, train
+def _assist(folder: Path, reporter: RunReporter, rank: int) -> int:
+    """Train as one of several processes, but not the first."""
+    from cliptune.training import Cancelled
+
+    try:
+        _train(folder, read_record(folder), reporter)
+    except Cancelled:
+        return 0
+    except BaseException as error:
+        reporter.log("ERROR", f"process {rank} of the run: {explain(error)}")
+        reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
+        return 1
+    return 0
+
+
+def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
+    """Do what the record says.
+
+    Raises:
+        Cancelled: the run was asked to stop.
+    """
+    from cliptune.training import TrainingOptions, train
     from cliptune.training.checkpoint import list_checkpoints
 
     config = record.config
+    _check_cancelled(reporter)
+    options = TrainingOptions.parse(config["options"])
+    train_docs = _documents(config["train_data"], folder)
+    eval_docs = _documents(config["eval_data"], folder) if config["eval_data"] else None
+    callbacks = [_callback(values, folder) for values in config["callbacks"]]
+    checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
+    _check_cancelled(reporter)
+    resume_from = checkpoints[-1] if checkpoints else None
+    train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from)
+
+
+def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, str]:
+    """Train and say how it ended."""
+    from cliptune.training import Cancelled
+    from cliptune.training.checkpoint import list_checkpoints
+
     try:
-        _check_cancelled(reporter)
-        options = TrainingOptions.parse(config["options"])
-        train_docs = _documents(config["train_data"], folder)
-        eval_docs = _documents(config["eval_data"], folder) if config["eval_data"] else None
-        callbacks = [_callback(values, folder) for values in config["callbacks"]]
-        checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
-        _check_cancelled(reporter)
-        resume_from = checkpoints[-1] if checkpoints else None
-        train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from)
+        _keep_reserve(folder)
+        _train(folder, record, reporter)
     except Cancelled:
         reporter.close()
         kept = bool(list_checkpoints(folder / "checkpoints"))
@@ -84,13 +126,26 @@ def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, 
     return Status.FINISHED, ""
 
 
+def _keep_reserve(folder: Path) -> None:
+    """Take some disk, so that a run that fills it can still say so."""
+    (folder / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))
+
+
+def _give_back_reserve(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / _RESERVE).unlink(missing_ok=True)
+
+
 def explain(error: BaseException) -> str:
     """One line for people about what ended the run."""
     words = " ".join(str(error).split())
     if isinstance(error, CliptuneError):
         return words
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: try a smaller batch_size ({words[:200]})"
+        return f"out of memory: try a smaller micro_batch_size ({words[:200]})"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {error.filename}" if error.filename else ""
+        return f"the disk is full{where}: make room, then resume() goes on from the last checkpoint"
     return f"{type(error).__name__}: {words[:500]}"
 
 

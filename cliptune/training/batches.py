@@ -1,117 +1,74 @@
-"""From documents to batches: tokens, decoded pictures, labels; order and augmentation by seed."""
+"""Batches of pairs, read one ahead of the training."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.images import ImagePreprocessing
-from cliptune.data.pixels import PixelSet
-from cliptune.documents import ClipDoc
-from cliptune.models.tokenizers import Tokenizer
-
-
-@dataclass
-class Pairs:
-    """Training pairs, ready to be cut in batches."""
-
-    pixels: NDArray[np.uint8]
-    """[N, H, W, 3], perhaps mapped from disk."""
-    tokens: Tensor
-    """int64 [N, L], padded to the longest text."""
-    labels: Tensor
-    """int64 [N]: equal labels are right answers to each other."""
-    ids: list[str]
-
-    def __len__(self) -> int:
-        """How many pairs there are."""
-        return len(self.ids)
-
-    def subset(self, positions: NDArray[np.int64]) -> Pairs:
-        """The pairs at `positions`, in that order."""
-        chosen = torch.from_numpy(positions)
-        return Pairs(
-            self.pixels[positions],
-            self.tokens[chosen],
-            self.labels[chosen],
-            [self.ids[i] for i in positions],
-        )
+from cliptune.training.pairs import Pairs
+from cliptune.training.samplers import Order
 
 
 @dataclass
 class Batch:
-    """One step's pairs on the CPU; `positions` says which pairs they are."""
+    """One step's pairs on the CPU, or the part of them that this process works on.
 
-    pixels: Tensor
-    tokens: Tensor
-    labels: Tensor
+    Pictures, tokens and features are this process's n of the batch's N pairs: `here` says which.
+    """
+
     positions: NDArray[np.int64]
+    """[N]: which pairs they are."""
+    labels: Tensor
+    """int64 [N]"""
+    here: slice
+    tokens: Tensor | None = None
+    """int64 [n, L]; None where the text features are known."""
+    pixels: Tensor | None = None
+    """uint8 [n, H, W, 3]; None where the image features are known."""
+    text_features: Tensor | None = None
+    """float32 [n, D]"""
+    image_features: Tensor | None = None
+    """float32 [n, D]"""
+
+    def __len__(self) -> int:
+        """N, the pairs of the whole batch."""
+        return len(self.positions)
 
 
-def make_pairs(
-    docs: DocList[ClipDoc], decoded: PixelSet, tokenizer: Tokenizer, context_length: int
-) -> Pairs:
-    """Pairs of the documents whose picture could be decoded (`decoded.index`)."""
-    kept = [docs[i] for i in decoded.index]
-    texts = [str(doc.text) for doc in kept]
-    unique = list(dict.fromkeys(texts))
-    row = {text: i for i, text in enumerate(unique)}
-    unique_tokens = tokenizer(unique, context_length)
-    tokens = unique_tokens[[row[text] for text in texts]]
-    _, codes = np.unique([str(doc.label or doc.text) for doc in kept], return_inverse=True)
-    labels = torch.from_numpy(codes.astype(np.int64))
-    return Pairs(decoded.pixels, tokens, labels, [str(doc.id) for doc in kept])
-
-
-def split_by_label(pairs: Pairs, part: float, seed: int) -> tuple[Pairs, Pairs]:
-    """Keep `part` of the labels aside; no label is on both sides. Returns (training, kept)."""
-    labels = pairs.labels.numpy()
-    distinct = np.unique(labels)
-    order = np.random.default_rng(seed).permutation(len(distinct))
-    aside = distinct[order[: max(1, round(part * len(distinct)))]]
-    is_aside = np.isin(labels, aside)
-    return pairs.subset(np.flatnonzero(~is_aside)), pairs.subset(np.flatnonzero(is_aside))
-
-
-def step_seed(*parts: int) -> int:
-    """A seed from the run's seed, the epoch and the step: independent of what ran before.
-
-    This is what makes a resumed run see the batches and crops of the uninterrupted one.
-    """
-    digest = hashlib.sha256(",".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") % 2**63
-
-
-def epoch_order(n: int, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
-    """Positions 0..n-1 shuffled and cut in equal batches of at most `batch_size`.
-
-    Equal batches, because a last batch of a few pairs would have next to no negatives.
-    """
-    order = np.random.default_rng(step_seed(seed, epoch)).permutation(n)
-    return np.array_split(order, max(1, -(-n // batch_size)))
+def read_batch(pairs: Pairs, positions: NDArray[np.int64], here: slice) -> Batch:
+    """The batch of `pairs` at `positions`, with the contents of its part `here`."""
+    batch = Batch(positions, pairs.labels[torch.from_numpy(positions)], here)
+    own = positions[here]
+    chosen = torch.from_numpy(own)
+    if pairs.text_features is None:
+        batch.tokens = pairs.tokens[chosen]
+    else:
+        batch.text_features = pairs.text_features[chosen]
+    if pairs.image_features is None:
+        # Reading a mapped file is fastest in its own order.
+        in_order, back = np.unique(own, return_inverse=True)
+        batch.pixels = torch.from_numpy(np.ascontiguousarray(pairs.pixels[in_order][back]))
+    else:
+        batch.image_features = pairs.image_features[chosen]
+    return batch
 
 
 def batches(
-    pairs: Pairs, order: list[NDArray[np.int64]], *, start: int = 0
+    pairs: Pairs, order: Order, *, start: int = 0, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[int, Batch]]:
-    """Yield (step, batch) from step `start` on; the next batch is read while one is trained on."""
+    """Yield (step, batch) from step `start` on; the next batch is read while one is trained on.
+
+    Of `world_size` processes, the one of `rank` reads its own part of each batch.
+    """
 
     def read(positions: NDArray[np.int64]) -> Batch:
-        chosen = torch.from_numpy(positions)
-        tokens = pairs.tokens[chosen]
-        # Reading a mapped file is fastest in its own order.
-        sorted_positions, back = np.unique(positions, return_inverse=True)
-        pixels = torch.from_numpy(np.ascontiguousarray(pairs.pixels[sorted_positions][back]))
-        return Batch(pixels, tokens, pairs.labels[chosen], positions)
+        return read_batch(pairs, positions, share(len(positions), rank, world_size))
 
     with ThreadPoolExecutor(1, thread_name_prefix="cliptune-read") as pool:
         coming = pool.submit(read, order[start]) if start < len(order) else None
@@ -123,34 +80,6 @@ def batches(
             yield step, batch
 
 
-def to_input(pixels: Tensor, preprocessing: ImagePreprocessing, device: torch.device) -> Tensor:
-    """uint8 [N, H, W, 3] to the vision tower's input, float32 [N, 3, H, W], on `device`."""
-    x = pixels.to(device).permute(0, 3, 1, 2).float().div_(255)
-    mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1)
-    x = x.sub_(mean).div_(std)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def augment(x: Tensor, *, min_area: float, flip: bool, generator: torch.Generator) -> Tensor:
-    """Crop each picture of `x` [N, 3, H, W] at random and mirror half of them.
-
-    The crop keeps between `min_area` and all of the area at the picture's aspect ratio and is
-    scaled back bilinearly, all pictures in one call: open_clip's RandomResizedCrop, batched.
-    """
-    n = len(x)
-    area = torch.empty(n).uniform_(min_area, 1, generator=generator)
-    scale = area.sqrt()
-    shift_x, shift_y = (torch.empty(2, n).uniform_(-1, 1, generator=generator)) * (1 - scale)
-    mirror = torch.ones(n)
-    if flip:
-        mirror -= 2 * (torch.rand(n, generator=generator) < 0.5).float()
-    elif min_area == 1:
-        return x
-    zero = torch.zeros(n)
-    theta = torch.stack(
-        [torch.stack([scale * mirror, zero, shift_x], 1), torch.stack([zero, scale, shift_y], 1)], 1
-    ).to(x.device)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    cropped = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-    return cropped.contiguous(memory_format=torch.channels_last)
+def share(n: int, rank: int, world_size: int) -> slice:
+    """The part of `n` pairs that the process `rank` of `world_size` works on: near-equal parts."""
+    return slice(n * rank // world_size, n * (rank + 1) // world_size)

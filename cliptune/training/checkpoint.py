@@ -17,7 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cliptune.errors import BadData, BadInput
 from cliptune.files import new_folder
+from cliptune.training.samplers import Order
 
+_ORDER_FILE = "order.safetensors"
 _NAME = re.compile(r"epoch-(\d{5})-step-(\d{7})")
 
 
@@ -36,6 +38,10 @@ class Position:
     examples_before: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     """What callbacks need to go on, by callback name."""
+    batch_size: int = 0
+    """Pairs a step, as chosen when the run began."""
+    micro_batch_size: int = 0
+    """Pairs that go through the towers at once: other parts would round otherwise."""
 
 
 def save_checkpoint(
@@ -45,24 +51,57 @@ def save_checkpoint(
     schedule: LambdaLR,
     position: Position,
     identity: dict[str, Any],
+    order: Order | None = None,
     *,
     keep: int = 1,
 ) -> Path:
     """Write a checkpoint below `folder`, whole or not at all; the last `keep` stay.
 
     `identity` says which run it belongs to (options, starting digest): a resume checks it.
+    `order` is that of an epoch under way, where it can't be made again from the seed.
     """
     path = folder / f"epoch-{position.epoch:05d}-step-{position.step:07d}"
-    with new_folder(path, replace=True) as beside:
+    if path.exists():
+        return path  # of the same step, so the same: it is never taken away to be written again
+    with new_folder(path) as beside:
         state = {k: v.detach().cpu().contiguous() for k, v in clip.state_dict().items()}
         save_file(state, beside / "model.safetensors")
         states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         torch.save(states, beside / "optimizer.pt")
+        if order is not None:
+            batches = {f"{i:07d}": torch.from_numpy(batch) for i, batch in enumerate(order)}
+            save_file(batches, beside / _ORDER_FILE)
         content = {"identity": identity, "position": asdict(position)}
         (beside / "state.json").write_text(json.dumps(content))
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def read_position(path: Path) -> Position:
+    """Where the checkpoint at `path` stands, without its weights.
+
+    Raises:
+        BadData: it can't be read.
+    """
+    try:
+        return Position(**json.loads((path / "state.json").read_text())["position"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadData(f"checkpoint {path} can't be read: {error}") from error
+
+
+def load_order(path: Path) -> Order | None:
+    """The order of the epoch under way, if the checkpoint at `path` holds one."""
+    file = path / _ORDER_FILE
+    if not file.is_file():
+        return None
+    return [batch.numpy() for _, batch in sorted(load_file(file).items())]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes left below `folder` that were killed while they wrote."""
+    for path in folder.glob(".*") if folder.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -74,7 +113,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def load_checkpoint(
     path: Path, clip: nn.Module, optimizer: Optimizer, schedule: LambdaLR, identity: dict[str, Any]
-) -> Position:
+) -> None:
     """Put the checkpoint at `path` into the model, the optimizer and the schedule.
 
     Raises:
@@ -96,4 +135,3 @@ def load_checkpoint(
     clip.load_state_dict(state)
     optimizer.load_state_dict(states["optimizer"])
     schedule.load_state_dict(states["schedule"])
-    return Position(**content["position"])

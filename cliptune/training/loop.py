@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from docarray import DocList
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from cliptune.data.pixels import PixelSet, decode_documents
-from cliptune.data.source import with_labels
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, CliptuneError
-from cliptune.files import write_text
-from cliptune.home import cache_dir
-from cliptune.models.artifact import Artifact
-from cliptune.models.loading import ClipModel, load_model, pick_device
-from cliptune.models.towers import cut_to_longest, split_state
+from cliptune.models.artifact import Artifact, open_artifact
+from cliptune.models.loading import pick_device
 from cliptune.models.writing import write_artifact
-from cliptune.training.batches import (
-    Batch,
-    Pairs,
-    augment,
-    batches,
-    epoch_order,
-    make_pairs,
-    split_by_label,
-    step_seed,
-    to_input,
+from cliptune.training.batches import batches, read_batch
+from cliptune.training.callbacks import Callback, Callbacks
+from cliptune.training.checkpoint import (
+    load_checkpoint,
+    load_order,
+    read_position,
+    remove_unfinished,
+    save_checkpoint,
 )
-from cliptune.training.callbacks import Callback
-from cliptune.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from cliptune.training.distributed import World
+from cliptune.training.features import text_embeddings
 from cliptune.training.losses import LOSSES
+from cliptune.training.objective import Objective
 from cliptune.training.optimizers import make_optimizer
 from cliptune.training.options import TrainingOptions
-from cliptune.training.reporting import Reporter
+from cliptune.training.pairs import Pairs
+from cliptune.training.reporting import Reporter, SilentReporter
+from cliptune.training.samplers import (
+    Order,
+    hard_negative_order,
+    random_order,
+    step_seed,
+    steps_per_epoch,
+)
 from cliptune.training.schedules import make_schedule
+from cliptune.training.setup import (
+    add_logit_bias,
+    choose_sizes,
+    compute_frozen_features,
+    load_trainable,
+    read_data,
+)
+from cliptune.training.state import Training
+from cliptune.training.step import Step
+from cliptune.training.towers import training_mode
 
-MAX_LOGIT_SCALE = math.log(100)
-"""The bound on the logit scale's logarithm, from the CLIP paper: training is unstable above."""
-
-
-class TrainingFailed(CliptuneError):
-    """Training can't go on, such as after a loss that is not a number."""
+# What may differ between a run and its resumption without changing its result.
+_NOT_IDENTITY = {"device", "num_workers", "to_onnx", "num_processes", "checkpoint_minutes"}
 
 
 class Cancelled(Exception):
@@ -68,32 +70,6 @@ class Outcome:
     """One entry an epoch."""
 
 
-@dataclass
-class Training:
-    """A run under way; callbacks read and change it."""
-
-    options: TrainingOptions
-    model: ClipModel
-    device: torch.device
-    run_dir: Path
-    reporter: Reporter
-    position: Position = field(default_factory=Position)
-    epoch_metrics: dict[str, float] = field(default_factory=dict)
-    after: dict[str, float] = field(default_factory=dict)
-    examples_after: dict[str, Any] = field(default_factory=dict)
-    stopping: bool = False
-
-    def stop(self, reason: str) -> None:
-        """End training after this epoch."""
-        self.reporter.log("INFO", f"stopping after epoch {self.position.epoch}: {reason}")
-        self.stopping = True
-
-    def report_metrics(self) -> None:
-        """Tell the reporter all metrics so far."""
-        report = {"before": self.position.before, "epochs": self.position.history}
-        self.reporter.metrics({**report, "after": self.after} if self.after else report)
-
-
 def train(
     options: TrainingOptions,
     train_docs: DocList[ClipDoc],
@@ -107,263 +83,223 @@ def train(
 
     Each document is one pair of `text` and picture; equal labels (by default: equal texts) are
     right answers to each other. `eval_docs` give `val_loss`. A checkpoint is written to
-    `run_dir/checkpoints` after every epoch and when the reporter asks to stop; `resume_from`
-    goes on from one, with the weights that the uninterrupted run would have had (on a CPU).
+    `run_dir/checkpoints` after every epoch, every `options.checkpoint_minutes`, and when the
+    reporter asks to stop; `resume_from` goes on from one, with the weights that the uninterrupted
+    run would have had (on a CPU).
+
+    Started by `torchrun`, the processes share each batch; the first one alone evaluates, runs the
+    callbacks, reports and writes.
 
     Raises:
         BadData: too little or too much unreadable data.
         Cancelled: the reporter asked to stop.
         TrainingFailed: the loss is not finite; `run_dir/bad-batch.json` names its documents.
+        ProcessesLost: another of the processes has ended.
     """
     started = time.monotonic()
-    torch.manual_seed(options.seed)
     device = pick_device(options.device)
-    reporter.log("INFO", f"loading the model {options.model}")
-    model = load_model(options.model, device=str(device))
+    world = World.join(device)
+    if not world.is_first:
+        reporter, callbacks = SilentReporter(reporter), []
+    torch.manual_seed(options.seed)
+    model, adapters = load_trainable(options, device, reporter)
     start_digest = model.digest
-    training = Training(options, model, device, run_dir, reporter)
-    pairs, held_out = _prepare_data(training, train_docs, eval_docs)
-    step_count = len(epoch_order(len(pairs), options.pairs_per_step, 0, 0))
-
-    _freeze(model.clip, options.freeze)
-    optimizer = make_optimizer(
-        options.optimizer, options.optimizer_options, options.peak_learning_rate, model.clip
-    )
-    schedule = make_schedule(
-        options.scheduler, options.scheduler_options, optimizer, step_count * options.epochs
-    )
-    identity = {
-        "options": options.model_dump(mode="json", exclude={"device", "num_workers", "to_onnx"}),
-        "start_digest": start_digest,
-        "pairs": len(pairs),
-    }
-    if resume_from is not None:
-        training.position = load_checkpoint(resume_from, model.clip, optimizer, schedule, identity)
-        reporter.log(
-            "INFO",
-            f"resumed in epoch {training.position.epoch + 1} at step {training.position.step}",
-        )
-    for callback in callbacks:
-        callback.on_train_begin(training)
-
-    step = _Step(training, optimizer, schedule)
-    checkpoints = run_dir / "checkpoints"
-    while training.position.epoch < options.epochs and not training.stopping:
-        epoch_started = time.monotonic()
-        try:
-            _train_epoch(training, pairs, step)
-        except Cancelled:
-            save_checkpoint(
-                checkpoints, model.clip, optimizer, schedule, training.position, identity
-            )
-            raise
-        _end_epoch(training, held_out, callbacks, schedule, epoch_started)
-        save_checkpoint(checkpoints, model.clip, optimizer, schedule, training.position, identity)
-
-    for callback in callbacks:
-        callback.on_train_end(training)
-    for callback in callbacks:
-        callback.on_finish(training)
-    metrics = {"before": training.position.before, "after": training.after}
-    artifact = write_artifact(
-        model,
-        run_dir / "artifact",
-        config=options.model_dump(mode="json"),
-        metrics={**metrics, "epochs": training.position.history},
-        to_onnx=options.to_onnx,
-        replace=True,
-    )
-    training.report_metrics()
-    if training.examples_after:
-        examples = {"before": training.position.examples_before, "after": training.examples_after}
-        reporter.examples(examples)
+    training = Training(options, model, device, run_dir, reporter, world)
+    hooks = Callbacks(callbacks)
+    try:
+        run = _Run(training, train_docs, eval_docs, start_digest, hooks)
+        run.prepare(resume_from)
+        hooks.call("on_train_begin", training)
+        while training.position.epoch < options.epochs and not training.stopping:
+            run.epoch()
+        hooks.call("on_train_end", training)
+        if adapters is not None:
+            adapters.merge()
+        hooks.call("on_merge", training)
+        hooks.call("on_finish", training)
+        outcome = _finish(training)
+    finally:
+        hooks.call("on_close", training)
     _report_end(training, time.monotonic() - started)
-    return Outcome(artifact, metrics["before"], metrics["after"], training.position.history)
+    return outcome
 
 
-def _prepare_data(
-    training: Training, train_docs: DocList[ClipDoc], eval_docs: DocList[ClipDoc] | None
-) -> tuple[Pairs, Pairs | None]:
-    """Decode every picture once, name the bad ones, tokenise; returns (training, held out)."""
-    options, model = training.options, training.model
+class _Run:
+    """The epochs of a training."""
 
-    def read(docs: DocList[ClipDoc], role: str) -> Pairs:
-        docs = with_labels(docs)
-        decoded = _decode(training, docs, role)
-        return make_pairs(docs, decoded, model.tokenizer, model.context_length)
+    def __init__(
+        self,
+        training: Training,
+        train_docs: DocList[ClipDoc],
+        eval_docs: DocList[ClipDoc] | None,
+        start_digest: str,
+        hooks: Callbacks,
+    ) -> None:
+        self.training, self.hooks = training, hooks
+        self.pairs, self.held_out = read_data(training, train_docs, eval_docs)
+        self.identity = {
+            "options": training.options.model_dump(mode="json", exclude=_NOT_IDENTITY),
+            "start_digest": start_digest,
+            "pairs": len(self.pairs),
+        }
+        self.checkpoints = training.run_dir / "checkpoints"
+        self.order: Order | None = None
+        self._saved = time.monotonic()
 
-    pairs = read(train_docs, "training")
-    held_out = read(eval_docs, "evaluation") if eval_docs else None
-    if held_out is None and options.val_split:
-        pairs, held_out = split_by_label(pairs, options.val_split, options.seed)
-    if len(pairs) < 2:
-        raise BadData(
-            f"{len(pairs)} usable training pair(s): contrastive training needs at least 2"
+    def prepare(self, resume_from: Path | None) -> None:
+        """Make all that steps need; go on from a checkpoint if there is one."""
+        training, options = self.training, self.training.options
+        if training.world.is_first:
+            remove_unfinished(self.checkpoints)
+        autocast = autocast_dtype(options.precision, training.device)
+        if resume_from is None:
+            choose_sizes(training, self.pairs, autocast)
+        else:
+            training.position = read_position(resume_from)
+        compute_frozen_features(training, self.pairs, self.held_out)
+        self.validation = self._objective(None, World())
+        add_logit_bias(training, self.validation, self.pairs)
+        self.optimizer = make_optimizer(
+            options.optimizer,
+            options.optimizer_options,
+            options.peak_learning_rate,
+            training.model.clip,
         )
-    if len(pairs.labels.unique()) < 2:
-        raise BadData(
-            "all training pairs have the same label, so that none is a wrong answer to another: "
-            "give them different texts or labels"
+        steps = steps_per_epoch(len(self.pairs), training.position.batch_size)
+        schedule = make_schedule(
+            options.scheduler, options.scheduler_options, self.optimizer, options.epochs, steps
         )
-    return pairs, held_out
+        objective = self._objective(autocast, training.world)
+        self.step = Step(training, objective, self.optimizer, schedule)
+        if resume_from is not None:
+            load_checkpoint(
+                resume_from, training.model.clip, self.optimizer, schedule, self.identity
+            )
+            self.order = load_order(resume_from)
+            position = training.position
+            training.global_step = position.epoch * steps + position.step
+            training.reporter.log(
+                "INFO", f"resumed in epoch {position.epoch + 1} at step {position.step}"
+            )
 
+    def epoch(self) -> None:
+        """Train on all pairs once, or on those that are left of an epoch; evaluate; checkpoint.
 
-def _decode(training: Training, docs: DocList[ClipDoc], role: str) -> PixelSet:
-    decoded = decode_documents(
-        docs,
-        training.model.preprocessing,
-        cache_dir=cache_dir() / "pixels",
-        workers=training.options.num_workers,
-        on_progress=lambda done, total: training.reporter.progress(
-            f"Decoding {role} pictures", done, total
-        ),
-    )
-    left_out = f", {len(decoded.problems)} left out" if decoded.problems else ""
-    training.reporter.log("INFO", f"{len(decoded.index)} {role} pairs{left_out}")
-    for problem in decoded.problems[:20]:
-        training.reporter.log(
-            "WARNING", f"{role} document {problem.position} (id {problem.id}): {problem.reason}"
+        Raises:
+            Cancelled: the reporter asked to stop; a checkpoint was written.
+        """
+        training, position = self.training, self.training.position
+        started = time.monotonic()
+        self.order = self.order or self._new_order()
+        training_mode(training.model.clip)
+        world = training.world
+        for number, batch in batches(
+            self.pairs, self.order, start=position.step, rank=world.rank, world_size=world.size
+        ):
+            seed = step_seed(training.options.seed, position.epoch, number)
+            loss = self.step(batch, seed, self.pairs.ids)
+            position.step = number + 1
+            position.loss_sum += loss * len(batch)
+            position.pairs += len(batch)
+            self._report_step(len(self.order))
+            self.hooks.call("on_step_end", training)
+            if world.any(training.reporter.cancelled(), training.device):
+                self.save()
+                raise Cancelled
+            if self._checkpoint_is_due():
+                self.save()
+        self._end_epoch(started)
+        self.order = None
+        self.save()
+        training.stopping = world.any(training.stopping, training.device)
+
+    def save(self) -> None:
+        """Write a checkpoint of where the run stands."""
+        training = self.training
+        keep_order = self.training.options.sampler != "random" and self.order is not None
+        if training.world.is_first:
+            save_checkpoint(
+                self.checkpoints,
+                training.model.clip,
+                self.optimizer,
+                self.step.schedule,
+                training.position,
+                self.identity,
+                self.order if keep_order else None,
+                keep=training.keep_checkpoints,
+            )
+        self._saved = time.monotonic()
+
+    def _objective(self, autocast: torch.dtype | None, world: World) -> Objective:
+        training, options = self.training, self.training.options
+        return Objective(
+            training.model,
+            LOSSES[options.loss],
+            training.device,
+            micro_batch_size=training.position.micro_batch_size,
+            autocast=autocast,
+            min_area=options.augment_crop,
+            flip=options.augment_flip,
+            world=world,
         )
-    return decoded
 
+    def _new_order(self) -> Order:
+        training, position = self.training, self.training.position
+        seed, size = training.options.seed, position.batch_size
+        if training.options.sampler == "random":
+            return random_order(len(self.pairs), size, seed, position.epoch)
+        training.model.clip.eval()
+        embeddings = text_embeddings(training.model, self.pairs, position.micro_batch_size)
+        # One process's rounding must not give it another order than the others have.
+        embeddings = training.world.from_first(embeddings, training.device)
+        return hard_negative_order(embeddings.numpy(), size, seed, position.epoch)
 
-def _train_epoch(training: Training, pairs: Pairs, step: _Step) -> None:
-    options, position = training.options, training.position
-    order = epoch_order(len(pairs), options.pairs_per_step, options.seed, position.epoch)
-    training.model.clip.train()
-    for number, batch in batches(pairs, order, start=position.step):
-        loss = step(batch, step_seed(options.seed, position.epoch, number), pairs.ids)
-        position.step = number + 1
-        position.loss_sum += loss * len(batch.positions)
-        position.pairs += len(batch.positions)
+    def _checkpoint_is_due(self) -> bool:
+        minutes = self.training.options.checkpoint_minutes
+        return minutes is not None and time.monotonic() - self._saved > 60 * minutes
+
+    def _report_step(self, steps: int) -> None:
+        position = self.training.position
         values = {"loss": position.loss_sum / position.pairs}
         if position.history and "val_loss" in position.history[-1]:
             values["val_loss"] = position.history[-1]["val_loss"]
-        if position.step < len(order):  # the epoch's last line waits for its val_loss
-            training.reporter.progress(_epoch_title(training), position.step, len(order), **values)
-        if training.reporter.cancelled():
-            raise Cancelled
+        if position.step < steps:  # the epoch's last line waits for its val_loss
+            self.training.reporter.progress(self._title(), position.step, steps, **values)
 
+    def _end_epoch(self, started: float) -> None:
+        training, position = self.training, self.training.position
+        entry: dict[str, Any] = {
+            "epoch": position.epoch + 1,
+            "loss": position.loss_sum / max(1, position.pairs),
+            "learning_rate": float(max(self.step.schedule.get_last_lr())),
+        }
+        values = {"loss": entry["loss"]}
+        if self.held_out is not None and training.world.is_first:
+            values["val_loss"] = entry["val_loss"] = self._validation_loss(self.held_out)
+        training.reporter.progress(self._title(), position.step, position.step, **values)
+        training.epoch_metrics = {}
+        position.history.append(entry)
+        self.hooks.call("on_epoch_end", training)
+        entry["metrics"] = dict(training.epoch_metrics)
+        entry["seconds"] = time.monotonic() - started
+        position.epoch += 1
+        position.step, position.loss_sum, position.pairs = 0, 0.0, 0
+        training.report_metrics()
 
-def _end_epoch(
-    training: Training,
-    held_out: Pairs | None,
-    callbacks: Sequence[Callback],
-    schedule: LambdaLR,
-    epoch_started: float,
-) -> None:
-    position = training.position
-    entry: dict[str, Any] = {
-        "epoch": position.epoch + 1,
-        "loss": position.loss_sum / max(1, position.pairs),
-        "learning_rate": schedule.get_last_lr()[0],
-    }
-    values = {"loss": entry["loss"]}
-    if held_out is not None:
-        values["val_loss"] = entry["val_loss"] = validation_loss(training, held_out)
-    training.reporter.progress(_epoch_title(training), position.step, position.step, **values)
-    training.epoch_metrics = {}
-    position.history.append(entry)
-    for callback in callbacks:
-        callback.on_epoch_end(training)
-    entry["metrics"] = dict(training.epoch_metrics)
-    entry["seconds"] = time.monotonic() - epoch_started
-    position.epoch += 1
-    position.step, position.loss_sum, position.pairs = 0, 0.0, 0
-    training.report_metrics()
-
-
-def _epoch_title(training: Training) -> str:
-    return f"Training [{training.position.epoch + 1}/{training.options.epochs}]"
-
-
-class _Step:
-    """One optimisation step on one batch."""
-
-    def __init__(
-        self, training: Training, optimizer: torch.optim.Optimizer, schedule: LambdaLR
-    ) -> None:
-        self.training = training
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.trainable = [p for p in training.model.clip.parameters() if p.requires_grad]
-        self.autocast = autocast_dtype(training.options.precision, training.device)
-        self.scaler = torch.amp.GradScaler(
-            training.device.type, enabled=self.autocast is torch.float16
+    def _validation_loss(self, held_out: Pairs) -> float:
+        """The loss of `held_out` without augmentation, in batches of the training's size."""
+        self.training.model.clip.eval()
+        order = random_order(
+            len(held_out), self.training.position.batch_size, self.training.options.seed, 0
         )
+        total = 0.0
+        for positions in order:
+            batch = read_batch(held_out, positions, slice(0, len(positions)))
+            total += self.validation.value(batch) * len(batch)
+        return total / len(held_out)
 
-    def __call__(self, batch: Batch, seed: int, ids: list[str]) -> float:
-        """Train on `batch`; returns its loss."""
-        training, options = self.training, self.training.options
-        generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)  # for dropout, where a model has some
-        pixels = augment(
-            to_input(batch.pixels, training.model.preprocessing, training.device),
-            min_area=options.augment_crop,
-            flip=options.augment_flip,
-            generator=generator,
-        )
-        loss = contrastive_loss(training, pixels, batch.tokens, batch.labels, self.autocast)
-        value = loss.item()
-        if not math.isfinite(value):
-            self._fail(value, [ids[i] for i in batch.positions])
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if options.max_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.trainable, options.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        with torch.no_grad():
-            training.model.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-        return value
-
-    def _fail(self, loss: float, ids: list[str]) -> None:
-        position, rate = self.training.position, self.schedule.get_last_lr()[0]
-        where = {"epoch": position.epoch + 1, "step": position.step + 1, "learning_rate": rate}
-        path = self.training.run_dir / "bad-batch.json"
-        write_text(path, json.dumps({**where, "loss": str(loss), "ids": ids}, indent=2))
-        raise TrainingFailed(
-            f"the loss is {loss} in epoch {where['epoch']} at step {where['step']} (learning rate "
-            f"{rate:.2g}): try a lower learning rate; the batch's ids are in {path.name}"
-        )
-
-
-def contrastive_loss(
-    training: Training,
-    pixels: Tensor,
-    tokens: Tensor,
-    labels: Tensor,
-    autocast: torch.dtype | None,
-) -> Tensor:
-    """The run's loss of one batch: pixels float [N, 3, H, W], tokens int64 [N, L], labels [N]."""
-    model, device = training.model, training.device
-    text_module, vision_module = model.text_module, model.vision_module
-    if text_module.cuttable:
-        tokens = cut_to_longest(tokens)
-    with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-        images = vision_module(pixels)
-        texts = text_module(tokens.to(device))
-    return LOSSES[training.options.loss](
-        F.normalize(images.float(), dim=-1),
-        F.normalize(texts.float(), dim=-1),
-        model.clip.logit_scale.exp(),
-        labels.to(device),
-    )
-
-
-@torch.no_grad()
-def validation_loss(training: Training, pairs: Pairs) -> float:
-    """The mean loss over held-out pairs, in batches of the training's size, without crops."""
-    training.model.clip.eval()
-    order = epoch_order(len(pairs), training.options.pairs_per_step, training.options.seed, 0)
-    total = 0.0
-    for _, batch in batches(pairs, order):
-        pixels = to_input(batch.pixels, training.model.preprocessing, training.device)
-        loss = contrastive_loss(training, pixels, batch.tokens, batch.labels, None)
-        total += loss.item() * len(batch.positions)
-    return total / len(pairs)
+    def _title(self) -> str:
+        return f"Training [{self.training.position.epoch + 1}/{self.training.options.epochs}]"
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -374,19 +310,31 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _freeze(clip: nn.Module, freeze: bool | str) -> None:
-    """Stop gradients as `TrainingOptions.freeze` says."""
-    text, vision = split_state(dict(clip.named_parameters()))
-    frozen: set[str] = set()
-    if freeze in (True, "vision"):
-        frozen |= vision.keys()
-    if freeze in (True, "text"):
-        frozen |= {name for name in text if "logit_" not in name}
-    if freeze is True:
-        heads = ("text_projection", "visual.proj", "visual.head.", "text.proj")
-        frozen = {name for name in frozen if not name.startswith(heads)}
-    for name, parameter in clip.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+def _finish(training: Training) -> Outcome:
+    """Write the artifact and tell all metrics."""
+    position, options = training.position, training.options
+    folder = training.run_dir / "artifact"
+    if training.world.is_first:
+        write_artifact(
+            training.model,
+            folder,
+            config=options.model_dump(mode="json"),
+            metrics={
+                "before": position.before,
+                "after": training.after,
+                "epochs": position.history,
+            },
+            to_onnx=options.to_onnx,
+            replace=True,
+        )
+        training.report_metrics()
+        if training.examples_after:
+            examples = {"before": position.examples_before, "after": training.examples_after}
+            training.reporter.examples(examples)
+    training.world.wait(training.device)
+    artifact = open_artifact(folder)
+    metrics = artifact.metrics
+    return Outcome(artifact, metrics["before"], metrics["after"], metrics["epochs"])
 
 
 def _report_end(training: Training, seconds: float) -> None:

@@ -1,18 +1,52 @@
-"""Contrastive losses over a batch of pairs."""
+"""Contrastive losses over a batch of pairs.
+
+A loss is computed for some rows of the batch at a time: the sum over all rows is the loss. So
+a batch of any size needs memory for a strip of its N x N similarities only, and several
+processes each do their own strip.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(image embeddings [N, D], text embeddings [N, D], logit scale, labels int64 [N]) to a scalar."""
+
+class Loss(Protocol):
+    """What the losses have in common."""
+
+    def __call__(
+        self,
+        images: Tensor,
+        texts: Tensor,
+        labels: Tensor,
+        logit_scale: Tensor,
+        logit_bias: Tensor | None = None,
+        rows: slice = slice(None),
+    ) -> Tensor:
+        """What the pairs in `rows` add to the loss of the batch, a scalar.
+
+        Args:
+            images: embeddings [N, D], unit length.
+            texts: embeddings [N, D] of the same pairs, unit length.
+            labels: int64 [N]; equal labels are right answers to each other.
+            logit_scale: the factor on the cosines (not its logarithm), a scalar.
+            logit_bias: what is added to the logits, a scalar, for losses that have one.
+            rows: the pairs to look at; all of them by default.
+        """
+        ...
 
 
-def clip_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, labels: Tensor) -> Tensor:
+def clip_loss(
+    images: Tensor,
+    texts: Tensor,
+    labels: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    rows: slice = slice(None),
+) -> Tensor:
     """CLIP's loss: the cross entropies of image to text and of text to image, averaged.
 
     Radford et al., "Learning transferable visual models from natural language supervision",
@@ -21,19 +55,61 @@ def clip_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, labels: Tensor
     logit is left out of the denominator, since pushing the two apart would be wrong.
 
     Prefer it as long as a batch has some dozens of pairs: its negatives are the batch.
-
-    Args:
-        images: embeddings [N, D], unit length.
-        texts: embeddings [N, D] of the same pairs, unit length.
-        logit_scale: the factor on the cosines (not its logarithm), a scalar.
-        labels: int64 [N]; equal labels are right answers to each other.
     """
-    logits = logit_scale * images.float() @ texts.float().T
-    same = labels[:, None] == labels[None, :]
-    same.fill_diagonal_(False)
-    logits = logits.masked_fill(same, float("-inf"))
-    target = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    count = len(labels)
+    target = torch.arange(count, device=images.device)[rows]
+    same = labels[rows, None] == labels[None, :]
+    same[torch.arange(len(target)), target] = False
+    images, texts = images.float(), texts.float()
+    # A bias would cancel out of a cross entropy.
+    to_texts = (logit_scale * images[rows] @ texts.T).masked_fill(same, float("-inf"))
+    to_images = (logit_scale * texts[rows] @ images.T).masked_fill(same, float("-inf"))
+    both = F.cross_entropy(to_texts, target, reduction="sum") + F.cross_entropy(
+        to_images, target, reduction="sum"
+    )
+    return both / (2 * count)
 
 
-LOSSES: dict[str, Loss] = {"CLIPLoss": clip_loss}
+def siglip_loss(
+    images: Tensor,
+    texts: Tensor,
+    labels: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    rows: slice = slice(None),
+) -> Tensor:
+    """SigLIP's loss: for each image and text of the batch, whether they belong together.
+
+    Zhai et al., "Sigmoid loss for language image pre-training", 2023: the sum over all N x N
+    couples of -log sigmoid(z * (scale * cosine + bias)), z = 1 for right answers and -1 for
+    wrong ones, over N. It is open_clip's `SigLipLoss` wherever all labels differ; couples of
+    equal labels are right answers.
+
+    Prefer it for models that were pre-trained with it, for small batches, and where many pairs
+    of a batch share a label.
+    """
+    logits = logit_scale * images[rows].float() @ texts.float().T
+    if logit_bias is not None:
+        logits = logits + logit_bias
+    z = 2 * (labels[rows, None] == labels[None, :]).float() - 1
+    return -F.logsigmoid(z * logits).sum() / len(labels)
+
+
+def calibrated_bias(logits: Tensor, labels: Tensor) -> Tensor:
+    """The bias b for which mean(sigmoid(logits + b)) is the share of right answers.
+
+    It is the intercept that minimises SigLIP's loss for `logits` [N, N]. A model that was not
+    pre-trained with that loss has no bias, and a poor start would throw its weights about.
+    """
+    share = (labels[:, None] == labels[None, :]).double().mean()
+    low, high = -logits.double().max() - 30, -logits.double().min() + 30
+    for _ in range(60):
+        middle = (low + high) / 2
+        if torch.sigmoid(logits.double() + middle).mean() > share:
+            high = middle
+        else:
+            low = middle
+    return ((low + high) / 2).to(logits.dtype)
+
+
+LOSSES: dict[str, Loss] = {"CLIPLoss": clip_loss, "SigLIPLoss": siglip_loss}

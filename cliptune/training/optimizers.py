@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cliptune.errors import BadInput
+from cliptune.training.towers import parameter_depths
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: getattr(torch.optim, name)
@@ -28,27 +28,42 @@ def make_optimizer(
     """The optimizer `name` over the trainable parameters of `module`.
 
     Gains, biases and other parameters of fewer than two dimensions, the logit scale among
-    them, are not decayed.
+    them, are not decayed. `options` are the optimizer's own arguments, and
+    `layer_wise_lr_decay` (Howard & Ruder, 2018): a factor in (0, 1] by which the learning rate
+    falls from each block of a tower to the one before it.
 
     Raises:
-        BadInput: an option that this optimizer does not take.
+        BadInput: an option that this optimizer does not take, or nothing to train.
     """
     settings = {**_DEFAULTS.get(name, {}), **options}
-    decay = settings.pop("weight_decay", 0.0)
-    groups = [
-        {"params": list(_parameters(module, decayed=True)), "weight_decay": decay},
-        {"params": list(_parameters(module, decayed=False)), "weight_decay": 0.0},
-    ]
+    weight_decay = settings.pop("weight_decay", 0.0)
+    factors = _rate_factors(module, settings.pop("layer_wise_lr_decay", 1.0))
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decayed = parameter.ndim >= 2 and "positional_embedding" not in parameter_name
+            key = (factors.get(parameter_name, 1.0), decayed)
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
+        raise BadInput("all parameters are frozen: there is nothing to train")
     if "betas" in settings:
         settings["betas"] = tuple(settings["betas"])
+    by_rate: list[dict[str, Any]] = [
+        {"params": params, "lr": learning_rate * factor, "weight_decay": weight_decay * decayed}
+        for (factor, decayed), params in groups.items()
+    ]
     try:
-        return OPTIMIZERS[name](groups, lr=learning_rate, **settings)  # type: ignore[call-arg]
+        return OPTIMIZERS[name](by_rate, lr=learning_rate, **settings)  # type: ignore[call-arg]
     except (TypeError, ValueError) as error:
         raise BadInput(f"optimizer_options {options!r} do not fit {name}: {error}") from error
 
 
-def _parameters(module: nn.Module, *, decayed: bool) -> Iterable[nn.Parameter]:
-    for name, parameter in module.named_parameters():
-        is_decayed = parameter.ndim >= 2 and "positional_embedding" not in name
-        if parameter.requires_grad and is_decayed == decayed:
-            yield parameter
+def _rate_factors(module: nn.Module, decay: Any) -> dict[str, float]:
+    """By parameter name: decay ** (blocks between it and its tower's end)."""
+    if not isinstance(decay, int | float) or not 0 < decay <= 1:
+        raise BadInput(f"layer_wise_lr_decay is {decay!r}: use a number above 0, up to 1")
+    factors: dict[str, float] = {}
+    for depths in parameter_depths(module).values():
+        last = max(depths.values(), default=0)
+        factors.update({name: decay ** (last - depth) for name, depth in depths.items()})
+    return factors

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cliptune.errors import BadInput, near_matches
 from cliptune.models.registry import BUILTIN
+from cliptune.training.lora import LoraOptions
 from cliptune.training.losses import LOSSES
 from cliptune.training.optimizers import OPTIMIZERS
+from cliptune.training.samplers import Sampler
 from cliptune.training.schedules import SCHEDULES
+from cliptune.training.towers import Freeze
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -19,7 +29,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # that has seen hundreds of millions of pictures.
 _LEARNING_RATES = {BUILTIN: 5e-4}
 _DEFAULT_LEARNING_RATE = 1e-5
-_DEFAULT_BATCH_SIZE = 128
 
 
 class TrainingOptions(BaseModel):
@@ -34,18 +43,30 @@ class TrainingOptions(BaseModel):
     optimizer: str = "AdamW"
     """A name of `cliptune.training.optimizers.OPTIMIZERS`."""
     optimizer_options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of that optimizer, such as `{'weight_decay': 0.1, 'betas': [0.9, 0.98]}`."""
+    """Arguments of that optimizer, such as `{'weight_decay': 0.1, 'betas': [0.9, 0.98]}`, and
+    `layer_wise_lr_decay`, by which the rate falls from block to block towards the input."""
     learning_rate: float | None = Field(None, gt=0, le=10)
     """The peak learning rate; None: 5e-4 for the built-in model, 1e-5 for the others."""
     epochs: int = Field(5, ge=0, le=100_000)
     batch_size: int | None = Field(None, ge=2)
-    """Pairs a step; None: 128. An epoch is cut in equal batches of at most that size."""
+    """Pairs a step; None: the largest power of two that fits into memory at once, at most 1,024
+    and 1/16 of the pairs. An epoch is cut in equal batches of at most that size."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Pairs that go through the towers at once; None: as many as fit into memory. A smaller part
+    needs less memory and gives the gradients of the whole batch (gradient caching)."""
+    sampler: Sampler = "random"
+    """`hard_negatives` puts pairs with like texts into one batch, by the model's embeddings."""
     scheduler: str = "cosine"
     """A name of `cliptune.training.schedules.SCHEDULES`."""
     scheduler_options: dict[str, Any] = Field(default_factory=dict)
-    """`num_warmup_steps` (an int, or a fraction of all steps; default 0.1) and the schedule's."""
-    freeze: bool | Literal["vision", "text"] = False
-    """Train without the named tower; True trains the projections and the logit scale only."""
+    """`num_warmup_steps` (an int, or a fraction of all steps; default 0.1), `scheduler_step`
+    (`'batch'` or `'epoch'`) and the schedule's own."""
+    freeze: Freeze = False
+    """Train without the named tower (its features are then computed once, from pictures as they
+    are), or without the first N blocks of towers: `{'vision': 8, 'text': 4}`; True trains the
+    projections and the logit scale only."""
+    lora: LoraOptions | None = None
+    """Train low-rank adapters of that rank (`{'rank': 8}`) instead of the weights themselves."""
     max_grad_norm: float | None = Field(1.0, gt=0)
     """Gradients are clipped to this norm; None: not at all."""
     device: str | None = None
@@ -62,6 +83,10 @@ class TrainingOptions(BaseModel):
     """Mirror half of the pictures."""
     to_onnx: bool = False
     """Export both towers to ONNX too."""
+    num_processes: int = Field(1, ge=1, le=64)
+    """Processes that share each batch, through `torchrun`: one for each GPU."""
+    checkpoint_minutes: float | None = Field(10.0, gt=0)
+    """A checkpoint is written after every epoch and this often; None: after epochs only."""
     seed: int = Field(42, ge=0, lt=2**31)
     """The same seed gives the same losses on a CPU."""
 
@@ -79,6 +104,17 @@ class TrainingOptions(BaseModel):
     @classmethod
     def _known_scheduler(cls, value: str) -> str:
         return _known("scheduler", value, SCHEDULES)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingOptions:
+        parts, size = self.micro_batch_size, self.batch_size
+        if parts and size and parts > size:
+            raise ValueError(f"micro_batch_size {parts} is larger than batch_size {size}")
+        if self.lora is not None and self.freeze is True:
+            raise ValueError("lora trains adapters inside the towers, and freeze=True freezes them")
+        if isinstance(self.freeze, dict) and any(count < 0 for count in self.freeze.values()):
+            raise ValueError(f"freeze is {self.freeze!r}: use numbers of blocks from 0")
+        return self
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> TrainingOptions:
@@ -101,11 +137,6 @@ class TrainingOptions(BaseModel):
         """`learning_rate`, or the model's default."""
         return self.learning_rate or _LEARNING_RATES.get(self.model, _DEFAULT_LEARNING_RATE)
 
-    @property
-    def pairs_per_step(self) -> int:
-        """`batch_size`, or its default."""
-        return self.batch_size or _DEFAULT_BATCH_SIZE
-
 
 def explain(error: ValidationError) -> str:
     """A pydantic error as one line that repeats each bad value."""
@@ -113,7 +144,7 @@ def explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         where = ".".join(str(part) for part in problem["loc"] if part not in get_args(Precision))
         message = problem["msg"].removeprefix("Value error, ")
-        parts.append(f"{where} is {problem['input']!r}: {message}")
+        parts.append(f"{where} is {problem['input']!r}: {message}" if where else message)
     return "; ".join(parts)
 
 

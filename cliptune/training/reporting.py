@@ -56,3 +56,21 @@ class LogReporter:
     def cancelled(self) -> bool:
         """Never."""
         return False
+
+
+class SilentReporter(LogReporter):
+    """Says nothing, but passes on the wish to stop: for all but the first of several processes."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        """Ask `reporter` whether to stop."""
+        self._reporter = reporter
+
+    def log(self, level: str, message: str) -> None:
+        """Nothing."""
+
+    def progress(self, description: str, done: int, total: int, **values: float) -> None:
+        """Nothing."""
+
+    def cancelled(self) -> bool:
+        """What the other reporter says."""
+        return self._reporter.cancelled()

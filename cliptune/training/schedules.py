@@ -55,33 +55,50 @@ _DEFAULT_WARMUP = 0.1
 
 
 def make_schedule(
-    name: str, options: dict[str, Any], optimizer: Optimizer, total_steps: int
+    name: str, options: dict[str, Any], optimizer: Optimizer, epochs: int, steps_per_epoch: int
 ) -> LambdaLR:
-    """The schedule `name` over `total_steps` steps, to be stepped after every batch.
+    """The schedule `name`, to be stepped after every batch.
+
+    `options` may hold `num_warmup_steps` (a number, or a part of all below 1; default 0.1),
+    `num_training_steps` (default `'auto'`: all), the schedule's own, and `scheduler_step`: with
+    `'epoch'` the rate changes between epochs only, and both numbers count epochs.
 
     Raises:
-        BadInput: an option that this schedule does not have, or a bad number of warm-up steps.
+        BadInput: an option that this schedule does not have, or a bad value.
     """
-    known = {"num_warmup_steps", "num_training_steps"} | _OPTIONS.get(name, set())
+    known = {"num_warmup_steps", "num_training_steps", "scheduler_step"} | _OPTIONS.get(name, set())
     unknown = sorted(set(options) - known)
     if unknown:
         raise BadInput(f"scheduler {name!r} has no option {unknown[0]!r}: it has {sorted(known)}")
+    unit = options.get("scheduler_step", "batch")
+    if unit not in ("batch", "epoch"):
+        raise BadInput(f"scheduler_step is {unit!r}: use 'batch' or 'epoch'")
+    batches_a_step = steps_per_epoch if unit == "epoch" else 1
+    total = epochs * steps_per_epoch // batches_a_step
     default = 0 if name == "constant" else _DEFAULT_WARMUP
-    warmup = _warmup_steps(options.get("num_warmup_steps", default), total_steps)
-    if options.get("num_training_steps", "auto") != "auto":
-        total_steps = int(options["num_training_steps"])
+    warmup = _warmup_steps(options.get("num_warmup_steps", default), total)
+    total = _training_steps(options.get("num_training_steps", "auto"), total)
     decay = SCHEDULES[name]
 
-    def factor(step: int) -> float:
+    def factor(batch: int) -> float:
+        step = batch // batches_a_step
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        progress = (step - warmup) / max(1, total_steps - warmup)
+        progress = (step - warmup) / max(1, total - warmup)
         return decay(min(1.0, progress), options)
 
     return LambdaLR(optimizer, factor)
 
 
+def _training_steps(value: Any, total_steps: int) -> int:
+    if value == "auto":
+        return total_steps
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise BadInput(f"num_training_steps is {value!r}: use 'auto' or a number from 1")
+    return value
+
+
 def _warmup_steps(value: Any, total_steps: int) -> int:
-    if not isinstance(value, int | float) or value < 0:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise BadInput(f"num_warmup_steps is {value!r}: use a number of steps, or a part below 1")
     return round(value * total_steps) if 0 < value < 1 else int(value)

@@ -38,7 +38,7 @@ time.sleep(60)
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def use(code: str) -> None:
-        monkeypatch.setattr(process, "_WORKER", (sys.executable, "-c", code))
+        monkeypatch.setattr(process, "_WORKER", ("-c", code))
 
     return use
 
@@ -100,7 +100,7 @@ CHILD_OF_ANOTHER = """
 import sys, time
 from cliptune import runs
 from cliptune.runs import process
-process._WORKER = (sys.executable, '-c', {sleeper!r})
+process._WORKER = ('-c', {sleeper!r})
 run = runs.create_run({{}}, {{}}, run_name='foreign')
 run.start()
 print('ready', flush=True)

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cliptune.training.batches import Pairs, augment, batches, epoch_order, split_by_label
+from cliptune.training.augmentation import crop, draw_crops
+from cliptune.training.batches import batches
+from cliptune.training.pairs import Pairs, split_by_label
+from cliptune.training.samplers import random_order
 
 
 def pairs(n: int, labels: list[int] | None = None) -> Pairs:
@@ -21,7 +24,7 @@ def pairs(n: int, labels: list[int] | None = None) -> Pairs:
 
 @pytest.mark.parametrize(("n", "size"), [(10, 3), (10, 10), (10, 99), (129, 128)])
 def test_an_epoch_has_every_pair_once_in_equal_batches(n: int, size: int) -> None:
-    order = epoch_order(n, size, seed=1, epoch=0)
+    order = random_order(n, size, seed=1, epoch=0)
     assert sorted(np.concatenate(order).tolist()) == list(range(n))
     sizes = [len(part) for part in order]
     assert max(sizes) <= size
@@ -29,15 +32,15 @@ def test_an_epoch_has_every_pair_once_in_equal_batches(n: int, size: int) -> Non
 
 
 def test_orders_differ_by_epoch_and_repeat_by_seed() -> None:
-    first, second = (np.concatenate(epoch_order(50, 7, 1, e)).tolist() for e in (0, 1))
+    first, second = (np.concatenate(random_order(50, 7, 1, e)).tolist() for e in (0, 1))
     assert first != second
-    assert first == np.concatenate(epoch_order(50, 7, 1, 0)).tolist()
-    assert first != np.concatenate(epoch_order(50, 7, 2, 0)).tolist()
+    assert first == np.concatenate(random_order(50, 7, 1, 0)).tolist()
+    assert first != np.concatenate(random_order(50, 7, 2, 0)).tolist()
 
 
 def test_batches_keep_pictures_texts_and_labels_together_from_any_step() -> None:
     data = pairs(20)
-    order = epoch_order(20, 6, 0, 0)
+    order = random_order(20, 6, 0, 0)
     seen = list(batches(data, order, start=1))
     assert [step for step, _ in seen] == [1, 2, 3]
     for step, batch in seen:
@@ -61,7 +64,7 @@ def test_augmentation_is_seeded_and_full_crop_without_flip_changes_nothing() -> 
 
     def run(seed: int, min_area: float, flip: bool) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return augment(x, min_area=min_area, flip=flip, generator=generator)
+        return crop(x, draw_crops(len(x), min_area=min_area, flip=flip, generator=generator))
 
     assert torch.equal(run(1, 0.5, True), run(1, 0.5, True))
     assert not torch.equal(run(1, 0.5, True), run(2, 0.5, True))

@@ -21,8 +21,8 @@ from cliptune.models.loading import load_model
 from cliptune.training import Cancelled, TrainingOptions, train
 from cliptune.training.callbacks import EvaluationCallback, WiSEFTCallback
 from cliptune.training.checkpoint import list_checkpoints
-from cliptune.training.loop import TrainingFailed
 from cliptune.training.reporting import LogReporter
+from cliptune.training.step import TrainingFailed
 
 COLOURS = {
     "red": (200, 30, 30),

@@ -13,7 +13,7 @@ PEAK = 0.1
 
 def rates(name: str, options: dict, steps: int) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=PEAK)
-    schedule = make_schedule(name, options, optimizer, steps)
+    schedule = make_schedule(name, options, optimizer, 1, steps)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])

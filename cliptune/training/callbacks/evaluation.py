@@ -1,73 +1,29 @@
-"""What may happen beside the steps of a run: evaluation, WiSE-FT.
-
-A callback is a pydantic model, so that it travels to the run's own process as JSON; its data is
-a name, a path, or documents that the SDK has stored under a name.
-"""
+"""Searching with the model under training, and measuring what it finds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cliptune.data.pixels import decode_documents
 from cliptune.data.source import load_documents, with_labels
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput, near_matches
+from cliptune.errors import BadData, BadInput
+from cliptune.evaluation.metrics import METRICS
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.home import cache_dir
 from cliptune.inference.engines import get_tower
 from cliptune.inference.towers import TextTower
 from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
-from cliptune.models.loading import load_model
-from cliptune.models.wise_ft import check_alpha, interpolate
-from cliptune.training.options import explain
+from cliptune.training.callbacks.base import Callback
 
 if TYPE_CHECKING:
-    from cliptune.training.loop import Training
-
-
-class Callback(BaseModel):
-    """Base of all callbacks: override what you need. Hooks run in the order of the list."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    name: str = ""
-    """Tells the callbacks apart in JSON; each class fixes its own."""
-
-    def __init__(self, **values: Any) -> None:
-        """Take the fields by name.
-
-        Raises:
-            BadInput: one is unknown or has a bad value; the message repeats it.
-        """
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise BadInput(f"{type(self).__name__}: {explain(error)}") from error
-
-    def on_train_begin(self, training: Training) -> None:
-        """Before the first step; also before the first step of a resumed run."""
-
-    def on_epoch_end(self, training: Training) -> None:
-        """After an epoch's steps; may add to `training.epoch_metrics` or call `stop()`."""
-
-    def on_train_end(self, training: Training) -> None:
-        """After the last step; may change the model."""
-
-    def on_finish(self, training: Training) -> None:
-        """When the model is final: what is measured now describes the artifact."""
+    from cliptune.training.state import Training
 
 
 class EvaluationCallback(Callback):
@@ -118,8 +74,30 @@ class EvaluationCallback(Callback):
         """What the names of its metrics begin with."""
         return f"{self.model}-to-{self.index_model}_"
 
+    def check(self, has_val_loss: bool, callbacks: Sequence[Callback]) -> None:
+        """Refuse a second evaluation of the same towers: their metrics would have one name.
+
+        Raises:
+            BadInput: there is one.
+        """
+        for other in callbacks:
+            is_other = other is not self and isinstance(other, EvaluationCallback)
+            if is_other and other.metric_names() == self.metric_names():
+                raise BadInput(
+                    f"EvaluationCallback of {self.model} to {self.index_model} is given twice"
+                )
+
+    def metric_names(self) -> list[str]:
+        """The full names of its metrics."""
+        return [self.prefix + metric for metric in METRICS]
+
     def on_train_begin(self, training: Training) -> None:
-        """Read both data sets, and evaluate the model as it is."""
+        """Read both data sets, and evaluate the model as it is.
+
+        Raises:
+            BadData: there are no documents, one lacks what its tower reads, all have one label,
+                or an id is there twice where a query is to leave out itself.
+        """
         self._queries = self._load(training, self.query_data, self.model, "query_data")
         if self.index_data is None and self.model == self.index_model:
             self._index = self._queries
@@ -127,6 +105,10 @@ class EvaluationCallback(Callback):
             self._index = self._load(training, self.query_data, self.index_model, "query_data")
         else:
             self._index = self._load(training, self.index_data, self.index_model, "index_data")
+        self._check_labels()
+        if self._leaves_out_itself:
+            _check_ids(self._queries, "query_data")
+            _check_ids(self._index, "query_data" if self.index_data is None else "index_data")
         if f"{self.prefix}precision_at_k" not in training.position.before:
             evaluation = self._evaluate(training)
             training.position.before.update(self._named(evaluation))
@@ -147,6 +129,11 @@ class EvaluationCallback(Callback):
         docs = with_labels(load_documents(data, role=role))
         if not docs:
             raise BadData(f"{role} has no documents")
+        for position, doc in enumerate(docs):
+            if doc.label is None:
+                raise BadData(
+                    f"{role}: document {position} (id {doc.id}) has neither a label nor a text"
+                )
         if tower == TEXT_TOWER:
             for position, doc in enumerate(docs):
                 if not doc.text:
@@ -166,8 +153,20 @@ class EvaluationCallback(Callback):
         self._pixels[id(kept)] = decoded.pixels
         return kept
 
+    def _check_labels(self) -> None:
+        labels = {doc.label for docs in (self._queries, self._index) for doc in docs}
+        if len(labels) == 1:
+            raise BadData(
+                f"all query and index documents have the label {labels.pop()!r}, which makes "
+                "everything relevant: give them different labels or texts"
+            )
+
+    @property
+    def _leaves_out_itself(self) -> bool:
+        return self.model == self.index_model and self.exclude_self
+
     def _evaluate(self, training: Training) -> Evaluation:
-        same = self.model == self.index_model and self.exclude_self
+        same = self._leaves_out_itself
         return evaluate_embeddings(
             self._encode(training, self._queries, self.model),
             [str(doc.label) for doc in self._queries],
@@ -196,39 +195,17 @@ class EvaluationCallback(Callback):
         return {self.prefix[:-1]: evaluation.examples(self._queries, self._index, k=self.limit)}
 
 
-class WiSEFTCallback(Callback):
-    """After training, mix the weights with the pre-trained model's (see `models.wise_ft`)."""
-
-    name: Literal["WiSEFTCallback"] = "WiSEFTCallback"
-    alpha: float = 0.5
-    """0 is the pre-trained model, 1 the fine-tuned one."""
-
-    @field_validator("alpha")
-    @classmethod
-    def _in_range(cls, value: float) -> float:
-        return check_alpha(value)
-
-    def on_train_end(self, training: Training) -> None:
-        """Mix, in place."""
-        before = load_model(training.options.model).clip.state_dict()
-        mixed = interpolate(before, training.model.clip.state_dict(), self.alpha)
-        training.model.clip.load_state_dict(mixed)
-        training.reporter.log("INFO", f"WiSE-FT: weights mixed with alpha {self.alpha}")
-
-
-CALLBACKS: dict[str, type[Callback]] = {
-    "EvaluationCallback": EvaluationCallback,
-    "WiSEFTCallback": WiSEFTCallback,
-}
-
-
-def parse_callback(values: dict[str, Any]) -> Callback:
-    """A callback from its JSON form, `{'name': 'WiSEFTCallback', 'alpha': 0.5}`.
+def _check_ids(docs: DocList[ClipDoc], role: str) -> None:
+    """Refuse an id that is there twice: a query would leave out another document with its own.
 
     Raises:
-        BadInput: no such callback, or a bad value; the message repeats it.
+        BadData: there is one.
     """
-    name = str(values.get("name", ""))
-    if name not in CALLBACKS:
-        raise BadInput(f"unknown callback {name!r}: {near_matches(name, CALLBACKS)}")
-    return CALLBACKS[name](**values)
+    places: dict[str, int] = {}
+    for position, doc in enumerate(docs):
+        first = places.setdefault(str(doc.id), position)
+        if first != position:
+            raise BadData(
+                f"{role}: documents {first} and {position} have the same id {doc.id}, and "
+                "exclude_self needs different ones: correct the ids, or set exclude_self=False"
+            )

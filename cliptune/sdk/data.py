@@ -1,0 +1,38 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from docarray import DocList
+
+    from cliptune.documents import ClipDoc
+
+    Data = DocList[ClipDoc] | list[ClipDoc] | str | Path
+
+
+def push(data: Data, name: str, *, replace: bool = False) -> None:
+    """Store documents, a CSV file or a folder of pictures as the data set `name`.
+
+    Raises:
+        AlreadyExists: the name is in use and `replace` is not given.
+        BadInput: the name is not allowed.
+        BadData: `data` can't be read.
+    """
+    from cliptune.data.source import load_documents
+    from cliptune.data.store import push as store
+
+    store(load_documents(data, role="data"), name, replace=replace)
+
+
+def pull(name: str) -> DocList[ClipDoc]:
+    """The data set `name`: one that was `push`ed, or of the built-in catalogue.
+
+    Raises:
+        NotFound: there is none; the message lists near names.
+    """
+    from cliptune.data.source import load_documents
+
+    return load_documents(name, role="data")

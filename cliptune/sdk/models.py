@@ -1,0 +1,197 @@
+"""Models: which there are, and encoding with them before and after fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliptune import runs
+from cliptune.errors import BadInput, NotFound, near_matches
+
+if TYPE_CHECKING:
+    import numpy as np
+    from docarray import DocList
+    from numpy.typing import NDArray
+
+    from cliptune.documents import ClipDoc
+    from cliptune.inference import TextTower, VisionTower
+    from cliptune.training.callbacks import Callback
+
+
+def list_models() -> list[str]:
+    """The names of all models that can be fine-tuned, and of open_clip's weights."""
+    from cliptune.models.registry import known_models
+
+    return [model.name for model in known_models()]
+
+
+def list_model_options() -> dict[str, list[dict[str, Any]]]:
+    """The options of each model by its name: none has any, so that all lists are empty."""
+    return {name: [] for name in list_models()}
+
+
+def describe_models(task: str | None = None) -> None:
+    """Print a table of the models: name, task, output_dim, architecture, description.
+
+    Raises:
+        BadInput: no model is for `task`.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from cliptune.models.registry import known_models
+
+    models = known_models()
+    tasks = sorted({model.task for model in models})
+    if task is not None and task not in tasks:
+        raise BadInput(f"task is {task!r}: {near_matches(task, tasks)}")
+    table = Table("name", "task", "output_dim", "architecture", "description")
+    for model in models:
+        if task in (None, model.task):
+            cells = (model.task, str(model.output_dim), model.architecture, model.description)
+            table.add_row(model.name, *cells)
+    Console().print(table)
+
+
+def list_callbacks() -> dict[str, type[Callback]]:
+    """The callbacks by name; their docstrings say what they do and take."""
+    from cliptune.training.callbacks import CALLBACKS
+
+    return dict(CALLBACKS)
+
+
+@dataclass(frozen=True)
+class TwoTowers:
+    """Both towers of one model: `encode` sends each text to the one, each picture to the other."""
+
+    text: TextTower
+    vision: VisionTower
+
+
+def build_model(
+    name: str,
+    model_options: Mapping[str, Any] | None = None,
+    batch_size: int = 32,
+    select_model: str | None = None,
+    device: str | None = None,
+    is_onnx: bool = False,
+) -> TextTower | VisionTower | TwoTowers:
+    """The model `name` as it is before fine-tuning (zero-shot).
+
+    Args:
+        name: as `fit(model=…)`.
+        model_options: none of the models here has options.
+        batch_size: how many texts or pictures go through a tower at once.
+        select_model: `clip-text` or `clip-vision`; None gives both towers.
+        device: `cpu`, `cuda`, …; None is the accelerator that is there.
+        is_onnx: only artifacts hold ONNX models: an error with any other name.
+
+    Raises:
+        NotFound: no such model; the message lists near names.
+        Unavailable: its weights are on a hub that can't be reached.
+        BadInput: an argument is wrong.
+    """
+    refuse_model_options(model_options)
+    return _towers(name, batch_size, select_model, device, is_onnx)
+
+
+def get_model(
+    artifact: str | Path,
+    batch_size: int = 32,
+    select_model: str | None = None,
+    device: str | None = None,
+    is_onnx: bool = False,
+) -> TextTower | VisionTower | TwoTowers:
+    """A fine-tuned model, ready to `encode`.
+
+    Args:
+        artifact: the path of an artifact's zip or folder, or `Run.artifact_id`.
+        batch_size: how many texts or pictures go through a tower at once.
+        select_model: `clip-text` or `clip-vision`; None gives both towers.
+        device: `cpu`, `cuda`, …; None is the accelerator that is there.
+        is_onnx: use ONNX Runtime; the run must have had `to_onnx=True`.
+
+    Raises:
+        NotFound: there is no such artifact, or no ONNX model in it.
+        BadArtifact: it is damaged or unsafe.
+        BadInput: an argument is wrong.
+    """
+    return _towers(str(find_artifact(artifact)), batch_size, select_model, device, is_onnx)
+
+
+def encode(
+    model: TextTower | VisionTower | TwoTowers,
+    data: DocList[ClipDoc] | Sequence[ClipDoc] | Sequence[str] | Sequence[bytes],
+    batch_size: int = 32,
+) -> DocList[ClipDoc] | NDArray[np.float32]:
+    """Embed `data`, by a tower of `get_model` or `build_model`, or by both.
+
+    Documents (a DocList or a list) come back as the same objects in a DocList, with `embedding`
+    (float32 [D], unit length) and `model_digest`; a list of texts, or of encoded pictures, gives
+    an array float32 [N, D].
+    Two towers embed a document's text if it has one, else its picture.
+
+    Raises:
+        BadInput: a document lacks what the tower reads; the message names it.
+        BadImage: a picture can't be decoded.
+    """
+    from docarray import DocList
+
+    from cliptune.documents import ClipDoc
+    from cliptune.inference import encode as encode_by_tower
+
+    items: Any = data
+    first = items[0] if len(items) else None
+    if not isinstance(items, DocList) and isinstance(first, ClipDoc):
+        items = DocList[ClipDoc](items)
+    if not isinstance(model, TwoTowers):
+        return encode_by_tower(model, items, batch_size)
+    if not isinstance(items, DocList):
+        tower = model.vision if isinstance(first, bytes) else model.text
+        return encode_by_tower(tower, items, batch_size)
+    texts = DocList[ClipDoc]([doc for doc in items if doc.text])
+    pictures = DocList[ClipDoc]([doc for doc in items if not doc.text])
+    if texts:
+        encode_by_tower(model.text, texts, batch_size)
+    if pictures:
+        encode_by_tower(model.vision, pictures, batch_size)
+    return items
+
+
+def find_artifact(artifact: str | Path) -> Path:
+    """The artifact at a path, or of the run whose `artifact_id` is given.
+
+    Raises:
+        NotFound: neither is there.
+        NotReady, RunFailed: the run has no artifact (yet).
+    """
+    path = Path(artifact)
+    if path.exists():
+        return path
+    experiment, slash, name = str(artifact).partition("/")
+    try:
+        run = runs.get_run(name, experiment) if slash else runs.get_run(experiment)
+    except LookupError:
+        raise NotFound(f"no artifact at {path}, and no run of that name") from None
+    return run.artifact_folder
+
+
+def refuse_model_options(model_options: Mapping[str, Any] | None) -> None:
+    """Say that no model has options, if some are given."""
+    if model_options:
+        raise BadInput(f"model_options is {dict(model_options)!r}: no model here has options")
+
+
+def _towers(
+    model: str, batch_size: int, select_model: str | None, device: str | None, is_onnx: bool
+) -> TextTower | VisionTower | TwoTowers:
+    from cliptune.inference import get_tower
+
+    def tower(which: Any) -> Any:
+        return get_tower(model, which, is_onnx=is_onnx, device=device, batch_size=batch_size)
+
+    if select_model is None:
+        return TwoTowers(tower("clip-text"), tower("clip-vision"))
+    return tower(select_model)

@@ -1,0 +1,45 @@
+"""Whether the SDK works on this machine or at a train Flow."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from cliptune import runs
+from cliptune.errors import BadInput
+
+if TYPE_CHECKING:
+    from cliptune.serving.remote import RemoteSession
+
+SERVER_VARIABLE = "CLIPTUNE_SERVER"
+
+
+def connect(address: str) -> RemoteSession:
+    """The calls of this module at a train Flow, such as `grpc://host:52000`."""
+    from cliptune.serving.remote import RemoteSession
+
+    return RemoteSession(address)
+
+
+def server_address() -> str | None:
+    """The server named in the environment, if one is."""
+    return os.environ.get(SERVER_VARIABLE) or None
+
+
+def session() -> Any:
+    """The calls of that server."""
+    return connect(str(server_address()))
+
+
+def here_or_there(call: str) -> Any:
+    """The function `call` for runs of this machine, or of the server in CLIPTUNE_SERVER."""
+    if not server_address():
+        return getattr(runs, call)
+    try:
+        return getattr(session(), call)
+    except AttributeError:
+        # Doing it here instead would be to the wrong runs.
+        raise BadInput(
+            f"{call} is not offered by the server in {SERVER_VARIABLE} ({server_address()}): "
+            "call it on the server's machine"
+        ) from None

@@ -1,0 +1,123 @@
+"""Training pairs: decoded pictures, tokens and labels of the documents that can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from docarray import DocList
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliptune.data.pixels import PixelSet, decode_documents
+from cliptune.data.source import with_labels
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData
+from cliptune.home import cache_dir
+from cliptune.models.loading import ClipModel
+from cliptune.models.tokenizers import Tokenizer
+from cliptune.training.reporting import Reporter
+
+_NAMED_PROBLEMS = 20
+
+
+@dataclass
+class Pairs:
+    """Pairs of a text and a picture, ready to be cut in batches."""
+
+    pixels: NDArray[np.uint8]
+    """[N, H, W, 3], perhaps mapped from disk."""
+    tokens: Tensor
+    """int64 [N, L], padded to the longest text."""
+    labels: Tensor
+    """int64 [N]: equal labels are right answers to each other."""
+    ids: list[str]
+    image_features: Tensor | None = None
+    """float32 [N, D] on the CPU where the vision tower is frozen: computed once."""
+    text_features: Tensor | None = None
+    """float32 [N, D] on the CPU where the text tower is frozen: computed once."""
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+        return len(self.ids)
+
+    def subset(self, positions: NDArray[np.int64]) -> Pairs:
+        """The pairs at `positions`, in that order."""
+        chosen = torch.from_numpy(positions)
+        return Pairs(
+            self.pixels[positions],
+            self.tokens[chosen],
+            self.labels[chosen],
+            [self.ids[i] for i in positions],
+        )
+
+
+def read_pairs(
+    docs: DocList[ClipDoc], role: str, model: ClipModel, workers: int, reporter: Reporter
+) -> Pairs:
+    """Decode every picture once, log the ones that can't be, and tokenise the texts.
+
+    Raises:
+        BadData: more than a tenth of the pictures are unreadable.
+    """
+    docs = with_labels(docs)
+    decoded = decode_documents(
+        docs,
+        model.preprocessing,
+        cache_dir=cache_dir() / "pixels",
+        workers=workers,
+        on_progress=lambda done, total: reporter.progress(f"Decoding {role} pictures", done, total),
+    )
+    left_out = f", {len(decoded.problems)} left out" if decoded.problems else ""
+    reporter.log("INFO", f"{len(decoded.index)} {role} pairs{left_out}")
+    for problem in decoded.problems[:_NAMED_PROBLEMS]:
+        reporter.log(
+            "WARNING", f"{role} document {problem.position} (id {problem.id}): {problem.reason}"
+        )
+    if len(decoded.problems) > _NAMED_PROBLEMS:
+        more = len(decoded.problems) - _NAMED_PROBLEMS
+        reporter.log("WARNING", f"{more} more {role} documents are left out")
+    return make_pairs(docs, decoded, model.tokenizer, model.context_length)
+
+
+def make_pairs(
+    docs: DocList[ClipDoc], decoded: PixelSet, tokenizer: Tokenizer, context_length: int
+) -> Pairs:
+    """Pairs of the documents whose picture could be decoded (`decoded.index`)."""
+    kept = [docs[i] for i in decoded.index]
+    texts = [str(doc.text) for doc in kept]
+    unique = list(dict.fromkeys(texts))
+    row = {text: i for i, text in enumerate(unique)}
+    unique_tokens = tokenizer(unique, context_length)
+    tokens = unique_tokens[[row[text] for text in texts]]
+    _, codes = np.unique([str(doc.label or doc.text) for doc in kept], return_inverse=True)
+    labels = torch.from_numpy(codes.astype(np.int64))
+    return Pairs(decoded.pixels, tokens, labels, [str(doc.id) for doc in kept])
+
+
+def check_trainable(pairs: Pairs) -> None:
+    """Refuse pairs that nothing can be learnt from.
+
+    Raises:
+        BadData: fewer than two, or all of one label.
+    """
+    if len(pairs) < 2:
+        raise BadData(
+            f"{len(pairs)} usable training pair(s): contrastive training needs at least 2"
+        )
+    if len(pairs.labels.unique()) < 2:
+        raise BadData(
+            "all training pairs have the same label, so that none is a wrong answer to another: "
+            "give them different texts or labels"
+        )
+
+
+def split_by_label(pairs: Pairs, part: float, seed: int) -> tuple[Pairs, Pairs]:
+    """Keep `part` of the labels aside; no label is on both sides. Returns (training, kept)."""
+    labels = pairs.labels.numpy()
+    distinct = np.unique(labels)
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    aside = distinct[order[: max(1, round(part * len(distinct)))]]
+    is_aside = np.isin(labels, aside)
+    return pairs.subset(np.flatnonzero(~is_aside)), pairs.subset(np.flatnonzero(is_aside))

@@ -1,0 +1,119 @@
+"""What a run needs before its first step: the model with what is trained of it, data, sizes."""
+
+from __future__ import annotations
+
+import torch
+from docarray import DocList
+from torch import nn
+
+from cliptune.documents import ClipDoc
+from cliptune.models.loading import ClipModel, load_model
+from cliptune.training.batches import read_batch
+from cliptune.training.features import add_frozen_features
+from cliptune.training.lora import Adapters
+from cliptune.training.losses import LOSSES, calibrated_bias
+from cliptune.training.memory import choose_batch_size, largest_fitting
+from cliptune.training.objective import Objective
+from cliptune.training.options import TrainingOptions
+from cliptune.training.pairs import Pairs, check_trainable, read_pairs, split_by_label
+from cliptune.training.reporting import Reporter
+from cliptune.training.samplers import random_order
+from cliptune.training.state import Training
+from cliptune.training.towers import freeze_parameters
+
+_CALIBRATION_PAIRS = 512
+
+
+def load_trainable(
+    options: TrainingOptions, device: torch.device, reporter: Reporter
+) -> tuple[ClipModel, Adapters | None]:
+    """The model to start from, frozen as asked for, with adapters if there are to be some."""
+    reporter.log("INFO", f"loading the model {options.model}")
+    model = load_model(options.model, device=str(device))
+    freeze_parameters(model.clip, options.freeze)
+    adapters = None
+    if options.lora is not None:
+        adapters = Adapters(model.clip, options.lora)
+    trained = sum(p.numel() for p in model.clip.parameters() if p.requires_grad)
+    whole = sum(p.numel() for p in model.clip.parameters())
+    if trained < whole:
+        words = f" in {adapters.count} adapters" if adapters else ""
+        reporter.log("INFO", f"{trained:,} of {whole:,} parameters are trained{words}")
+    return model, adapters
+
+
+def read_data(
+    training: Training, train_docs: DocList[ClipDoc], eval_docs: DocList[ClipDoc] | None
+) -> tuple[Pairs, Pairs | None]:
+    """The training pairs, and those held out for `val_loss`.
+
+    Raises:
+        BadData: too little to train on, or too many unreadable pictures.
+    """
+    options, model, reporter = training.options, training.model, training.reporter
+    if not training.world.is_first:
+        training.world.wait(training.device)  # rank 0 decodes; its cache is read then
+    pairs = read_pairs(train_docs, "training", model, options.num_workers, reporter)
+    held_out = None
+    if eval_docs:
+        held_out = read_pairs(eval_docs, "evaluation", model, options.num_workers, reporter)
+    elif options.val_split:
+        pairs, held_out = split_by_label(pairs, options.val_split, options.seed)
+    if training.world.is_first:
+        training.world.wait(training.device)
+    check_trainable(pairs)
+    return pairs, held_out
+
+
+def choose_sizes(training: Training, pairs: Pairs, autocast: torch.dtype | None) -> None:
+    """Settle how many pairs a step takes, and how many go through the towers at once.
+
+    They are rank 0's choice, and stay for the whole run, resumes included.
+    """
+    options, world, position = training.options, training.world, training.position
+    fitting = options.micro_batch_size
+    if fitting is None:
+        fitting = largest_fitting(
+            training.model,
+            pairs.tokens,
+            training.device,
+            autocast,
+            1 if training.device.type == "cuda" else training.world.local_size,
+        )
+    size = options.batch_size or choose_batch_size(fitting * world.size, len(pairs))
+    chosen = torch.tensor([size, min(fitting, -(-size // world.size))])
+    chosen = world.from_first(chosen, training.device)
+    position.batch_size, position.micro_batch_size = (int(value) for value in chosen)
+    parts = "" if fitting >= size / world.size else f" in parts of {position.micro_batch_size}"
+    training.reporter.log("INFO", f"{position.batch_size} pairs a step{parts}")
+
+
+def compute_frozen_features(training: Training, pairs: Pairs, held_out: Pairs | None) -> None:
+    """Embed all pairs once by the towers that are not trained."""
+    reporter = training.reporter
+    for each in filter(None, (pairs, held_out)):
+        add_frozen_features(
+            training.model,
+            each,
+            training.position.micro_batch_size,
+            lambda done, total: reporter.progress("Embedding by the frozen tower", done, total),
+        )
+    if pairs.image_features is not None and training.options.augment_crop < 1:
+        reporter.log("INFO", "the vision tower is frozen: pictures are embedded once, not cropped")
+
+
+def add_logit_bias(training: Training, objective: Objective, pairs: Pairs) -> None:
+    """Give a model that has none the bias that SigLIP's loss needs, fit to its cosines."""
+    model, options = training.model, training.options
+    if LOSSES[options.loss] is not LOSSES["SigLIPLoss"] or model.clip.logit_bias is not None:
+        return
+    order = random_order(len(pairs), _CALIBRATION_PAIRS, options.seed, 0)
+    batch = read_batch(pairs, order[0], slice(0, len(order[0])))
+    model.clip.eval()
+    images, texts = objective.embeddings(batch)
+    with torch.no_grad():
+        logits = model.clip.logit_scale.exp() * images @ texts.T
+        bias = calibrated_bias(logits, batch.labels.to(logits.device))
+    model.clip.logit_bias = nn.Parameter(bias)
+    model.model_cfg = {**model.model_cfg, "init_logit_bias": float(bias)}
+    training.reporter.log("INFO", f"SigLIP's logit bias begins at {float(bias):.2f}")

@@ -1,0 +1,146 @@
+"""Two processes with gloo train like one: the same losses and weights, and they end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_loop import squares
+
+import cliptune
+from cliptune.models.artifact import open_artifact
+from cliptune.runs.record import read_record
+
+# SGD: Adam's first steps are of one size however small a gradient is, and so enlarge rounding.
+OPTIONS = {
+    "epochs": 2,
+    "batch_size": 11,
+    "learning_rate": 0.05,
+    "optimizer": "SGD",
+    "device": "cpu",
+}
+
+# What a user's own script looks like.
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_loop import squares
+from cliptune.training import TrainingOptions, train
+from cliptune.training.callbacks import EvaluationCallback
+from cliptune.training.reporting import LogReporter
+import json
+options = TrainingOptions.parse(json.loads(sys.argv[3]))
+evaluation = EvaluationCallback(query_data=squares(2, 1), index_data=squares(3), limit=5)
+outcome = train(options, squares(1), squares(4, 2), [evaluation], Path(sys.argv[2]), LogReporter())
+assert outcome.after, "every process gets the outcome"
+"""
+
+
+def run_script(folder: Path, options: dict, processes: int) -> dict[str, torch.Tensor]:
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [
+        sys.executable,
+        *(launcher if processes > 1 else []),
+        str(script),
+        str(Path(__file__).parent),
+        str(folder),
+        json.dumps(options),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    towers = ("clip-text", "clip-vision")
+    state: dict[str, torch.Tensor] = {}
+    for tower in towers:
+        state.update(load_file(folder / "artifact" / "models" / tower / "model.safetensors"))
+    return state
+
+
+def losses(folder: Path) -> list[float]:
+    metrics = open_artifact(folder / "artifact").metrics
+    return [entry[name] for entry in metrics["epochs"] for name in ("loss", "val_loss")]
+
+
+@pytest.mark.e2e
+def test_two_processes_give_the_losses_of_one(tiny_model: Path, tmp_path: Path) -> None:
+    # Parts of unequal size (11 over 2), each in parts again.
+    options = {**OPTIONS, "model": str(tiny_model)}
+    one = run_script(tmp_path / "one", options, 1)
+    two = run_script(tmp_path / "two", {**options, "micro_batch_size": 4}, 2)
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), atol=1e-5)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
+
+
+def start_run(tiny_model: Path) -> cliptune.Run:
+    return cliptune.fit(
+        str(tiny_model),
+        squares(1, 30),
+        epochs=2000,
+        batch_size=12,
+        device="cpu",
+        num_processes=2,
+        sampler="hard_negatives",  # all must follow the order that the first one finds
+    )
+
+
+def wait_for_steps(run: cliptune.Run) -> None:
+    deadline = time.monotonic() + 120
+    while "Training [" not in log_of(run):
+        assert time.monotonic() < deadline, log_of(run)
+        assert not run.record().status.ended, log_of(run)
+        time.sleep(0.1)
+
+
+def log_of(run: cliptune.Run) -> str:
+    log = run.folder / "run.log"
+    return log.read_text() if log.exists() else ""
+
+
+@pytest.mark.e2e
+def test_a_run_of_two_processes_is_cancelled_and_resumed(tiny_model: Path) -> None:
+    run = start_run(tiny_model)
+    wait_for_steps(run)
+    status = run.cancel()
+    assert status["status"] == "CANCELLED", run.logs()
+    assert "from its last checkpoint" in status["details"]
+    run.resume()
+    deadline = time.monotonic() + 120
+    while "resumed in epoch" not in log_of(run):
+        assert time.monotonic() < deadline, run.logs()
+        time.sleep(0.1)
+    # The other process is killed: the first can't go on, and says why.
+    first = read_record(run.folder).process.pid
+    others = [pid for pid in workers(run.folder) if pid != first]
+    assert len(others) == 1
+    os.kill(others[0], signal.SIGKILL)
+    status = run.wait(60)
+    assert status["status"] == "FAILED"
+    assert "another process of this run has ended" in status["details"]
+
+
+def workers(folder: Path) -> list[int]:
+    """The processes of the run in `folder`, without `torchrun` itself."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if str(folder) in line and "torch.distributed.run" not in line:
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,112 @@
+"""Gradient caching: whatever the parts, the gradients are those of the whole batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cliptune.models.loading import ClipModel, load_model
+from cliptune.models.openclip import open_clip
+from cliptune.training.augmentation import to_input
+from cliptune.training.batches import Batch, read_batch
+from cliptune.training.losses import LOSSES
+from cliptune.training.objective import Objective
+from cliptune.training.pairs import Pairs
+from cliptune.training.towers import training_mode
+
+CPU = torch.device("cpu")
+
+
+def random_batch(model: ClipModel, n: int, seed: int = 0) -> Batch:
+    random = np.random.default_rng(seed)
+    words = ["red", "blue", "dress", "shirt", "cotton", "long", "new", "soft"]
+    texts = [" ".join(random.choice(words, random.integers(1, 7))) + f" {i}" for i in range(n)]
+    pairs = Pairs(
+        random.integers(0, 256, (n, *model.preprocessing.size, 3), dtype=np.uint8),
+        model.tokenizer(texts, model.context_length),
+        torch.arange(n),
+        [str(i) for i in range(n)],
+    )
+    return read_batch(pairs, np.arange(n), slice(0, n))
+
+
+def gradients(model: ClipModel) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.clip.named_parameters() if p.grad is not None}
+
+
+def test_the_whole_batch_is_open_clips_own_backward(tiny_model: Path) -> None:
+    model = load_model(tiny_model)
+    batch = random_batch(model, 24)
+    objective = Objective(model, LOSSES["CLIPLoss"], CPU, micro_batch_size=24)
+    loss = objective.backward(batch, seed=1)
+    ours = gradients(model)
+    model.clip.zero_grad()
+    images = model.clip.encode_image(to_input(batch.pixels, model.preprocessing, CPU))
+    texts = model.clip.encode_text(batch.tokens)
+    theirs = open_clip.ClipLoss()(
+        F.normalize(images, dim=-1), F.normalize(texts, dim=-1), model.clip.logit_scale.exp()
+    )
+    theirs.backward()
+    assert loss == pytest.approx(theirs.item(), abs=1e-5)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(ours[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "loss"), [("tiny", "SigLIPLoss"), ("builtin", "CLIPLoss")])
+def test_parts_of_any_size_give_the_same_gradients(
+    name: str, loss: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cliptune.training.objective._STRIP", 10)
+    model = load_model(tiny_model if name == "tiny" else name)
+    batch = random_batch(model, 26)
+    training_mode(model.clip)
+    found = []
+    for parts in (26, 7, 1):
+        model.clip.zero_grad()
+        objective = Objective(
+            model, LOSSES[loss], CPU, micro_batch_size=parts, min_area=0.5, flip=True
+        )
+        value = objective.backward(batch, seed=3)
+        found.append((value, gradients(model)))
+    for value, each in found[1:]:
+        assert value == pytest.approx(found[0][0], abs=1e-5)
+        for parameter, gradient in found[0][1].items():
+            torch.testing.assert_close(each[parameter], gradient, atol=1e-5, rtol=1e-4)
+
+
+_MEASURED = r"""
+import json, re, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+from test_objective import CPU, LOSSES, Objective, load_model, random_batch, training_mode
+def peak():
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+model = load_model("builtin")
+batch = random_batch(model, int(sys.argv[2]))
+training_mode(model.clip)
+before = peak()
+objective = Objective(model, LOSSES["CLIPLoss"], CPU, micro_batch_size=256, min_area=0.9, flip=True)
+loss = objective.backward(batch, seed=1)
+print(json.dumps({"mib": peak() - before, "loss": loss}))
+"""
+
+
+@pytest.mark.e2e
+def test_4096_pairs_train_in_the_memory_of_256() -> None:
+    def peak(pairs: int) -> float:
+        command = [sys.executable, "-c", _MEASURED, str(Path(__file__).parent), str(pairs)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])["mib"]
+
+    few, many = peak(256), peak(4096)
+    assert few > 300, "a batch's activations should be seen"
+    assert many < 1.25 * few, (few, many)
