@@ -144,7 +144,9 @@ def test_the_server_in_the_environment_gets_the_calls(monkeypatch: pytest.Monkey
             return ["remote run"]
 
     monkeypatch.setenv("CLIPTUNE_SERVER", "grpc://trainer:52000")
-    monkeypatch.setattr("cliptune.sdk.server.connect", lambda address: calls.append(address) or Session())
+    monkeypatch.setattr(
+        "cliptune.sdk.server.connect", lambda address: calls.append(address) or Session()
+    )
     assert cliptune.fit("builtin", "catalogue-train", epochs=3, seed=1) == "remote run"
     arguments = {"model": "builtin", "train_data": "catalogue-train", "epochs": 3, "seed": 1}
     assert calls == ["grpc://trainer:52000", arguments]

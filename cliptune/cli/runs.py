@@ -68,9 +68,22 @@ def fit(
         typer.Option(help="Mix with the pre-trained weights: alpha in [0, 1]."),
     ] = None,
     to_onnx: Annotated[bool, typer.Option("--to-onnx", help="Export both towers to ONNX.")] = False,
+    callback: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--callback",
+            "-c",
+            help="A callback, as its name or as YAML: 'EarlyStopping: {patience: 3}'.",
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", "-o", help="Any other option of fit(): NAME=VALUE (YAML)."),
+        typer.Option(
+            "--option",
+            "-o",
+            help="Any other option of fit(): NAME=VALUE (YAML), such as lora={rank: 8}, "
+            "freeze=vision, num_processes=2, sampler=hard_negatives.",
+        ),
     ] = None,
     run_name: Annotated[str | None, typer.Option("--name", help="The run's name.")] = None,
     experiment: Annotated[str, typer.Option(help="Its group of runs.")] = "default",
@@ -89,6 +102,7 @@ def fit(
         raise BadInput("--index needs --queries")
     if wise_ft is not None:
         callbacks.append(WiSEFTCallback(alpha=wise_ft))
+    callbacks.extend(parse_callback_option(text) for text in callback or [])
     columns = {
         "text_column": text_column,
         "image_column": image_column,
@@ -202,6 +216,25 @@ def evaluate(
         typer.echo(json.dumps(result.metrics, indent=2))
     else:
         console.print(metrics_table(result.metrics, title=f"{model}, k = {limit}"))
+
+
+def parse_callback_option(text: str) -> dict[str, Any]:
+    """A callback's JSON form from `NAME`, or from the YAML of `{NAME: {FIELD: VALUE, …}}`.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--callback {text!r} is not YAML: {' '.join(str(error).split())}") from None
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and len(value) == 1:
+        [(name, fields)] = value.items()
+        if isinstance(fields, dict) and isinstance(name, str):
+            return {"name": name, **fields}
+    raise BadInput(f"--callback is {text!r}: write NAME, or 'NAME: {{FIELD: VALUE}}'")
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def decode_pixels(data: bytes, preprocessing: ImagePreprocessing) -> NDArray[np.
     """
     image = _open(data, MAX_PIXELS)
     least = DRAFT_FACTOR * max(preprocessing.size)
-    drafted = image.draft(None, (least, least))  # type: ignore[arg-type] # None: keep the mode
+    drafted = image.draft(None, (least, least))
     upright = _load(image)
     if drafted is None:
         return to_pixels(upright, preprocessing)

@@ -33,7 +33,7 @@ def load_documents(
 
     Raises:
         NotFound: neither a path nor a known name; the message lists near names.
-        BadData: nothing in it, or it can't be read.
+        BadData: nothing in it, it can't be read, or an id is given to several documents.
     """
     if isinstance(data, str | Path):
         docs = _from_name(str(data), csv_options, role)
@@ -45,6 +45,7 @@ def load_documents(
         )
     if not docs:
         raise BadData(f"{role} has no documents")
+    _check_ids(docs, role)
     return docs
 
 
@@ -94,6 +95,26 @@ def _from_folder(folder: Path) -> DocList[ClipDoc]:
         text = " ".join(words.replace("_", " ").replace("-", " ").split())
         docs.append(ClipDoc(id=inner.as_posix(), text=text, label=text, uri=str(picture)))
     return docs
+
+
+def _check_ids(docs: DocList[ClipDoc], role: str) -> None:
+    """Refuse ids given twice: an index keeps one of such documents, and matches name either."""
+    positions: dict[str, list[int]] = {}
+    for position, doc in enumerate(docs):
+        if doc.id is not None:
+            positions.setdefault(str(doc.id), []).append(position)
+    repeated = {doc_id: places for doc_id, places in positions.items() if len(places) > 1}
+    if repeated:
+        shown = [
+            f"{doc_id!r} (documents {', '.join(map(str, places[:5]))}"
+            f"{', …' if len(places) > 5 else ''})"
+            for doc_id, places in list(repeated.items())[:3]
+        ]
+        more = ", …" if len(repeated) > 3 else ""
+        raise BadData(
+            f"{role}: {len(repeated)} id(s) are given to several documents: "
+            f"{', '.join(shown)}{more}"
+        )
 
 
 def _clip_doc(doc: Any, position: int, role: str) -> ClipDoc:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ from cliptune.files import write_bytes
 from cliptune.home import data_dir
 
 _SUFFIX = ".docs"
+MAX_DOCUMENT_BYTES = 128 * 2**20
+"""Of one unzipped document: its picture, at most `cliptune.data.images.MAX_BYTES`, and the rest."""
+MAX_UNZIPPED_BYTES = 2**30
+MAX_UNZIPPED_RATIO = 20
+"""More than both, and a data set is refused: pictures barely compress, texts some ten times."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HEADER_BYTES = 9
 """Of DocArray's binary stream: a version and the number of documents."""
@@ -90,30 +96,54 @@ def parse_documents(data: bytes, where: str) -> DocList[ClipDoc]:
     """What `dump_documents` wrote; `where` is named in errors.
 
     Raises:
-        BadData: the bytes are damaged or something else.
+        BadData: the bytes are damaged or something else, a document unzips to more than
+            `MAX_DOCUMENT_BYTES`, or all to more than the larger of `MAX_UNZIPPED_BYTES` and
+            `MAX_UNZIPPED_RATIO` times the bytes.
     """
     from google.protobuf.message import DecodeError
 
+    docs = DocList[ClipDoc]()
+    left = max(MAX_UNZIPPED_BYTES, MAX_UNZIPPED_RATIO * len(data))
     try:
-        _check_frames(data)
-        # The protocol is given, never taken from the data or from a file's name.
-        loaded = DocList[ClipDoc].load_binary(data, protocol="protobuf", compress="gzip")
-        return DocList[ClipDoc](loaded)
+        for number, frame in enumerate(_frames(data)):
+            document = _unzip(frame, min(left, MAX_DOCUMENT_BYTES), number)
+            left -= len(document)
+            # The protocol is given, never taken from the data or from a file's name.
+            docs.append(ClipDoc.from_bytes(document, protocol="protobuf"))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, DecodeError) as error:
         raise BadData(f"{where} is not a data set, or is damaged: {error}") from error
+    return docs
 
 
-def _check_frames(data: bytes) -> None:
-    """Check that each document's length adds up: DocArray reads past the end without a word."""
+def _frames(data: bytes) -> Iterator[memoryview]:
+    """Each document's gzipped bytes in DocArray's stream.
+
+    DocArray itself reads past the end without a word, and unzips whatever size it comes to.
+    """
     count = int.from_bytes(data[1:_HEADER_BYTES], "big")
-    position = _HEADER_BYTES
+    view, position = memoryview(data), _HEADER_BYTES
+    if data[:1] != b"\x02":
+        raise ValueError("it is no DocArray stream")
     for _ in range(count):
-        head = data[position : position + 4]
-        position += 4 + int.from_bytes(head, "big")
+        head = view[position : position + 4]
+        start = position + 4
+        position = start + int.from_bytes(head, "big")
         if len(head) < 4 or position > len(data):
             raise ValueError("it ends in the middle of a document")
-    if position != len(data) or data[:1] != b"\x02":
-        raise ValueError("it is no DocArray stream")
+        yield view[start:position]
+    if position != len(data):
+        raise ValueError("it goes on after its last document")
+
+
+def _unzip(frame: memoryview, limit: int, number: int) -> bytes:
+    """Unzip the gzipped document `number`; never makes more than `limit` + 1 bytes of it."""
+    gunzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    document = gunzip.decompress(frame, limit + 1)
+    if len(document) > limit:
+        raise ValueError(f"document {number} unzips to more than the {limit} bytes allowed to it")
+    if not gunzip.eof or gunzip.unused_data:
+        raise ValueError(f"document {number} is not one whole gzip stream")
+    return document
 
 
 def _path(name: str) -> Path:

@@ -18,7 +18,8 @@ from cliptune.errors import BadData, BadInput, NotFound, near_matches
 from cliptune.models.artifact import is_artifact, open_artifact
 from cliptune.models.loading import CONFIG_FILE, pick_device
 from cliptune.models.registry import SHORT_NAMES, known_models
-from cliptune.training.callbacks import CALLBACKS, Callback, parse_callback
+from cliptune.training.callbacks import CALLBACKS, Callback, Callbacks, parse_callback
+from cliptune.training.lora import check_installed
 from cliptune.training.optimizers import make_optimizer
 from cliptune.training.options import TrainingOptions
 from cliptune.training.schedules import make_schedule
@@ -66,6 +67,8 @@ def make_plan(
     check_model(parsed.model)
     pick_device(parsed.device)
     _check_optimization(parsed)
+    if parsed.lora is not None:
+        check_installed()
     documents: dict[str, DocList[ClipDoc]] = {}
 
     def refer(data: Any, role: str) -> dict[str, Any]:
@@ -78,8 +81,10 @@ def make_plan(
         source = str(data) if isinstance(data, str | Path) else None
         return {"stored": role, "documents": len(docs), "source": source}
 
+    parsed_callbacks = _parsed(callbacks or [])
+    Callbacks(parsed_callbacks).check(eval_data is not None or parsed.val_split > 0)
     callbacks_json = []
-    for number, callback in enumerate(_parsed(callbacks or [])):
+    for number, callback in enumerate(parsed_callbacks):
         given = {name: getattr(callback, name, None) for name in _DATA_FIELDS}
         data = {name: value for name, value in given.items() if value is not None}
         values = callback.model_dump(mode="json", exclude=set(data))

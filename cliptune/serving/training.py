@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import threading
@@ -80,13 +81,29 @@ def fit(arguments: dict[str, Any]) -> dict[str, Any]:
         raise BadInput("csv_options: tables are read by the client, which sends the documents")
     for callback in given.get("callbacks") or []:
         if isinstance(callback, dict):
-            for name, value in callback.items():
-                if name.endswith("_data") and value is not None:
-                    _only_name(value, name)
+            _check_callback(callback)
+    _check_processes(given.get("num_processes"))
     try:
         return describe(sdk.fit(**given))
     except TypeError as error:
         raise BadInput(str(error).replace("fit() ", "fit: ")) from None
+
+
+def _check_callback(callback: dict[str, Any]) -> None:
+    """Refuse a client's callback that reads, writes or sends where the operator has not said so."""
+    for name, value in callback.items():
+        if name.endswith("_data") and value is not None:
+            _only_name(value, name)
+        if name in ("logging_dir", "tracking_uri") and value is not None:
+            raise BadInput(f"{name} is {value!r}: the server keeps what it tracks with its runs")
+        if name == "offline" and value is False:
+            raise BadInput("offline is False: the server's own settings decide what leaves it")
+
+
+def _check_processes(count: Any) -> None:
+    most = os.cpu_count() or 1
+    if isinstance(count, int) and count > most:
+        raise BadInput(f"num_processes is {count}: this server has {most} processors")
 
 
 def find_run(arguments: dict[str, Any]) -> Any:

@@ -109,7 +109,9 @@ def train(
     try:
         run = _Run(training, train_docs, eval_docs, start_digest, hooks)
         run.prepare(resume_from)
+        hooks.check(run.held_out is not None)
         hooks.call("on_train_begin", training)
+        training.stopping = world.any(training.stopping, device)
         while training.position.epoch < options.epochs and not training.stopping:
             run.epoch()
         hooks.call("on_train_end", training)

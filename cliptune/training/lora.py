@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from typing import Any
 
@@ -27,6 +28,16 @@ class LoraOptions(BaseModel):
     """The adapters' product is scaled by alpha / rank."""
 
 
+def check_installed() -> None:
+    """Refuse LoRA where its library is missing.
+
+    Raises:
+        Unavailable: `cliptune[lora]` is not installed.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise Unavailable("lora needs: pip install 'cliptune[lora]'")
+
+
 class Adapters:
     """The adapters of a model under training."""
 
@@ -39,11 +50,10 @@ class Adapters:
             Unavailable: `cliptune[lora]` is not installed.
             BadInput: the model has no layer for an adapter.
         """
-        try:
-            from peft import LoraConfig
-            from peft.tuners.lora import LoraModel
-        except ImportError as error:
-            raise Unavailable("lora needs: pip install 'cliptune[lora]'") from error
+        check_installed()
+        from peft import LoraConfig
+        from peft.tuners.lora import LoraModel
+
         targets = _layers(clip)
         if not targets:
             raise BadInput("lora: no trained block of this model has a linear or attention layer")

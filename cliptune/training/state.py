@@ -41,7 +41,7 @@ class Training:
 
     def stop(self, reason: str) -> None:
         """End training after this epoch."""
-        self.reporter.log("INFO", f"stopping after epoch {self.position.epoch}: {reason}")
+        self.reporter.log("INFO", f"stopping after epoch {len(self.position.history)}: {reason}")
         self.stopping = True
 
     def report_metrics(self) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from cliptune.data.images import (
     ImagePreprocessing,
     decode_image,
+    decode_pixels,
     image_bytes,
     normalise,
     read_data_uri,
@@ -31,7 +32,9 @@ MODES = [
     ImagePreprocessing((224, 224), MEAN, STD),
     ImagePreprocessing((64, 64), MEAN, STD, resize_mode="longest", fill_color=255),
     ImagePreprocessing((48, 48), MEAN, STD, "bilinear", "squash"),
+    ImagePreprocessing((48, 80), MEAN, STD, "bilinear", "shortest"),
 ]
+NAMES = ["shortest", "longest", "squash", "not-square"]
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -42,7 +45,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 def same_as_open_clip(image: Image.Image, p: ImagePreprocessing) -> None:
     reference = open_clip.transform.image_transform(
-        p.size[0],
+        p.size[0] if p.size[0] == p.size[1] else p.size,
         is_train=False,
         mean=p.mean,
         std=p.std,
@@ -54,8 +57,8 @@ def same_as_open_clip(image: Image.Image, p: ImagePreprocessing) -> None:
     torch.testing.assert_close(torch.from_numpy(ours), reference, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("p", MODES, ids=["shortest", "longest", "squash"])
-@pytest.mark.parametrize("size", [(1, 1), (9, 300), (300, 7), (64, 64), (97, 31)])
+@pytest.mark.parametrize("p", MODES, ids=NAMES)
+@pytest.mark.parametrize("size", [(1, 1), (9, 300), (300, 7), (64, 64), (97, 31), (2, 150)])
 def test_odd_sizes_are_prepared_as_by_open_clip(
     p: ImagePreprocessing, size: tuple[int, int]
 ) -> None:
@@ -63,7 +66,7 @@ def test_odd_sizes_are_prepared_as_by_open_clip(
     same_as_open_clip(Image.fromarray(pixels), p)
 
 
-@pytest.mark.parametrize("p", MODES, ids=["shortest", "longest", "squash"])
+@pytest.mark.parametrize("p", MODES, ids=NAMES)
 def test_real_pictures_are_prepared_as_by_open_clip(
     shared_dir: Path, p: ImagePreprocessing
 ) -> None:
@@ -90,22 +93,86 @@ def test_all_colour_modes_become_rgb(mode: str) -> None:
         assert np.abs(np.asarray(decoded).astype(int) - expected).max() <= 12
 
 
-def test_transparency_becomes_white_and_phones_are_turned_upright() -> None:
-    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    clear.putpixel((0, 0), (200, 10, 10, 255))
-    decoded = decode_image(encoded(clear))
-    assert decoded.getpixel((3, 3)) == (255, 255, 255)
-    assert decoded.getpixel((0, 0)) == (200, 10, 10)
-    wide = Image.new("RGB", (20, 10))
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("RGBA", "GIF"),
+        ("RGBA", "WEBP"),
+        ("LA", "TIFF"),
+    ],
+)
+def test_transparency_becomes_white(mode: str, kind: str) -> None:
+    shape = Image.new("L", (32, 32), 0)
+    shape.paste(255, (0, 0, 16, 32))
+    clear = Image.new("RGBA", (32, 32), (40, 40, 40, 255))
+    clear.putalpha(shape)
+    # What is under the transparent half is not white.
+    image = clear.quantize(8) if mode == "P" else clear.convert(mode)
+    decoded = decode_image(encoded(image, kind, lossless=True))
+    assert decoded.getpixel((20, 3)) == (255, 255, 255)
+    assert np.abs(np.array(decoded.getpixel((3, 3))) - 40).max() <= 4
+
+
+def test_half_transparent_is_half_white() -> None:
+    decoded = decode_image(encoded(Image.new("RGBA", (4, 4), (200, 0, 100, 128))))
+    expected = [128 / 255 * c + 127 / 255 * 255 for c in (200, 0, 100)]
+    np.testing.assert_allclose(decoded.getpixel((1, 1)), expected, atol=1)
+
+
+def test_phones_are_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
-    assert decode_image(encoded(wide, "JPEG", exif=exif)).size == (10, 20)
+    assert decode_image(encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif)).size == (10, 20)
 
 
-def test_the_first_frame_of_an_animation() -> None:
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode_image(data).getpixel((0, 0)) == (255, 0, 0)  # type: ignore[comparison-overlap]
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_the_first_frame_of_an_animation(kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    red, green, blue = np.asarray(decode_image(data))[8, 8].tolist()
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("peak", [65535, 40000, 200])
+def test_16_bits_of_grey_are_scaled(kind: str, peak: int) -> None:
+    values = np.linspace(0, peak, 400).round().astype(np.uint16).reshape(20, 20)
+    decoded = np.asarray(decode_image(encoded(Image.fromarray(values), kind)))[..., 0]
+    np.testing.assert_array_equal(decoded, np.round(values.astype(float) * 255 / 65535))
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_floating_point_grey_is_scaled(white: float) -> None:
+    values = np.linspace(0, white, 64, dtype=np.float32).reshape(8, 8)
+    decoded = np.asarray(decode_image(encoded(Image.fromarray(values), "TIFF")))[..., 0]
+    np.testing.assert_array_equal(decoded, np.round(np.linspace(0, 255, 64)).reshape(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (np.nan, "not all finite"),
+        (np.inf, "not all finite"),
+        (-np.inf, "not all finite"),
+        (-0.5, "from -0.5 to 1"),
+        (1e9, r"to 1e\+09, not from 0 to at most 65535"),
+    ],
+)
+def test_numbers_that_are_no_brightness(bad: float, words: str) -> None:
+    values = np.ones((8, 8), dtype=np.float32)
+    values[3, 4] = bad
+    with pytest.raises(BadImage, match=words):
+        decode_image(encoded(Image.fromarray(values), "TIFF"))
+
+
+def test_whole_numbers_that_are_no_brightness() -> None:
+    values = np.full((8, 8), -3, dtype=np.int32)
+    with pytest.raises(BadImage, match="from -3 to -3"):
+        decode_image(encoded(Image.fromarray(values), "TIFF"))
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -146,9 +213,12 @@ def test_what_is_no_picture_is_named(data: bytes, words: str) -> None:
         decode_image(data)
 
 
-def test_a_hair_of_a_picture_is_named() -> None:
-    with pytest.raises(BadImage, match="1 x 3000 pixels can't be resized"):
-        to_pixels(Image.new("RGB", (1, 3000)), MODES[1])
+@pytest.mark.parametrize(("p", "size"), [(MODES[0], (1, 60_000)), (MODES[1], (3000, 1))])
+def test_a_hair_of_a_picture_is_named(p: ImagePreprocessing, size: tuple[int, int]) -> None:
+    """The first would need 12 GB by open_clip's rules, of the second nothing would be left."""
+    data = encoded(Image.new("RGB", size))
+    with pytest.raises(BadImage, match=f"{size[0]} x {size[1]} pixels is too narrow"):
+        decode_pixels(data, p)
 
 
 def test_where_a_picture_may_come_from(tmp_path: Path) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from docarray import DocList
 
-from cliptune.data.store import delete_pushed, list_pushed, parse_documents, pull, push
+from cliptune.data import store
+from cliptune.data.store import (
+    MAX_DOCUMENT_BYTES,
+    delete_pushed,
+    dump_documents,
+    list_pushed,
+    parse_documents,
+    pull,
+    push,
+)
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound
 
@@ -70,12 +81,62 @@ class Evil:
         b"\x02" + (1).to_bytes(8, "big") + (2**31).to_bytes(4, "big") + b"abc",
         b"\x02" + (1).to_bytes(8, "big") + (3).to_bytes(4, "big") + b"abc",
         b"\x02" + (2**60).to_bytes(8, "big"),
+        b"\x02" + (0).to_bytes(8, "big") + b"and more",
     ],
 )
 def test_damaged_and_foreign_files(data: bytes, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(BadData, match="not a data set"):
         parse_documents(data, "some file")
     assert "code ran" not in capsys.readouterr().out
+
+
+def stream(*frames: bytes) -> bytes:
+    """DocArray's stream of documents that are zipped already."""
+    packed = (len(frame).to_bytes(4, "big") + frame for frame in frames)
+    return b"\x02" + len(frames).to_bytes(8, "big") + b"".join(packed)
+
+
+def gzip_bomb(size: int) -> bytes:
+    """A gzip stream of `size` zeros, a multiple of 16 MiB, in a thousandth of that."""
+    squeeze, zeros = zlib.compressobj(9, wbits=31), bytes(2**24)
+    first = squeeze.compress(zeros) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    again = squeeze.compress(zeros) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    return first + again * (size // 2**24 - 1) + squeeze.flush()
+
+
+def test_bombs_are_refused_before_they_are_unzipped() -> None:
+    bomb = gzip_bomb(4 * 2**30)
+    for data, words in (
+        (stream(bomb), f"document 0 unzips to more than the {MAX_DOCUMENT_BYTES} bytes"),
+        (stream(gzip.compress(b"") + bomb), "document 0 is not one whole gzip stream"),
+    ):
+        assert len(data) < 5_000_000
+        tracemalloc.start()
+        with pytest.raises(BadData, match=words):
+            parse_documents(data, "an upload")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2.5 * MAX_DOCUMENT_BYTES
+
+
+def test_many_small_bombs_are_refused_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = dump_documents(DocList[ClipDoc]([ClipDoc(text="a" * 2**20)]))[13:]
+    assert len(parse_documents(stream(*[text] * 5), "an upload")) == 5
+    monkeypatch.setattr(store, "MAX_UNZIPPED_BYTES", 4 * 2**20)
+    with pytest.raises(BadData, match="document 3 unzips to more than the"):
+        parse_documents(stream(*[text] * 5), "an upload")
+    # Pictures don't compress: however many there are, it is no bomb.
+    monkeypatch.setattr(store, "MAX_UNZIPPED_BYTES", 0)
+    noise = np.random.default_rng(0).bytes(2**20)
+    docs = DocList[ClipDoc]([ClipDoc(image=noise) for _ in range(8)])
+    assert len(parse_documents(dump_documents(docs), "an upload")) == 8
+
+
+def test_a_damaged_document_is_noticed_by_its_checksum() -> None:
+    data = bytearray(dump_documents(DocList[ClipDoc]([ClipDoc(image=bytes(range(256)) * 9)])))
+    data[-6] ^= 1  # in gzip's own check of the content
+    with pytest.raises(BadData, match="incorrect data check"):
+        parse_documents(bytes(data), "an upload")
 
 
 def test_a_truncated_file(cliptune_home: Path) -> None:

@@ -16,8 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData
+from cliptune.errors import BadData, BadInput
 from cliptune.models.loading import load_model
+from cliptune.models.towers import VisionModule
 from cliptune.training import Cancelled, TrainingOptions, train
 from cliptune.training.callbacks import EvaluationCallback, WiSEFTCallback
 from cliptune.training.checkpoint import list_checkpoints
@@ -112,18 +113,27 @@ def test_the_same_seed_gives_the_same_losses_and_weights(tiny_model: Path, tmp_p
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("stop_after", "settings"),
+    [
+        (1, {}),
+        (3, {"batch_size": None, "micro_batch_size": 5}),
+        (4, {"loss": "SigLIPLoss", "lora": {"rank": 4}, "optimizer": "SGD"}),
+        (8, {"sampler": "hard_negatives", "freeze": "vision"}),
+    ],
+)
 def test_a_stopped_run_resumes_to_the_same_weights(
-    tiny_model: Path, tmp_path: Path, stop_after: int
+    tiny_model: Path, tmp_path: Path, stop_after: int, settings: dict[str, Any]
 ) -> None:
     callbacks = [EvaluationCallback(query_data=squares(2, 1), index_data=squares(3), limit=5)]
-    whole = train(options(tiny_model), squares(1), None, callbacks, tmp_path / "whole", Recorder())
+    chosen = options(tiny_model, **settings)
+    whole = train(chosen, squares(1), None, callbacks, tmp_path / "whole", Recorder())
     stopped = tmp_path / "stopped"
     with pytest.raises(Cancelled):
-        train(options(tiny_model), squares(1), None, callbacks, stopped, Recorder(stop_after))
+        train(chosen, squares(1), None, callbacks, stopped, Recorder(stop_after))
     assert not (stopped / "artifact").exists()
     [checkpoint] = list_checkpoints(stopped / "checkpoints")
-    again = train(options(tiny_model), squares(1), None, callbacks, stopped, Recorder(), checkpoint)
+    again = train(chosen, squares(1), None, callbacks, stopped, Recorder(), checkpoint)
     expected, found = weights(tmp_path / "whole"), weights(stopped)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert again.before == whole.before
@@ -156,6 +166,61 @@ def test_frozen_towers_stay_as_they_were(
     assert is_vision == {"text": {False}, "vision": {True}, "heads": {False, True}}[moves]
     if moves == "heads":
         assert changed == {"logit_scale", "text_projection", "visual.proj"}
+
+
+def test_a_frozen_towers_features_are_computed_once(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    forward = VisionModule.forward
+
+    def counted(self: VisionModule, pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(VisionModule, "forward", counted)
+    reporter = Recorder()
+    chosen = options(tiny_model, freeze="vision", micro_batch_size=12)
+    train(chosen, squares(1), squares(4, 2), [], tmp_path, reporter)
+    pictures = 6 * 6 + 6 * 2
+    assert sum(seen) == pictures, "three epochs, and each picture embedded once"
+    assert any("pictures are embedded once, not cropped" in line for line in reporter.lines)
+
+
+def test_adapters_are_merged_into_a_plain_model(tiny_model: Path, tmp_path: Path) -> None:
+    evaluation = EvaluationCallback(query_data=squares(2, 1), index_data=squares(3), limit=5)
+    reporter = Recorder()
+    chosen = options(tiny_model, epochs=6, learning_rate=0.02, lora={"rank": 4})
+    outcome = train(chosen, squares(1), None, [evaluation], tmp_path, reporter)
+    name = "clip-text-to-clip-vision_precision_at_k"
+    assert outcome.after[name] == pytest.approx(outcome.history[-1]["metrics"][name], abs=0.02)
+    assert outcome.after[name] > outcome.before[name] + 0.2
+    before, after = load_model(tiny_model).clip.state_dict(), weights(tmp_path)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all("attn" in name or "mlp" in name for name in changed - {"logit_scale"})
+    assert any("parameters are trained in" in line for line in reporter.lines)
+
+
+def test_siglips_loss_gives_a_bias_that_goes_along(tiny_model: Path, tmp_path: Path) -> None:
+    chosen = options(tiny_model, loss="SigLIPLoss", epochs=6)
+    outcome = train(chosen, squares(1), squares(4, 2), [], tmp_path, Recorder())
+    assert outcome.history[-1]["val_loss"] < outcome.history[0]["val_loss"]
+    tuned = load_model(tmp_path / "artifact")
+    assert tuned.clip.logit_bias.item() < 0
+    mixed = WiSEFTCallback(alpha=0.5)
+    train(chosen, squares(1), None, [mixed], tmp_path / "mixed", Recorder())
+    assert load_model(tmp_path / "mixed" / "artifact").clip.logit_bias is not None
+    again = options(tmp_path / "artifact", loss="SigLIPLoss", epochs=1)
+    train(again, squares(1), None, [], tmp_path / "again", Recorder())
+
+
+def test_checkpoints_of_another_run_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    train(options(tiny_model), squares(1), None, [], tmp_path, Recorder())
+    [checkpoint] = list_checkpoints(tmp_path / "checkpoints")
+    other = options(tiny_model, learning_rate=1e-3)
+    with pytest.raises(BadInput, match="another run: its options"):
+        train(other, squares(1), None, [], tmp_path, Recorder(), checkpoint)
 
 
 def test_a_loss_that_is_not_a_number_stops_with_the_batch(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,240 @@
+"""`cliptune wise-ft`: measure mixtures of the pre-trained and the fine-tuned weights, keep one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cliptune.errors import AlreadyExists, BadInput, CliptuneError
+
+if TYPE_CHECKING:
+    from cliptune.evaluation.wise_ft import Documents, Pick, Point
+    from cliptune.models.loading import ClipModel
+
+console = Console()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(
+        "wise-ft",
+        epilog="Example: cliptune wise-ft brave-otter-3f2a --eval validation.csv "
+        "--robust everything-else.csv --save artifacts/brave-otter-mixed",
+    )(wise_ft)
+
+
+def wise_ft(
+    run: Annotated[str, typer.Argument(help="A run's name, or the path of an artifact.")],
+    queries: Annotated[
+        str,
+        typer.Option(
+            "--eval",
+            "--queries",
+            help="In-domain texts with labels: a CSV or a data set's name. Not those that you "
+            "will report.",
+        ),
+    ],
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--eval-index", "--index", help="The pictures to search; default: those of --eval."
+        ),
+    ] = None,
+    robust: Annotated[
+        str | None, typer.Option(help="Texts of another kind, which should still be found.")
+    ] = None,
+    robust_index: Annotated[
+        str | None, typer.Option(help="Their pictures; default: those of --robust.")
+    ] = None,
+    alphas: Annotated[
+        str,
+        typer.Option(help="start:stop:step, stop included, or numbers with commas, in [0, 1]."),
+    ] = "0:1:0.1",
+    metric: Annotated[
+        str, typer.Option(help="What the alpha is picked by: a name that `evaluate` prints.")
+    ] = "reciprocal_rank",
+    max_loss: Annotated[
+        float,
+        typer.Option(help="The part of the best robust metric that may be lost: 0.01 is 1 %."),
+    ] = 0.01,
+    alpha: Annotated[
+        float | None, typer.Option(help="Take this alpha, whatever the rule says.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="k: results that count.")] = 20,
+    before: Annotated[
+        str | None,
+        typer.Option(help="The pre-trained model; default: the artifact's base model."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder for wise-ft.json and frontier.png.")] = Path(
+        "wise-ft"
+    ),
+    save: Annotated[
+        Path | None, typer.Option(help="Write the picked mixture as an artifact to this folder.")
+    ] = None,
+    to_onnx: Annotated[
+        bool, typer.Option("--onnx", help="With --save: export both towers to ONNX too.")
+    ] = False,
+) -> None:
+    """Mix the pre-trained and the fine-tuned weights (WiSE-FT) and pick the best mixture.
+
+    Alpha 0 is the pre-trained model, 1 the fine-tuned one; the paper's default is 0.5.
+
+    Picked is the alpha with the best in-domain metric among those whose robust metric is at most
+    --max-loss below the best robust metric of all alphas. Without --robust, it is the best
+    in-domain alpha. Of equally good ones, the smallest.
+    """
+    if robust_index is not None and robust is None:
+        raise BadInput(f"--robust-index {robust_index} needs --robust")
+    if to_onnx and save is None:
+        raise BadInput("--onnx needs --save")
+    if save is not None and save.exists():
+        raise AlreadyExists(f"{save} is there already: choose another --save, or remove it")
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"--out {out} is a file, not a folder")
+    from cliptune.evaluation.frontier import frontier_plot
+    from cliptune.evaluation.wise_ft import Pick, Rule, parse_alphas
+    from cliptune.files import write_text
+
+    rule = Rule(metric, max_loss)
+    measured = [*parse_alphas(alphas), *([] if alpha is None else [alpha])]
+    tuned = _tuned_model(run)
+    pretrained = _pretrained_model(tuned, before)
+    in_domain = _documents(queries, index)
+    elsewhere = _documents(robust, robust_index) if robust is not None else None
+    points = _sweep(pretrained, tuned, measured, in_domain, elsewhere, limit)
+    pick = rule.pick(points)
+    if alpha is not None:
+        pick = Pick(alpha, f"it was asked for; the rule's is {pick.alpha:g}, {pick.reason}")
+    console.print(_table(points, pick, metric, f"{run}, k = {limit}"))
+    console.print(f"alpha [bold]{pick.alpha:g}[/]: {pick.reason}", highlight=False)
+
+    record = {
+        "pretrained": {"name": pretrained.name, "digest": pretrained.digest},
+        "finetuned": {"name": tuned.name, "digest": tuned.digest},
+        "in_domain": {"queries": queries, "index": index or queries},
+        "robust": {"queries": robust, "index": robust_index or robust} if robust else None,
+        "limit": limit,
+        "rule": asdict(rule),
+        "picked": asdict(pick),
+        "points": [asdict(point) for point in points],
+    }
+    write_text(out / "wise-ft.json", json.dumps(record, indent=2))
+    frontier_plot(points, pick.alpha, out / "frontier.png", rule, title=f"{run}, k = {limit}")
+    console.print(f"written: [bold]{out / 'wise-ft.json'}[/], [bold]{out / 'frontier.png'}[/]")
+    if save is not None:
+        _save(pretrained, tuned, pick.alpha, record, points, save, to_onnx)
+        console.print(f"artifact: [bold]{save}[/]\nserve it:  cliptune serve --artifact {save}")
+
+
+def _tuned_model(run: str) -> ClipModel:
+    from cliptune.models.loading import load_model, pick_device
+    from cliptune.sdk.models import find_artifact
+
+    return load_model(find_artifact(run), device=str(pick_device(None)))
+
+
+def _pretrained_model(tuned: ClipModel, before: str | None) -> ClipModel:
+    from cliptune.models.loading import load_model
+
+    device = str(next(tuned.clip.parameters()).device)
+    if before is not None:
+        return load_model(before, device=device)
+    try:
+        return load_model(tuned.base, device=device)
+    except CliptuneError as error:
+        raise type(error)(
+            f"the base model is not there, so give it by --before: {error}"
+        ) from error
+
+
+def _documents(queries: str, index: str | None) -> Documents:
+    from cliptune.data.source import load_documents
+
+    query_docs = load_documents(queries, role="queries")
+    return query_docs, load_documents(index, role="index") if index else query_docs
+
+
+def _sweep(
+    pretrained: ClipModel,
+    tuned: ClipModel,
+    alphas: Sequence[float],
+    in_domain: Documents,
+    robust: Documents | None,
+    limit: int,
+) -> list[Point]:
+    """`sweep` under a progress bar, with the pixels in the cache that training uses."""
+    from cliptune.evaluation.wise_ft import sweep
+    from cliptune.home import cache_dir
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        return sweep(
+            pretrained,
+            tuned,
+            alphas,
+            in_domain,
+            robust,
+            limit=limit,
+            pixel_cache=cache_dir() / "pixels",
+            on_progress=lambda description, done, total: bar.update(
+                task, description=description, completed=done, total=total
+            ),
+        )
+
+
+def _table(points: Sequence[Point], pick: Pick, metric: str, title: str) -> Table:
+    table = Table(title=title, header_style="bold")
+    table.add_column("alpha", justify="right")
+    table.add_column(f"in-domain {metric}", justify="right")
+    if points[0].robust is not None:
+        table.add_column(f"robust {metric}", justify="right")
+    table.add_column("")
+    for point in points:
+        values = [point.in_domain[metric], *([point.robust[metric]] if point.robust else [])]
+        is_picked = point.alpha == pick.alpha
+        ends = {0.0: "pre-trained", 1.0: "fine-tuned"}
+        words = ["picked"] * is_picked + [ends[point.alpha]] * (point.alpha in ends)
+        cells = [f"{point.alpha:g}", *(f"{value:.4f}" for value in values), ", ".join(words)]
+        table.add_row(*cells, style="bold green" if is_picked else "")
+    return table
+
+
+def _save(
+    pretrained: ClipModel,
+    tuned: ClipModel,
+    alpha: float,
+    record: dict[str, Any],
+    points: Sequence[Point],
+    folder: Path,
+    to_onnx: bool,
+) -> None:
+    """Write the mixture as an artifact; `config.yml` and `metrics.yml` say how it was chosen."""
+    from cliptune.models.wise_ft import mix_models
+    from cliptune.models.writing import write_artifact
+
+    mixed = mix_models(pretrained, tuned, alpha)
+    mixed.clip.cpu()
+    by_alpha = {point.alpha: point.in_domain for point in points}
+    write_artifact(
+        mixed,
+        folder,
+        config={"wise_ft": {**record, "alpha": alpha}},
+        metrics={
+            "before": _prefixed(by_alpha.get(0.0, {})),
+            "after": _prefixed(by_alpha[alpha]),
+        },
+        to_onnx=to_onnx,
+    )
+
+
+def _prefixed(metrics: dict[str, float]) -> dict[str, float]:
+    return {f"clip-text-to-clip-vision_{name}": value for name, value in metrics.items()}

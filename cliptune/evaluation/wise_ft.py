@@ -1,0 +1,278 @@
+"""Choosing WiSE-FT's alpha: search two data sets with every mixture of two models.
+
+Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, draw what is measured here:
+the curve of all alphas, between what fine-tuning is for (`in_domain`) and what the model should
+not forget (`robust`). They mix half and half where nothing else is known, or take the alpha that
+is best on in-domain validation data; `Rule` does the latter within a bound on what may be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import numpy as np
+from docarray import DocList
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliptune.data.pixels import decode_documents
+from cliptune.data.source import with_labels
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData, BadInput, near_matches
+from cliptune.evaluation.metrics import METRICS
+from cliptune.evaluation.retrieval import evaluate_embeddings
+from cliptune.inference import get_tower
+from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
+from cliptune.models.loading import ClipModel
+from cliptune.models.wise_ft import check_alpha, check_same_architecture, mix_models
+
+MAX_ALPHAS = 1001
+
+Documents = tuple[DocList[ClipDoc], DocList[ClipDoc]]
+"""Queries with texts, and the pictures that they search."""
+OnProgress = Callable[[str, int, int], None]
+"""Told what is done, how many of it are, and how many there will be."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One mixture's metrics, by the names of `cliptune.evaluation.metrics`."""
+
+    alpha: float
+    in_domain: dict[str, float]
+    robust: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The alpha to take, and why in words."""
+
+    alpha: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """Labelled queries and pictures, tokenised and decoded once to be searched by many models."""
+
+    role: str
+    """Named in errors."""
+    tokens: Tensor
+    """int64 [U, L]: the distinct query texts, short ones first so that they share batches."""
+    rows: list[int]
+    """Each of the Q queries' row in `tokens`."""
+    query_labels: list[str]
+    pixels: NDArray[np.uint8]
+    """[N, H, W, 3], as the vision tower's preprocessing makes them."""
+    index_labels: list[str]
+
+    @classmethod
+    def prepare(
+        cls,
+        model: ClipModel,
+        documents: Documents,
+        role: str,
+        pixel_cache: Path | None,
+        report: OnProgress,
+    ) -> SearchTask:
+        """Read `documents` by the tokenizer and the preprocessing of `model`; see `sweep`."""
+        queries, index = documents
+        for position, doc in enumerate(queries):
+            if not doc.text:
+                raise BadInput(f"{role} queries: document {position} (id {doc.id}) has no text")
+        texts = sorted(dict.fromkeys(str(doc.text) for doc in queries), key=len)
+        row = {text: number for number, text in enumerate(texts)}
+        index_labels = _labels(index, f"{role} index")
+        decoded = decode_documents(
+            index,
+            model.preprocessing,
+            cache_dir=pixel_cache,
+            on_progress=lambda done, total: report(f"Decoding {role} pictures", done, total),
+        )
+        return cls(
+            role=role,
+            tokens=model.tokenizer(texts, model.context_length),
+            rows=[row[str(doc.text)] for doc in queries],
+            query_labels=_labels(queries, f"{role} queries"),
+            pixels=decoded.pixels,
+            index_labels=[index_labels[position] for position in decoded.index],
+        )
+
+    def measure(self, model: ClipModel, limit: int) -> dict[str, float]:
+        """All retrieval metrics of `model` at k = `limit`.
+
+        Raises:
+            BadData: as `evaluate_embeddings`.
+        """
+        text, vision = get_tower(model, TEXT_TOWER), get_tower(model, VISION_TOWER)
+        try:
+            return evaluate_embeddings(
+                text.encode_tokens(self.tokens)[self.rows],
+                self.query_labels,
+                vision.encode_pixels(self.pixels),
+                self.index_labels,
+                limit=limit,
+            ).metrics
+        except BadData as error:
+            raise BadData(f"{self.role} data: {error}") from error
+
+
+def sweep(
+    before: ClipModel,
+    after: ClipModel,
+    alphas: Iterable[float],
+    in_domain: Documents,
+    robust: Documents | None = None,
+    *,
+    limit: int = 20,
+    pixel_cache: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> list[Point]:
+    """Measure text-to-image search by the mixture of both models at every alpha.
+
+    The figures of alpha 0 and 1 are those that `evaluate` gives of the two models. Pictures are
+    decoded and texts tokenised once for all alphas; unreadable pictures are left out and logged.
+
+    Args:
+        before: the pre-trained model.
+        after: the fine-tuned model, whose tokenizer and preprocessing count.
+        alphas: in [0, 1]; each is measured once.
+        in_domain: data of the kind that it was fine-tuned for, best not what will be reported.
+        robust: data of another kind on which it should stay good.
+        limit: k, how many results of each query count.
+        pixel_cache: a folder for decoded pictures; without one they are kept in memory.
+        on_progress: see `OnProgress`.
+
+    Returns:
+        A point for each alpha, by ascending alpha.
+
+    Raises:
+        BadInput: an alpha is outside [0, 1] or there is none, the models are not of one
+            architecture, or a query has no text.
+        BadData: as `decode_documents` and `evaluate_embeddings`.
+    """
+    ordered = sorted({check_alpha(alpha) for alpha in alphas})
+    if not ordered:
+        raise BadInput("no alphas: give at least one from 0 to 1")
+    check_same_architecture(before.clip.state_dict(), after.clip.state_dict())
+    report = on_progress or (lambda *_: None)
+    tasks = [
+        SearchTask.prepare(after, documents, role, pixel_cache, report)
+        for role, documents in (("in-domain", in_domain), ("robust", robust))
+        if documents is not None
+    ]
+    points = []
+    report("Measuring", 0, len(ordered))
+    for alpha in ordered:
+        model = mix_models(before, after, alpha)
+        points.append(Point(alpha, *(task.measure(model, limit) for task in tasks)))
+        report("Measuring", len(points), len(ordered))
+    return points
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which alpha to take: the best in-domain one among those that stay robust.
+
+    An alpha stays robust if its robust metric is at least (1 - max_loss) times the best robust
+    metric of all alphas. The bound is relative to the best alpha and not to alpha 0, because
+    WiSE-FT's robust metric is often best in between: measured from alpha 0, all of that gain
+    could be given away for nothing. What stays robust here also loses at most `max_loss` against
+    alpha 0, and there is always such an alpha. Without robust metrics, all alphas count (the
+    paper's choice on in-domain validation data). Of equally good alphas the smallest is taken:
+    it is the nearest to the pre-trained model.
+
+    Raises:
+        BadInput: an unknown metric, or a `max_loss` outside [0, 1].
+    """
+
+    metric: str = "reciprocal_rank"
+    """One of `cliptune.evaluation.metrics.METRICS`; for all of them higher is better."""
+    max_loss: float = 0.01
+    """The part of the best robust metric that may be lost, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.metric not in METRICS:
+            raise BadInput(f"metric is {self.metric!r}: {near_matches(self.metric, METRICS)}")
+        if not 0.0 <= self.max_loss <= 1.0:
+            raise BadInput(
+                f"max_loss is {self.max_loss}: use a part from 0 to 1, such as 0.01 for 1 %"
+            )
+
+    def floor(self, points: Sequence[Point]) -> float:
+        """The least robust metric that stays robust; 0 where no point has robust metrics."""
+        robust = [point.robust[self.metric] for point in points if point.robust]
+        return (1 - self.max_loss) * max(robust, default=0.0)
+
+    def pick(self, points: Sequence[Point]) -> Pick:
+        """The alpha among `points`, of which either all or none have robust metrics.
+
+        Raises:
+            BadInput: there are no points.
+        """
+        if not points:
+            raise BadInput("no points to pick an alpha from")
+        metric, floor = self.metric, self.floor(points)
+        kept = [p for p in points if p.robust is None or p.robust[metric] >= floor]
+        best = max(kept, key=lambda point: (point.in_domain[metric], -point.alpha))
+        reason = f"the best in-domain {metric}, {best.in_domain[metric]:.4f}, among "
+        if best.robust is None:
+            return Pick(best.alpha, f"{reason}all {len(points)} alphas")
+        return Pick(
+            best.alpha,
+            f"{reason}the {len(kept)} of {len(points)} alphas whose robust {metric} is at least "
+            f"{floor:.4f}, which is {100 * self.max_loss:g} % below the best",
+        )
+
+
+def parse_alphas(text: str) -> list[float]:
+    """`0:1:0.25` (start, stop inclusive, step) or `0,0.5,1` to ascending numbers in [0, 1].
+
+    Steps are counted in decimals, so that `0:1:0.1` is eleven alphas and the fourth is 0.3.
+
+    Raises:
+        BadInput: it is neither, an alpha is outside [0, 1], or there are more than `MAX_ALPHAS`.
+    """
+    if ":" in text:
+        alphas = _steps(text, [_decimal(part, text) for part in text.split(":")])
+    else:
+        alphas = [_decimal(part, text) for part in text.split(",")]
+    return sorted({check_alpha(float(alpha)) for alpha in alphas})
+
+
+def _steps(text: str, numbers: list[Decimal]) -> list[Decimal]:
+    if len(numbers) != 3:
+        raise BadInput(f"alphas are {text!r}: a range is start:stop:step, such as 0:1:0.1")
+    start, stop, step = numbers
+    check_alpha(float(start))
+    check_alpha(float(stop))
+    if step <= 0 or start > stop:
+        raise BadInput(f"alphas are {text!r}: go up from start to stop by a step above 0")
+    count = (stop - start) // step + 1
+    if count > MAX_ALPHAS:
+        raise BadInput(f"alphas are {text!r}: that is {count} of them, the limit is {MAX_ALPHAS}")
+    return [start + number * step for number in range(int(count))]
+
+
+def _decimal(part: str, text: str) -> Decimal:
+    try:
+        number = Decimal(part.strip())
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise BadInput(
+            f"alphas are {text!r}, and {part!r} is no number: write start:stop:step, such as "
+            "0:1:0.1, or numbers with commas, such as 0,0.5,1"
+        )
+    return number
+
+
+def _labels(docs: DocList[ClipDoc], role: str) -> list[str]:
+    for position, doc in enumerate(with_labels(docs)):
+        if doc.label is None:
+            raise BadInput(f"{role}: document {position} (id {doc.id}) has no label and no text")
+    return [str(doc.label) for doc in docs]
