@@ -113,9 +113,6 @@ def wise_ft(
     pick = rule.pick(points)
     if alpha is not None:
         pick = Pick(alpha, f"it was asked for; the rule's is {pick.alpha:g}, {pick.reason}")
-    console.print(_table(points, pick, metric, f"{run}, k = {limit}"))
-    console.print(f"alpha [bold]{pick.alpha:g}[/]: {pick.reason}", highlight=False)
-
     record = {
         "pretrained": {"name": pretrained.name, "digest": pretrained.digest},
         "finetuned": {"name": tuned.name, "digest": tuned.digest},
@@ -128,6 +125,8 @@ def wise_ft(
     }
     write_text(out / "wise-ft.json", json.dumps(record, indent=2))
     frontier_plot(points, pick.alpha, out / "frontier.png", rule, title=f"{run}, k = {limit}")
+    console.print(_table(points, pick, metric, f"{run}, k = {limit}"))
+    console.print(f"alpha [bold]{pick.alpha:g}[/]: {pick.reason}", highlight=False)
     console.print(f"written: [bold]{out / 'wise-ft.json'}[/], [bold]{out / 'frontier.png'}[/]")
     if save is not None:
         _save(pretrained, tuned, pick.alpha, record, points, save, to_onnx)
@@ -150,9 +149,7 @@ def _pretrained_model(tuned: ClipModel, before: str | None) -> ClipModel:
     try:
         return load_model(tuned.base, device=device)
     except CliptuneError as error:
-        raise type(error)(
-            f"the base model is not there, so give it by --before: {error}"
-        ) from error
+        raise type(error)(f"no base model, so give one by --before: {error}") from error
 
 
 def _documents(queries: str, index: str | None) -> Documents:
@@ -201,9 +198,9 @@ def _table(points: Sequence[Point], pick: Pick, metric: str, title: str) -> Tabl
     for point in points:
         values = [point.in_domain[metric], *([point.robust[metric]] if point.robust else [])]
         is_picked = point.alpha == pick.alpha
-        ends = {0.0: "pre-trained", 1.0: "fine-tuned"}
-        words = ["picked"] * is_picked + [ends[point.alpha]] * (point.alpha in ends)
-        cells = [f"{point.alpha:g}", *(f"{value:.4f}" for value in values), ", ".join(words)]
+        end = {0.0: "pre-trained", 1.0: "fine-tuned"}.get(point.alpha)
+        words = ", ".join(filter(None, [end, "picked" if is_picked else None]))
+        cells = [f"{point.alpha:g}", *(f"{value:.4f}" for value in values), words]
         table.add_row(*cells, style="bold green" if is_picked else "")
     return table
 

@@ -100,8 +100,6 @@ def parse_documents(data: bytes, where: str) -> DocList[ClipDoc]:
             `MAX_DOCUMENT_BYTES`, or all to more than the larger of `MAX_UNZIPPED_BYTES` and
             `MAX_UNZIPPED_RATIO` times the bytes.
     """
-    from google.protobuf.message import DecodeError
-
     docs = DocList[ClipDoc]()
     left = max(MAX_UNZIPPED_BYTES, MAX_UNZIPPED_RATIO * len(data))
     try:
@@ -110,7 +108,8 @@ def parse_documents(data: bytes, where: str) -> DocList[ClipDoc]:
             left -= len(document)
             # The protocol is given, never taken from the data or from a file's name.
             docs.append(ClipDoc.from_bytes(document, protocol="protobuf"))
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, DecodeError) as error:
+    except Exception as error:
+        # Of a hostile document DocArray raises whatever protobuf, pydantic or NumPy do.
         raise BadData(f"{where} is not a data set, or is damaged: {error}") from error
     return docs
 

@@ -91,16 +91,11 @@ def load_model(name: str | Path, *, device: str = "cpu") -> ClipModel:
         BadInput: its config or its weights are not usable.
     """
     name = str(name)
-    path = Path(name.removeprefix("local-dir:"))
-    if is_artifact(path):
-        return load_artifact_model(open_artifact(path), device=device)
-    source = SHORT_NAMES[name].source if name in SHORT_NAMES else name
-    if (path / CONFIG_FILE).is_file():
-        source = f"local-dir:{path}"
-    elif name.startswith("local-dir:"):
-        raise NotFound(f"no model config at {path / CONFIG_FILE}")
+    if is_artifact(Path(name)):
+        return load_artifact_model(open_artifact(name), device=device)
+    source = model_source(name)
     try:
-        clip, model_cfg = _create(name, source)
+        clip, model_cfg = _create(source)
     except CliptuneError:
         raise
     except (pickle.UnpicklingError, json.JSONDecodeError, KeyError, TypeError) as error:
@@ -119,44 +114,71 @@ def load_model(name: str | Path, *, device: str = "cpu") -> ClipModel:
     )
 
 
-def _create(name: str, source: str) -> tuple[Any, dict[str, Any]]:
-    """Build `source` with its weights by open_clip; returns the module and its config."""
+def check_model(name: str) -> None:
+    """Refuse a model that `load_model` would not find, without loading anything.
+
+    Raises:
+        NotFound: no such model; the message lists near names.
+        BadArtifact: an artifact that is not whole.
+    """
+    if is_artifact(Path(name)):
+        open_artifact(name)
+    else:
+        model_source(name)
+
+
+def model_source(name: str) -> str:
+    """What open_clip calls the model `name`, which is no artifact.
+
+    Raises:
+        NotFound: no such model; the message lists near names.
+        BadInput: a tag where there can be none.
+    """
+    path = Path(name.removeprefix("local-dir:"))
+    if (path / CONFIG_FILE).is_file():
+        return f"local-dir:{path}"
+    if name.startswith("local-dir:"):
+        raise NotFound(f"no model config at {path / CONFIG_FILE}")
+    source = SHORT_NAMES[name].source if name in SHORT_NAMES else name
     architecture, _, tag = source.partition("::")
     if architecture.startswith(("hf-hub:", "local-dir:")):
         if tag:
             raise BadInput(f"model {name!r}: a tag goes with an open_clip architecture only")
-        model_cfg = open_clip.get_model_config(architecture)
-        needs_transformers(model_cfg)
-        with _quiet():
-            clip = open_clip.create_model(architecture, require_pretrained=True, weights_only=True)
-        return clip, model_cfg
-    model_cfg = open_clip.get_model_config(architecture)
-    if model_cfg is None:
+        return source
+    if open_clip.get_model_config(architecture) is None:
         known = [model.name for model in known_models()]
         raise NotFound(
             f"unknown model {name!r}: {near_matches(name, known)} "
             "(a local model is given by its folder)"
         )
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not tag:
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
         raise NotFound(
             f"model {name!r} names no weights: write {architecture}::TAG with a tag of "
             f"{', '.join(tags) or 'none'}, the path of a checkpoint, or "
             f"{RANDOM_WEIGHTS!r} for untrained weights"
         )
-    needs_transformers(model_cfg)
-    if tag == RANDOM_WEIGHTS:
-        # Without pretrained text/image bases too: nothing is fetched.
-        clip = open_clip.create_model(architecture, pretrained_text=False)
-    elif tag in open_clip.list_pretrained_tags_by_model(architecture) or Path(tag).is_file():
-        with _quiet():
-            clip = open_clip.create_model(architecture, pretrained=tag, weights_only=True)
-    else:
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in (RANDOM_WEIGHTS, *tags) and not Path(tag).is_file():
         raise NotFound(
             f"model {name!r}: unknown weights {tag!r}, and no such checkpoint file; "
             f"{near_matches(tag, tags)}"
         )
+    return source
+
+
+def _create(source: str) -> tuple[Any, dict[str, Any]]:
+    """Build `source` with its weights by open_clip; returns the module and its config."""
+    architecture, _, tag = source.partition("::")
+    model_cfg = open_clip.get_model_config(architecture)
+    needs_transformers(model_cfg)
+    with _quiet():
+        if not tag:
+            clip = open_clip.create_model(architecture, require_pretrained=True, weights_only=True)
+        elif tag == RANDOM_WEIGHTS:
+            # Without pretrained text and image bases too: nothing is fetched.
+            clip = open_clip.create_model(architecture, pretrained_text=False)
+        else:
+            clip = open_clip.create_model(architecture, pretrained=tag, weights_only=True)
     return clip, model_cfg
 
 

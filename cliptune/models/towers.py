@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -68,6 +70,50 @@ class VisionModule(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed normalised `pixels` (float [N, 3, H, W]); returns [N, D], not normalised."""
         return self.visual(pixels)
+
+
+class Head:
+    """The projection at the end of a tower; what comes before it is the tower's trunk."""
+
+    def __init__(self, owner: nn.Module, name: str) -> None:
+        """The head is the parameter or module `name` of `owner`."""
+        self._owner, self._name = owner, name
+
+    @classmethod
+    def of_text(cls, clip: nn.Module) -> Head:
+        """The text tower's."""
+        owner: Any = getattr(clip, "text", clip)
+        return cls(owner, "proj" if hasattr(owner, "proj") else "text_projection")
+
+    @classmethod
+    def of_vision(cls, clip: nn.Module) -> Head:
+        """The vision tower's; CLIP's own ResNets have none, and their trunk is all."""
+        visual: Any = clip.visual
+        return cls(visual, "head" if hasattr(visual, "trunk") else "proj")
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Project the trunk's output [N, width] to embeddings [N, D], not normalised."""
+        head = getattr(self._owner, self._name, None)
+        if head is None:
+            return features
+        return head(features) if isinstance(head, nn.Module) else features @ head
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The head's own."""
+        head = getattr(self._owner, self._name, None)
+        if isinstance(head, nn.Module):
+            return list(head.parameters())
+        return [] if head is None else [head]
+
+    @contextmanager
+    def taken_off(self) -> Iterator[None]:
+        """Meanwhile the tower gives its trunk's output."""
+        head = getattr(self._owner, self._name, None)
+        setattr(self._owner, self._name, nn.Identity() if isinstance(head, nn.Module) else None)
+        try:
+            yield
+        finally:
+            setattr(self._owner, self._name, head)
 
 
 def cut_to_longest(tokens: Tensor, pad_id: int = 0) -> Tensor:

@@ -14,10 +14,8 @@ from cliptune.data.catalogue import CATALOGUE_NAMES
 from cliptune.data.source import load_documents
 from cliptune.data.store import list_pushed
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput, NotFound, near_matches
-from cliptune.models.artifact import is_artifact, open_artifact
-from cliptune.models.loading import CONFIG_FILE, pick_device
-from cliptune.models.registry import SHORT_NAMES, known_models
+from cliptune.errors import BadData, BadInput
+from cliptune.models.loading import check_model, pick_device
 from cliptune.training.callbacks import CALLBACKS, Callback, Callbacks, parse_callback
 from cliptune.training.lora import check_installed
 from cliptune.training.optimizers import make_optimizer
@@ -101,38 +99,6 @@ def make_plan(
         if role in documents:
             _check_pairs(documents[role], role)
     return Plan(config, documents)
-
-
-def check_model(name: str) -> None:
-    """Refuse a model that `load_model` would not find, without loading anything.
-
-    Raises:
-        NotFound: no such model; the message lists near names.
-        BadArtifact: an artifact that is not whole.
-    """
-    path = Path(name.removeprefix("local-dir:"))
-    if is_artifact(path):
-        open_artifact(path)
-        return
-    if name in SHORT_NAMES or (path / CONFIG_FILE).is_file() or name.startswith("hf-hub:"):
-        return
-    if name.startswith("local-dir:"):
-        raise NotFound(f"no model config at {path / CONFIG_FILE}")
-    architecture, _, tag = name.partition("::")
-    from cliptune.models.openclip import open_clip
-
-    if open_clip.get_model_config(architecture) is None:
-        known = [model.name for model in known_models()]
-        raise NotFound(
-            f"unknown model {name!r}: {near_matches(name, known)} "
-            "(a local model is given by its folder)"
-        )
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if tag not in ("random", *tags) and not Path(tag).is_file():
-        what = f"unknown weights {tag!r}" if tag else "no weights named"
-        raise NotFound(
-            f"model {name!r}: {what}; write {architecture}::TAG: {near_matches(tag, tags)}"
-        )
 
 
 def _parsed(callbacks: Sequence[Callback | Mapping[str, Any] | str]) -> list[Callback]:

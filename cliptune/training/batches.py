@@ -32,9 +32,9 @@ class Batch:
     pixels: Tensor | None = None
     """uint8 [n, H, W, 3]; None where the image features are known."""
     text_features: Tensor | None = None
-    """float32 [n, D]"""
+    """float32 [n, width]"""
     image_features: Tensor | None = None
-    """float32 [n, D]"""
+    """float32 [n, width]"""
 
     def __len__(self) -> int:
         """N, the pairs of the whole batch."""

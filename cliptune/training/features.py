@@ -1,50 +1,69 @@
-"""Features of a frozen tower: computed once, not every epoch."""
+"""Features of frozen towers: computed once, not every epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cliptune.inference.engines import get_tower
-from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
+from cliptune.models.artifact import TEXT_TOWER
 from cliptune.models.loading import ClipModel
+from cliptune.models.towers import Head, cut_to_longest
+from cliptune.training.augmentation import to_input
 from cliptune.training.pairs import Pairs
 from cliptune.training.towers import is_frozen
 
 
 def add_frozen_features(
-    model: ClipModel, pairs: Pairs, batch_size: int, on_progress: Callable[[int, int], None]
+    model: ClipModel,
+    pairs: Pairs,
+    device: torch.device,
+    batch_size: int,
+    on_progress: Callable[[int, int], None],
 ) -> None:
-    """Give `pairs` the embeddings of the towers that are not trained, of unit length.
+    """Give `pairs` the outputs of the trunks that are not trained, whether or not their heads are.
 
-    The pictures are then seen as they are: random crops would need the tower in every epoch.
+    The pictures are then seen as they are: random crops would need the trunk in every epoch.
     """
-    model.clip.eval()
-    if is_frozen(model.clip, "vision") and pairs.image_features is None:
-        pairs.image_features = _image_features(model, pairs, batch_size, on_progress)
-    if is_frozen(model.clip, "text") and pairs.text_features is None:
-        pairs.text_features = text_embeddings(model, pairs, batch_size)
-
-
-def _image_features(
-    model: ClipModel, pairs: Pairs, batch_size: int, on_progress: Callable[[int, int], None]
-) -> Tensor:
-    tower = get_tower(model, VISION_TOWER, batch_size=batch_size)
-    features = np.empty((len(pairs), model.output_dim), dtype=np.float32)
-    step = 16 * batch_size
-    for start in range(0, len(pairs), step):
-        features[start : start + step] = tower.encode_pixels(pairs.pixels[start : start + step])
-        on_progress(min(start + step, len(pairs)), len(pairs))
-    return torch.from_numpy(features)
+    clip = model.clip
+    clip.eval()
+    if is_frozen(clip, "vision", but_head=True):
+        with torch.no_grad(), Head.of_vision(clip).taken_off():
+            pairs.image_features = _image_features(model, pairs, device, batch_size, on_progress)
+    if is_frozen(clip, "text", but_head=True):
+        with torch.no_grad(), Head.of_text(clip).taken_off():
+            pairs.text_features = _text_features(model, pairs, device, batch_size)
 
 
 def text_embeddings(model: ClipModel, pairs: Pairs, batch_size: int) -> Tensor:
     """Embeddings float32 [N, D] of the pairs' texts, of unit length; equal texts once."""
-    if pairs.text_features is not None:
-        return pairs.text_features
     tower = get_tower(model, TEXT_TOWER, batch_size=batch_size)
     unique, back = torch.unique(pairs.tokens, dim=0, return_inverse=True)
     return torch.from_numpy(tower.encode_tokens(unique))[back]
+
+
+def _image_features(
+    model: ClipModel,
+    pairs: Pairs,
+    device: torch.device,
+    batch_size: int,
+    on_progress: Callable[[int, int], None],
+) -> Tensor:
+    trunk, parts = model.vision_module, []
+    for start in range(0, len(pairs), batch_size):
+        pixels = torch.from_numpy(pairs.pixels[start : start + batch_size].copy())
+        parts.append(trunk(to_input(pixels, model.preprocessing, device)).float().cpu())
+        on_progress(start + len(pixels), len(pairs))
+    return torch.cat(parts)
+
+
+def _text_features(model: ClipModel, pairs: Pairs, device: torch.device, batch_size: int) -> Tensor:
+    trunk = model.text_module
+    unique, back = torch.unique(pairs.tokens, dim=0, return_inverse=True)
+    parts = []
+    for tokens in unique.split(batch_size):
+        cut = cut_to_longest(tokens) if trunk.cuttable else tokens
+        parts.append(trunk(cut.to(device)).float().cpu())
+    return torch.cat(parts)[back]

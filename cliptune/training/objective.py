@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliptune.models.loading import ClipModel
-from cliptune.models.towers import cut_to_longest
+from cliptune.models.towers import Head, cut_to_longest
 from cliptune.training.augmentation import crop, draw_crops, to_input
 from cliptune.training.batches import Batch
 from cliptune.training.distributed import World
@@ -65,6 +65,7 @@ class Objective:
         self.min_area, self.flip = min_area, flip
         self.world = world or World()
         self._vision, self._text = model.vision_module, model.text_module
+        self._vision_head, self._text_head = Head.of_vision(model.clip), Head.of_text(model.clip)
         self._trained = [p for p in model.clip.parameters() if p.requires_grad]
 
     def backward(self, batch: Batch, seed: int, factor: float = 1.0) -> float:
@@ -125,12 +126,12 @@ class Objective:
             self.device.type, dtype=self.autocast, enabled=self.autocast is not None
         ):
             if batch.image_features is not None:
-                images = batch.image_features[part].to(self.device)
+                images = self._vision_head(batch.image_features[part].to(self.device))
             else:
                 x = to_input(batch.pixels[part], self.model.preprocessing, self.device)  # type: ignore[index]
                 images = self._vision(crop(x, None if crops is None else crops[part]))
             if batch.text_features is not None:
-                texts = batch.text_features[part].to(self.device)
+                texts = self._text_head(batch.text_features[part].to(self.device))
             else:
                 tokens = batch.tokens[part].to(self.device)  # type: ignore[index]
                 texts = self._text(cut_to_longest(tokens) if self._text.cuttable else tokens)

@@ -34,9 +34,9 @@ class Pairs:
     """int64 [N]: equal labels are right answers to each other."""
     ids: list[str]
     image_features: Tensor | None = None
-    """float32 [N, D] on the CPU where the vision tower is frozen: computed once."""
+    """float32 [N, width] of the vision tower's trunk, where that is frozen: computed once."""
     text_features: Tensor | None = None
-    """float32 [N, D] on the CPU where the text tower is frozen: computed once."""
+    """float32 [N, width] of the text tower's trunk, where that is frozen: computed once."""
 
     def __len__(self) -> int:
         """How many pairs there are."""

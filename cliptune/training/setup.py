@@ -89,12 +89,13 @@ def choose_sizes(training: Training, pairs: Pairs, autocast: torch.dtype | None)
 
 
 def compute_frozen_features(training: Training, pairs: Pairs, held_out: Pairs | None) -> None:
-    """Embed all pairs once by the towers that are not trained."""
+    """Put all pairs once through the towers' trunks that are not trained."""
     reporter = training.reporter
     for each in filter(None, (pairs, held_out)):
         add_frozen_features(
             training.model,
             each,
+            training.device,
             training.position.micro_batch_size,
             lambda done, total: reporter.progress("Embedding by the frozen tower", done, total),
         )

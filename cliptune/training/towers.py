@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cliptune.errors import BadInput
-from cliptune.models.towers import split_state
+from cliptune.models.towers import Head, split_state
 
 TowerName = Literal["text", "vision"]
 Freeze = bool | Literal["vision", "text"] | dict[TowerName, int]
@@ -108,10 +108,15 @@ def freeze_parameters(clip: nn.Module, freeze: Freeze) -> None:
         parameter.requires_grad_(name not in frozen)
 
 
-def is_frozen(clip: nn.Module, tower: TowerName) -> bool:
-    """Whether no parameter of `tower` is trained, adapters included."""
+def is_frozen(clip: nn.Module, tower: TowerName, *, but_head: bool = False) -> bool:
+    """Whether no parameter of `tower` is trained, adapters included.
+
+    With `but_head` that of the tower's head does not matter.
+    """
+    head = Head.of_vision(clip) if tower == "vision" else Head.of_text(clip)
+    exempt = {id(parameter) for parameter in head.parameters()} if but_head else set()
     return not any(
-        parameter.requires_grad
+        parameter.requires_grad and id(parameter) not in exempt
         for name, parameter in clip.named_parameters()
         if name not in _SHARED and tower_of(name) == tower
     )
@@ -124,9 +129,9 @@ def training_mode(clip: nn.Module) -> None:
     poorer, and would make the gradients depend on how a batch is cut in parts.
     """
     clip.train()
-    if is_frozen(clip, "vision"):
+    if is_frozen(clip, "vision", but_head=True):
         clip.visual.eval()  # type: ignore[union-attr]
-    if is_frozen(clip, "text"):
+    if is_frozen(clip, "text", but_head=True):
         text_parts = [m for name, m in clip.named_children() if name != "visual"]
         for part in text_parts:
             part.eval()

@@ -139,6 +139,23 @@ def test_a_damaged_document_is_noticed_by_its_checksum() -> None:
         parse_documents(bytes(data), "an upload")
 
 
+def test_whatever_a_document_holds_it_is_read_or_refused() -> None:
+    docs = DocList[ClipDoc](documents()[:1])
+    docs[0].image = b"i"  # so that the structure is most of it
+    document = gzip.decompress(dump_documents(docs)[13:])
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(600):
+        changed = bytearray(document)
+        for position in random.integers(0, len(document), 3):
+            changed[position] = random.integers(256)
+        try:
+            parse_documents(stream(gzip.compress(changed, 1)), "an upload")
+        except BadData:
+            refused += 1
+    assert 100 < refused < 600
+
+
 def test_a_truncated_file(cliptune_home: Path) -> None:
     push(documents(), "a")
     path = cliptune_home / "data" / "a.docs"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,15 +38,6 @@ from cliptune.training.checkpoint import Position, list_checkpoints
 from cliptune.training.state import Training
 
 METRIC = "clip-text-to-clip-vision_reciprocal_rank"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a model is trained faster by one thread, where others are at work too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def a_training(run_dir: Path) -> Training:

@@ -168,8 +168,9 @@ def test_frozen_towers_stay_as_they_were(
         assert changed == {"logit_scale", "text_projection", "visual.proj"}
 
 
+@pytest.mark.parametrize("freeze", ["vision", True])
 def test_a_frozen_towers_features_are_computed_once(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freeze: bool | str
 ) -> None:
     seen: list[int] = []
     forward = VisionModule.forward
@@ -180,7 +181,7 @@ def test_a_frozen_towers_features_are_computed_once(
 
     monkeypatch.setattr(VisionModule, "forward", counted)
     reporter = Recorder()
-    chosen = options(tiny_model, freeze="vision", micro_batch_size=12)
+    chosen = options(tiny_model, freeze=freeze, micro_batch_size=12)
     train(chosen, squares(1), squares(4, 2), [], tmp_path, reporter)
     pictures = 6 * 6 + 6 * 2
     assert sum(seen) == pictures, "three epochs, and each picture embedded once"

@@ -16,10 +16,11 @@ from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.openclip import open_clip
 from cliptune.training.augmentation import to_input
 from cliptune.training.batches import Batch, read_batch
+from cliptune.training.features import add_frozen_features
 from cliptune.training.losses import LOSSES
 from cliptune.training.objective import Objective
 from cliptune.training.pairs import Pairs
-from cliptune.training.towers import training_mode
+from cliptune.training.towers import freeze_parameters, training_mode
 
 CPU = torch.device("cpu")
 
@@ -79,6 +80,29 @@ def test_parts_of_any_size_give_the_same_gradients(
         assert value == pytest.approx(found[0][0], abs=1e-5)
         for parameter, gradient in found[0][1].items():
             torch.testing.assert_close(each[parameter], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["tiny", "builtin", "RN50::random"])
+@pytest.mark.parametrize("freeze", ["text", True])
+def test_frozen_features_give_the_gradients_of_the_whole_towers(
+    name: str, freeze: bool | str, tiny_model: Path
+) -> None:
+    model = load_model(tiny_model if name == "tiny" else name)
+    freeze_parameters(model.clip, freeze)
+    plain = random_batch(model, 5)
+    pairs = Pairs(plain.pixels.numpy(), plain.tokens, plain.labels, list("abcde"))
+    add_frozen_features(model, pairs, CPU, 2, lambda done, total: None)
+    assert pairs.text_features is not None
+    assert (pairs.image_features is not None) == (freeze is True)
+    training_mode(model.clip)
+    objective = Objective(model, LOSSES["CLIPLoss"], CPU, micro_batch_size=5)
+    expected = objective.backward(plain, seed=1), gradients(model)
+    model.clip.zero_grad()
+    found = objective.backward(read_batch(pairs, np.arange(5), slice(0, 5)), seed=1)
+    assert found == pytest.approx(expected[0], abs=1e-5)
+    for parameter, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[1][parameter], atol=1e-5, rtol=1e-3)
+    assert gradients(model).keys() == expected[1].keys()
 
 
 _MEASURED = r"""
