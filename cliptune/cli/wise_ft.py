@@ -102,13 +102,14 @@ def wise_ft(
     from cliptune.evaluation.frontier import frontier_plot
     from cliptune.evaluation.wise_ft import Pick, Rule, parse_alphas
     from cliptune.files import write_text
+    from cliptune.models.wise_ft import check_alpha
 
     rule = Rule(metric, max_loss)
-    measured = [*parse_alphas(alphas), *([] if alpha is None else [alpha])]
+    measured = parse_alphas(alphas) + ([] if alpha is None else [check_alpha(alpha)])
     tuned = _tuned_model(run)
     pretrained = _pretrained_model(tuned, before)
-    in_domain = _documents(queries, index)
-    elsewhere = _documents(robust, robust_index) if robust is not None else None
+    in_domain = _documents(queries, index, "in-domain")
+    elsewhere = _documents(robust, robust_index, "robust") if robust is not None else None
     points = _sweep(pretrained, tuned, measured, in_domain, elsewhere, limit)
     pick = rule.pick(points)
     if alpha is not None:
@@ -152,11 +153,11 @@ def _pretrained_model(tuned: ClipModel, before: str | None) -> ClipModel:
         raise type(error)(f"no base model, so give one by --before: {error}") from error
 
 
-def _documents(queries: str, index: str | None) -> Documents:
+def _documents(queries: str, index: str | None, role: str) -> Documents:
     from cliptune.data.source import load_documents
 
-    query_docs = load_documents(queries, role="queries")
-    return query_docs, load_documents(index, role="index") if index else query_docs
+    query_docs = load_documents(queries, role=f"{role} queries")
+    return query_docs, load_documents(index, role=f"{role} index") if index else query_docs
 
 
 def _sweep(

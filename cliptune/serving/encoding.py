@@ -76,7 +76,7 @@ def _embed_pictures(tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None
     try:
         embeddings = tower.encode(pictures)
     except BadImage as error:
-        raise _named(error, docs, pictures) or error from None
+        raise _named(error, docs, pictures, tower) or error from None
     for (_, doc), picture in zip(docs, pictures, strict=True):
         doc.image = picture  # what the index stores; a data: URI is not needed any more
         if doc.uri and doc.uri.startswith("data:"):
@@ -85,14 +85,14 @@ def _embed_pictures(tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None
 
 
 def _named(
-    error: BadImage, docs: list[tuple[int, ClipDoc]], pictures: list[bytes]
+    error: BadImage, docs: list[tuple[int, ClipDoc]], pictures: list[bytes], tower: VisionTower
 ) -> BadImage | None:
     """`error` with the position among the request's documents, and the id."""
-    from cliptune.data.images import decode_image
+    from cliptune.data.images import decode_pixels
 
     for (position, doc), picture in zip(docs, pictures, strict=True):
         try:
-            decode_image(picture)
+            decode_pixels(picture, tower.preprocessing)
         except BadImage as found:
             return BadImage(f"{name(position, doc)}: {found}")
     return None

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cliptune.errors import CliptuneError
+from cliptune.errors import BadInput, CliptuneError
 from cliptune.training.batches import share
 
 # The others wait while rank 0 evaluates: minutes for some, and nobody should be cut off.
@@ -26,6 +26,22 @@ _TIMEOUT = timedelta(hours=12)
 
 class ProcessesLost(CliptuneError):
     """Another process of the run has ended: it can't go on without it."""
+
+
+def own_device(device: torch.device) -> torch.device:
+    """This process's own GPU, where several processes share a machine's; else `device`.
+
+    Raises:
+        BadInput: there are fewer GPUs than processes.
+    """
+    rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+        return device
+    if rank >= count:
+        raise BadInput(f"process {rank} has no GPU of its own: this machine has {count}")
+    device = torch.device("cuda", rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from cliptune.training.checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
-from cliptune.training.distributed import World
+from cliptune.training.distributed import World, own_device
 from cliptune.training.features import text_embeddings
 from cliptune.training.losses import LOSSES
 from cliptune.training.objective import Objective
@@ -97,7 +97,7 @@ def train(
         ProcessesLost: another of the processes has ended.
     """
     started = time.monotonic()
-    device = pick_device(options.device)
+    device = own_device(pick_device(options.device))
     world = World.join(device)
     if not world.is_first:
         reporter, callbacks = SilentReporter(reporter), []
