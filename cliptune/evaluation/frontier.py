@@ -17,19 +17,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
 
 from cliptune.evaluation.plots import INK, LINE, MISS, MUTED, PAPER, SERIES
 from cliptune.evaluation.wise_ft import Point, Rule
 from cliptune.files import write_bytes
 
 _CURVE, _PICKED = SERIES[1], SERIES[2]
-_OFFSETS = [
-    (distance * x, distance * y)
-    for distance in (8, 14, 20)
-    for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), *product((0.8, -0.8), repeat=2))
-]
-"""Where a label may stand by its point, in points of 1/72 inch; the first free one is taken."""
+# Where a label may stand by its point, best first: [24, 2], the direction and how far away.
+_DIRECTIONS = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), *product((1, -1), repeat=2)] * 3)
+_DISTANCES = _DIRECTIONS * np.repeat([[7], [12], [18]], 8, axis=0)
+"""In points of 1/72 inch."""
 
 
 def frontier_plot(
@@ -120,29 +118,42 @@ def _label(
     figure.draw_without_rendering()  # fixes the layout, so that overlaps can be measured
     pixels = axes.transData.transform(spots)
     along = np.linspace(pixels[:-1], pixels[1:], 40).reshape(-1, 2)  # the curve is in the way too
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
-    taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in along]
+    taken = np.vstack([_box(pixels, 6.0), _box(along, 1.0)])
     important = (picked, 0, len(points) - 1)
     for i in (*dict.fromkeys(important), *(i for i in range(len(points)) if i not in important)):
-        words = f"{points[i].alpha:g}"
-        words += {0.0: " pre-trained", 1.0: " fine-tuned"}.get(points[i].alpha, "")
-        for dx, dy in _OFFSETS:
-            text = axes.annotate(
-                words,
-                spots[i],
-                xytext=(dx, dy),
-                textcoords="offset points",
-                ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                va="bottom" if dy > 0 else "top" if dy < 0 else "center",
-                fontsize=11 if i == picked else 9,
-                fontweight="bold" if i == picked else "normal",
-                color=INK,
-                zorder=4,
-                path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
-            )
-            box = text.get_window_extent()
-            inside = axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1)
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
+        end = {0.0: " pre-trained", 1.0: " fine-tuned"}.get(points[i].alpha, "")
+        text = axes.annotate(
+            f"{points[i].alpha:g}{end}",
+            spots[i],
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=11 if i == picked else 9,
+            fontweight="bold" if i == picked else "normal",
+            color=INK,
+            zorder=4,
+            path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
+        )
+        half = np.array(text.get_window_extent().size) / 2
+        shifts = _DIRECTIONS * half + _DISTANCES * figure.dpi / 72
+        boxes = _box(pixels[i] + shifts, half)
+        free = [not _overlaps(taken, box).any() and _inside(axes, box) for box in boxes]
+        if any(free):
+            text.xyann = tuple(shifts[free.index(True)] * 72 / figure.dpi)
+            taken = np.vstack([taken, boxes[free.index(True)]])
+        else:
             text.remove()
+
+
+def _box(centres: NDArray, half: NDArray | float) -> NDArray:
+    """[N, 2] to [N, 4]: left, bottom, right, top, in pixels."""
+    return np.hstack([centres - half, centres + half])
+
+
+def _overlaps(boxes: NDArray, box: NDArray) -> NDArray[np.bool_]:
+    return ((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2])).all(axis=1)
+
+
+def _inside(axes: Axes, box: NDArray) -> bool:
+    return axes.bbox.contains(*box[:2]) and axes.bbox.contains(*box[2:])

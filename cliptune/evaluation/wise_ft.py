@@ -252,10 +252,10 @@ def _steps(text: str, numbers: list[Decimal]) -> list[Decimal]:
     check_alpha(float(stop))
     if step <= 0 or start > stop:
         raise BadInput(f"alphas are {text!r}: go up from start to stop by a step above 0")
-    count = (stop - start) // step + 1
-    if count > MAX_ALPHAS:
-        raise BadInput(f"alphas are {text!r}: that is {count} of them, the limit is {MAX_ALPHAS}")
-    return [start + number * step for number in range(int(count))]
+    if step * (MAX_ALPHAS - 1) < stop - start:
+        raise BadInput(f"alphas are {text!r}: a range has at most {MAX_ALPHAS} of them")
+    count = int((stop - start) // step) + 1
+    return [start + number * step for number in range(count)]
 
 
 def _decimal(part: str, text: str) -> Decimal:

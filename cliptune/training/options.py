@@ -105,6 +105,19 @@ class TrainingOptions(BaseModel):
     def _known_scheduler(cls, value: str) -> str:
         return _known("scheduler", value, SCHEDULES)
 
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _known_freeze(cls, value: Any) -> Any:
+        counts = value.values() if isinstance(value, dict) else ()
+        is_known = isinstance(value, bool) or value in ("vision", "text")
+        is_blocks = isinstance(value, dict) and value.keys() <= {"vision", "text"}
+        if not is_known and not (is_blocks and all(type(n) is int and n >= 0 for n in counts)):
+            raise ValueError(
+                "use False, True, 'vision', 'text', or towers' first blocks, such as "
+                "{'vision': 8, 'text': 4}"
+            )
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainingOptions:
         parts, size = self.micro_batch_size, self.batch_size
@@ -112,8 +125,6 @@ class TrainingOptions(BaseModel):
             raise ValueError(f"micro_batch_size {parts} is larger than batch_size {size}")
         if self.lora is not None and self.freeze is True:
             raise ValueError("lora trains adapters inside the towers, and freeze=True freezes them")
-        if isinstance(self.freeze, dict) and any(count < 0 for count in self.freeze.values()):
-            raise ValueError(f"freeze is {self.freeze!r}: use numbers of blocks from 0")
         return self
 
     @classmethod

@@ -211,8 +211,8 @@ def test_a_range_ends_at_its_stop(start: int, step: int, count: int) -> None:
         ("0:2:0.5", "alpha is 2"),
         ("-0.5:1:0.5", "alpha is -0.5"),
         ("0,1.01", "alpha is 1.01"),
-        ("0:1:1e-9", "that is 1000000001 of them, the limit is 1001"),
-        ("0:1:1e-99", "the limit is 1001"),
+        ("0:1:1e-9", "'0:1:1e-9': a range has at most 1001"),
+        ("0:1:1e-99", "at most 1001"),
     ],
 )
 def test_bad_alphas(text: str, words: str) -> None:

@@ -90,6 +90,16 @@ def test_errors_from_afar(addresses: tuple[str, str]) -> None:
         session.fit(train_data="catalogue-eval", epoch=3)
     with pytest.raises(BadInput, match="must be a name"):
         session.call("/fit", {"train_data": "/etc/passwd"})
+    for callback, words in (
+        ({"name": "TensorBoardLogger", "logging_dir": "/etc"}, "logging_dir is '/etc'"),
+        ({"name": "MLflowLogger", "tracking_uri": "http://a"}, "tracking_uri is 'http://a'"),
+        ({"name": "WandBLogger", "offline": False}, "offline is False"),
+        ({"name": "EvaluationCallback", "query_data": "/etc/passwd"}, "must be a name"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            session.call("/fit", {"train_data": "catalogue-eval", "callbacks": [callback]})
+    with pytest.raises(BadInput, match="num_processes is 5000"):
+        session.call("/fit", {"train_data": "catalogue-eval", "num_processes": 5000})
     with pytest.raises(NotFound, match="nobody"):
         session.get_run("nobody")
     with pytest.raises(NotFound, match="nobody"):

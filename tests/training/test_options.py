@@ -24,6 +24,16 @@ from cliptune.training.callbacks import parse_callback
         ({"precision": "fp8"}, "precision is 'fp8'.*bf16"),
         ({"val_split": 1.0}, "val_split is 1.0"),
         ({"epoch": 3}, "unknown option 'epoch'.*'epochs'"),
+        ({"micro_batch_size": 64, "batch_size": 32}, "micro_batch_size 64 is larger than .* 32"),
+        ({"lora": {"rank": 8}, "freeze": True}, "lora.*freeze=True"),
+        ({"lora": {"rank": 0}}, "lora.rank is 0"),
+        ({"lora": {"ranks": 8}}, "lora.ranks"),
+        ({"freeze": {"visoin": 3}}, "freeze is .*visoin.*vision"),
+        ({"freeze": {"text": -1}}, "freeze is .*-1.*'text': 4"),
+        ({"freeze": "all"}, "'all'"),
+        ({"sampler": "hard"}, "'hard'.*hard_negatives"),
+        ({"num_processes": 0}, "num_processes is 0"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes is 0"),
     ],
 )
 def test_options(values: dict[str, Any], words: str) -> None:
