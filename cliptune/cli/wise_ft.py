@@ -63,7 +63,9 @@ def wise_ft(
     ] = "reciprocal_rank",
     max_loss: Annotated[
         float,
-        typer.Option(help="The part of the best robust metric that may be lost: 0.01 is 1 %."),
+        typer.Option(
+            help="The part of the pre-trained model's robust metric that may be lost: 0.01 is 1 %."
+        ),
     ] = 0.01,
     alpha: Annotated[
         float | None, typer.Option(help="Take this alpha, whatever the rule says.")
@@ -87,9 +89,9 @@ def wise_ft(
 
     Alpha 0 is the pre-trained model, 1 the fine-tuned one; the paper's default is 0.5.
 
-    Picked is the alpha with the best in-domain metric among those whose robust metric is at most
-    --max-loss below the best robust metric of all alphas. Without --robust, it is the best
-    in-domain alpha. Of equally good ones, the smallest.
+    Picked is the alpha with the best in-domain metric among those that lose at most --max-loss of
+    the pre-trained model's robust metric. Without --robust, it is the best in-domain alpha. Of
+    equally good ones, the smallest.
     """
     if robust_index is not None and robust is None:
         raise BadInput(f"--robust-index {robust_index} needs --robust")

@@ -50,11 +50,15 @@ def load_documents(
 
 
 def with_labels(docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
-    """Give every document without a label its text as label, in place; returns `docs`."""
-    for doc in docs:
-        if doc.label is None and doc.text is not None:
-            doc.label = doc.text
-    return docs
+    """`docs` with the text as label of those that have none; the given ones stay as they are."""
+    return DocList[ClipDoc](
+        [
+            doc
+            if doc.label is not None or doc.text is None
+            else doc.model_copy(update={"label": doc.text})
+            for doc in docs
+        ]
+    )
 
 
 def known_names() -> list[str]:

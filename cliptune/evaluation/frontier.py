@@ -95,12 +95,14 @@ def _shade(axes: Axes, floor: float, max_loss: float) -> None:
         axes.axvspan(left, floor, color=MISS, alpha=0.06, lw=0, zorder=0)
         axes.axvline(floor, color=MISS, lw=1, ls="--", zorder=1)
         axes.annotate(
-            f"loses more than {100 * max_loss:g} % of the best",
+            f"loses more than {100 * max_loss:g} %",
             (floor, 0.0),
             xycoords=("data", "axes fraction"),
             xytext=(-4, 5),
             textcoords="offset points",
             ha="right",
+            va="bottom",
+            rotation=90,
             fontsize=8,
             color=MISS,
         )
@@ -152,7 +154,7 @@ def _box(centres: NDArray, half: NDArray | float) -> NDArray:
 
 
 def _overlaps(boxes: NDArray, box: NDArray) -> NDArray[np.bool_]:
-    return ((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2])).all(axis=1)
+    return np.all((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2]), axis=1)
 
 
 def _inside(axes: Axes, box: NDArray) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.cli.runs import parse_options
+from cliptune.cli.runs import parse_callback_option, parse_options
 from cliptune.errors import BadInput
 
 COMMANDS = [
@@ -85,12 +85,24 @@ def test_options_are_yaml() -> None:
         parse_options(["a={"])
 
 
+def test_callbacks_are_names_or_yaml() -> None:
+    assert parse_callback_option("TensorBoardLogger") == {"name": "TensorBoardLogger"}
+    assert parse_callback_option("EarlyStopping: {patience: 3}") == {
+        "name": "EarlyStopping",
+        "patience": 3,
+    }
+    for text in ("[1]", "a: 1", "{a: {}, b: {}}", "{"):
+        with pytest.raises(BadInput, match="--callback"):
+            parse_callback_option(text)
+
+
 @pytest.mark.e2e
 def test_fit_evaluate_export(tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "artifacts"
     fitted = run(
         "fit", "catalogue-eval", "--model", str(tiny_model), "--epochs", "1",
         "--queries", "catalogue-eval", "--name", "first", "--out", str(out), "-o", "seed=5",
+        "-c", "BestModelCheckpoint: {monitor: reciprocal_rank}", "-o", "lora={rank: 2}",
     )  # fmt: skip
     assert fitted.returncode == 0, fitted.stderr
     assert "Training [1/1]" in fitted.stdout

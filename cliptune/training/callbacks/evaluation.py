@@ -95,8 +95,8 @@ class EvaluationCallback(Callback):
         """Read both data sets, and evaluate the model as it is.
 
         Raises:
-            BadData: there are no documents, one lacks what its tower reads, all have one label,
-                or an id is there twice where a query is to leave out itself.
+            BadData: there are no documents, one lacks what its tower reads, an id is there twice,
+                or all have one label.
         """
         self._queries = self._load(training, self.query_data, self.model, "query_data")
         if self.index_data is None and self.model == self.index_model:
@@ -106,9 +106,6 @@ class EvaluationCallback(Callback):
         else:
             self._index = self._load(training, self.index_data, self.index_model, "index_data")
         self._check_labels()
-        if self._leaves_out_itself:
-            _check_ids(self._queries, "query_data")
-            _check_ids(self._index, "query_data" if self.index_data is None else "index_data")
         if f"{self.prefix}precision_at_k" not in training.position.before:
             evaluation = self._evaluate(training)
             training.position.before.update(self._named(evaluation))
@@ -127,8 +124,6 @@ class EvaluationCallback(Callback):
 
     def _load(self, training: Training, data: Any, tower: str, role: str) -> DocList[ClipDoc]:
         docs = with_labels(load_documents(data, role=role))
-        if not docs:
-            raise BadData(f"{role} has no documents")
         for position, doc in enumerate(docs):
             if doc.label is None:
                 raise BadData(
@@ -161,12 +156,8 @@ class EvaluationCallback(Callback):
                 "everything relevant: give them different labels or texts"
             )
 
-    @property
-    def _leaves_out_itself(self) -> bool:
-        return self.model == self.index_model and self.exclude_self
-
     def _evaluate(self, training: Training) -> Evaluation:
-        same = self._leaves_out_itself
+        same = self.model == self.index_model and self.exclude_self
         return evaluate_embeddings(
             self._encode(training, self._queries, self.model),
             [str(doc.label) for doc in self._queries],
@@ -193,19 +184,3 @@ class EvaluationCallback(Callback):
         if not self.gather_examples:
             return {}
         return {self.prefix[:-1]: evaluation.examples(self._queries, self._index, k=self.limit)}
-
-
-def _check_ids(docs: DocList[ClipDoc], role: str) -> None:
-    """Refuse an id that is there twice: a query would leave out another document with its own.
-
-    Raises:
-        BadData: there is one.
-    """
-    places: dict[str, int] = {}
-    for position, doc in enumerate(docs):
-        first = places.setdefault(str(doc.id), position)
-        if first != position:
-            raise BadData(
-                f"{role}: documents {first} and {position} have the same id {doc.id}, and "
-                "exclude_self needs different ones: correct the ids, or set exclude_self=False"
-            )
