@@ -90,7 +90,8 @@ def test_data_sets_have_names() -> None:
     assert cliptune.pull("mine") == docs
     with pytest.raises(AlreadyExists):
         cliptune.push(docs, "mine")
-    cliptune.push(docs + docs, "mine", replace=True)
+    more = DocList[ClipDoc]([*docs, ClipDoc(text="blue", image=encoded("blue"))])
+    cliptune.push(more, "mine", replace=True)
     assert len(cliptune.pull("mine")) == 2
     with pytest.raises(NotFound, match="'mine'"):
         cliptune.pull("mime")

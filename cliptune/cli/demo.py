@@ -75,11 +75,10 @@ def evaluate_mixed(artifact: Path, alpha: float) -> dict[str, float]:
     from cliptune.evaluation.retrieval import evaluate
     from cliptune.inference import get_tower
     from cliptune.models.loading import load_model
-    from cliptune.models.wise_ft import interpolate
+    from cliptune.models.wise_ft import mix_models
 
     model = load_model(artifact)
-    before = load_model(model.base).clip.state_dict()
-    model.clip.load_state_dict(interpolate(before, model.clip.state_dict(), alpha))
+    model = mix_models(load_model(model.base), model, alpha)
     result = evaluate(
         get_tower(model, "clip-text"),
         get_tower(model, "clip-vision"),

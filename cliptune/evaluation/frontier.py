@@ -120,7 +120,8 @@ def _label(
     figure.draw_without_rendering()  # fixes the layout, so that overlaps can be measured
     pixels = axes.transData.transform(spots)
     along = np.linspace(pixels[:-1], pixels[1:], 40).reshape(-1, 2)  # the curve is in the way too
-    taken = np.vstack([_box(pixels, 6.0), _box(along, 1.0)])
+    there = np.array([text.get_window_extent().extents for text in axes.texts]).reshape(-1, 4)
+    taken = np.vstack([_box(pixels, 6.0), _box(along, 1.0), there])
     important = (picked, 0, len(points) - 1)
     for i in (*dict.fromkeys(important), *(i for i in range(len(points)) if i not in important)):
         end = {0.0: " pre-trained", 1.0: " fine-tuned"}.get(points[i].alpha, "")

@@ -283,7 +283,9 @@ def _decimal(part: str, text: str) -> Decimal:
 
 
 def _labels(docs: DocList[ClipDoc], role: str) -> list[str]:
+    labels = []
     for position, doc in enumerate(with_labels(docs)):
         if doc.label is None:
             raise BadInput(f"{role}: document {position} (id {doc.id}) has no label and no text")
-    return [str(doc.label) for doc in docs]
+        labels.append(doc.label)
+    return labels

@@ -138,6 +138,8 @@ def _check_optimization(options: TrainingOptions) -> None:
 
 def _check_pairs(docs: DocList[ClipDoc], role: str) -> None:
     """Refuse data without one pair of a text and a picture (the loop names single bad ones)."""
+    if role == "train_data" and len(docs) < 2:
+        raise BadData(f"{role} has one document: contrastive training needs at least two")
     if not any(doc.text for doc in docs):
         raise BadData(f"{role}: none of its {len(docs)} documents has a text")
     if not any(doc.image or doc.uri for doc in docs):

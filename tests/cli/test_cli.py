@@ -17,7 +17,7 @@ from cliptune.errors import BadInput
 
 COMMANDS = [
     "fit", "runs", "logs", "cancel", "resume", "evaluate", "export", "index", "search", "serve",
-    "train-server", "models", "demo",
+    "train-server", "models", "demo", "wise-ft",
 ]  # fmt: skip
 
 

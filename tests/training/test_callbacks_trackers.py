@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_callbacks import METRIC, a_training, end_epoch, one_thread, resumed, two_steps
+from test_callbacks import METRIC, a_training, end_epoch, resumed, two_steps
 from test_loop import Recorder, squares
 
 from cliptune.training import Cancelled, train
@@ -29,8 +29,6 @@ from cliptune.training.checkpoint import list_checkpoints
 from cliptune.training.state import Training
 
 pytest.importorskip("accelerate", reason="needs cliptune[trackers]")
-
-__all__ = ["one_thread"]  # a fixture, for this module too
 
 Series = dict[str, list[tuple[int, float]]]
 

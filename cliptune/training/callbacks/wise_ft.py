@@ -30,8 +30,5 @@ class WiSEFTCallback(Callback):
         """Mix, in place."""
         tuned = training.model.clip.state_dict()
         before = load_model(training.options.model).clip.state_dict()
-        if "logit_bias" in tuned:
-            # SigLIP's loss may have added it: then the pre-trained model has none to mix with.
-            before.setdefault("logit_bias", tuned["logit_bias"])
         training.model.clip.load_state_dict(interpolate(before, tuned, self.alpha))
         training.reporter.log("INFO", f"WiSE-FT: weights mixed with alpha {self.alpha}")

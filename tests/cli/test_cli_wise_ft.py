@@ -127,7 +127,7 @@ def test_a_given_alpha_is_saved_and_alpha_0_is_the_base(
         (["--robust", "no-such-data"], "robust queries: 'no-such-data'"),
         (["--onnx"], "--onnx needs --save"),
         (["--save", "."], ". is there already"),
-        (["--out", __file__], "test_wise_ft.py is a file"),
+        (["--out", __file__], "test_cli_wise_ft.py is a file"),
         (["--before", "no-such-model"], "no-such-model"),
         (["--before", "builtin"], "differ in their weights' names"),
     ],

@@ -40,6 +40,7 @@ def drawn(folder: Path, seed: int) -> Documents:
             Image.fromarray(pixels).save(path)
             index.append(ClipDoc(uri=str(path), label=name))
     queries.append(ClipDoc(text="a red square of noise", label="red"))
+    queries.append(ClipDoc(text="red"))  # its text is its label
     return queries, index
 
 
