@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cliptune.errors import AlreadyExists, BadInput, CliptuneError
+from cliptune.cli.two_models import load_pretrained, load_tuned, progress_bar
+from cliptune.errors import AlreadyExists, BadInput
 
 if TYPE_CHECKING:
     from cliptune.evaluation.wise_ft import Documents, Pick, Point
@@ -108,8 +108,8 @@ def wise_ft(
 
     rule = Rule(metric, max_loss)
     measured = parse_alphas(alphas) + ([] if alpha is None else [check_alpha(alpha)])
-    tuned = _tuned_model(run)
-    pretrained = _pretrained_model(tuned, before)
+    tuned = load_tuned(run)
+    pretrained = load_pretrained(tuned, before)
     in_domain = _documents(queries, index, "in-domain")
     elsewhere = _documents(robust, robust_index, "robust") if robust is not None else None
     points = _sweep(pretrained, tuned, measured, in_domain, elsewhere, limit)
@@ -136,25 +136,6 @@ def wise_ft(
         console.print(f"artifact: [bold]{save}[/]\nserve it:  cliptune serve --artifact {save}")
 
 
-def _tuned_model(run: str) -> ClipModel:
-    from cliptune.models.loading import load_model, pick_device
-    from cliptune.sdk.models import find_artifact
-
-    return load_model(find_artifact(run), device=str(pick_device(None)))
-
-
-def _pretrained_model(tuned: ClipModel, before: str | None) -> ClipModel:
-    from cliptune.models.loading import load_model
-
-    device = str(next(tuned.clip.parameters()).device)
-    if before is not None:
-        return load_model(before, device=device)
-    try:
-        return load_model(tuned.base, device=device)
-    except CliptuneError as error:
-        raise type(error)(f"no base model, so give one by --before: {error}") from error
-
-
 def _documents(queries: str, index: str | None, role: str) -> Documents:
     from cliptune.data.source import load_documents
 
@@ -174,9 +155,7 @@ def _sweep(
     from cliptune.evaluation.wise_ft import sweep
     from cliptune.home import cache_dir
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
+    with progress_bar(console) as show:
         return sweep(
             pretrained,
             tuned,
@@ -185,9 +164,7 @@ def _sweep(
             robust,
             limit=limit,
             pixel_cache=cache_dir() / "pixels",
-            on_progress=lambda description, done, total: bar.update(
-                task, description=description, completed=done, total=total
-            ),
+            on_progress=show,
         )
 
 

@@ -1,29 +1,16 @@
-"""Pictures of an evaluation: sample results, bars of before and after, and the loss.
-
-All are PNG files of about 1000 pixels or somewhat more, to suit a README, written whole or not
-at all. No global state of pyplot is touched, so they may be
-drawn in threads and services.
-"""
+"""Pictures of an evaluation: a contact sheet of sample results, to suit a README."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from cliptune.errors import BadInput
-from cliptune.evaluation.metrics import UNBOUNDED_METRICS
-from cliptune.evaluation.tables import common_prefix, lower_is_better, metric_of, ordered
 from cliptune.files import write_bytes
 
 Result = tuple[str, bytes | Image.Image, float, bool | None]
@@ -99,110 +86,6 @@ def results_grid(
     return _save(sheet, path)
 
 
-def before_after_bars(
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    extra: Mapping[str, Mapping[str, float]] | None = None,
-    path: str | Path = "metrics.png",
-    *,
-    metrics: Sequence[str] | None = None,
-    title: str | None = None,
-) -> Path:
-    """Bars of the metrics that lie in [0, 1], before beside after, with their values.
-
-    Args:
-        before: as `tables.before_after_table` takes them.
-        after: likewise.
-        extra: more series by their name.
-        path: of the PNG file.
-        metrics: which ones, without prefix; by default all but the textbook's.
-        title: above the chart.
-
-    Raises:
-        BadInput: nothing left to show.
-    """
-    series = {"before": before, "after": after, **(extra or {})}
-    known = ordered(name for values in series.values() for name in values)
-    names = [name for name in known if _is_shown(name, metrics)]
-    if not names:
-        raise BadInput(f"none of {known} is a metric to show as a bar")
-    prefix = common_prefix(names)
-    figure, axes = _figure(max(6.0, 0.62 * len(names) * max(2, len(series)) * 0.55 + 2.2))
-    bar = 0.8 / len(series)
-    for number, (label, values) in enumerate(series.items()):
-        places = [i - 0.4 + (number + 0.5) * bar for i in range(len(names))]
-        heights = [values.get(name, 0.0) for name in names]
-        axes.bar(places, heights, bar * 0.92, color=_colour(number), label=label, zorder=2)
-        for x, name in zip(places, names, strict=True):
-            if name in values:
-                axes.annotate(
-                    _short(values[name], 3 if len(series) < 4 else 2),
-                    (x, values[name]),
-                    xytext=(0, 2),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=8,
-                    color=INK if number else MUTED,
-                    path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
-                )
-    axes.set_xticks(range(len(names)), [_label(n.removeprefix(prefix)) for n in names], fontsize=9)
-    axes.set_xlim(-0.55, len(names) - 0.45)
-    axes.set_ylim(0, 1.05)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
-    axes.tick_params(axis="x", length=0)
-    _legend_and_title(axes, len(series), title)
-    return _save(figure, path)
-
-
-def loss_curve(
-    history: Sequence[Mapping[str, Any]], path: str | Path, *, title: str | None = None
-) -> Path:
-    """Every loss in `history` by epoch.
-
-    Args:
-        history: one mapping an epoch, as a run's metrics hold them under `epochs`: its `epoch`
-            (or else its place, from 1), `loss` and, where there is one, `val_loss`.
-        path: of the PNG file.
-        title: above the chart.
-
-    Raises:
-        BadInput: no epoch has a loss.
-    """
-    keys = dict.fromkeys(
-        key
-        for entry in history
-        for key, value in entry.items()
-        if lower_is_better(key) and isinstance(value, int | float)
-    )
-    if not keys:
-        raise BadInput(f"no loss in the {len(history)} epochs of the history")
-    last = {key: entry[key] for entry in history for key in keys if entry.get(key) is not None}
-    figure, axes = _figure(7.0)
-    for number, key in enumerate(keys):
-        points = [
-            (entry.get("epoch", place), entry[key])
-            for place, entry in enumerate(history, 1)
-            if entry.get(key) is not None
-        ]
-        colour = SERIES[1] if key == "loss" else _colour(number + 1)
-        xs, ys = zip(*points, strict=True)
-        axes.plot(xs, ys, color=colour, marker="o", markersize=4, lw=2, label=key, zorder=2)
-        axes.annotate(
-            f"{ys[-1]:.3f}",
-            (xs[-1], ys[-1]),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="bottom" if ys[-1] >= max(last.values()) else "top",  # apart where they are near
-            fontsize=9,
-            color=colour,
-        )
-    axes.set_xlabel("epoch", color=MUTED)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.08)
-    _legend_and_title(axes, len(keys), title)
-    return _save(figure, path)
-
-
 def _draw_result(
     sheet: Image.Image,
     corner: tuple[int, int],
@@ -245,67 +128,9 @@ def _square(picture: bytes | Image.Image, side: int, role: str) -> Image.Image:
     return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color=PAPER)
 
 
-def _is_shown(name: str, metrics: Sequence[str] | None) -> bool:
-    metric = metric_of(name)
-    if metrics is not None:
-        return metric in metrics
-    return not (
-        metric in UNBOUNDED_METRICS or metric.endswith("_textbook") or lower_is_better(name)
-    )
-
-
-def _colour(number: int) -> str:
-    return SERIES[number % len(SERIES)]
-
-
-def _label(name: str) -> str:
-    """`average_precision` in two lines, `recall_at_k` as `recall@k`."""
-    metric = name.removesuffix("_textbook")
-    words = metric.replace("_at_k", "@k").replace("f1_score", "F1")
-    words = words.replace("r_precision", "R-precision") if metric == "r_precision" else words
-    book = "\n(textbook)" if metric != name else ""
-    return words.replace("_", "\n", 1) + book
-
-
-def _short(value: float, digits: int) -> str:
-    """`.853` for 0.853, `1.000` for 1."""
-    return f"{value:.{digits}f}".removeprefix("0")
-
-
-def _figure(width: float) -> tuple[Figure, Axes]:
-    """`width` in inches of 144 pixels."""
-    figure = Figure(figsize=(width, 3.6), dpi=144, facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(LINE)
-    axes.grid(axis="y", color=LINE, lw=0.8, zorder=0)
-    axes.tick_params(colors=MUTED, labelsize=9, left=False)
-    axes.tick_params(axis="x", labelcolor=INK)
-    return figure, axes
-
-
-def _legend_and_title(axes: Axes, n_series: int, title: str | None) -> None:
-    if title:
-        axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold", pad=12)
-    axes.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=n_series,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handlelength=1.0,
-        borderaxespad=0.2,
-    )
-
-
-def _save(drawn: Image.Image | Figure, path: str | Path) -> Path:
+def _save(sheet: Image.Image, path: str | Path) -> Path:
     buffer = io.BytesIO()
-    if isinstance(drawn, Figure):
-        drawn.savefig(buffer, format="png")
-    else:
-        drawn.save(buffer, format="png", optimize=True)
+    sheet.save(buffer, format="png", optimize=True)
     write_bytes(Path(path), buffer.getvalue())
     return Path(path)
 

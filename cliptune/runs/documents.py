@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from docarray import DocList
 
+from cliptune.data.source import load_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 
@@ -37,6 +39,22 @@ def stored_documents(folder: Path, count: int) -> DocList[ClipDoc]:
     if len(docs) != count:
         raise BadData(f"{folder} holds {len(docs)} documents, {count} were written")
     return docs
+
+
+def is_reference(value: Any) -> bool:
+    """Whether `value`, of a run's record, stands for documents (see `cliptune.runs.plan`)."""
+    return isinstance(value, dict) and ("stored" in value or "name" in value)
+
+
+def referred_documents(reference: dict[str, Any], folder: Path) -> DocList[ClipDoc]:
+    """The documents that a reference in the record of the run in `folder` stands for.
+
+    Raises:
+        NotFound, BadData: they are not there any more.
+    """
+    if "stored" in reference:
+        return stored_documents(folder / "data" / reference["stored"], reference["documents"])
+    return load_documents(reference["name"])
 
 
 def _anchored(doc: ClipDoc) -> ClipDoc:

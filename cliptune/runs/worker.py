@@ -13,18 +13,13 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cliptune.errors import CliptuneError, NotFound
 from cliptune.runs import liveness
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.record import Record, Status, now, read_record, update_record
 from cliptune.runs.reporter import RunReporter
-
-if TYPE_CHECKING:
-    from docarray import DocList
-
-    from cliptune.documents import ClipDoc
 
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 256 * 1024
@@ -92,14 +87,15 @@ def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
     Raises:
         Cancelled: the run was asked to stop.
     """
+    from cliptune.runs.documents import referred_documents
     from cliptune.training import TrainingOptions, train
     from cliptune.training.checkpoint import list_checkpoints
 
     config = record.config
     _check_cancelled(reporter)
     options = TrainingOptions.parse(config["options"])
-    train_docs = _documents(config["train_data"], folder)
-    eval_docs = _documents(config["eval_data"], folder) if config["eval_data"] else None
+    train_docs = referred_documents(config["train_data"], folder)
+    eval_docs = referred_documents(config["eval_data"], folder) if config["eval_data"] else None
     callbacks = [_callback(values, folder) for values in config["callbacks"]]
     checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
     _check_cancelled(reporter)
@@ -149,23 +145,12 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {words[:500]}"
 
 
-def _documents(reference: dict[str, Any], folder: Path) -> DocList[ClipDoc]:
-    """The documents that a reference in the record stands for (see `cliptune.runs.plan`)."""
-    from cliptune.data.source import load_documents
-    from cliptune.runs.documents import stored_documents
-
-    if "stored" in reference:
-        return stored_documents(folder / "data" / reference["stored"], reference["documents"])
-    return load_documents(reference["name"])
-
-
 def _callback(values: dict[str, Any], folder: Path) -> Any:
+    from cliptune.runs.documents import is_reference, referred_documents
     from cliptune.training.callbacks import parse_callback
 
     read = {
-        name: _documents(value, folder)
-        if isinstance(value, dict) and ("stored" in value or "name" in value)
-        else value
+        name: referred_documents(value, folder) if is_reference(value) else value
         for name, value in values.items()
     }
     return parse_callback(read)

@@ -17,7 +17,7 @@ from cliptune.errors import BadInput
 
 COMMANDS = [
     "fit", "runs", "logs", "cancel", "resume", "evaluate", "export", "index", "search", "serve",
-    "train-server", "models", "demo", "wise-ft",
+    "train-server", "models", "demo", "wise-ft", "report",
 ]  # fmt: skip
 
 

@@ -19,8 +19,6 @@ from cliptune.evaluation.plots import (
     _cut,
     _font,
     _wrapped,
-    before_after_bars,
-    loss_curve,
     results_grid,
 )
 from cliptune.evaluation.tables import before_after_table, common_prefix, ordered
@@ -158,41 +156,3 @@ def test_text_is_wrapped_and_cut_to_its_width() -> None:
     cut = _cut("supercalifragilistic", font, 60)
     assert cut.endswith("…")
     assert font.getlength(cut) <= 60 < font.getlength(cut[:-1] + "xx…")
-
-
-def test_bars_have_the_height_of_their_value(tmp_path: Path) -> None:
-    low = before_after_bars({"hit_at_k": 0.1}, {"hit_at_k": 0.25}, path=tmp_path / "low.png")
-    high = before_after_bars({"hit_at_k": 0.1}, {"hit_at_k": 0.75}, path=tmp_path / "high.png")
-    heights = []
-    for path in (low, high):
-        with Image.open(path) as chart:
-            pixels = np.asarray(chart.convert("RGB")).astype(int)
-        # The column of the image that has most of the colour of `after`.
-        blue = np.abs(pixels - np.array([0x1F, 0x6F, 0xEB])).max(axis=-1) < 6
-        heights.append(blue.sum(axis=0).max())
-    assert heights[1] == pytest.approx(3 * heights[0], rel=0.05)
-
-
-def test_bars_leave_out_what_has_no_bound(tmp_path: Path) -> None:
-    path = tmp_path / "bars.png"
-    with pytest.raises(BadInput, match="dcg_at_k"):
-        before_after_bars({"dcg_at_k": 2.0}, {"dcg_at_k": 3.0}, path=path)
-    with pytest.raises(BadInput, match="none of"):
-        before_after_bars(BEFORE, AFTER, path=path, metrics=["r_precision"])
-    before_after_bars(BEFORE, AFTER, {"WiSE-FT 0.5": MIXED}, path, title="Search")
-    with Image.open(path) as chart:
-        assert chart.width >= 860
-
-
-def test_loss_curve(tmp_path: Path) -> None:
-    history = [
-        {"epoch": 1, "loss": 3.0, "val_loss": None, "metrics": {}, "seconds": 2.0},
-        {"epoch": 2, "loss": 2.0, "val_loss": 2.5},
-    ]
-    path = loss_curve(history, tmp_path / "deep" / "loss.png")
-    with Image.open(path) as chart:
-        pixels = np.asarray(chart.convert("RGB"))
-    assert near(pixels, "#1f6feb") > 500  # the line of the loss
-    assert near(pixels, "#e58a1f") > 20  # the one point of val_loss
-    with pytest.raises(BadInput, match="no loss in the 0 epochs"):
-        loss_curve([], tmp_path / "loss.png")

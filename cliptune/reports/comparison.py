@@ -1,0 +1,208 @@
+"""Two models on the same queries and pictures: all that a report shows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from docarray import DocList
+from numpy.typing import NDArray
+
+from cliptune.data.images import image_bytes
+from cliptune.data.pixels import decode_documents
+from cliptune.data.source import with_labels
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData
+from cliptune.evaluation.metrics import per_query_metrics
+from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
+from cliptune.home import cache_dir
+from cliptune.inference import get_tower
+from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
+from cliptune.models.loading import ClipModel
+from cliptune.reports.bootstrap import Change, compare_means
+from cliptune.reports.suspects import Faults, find_faults
+
+OnProgress = Callable[[str, int, int], None]
+"""(what is done, done, total)"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model before and after fine-tuning, on the same queries."""
+
+    queries: DocList[ClipDoc]
+    index: DocList[ClipDoc]
+    """Those whose picture could be read."""
+    n_unreadable: int
+    before: Evaluation
+    after: Evaluation
+    changes: dict[str, Change]
+    """By metric (see `cliptune.evaluation.metrics`), with confidence intervals."""
+    gains: NDArray[np.float64]
+    """[Q]: what each query's reciprocal rank has gained."""
+    faults: list[Faults]
+    """Suspects in the index and, if the training pairs were given, in these."""
+    n_leaked: int | None
+    """Pictures of the index that are training pictures too, byte for byte: what the model was
+    taught, it need not find. None: no training pairs were given."""
+
+    def better(self, most: int) -> list[int]:
+        """Positions of the queries that gained most."""
+        order = np.argsort(-self.gains, kind="stable")
+        return [int(i) for i in order[:most] if self.gains[i] > 0]
+
+    def worse(self, most: int) -> list[int]:
+        """Positions of the queries that lost most."""
+        order = np.argsort(self.gains, kind="stable")
+        return [int(i) for i in order[:most] if self.gains[i] < 0]
+
+
+def compare(
+    before: ClipModel,
+    after: ClipModel,
+    queries: DocList[ClipDoc],
+    index: DocList[ClipDoc],
+    *,
+    train: DocList[ClipDoc] | None = None,
+    limit: int = 20,
+    seed: int = 0,
+    on_progress: OnProgress = lambda *_: None,
+) -> Comparison:
+    """Search `index` with `queries` by both models, and look for faults in the data.
+
+    Args:
+        before: the model that was fine-tuned.
+        after: what became of it.
+        queries: with texts.
+        index: with pictures.
+        train: the pairs that it was fine-tuned on, to look for faults in them too; both models
+            encode them all.
+        limit: k, how many results of each query count.
+        seed: of the bootstrap.
+        on_progress: told (what is done, done, total).
+
+    Raises:
+        BadData: a query without a text, unreadable pictures, or no query with an answer.
+    """
+    searched = _Pictures.read(with_labels(index), after, "the index", on_progress)
+    queries = with_labels(queries)
+    texts = _texts(queries, "queries")
+    labels = [str(doc.label) for doc in queries]
+    old = _Embedded.by(before, texts, searched, on_progress)
+    new = _Embedded.by(after, texts, searched, on_progress)
+    first = evaluate_embeddings(old.texts, labels, old.pictures, searched.labels, limit=limit)
+    second = evaluate_embeddings(new.texts, labels, new.pictures, searched.labels, limit=limit)
+    values = [_by_query(each, labels, searched.labels) for each in (first, second)]
+    faults = [_find_faults(searched, queries, old, new, after)]
+    n_leaked = None
+    if train is not None:
+        pairs = _Pictures.read(with_labels(train), after, "the training data", on_progress)
+        titles = [str(doc.text or "") for doc in pairs.docs]
+        old, new = (_Embedded.by(each, titles, pairs, on_progress) for each in (before, after))
+        faults.append(_find_faults(pairs, pairs.docs, old, new, after))
+        trained = set(pairs.hashes)
+        n_leaked = sum(one in trained for one in searched.hashes)
+    return Comparison(
+        queries=queries,
+        index=searched.docs,
+        n_unreadable=len(index) - len(searched.docs),
+        before=first,
+        after=second,
+        changes=compare_means(*values, seed=seed),
+        gains=values[1]["reciprocal_rank"] - values[0]["reciprocal_rank"],
+        faults=faults,
+        n_leaked=n_leaked,
+    )
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """The documents whose picture can be read, decoded."""
+
+    what: str
+    docs: DocList[ClipDoc]
+    labels: list[str]
+    hashes: list[str]
+    """SHA-256 of the pictures' files."""
+    pixels: NDArray[np.uint8]
+
+    @classmethod
+    def read(
+        cls, docs: DocList[ClipDoc], model: ClipModel, what: str, on_progress: OnProgress
+    ) -> _Pictures:
+        decoded = decode_documents(
+            docs,
+            model.preprocessing,
+            cache_dir=cache_dir() / "pixels",
+            on_progress=lambda done, total: on_progress(f"Reading {what}", done, total),
+        )
+        kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
+        hashes = [hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest() for doc in kept]
+        return cls(what, kept, [str(doc.label) for doc in kept], hashes, decoded.pixels)
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """One model's view of texts and pictures: float32 [N, D], rows of unit length."""
+
+    texts: NDArray[np.float32]
+    pictures: NDArray[np.float32]
+
+    @classmethod
+    def by(
+        cls, model: ClipModel, texts: list[str], pictures: _Pictures, on_progress: OnProgress
+    ) -> _Embedded:
+        tower = get_tower(model, VISION_TOWER)
+        pixels = pictures.pixels
+        if tower.preprocessing.size != pixels.shape[1:3]:
+            raise BadData(
+                f"the two models take pictures of {tower.preprocessing.size} and "
+                f"{pixels.shape[1:3]} pixels: compare a model with the one that it comes from"
+            )
+        step = 8 * tower.batch_size
+        parts = []
+        for start in range(0, len(pixels), step):
+            parts.append(tower.encode_pixels(pixels[start : start + step]))
+            on_progress(f"Encoding {pictures.what}", min(start + step, len(pixels)), len(pixels))
+        return cls(get_tower(model, TEXT_TOWER).encode(texts), np.concatenate(parts))
+
+
+def _texts(docs: DocList[ClipDoc], role: str) -> list[str]:
+    for position, doc in enumerate(docs):
+        if not doc.text:
+            raise BadData(f"{role}: document {position} (id {doc.id}) has no text")
+    return [str(doc.text) for doc in docs]
+
+
+def _by_query(
+    evaluation: Evaluation, labels: list[str], index_labels: list[str]
+) -> dict[str, NDArray[np.float64]]:
+    answers = Counter(index_labels)
+    return per_query_metrics(
+        evaluation.hits,
+        [answers[label] for label in labels],
+        (evaluation.ids >= 0).sum(axis=1),
+        limit=evaluation.limit,
+    )
+
+
+def _find_faults(
+    pictures: _Pictures,
+    text_docs: DocList[ClipDoc],
+    before: _Embedded,
+    after: _Embedded,
+    model: ClipModel,
+) -> Faults:
+    return find_faults(
+        pictures.what,
+        pictures.docs,
+        pictures.hashes,
+        before.pictures,
+        after.pictures,
+        after.texts,
+        text_docs,
+        float(model.clip.logit_scale.detach().exp()),
+    )

@@ -1,0 +1,90 @@
+"""A run's epochs as curves: SVG that stands in a page as it is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cliptune.evaluation.plots import INK, LINE, MUTED, SERIES
+from cliptune.evaluation.tables import metric_of
+
+METRICS = ("reciprocal_rank", "recall_at_k", "precision_at_k")
+
+Line = list[tuple[float, float]]
+"""(epoch, value) by ascending epoch."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart."""
+
+    title: str
+    svg: str
+
+
+def epoch_charts(before: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """The losses, and the metrics from before training on, by epoch.
+
+    Args:
+        before: a run's metrics before training, by their full name.
+        history: what `Run.history()` gives.
+
+    Returns:
+        A chart for the losses and one for the metrics, where there are any.
+    """
+    losses = {
+        name: [(entry["epoch"], entry[name]) for entry in history if entry.get(name) is not None]
+        for name in ("loss", "val_loss")
+    }
+    metrics: dict[str, Line] = {}
+    measured = [(0, before), *((entry["epoch"], entry.get("metrics", {})) for entry in history)]
+    for epoch, values in measured:
+        for name, value in values.items():
+            if metric_of(name) in METRICS:
+                metrics.setdefault(name, []).append((epoch, value))
+    charts = []
+    for title, lines in (("Loss", losses), ("What searches find", metrics)):
+        drawn = {name: line for name, line in lines.items() if line}
+        if drawn:
+            charts.append(Chart(title, _draw(drawn)))
+    return charts
+
+
+def _draw(lines: Mapping[str, Line]) -> str:
+    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.grid(axis="y", color=LINE, lw=0.8, zorder=0)
+    axes.tick_params(colors=MUTED, labelsize=9, left=False)
+    highest = max(line[-1][1] for line in lines.values())
+    for number, (name, line) in enumerate(lines.items(), 1):
+        colour = SERIES[number % len(SERIES)]
+        xs, ys = zip(*line, strict=True)
+        label = name.removeprefix("clip-text-to-clip-vision_").replace("_at_k", "@k")
+        axes.plot(xs, ys, color=colour, marker="o", markersize=4, lw=2, label=label, zorder=2)
+        axes.annotate(
+            f"{ys[-1]:.3f}", (xs[-1], ys[-1]), xytext=(7, 0), textcoords="offset points",
+            va="bottom" if ys[-1] == highest else "top", fontsize=9, color=colour,
+        )  # fmt: skip
+    axes.set_xlabel("epoch", color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.1)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9,
+        labelcolor=INK, handlelength=1.2, borderaxespad=0.2,
+    )  # fmt: skip
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]
