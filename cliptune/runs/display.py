@@ -1,12 +1,18 @@
-"""What runs show on a terminal."""
+"""What runs show: tables on a terminal, sample results as a picture."""
 
 from __future__ import annotations
 
 from itertools import zip_longest
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from cliptune.evaluation.plots import Result
+
+SHOWN_QUERIES = 8
 
 
 def example_tables(examples: dict[str, Any], k: int) -> list[Table]:
@@ -27,6 +33,54 @@ def example_tables(examples: dict[str, Any], k: int) -> list[Table]:
                 table.add_row(str(rank), earlier_cell, cell)
             tables.append(table)
     return tables
+
+
+def draw_examples(
+    examples: dict[str, Any], config: dict[str, Any], folder: Path, k: int, path: Path
+) -> Path | None:
+    """Draw the best `k` pictures of sample queries, before above after, as a PNG file.
+
+    Args:
+        examples: what `Run.example_results()` gives.
+        config: the run's.
+        folder: the run's.
+        k: results of each query.
+        path: of the file.
+
+    Returns:
+        `path`, or None where no evaluation searches pictures.
+
+    Raises:
+        BadData, NotFound: the documents that were searched are not there any more.
+        BadImage: likewise one of their pictures.
+    """
+    from cliptune.data.images import image_bytes
+    from cliptune.evaluation.plots import results_grid
+    from cliptune.models.artifact import VISION_TOWER
+    from cliptune.runs.documents import referred_documents
+
+    rows: list[tuple[str, list[Result]]] = []
+    for callback in config["callbacks"]:
+        evaluation = f"{callback.get('model')}-to-{callback.get('index_model')}"
+        if callback.get("index_model") != VISION_TOWER or evaluation not in examples["after"]:
+            continue
+        searched = referred_documents(callback["index_data"] or callback["query_data"], folder)
+        documents = {doc.id: doc for doc in searched}
+        earlier = {query["id"]: query for query in examples["before"].get(evaluation, [])}
+        for query in examples["after"][evaluation][:SHOWN_QUERIES]:
+            for when, found in (("before", earlier.get(query["id"])), ("after", query)):
+                results: list[Result] = [
+                    (
+                        match["text"] or match["label"] or match["id"],
+                        image_bytes(documents[match["id"]], allow_files=True),
+                        match["score"],
+                        match["hit"],
+                    )
+                    for match in (found["matches"][:k] if found else [])
+                ]
+                if results:
+                    rows.append((f"{when}: {query['text'] or query['id']}", results))
+    return results_grid(rows, path, max_columns=k) if rows else None
 
 
 def _cell(match: dict[str, Any]) -> str:

@@ -164,18 +164,33 @@ class Run:
             )
         return examples
 
-    def display_examples(self, k: int = 5) -> None:
-        """Print the best `k` results of each sample query, before and after.
+    def display_examples(self, k: int = 5, path: str | Path | None = None) -> Path | None:
+        """Show the best `k` results of each sample query, before and after.
+
+        Prints tables, and draws the pictures that were found into `path`, by default
+        `examples.png` in the run's folder.
+
+        Returns:
+            The picture file; None where no evaluation searches pictures.
 
         Raises:
             NotReady, RunFailed: as `example_results`.
+            BadData, BadImage, NotFound: the documents that were searched, or their pictures, are
+                not there any more.
         """
         from rich.console import Console
 
-        from cliptune.runs.display import example_tables
+        from cliptune.runs.display import draw_examples, example_tables
 
-        for table in example_tables(self.example_results(), k):
-            Console().print(table)
+        examples = self.example_results()
+        console = Console()
+        for table in example_tables(examples, k):
+            console.print(table)
+        target = Path(path) if path is not None else self.folder / "examples.png"
+        drawn = draw_examples(examples, self.config, self.folder, k, target)
+        if drawn is not None:
+            console.print(f"pictures: [bold]{drawn}[/]")
+        return drawn
 
     def save_artifact(self, directory: str | Path = "artifacts") -> Path:
         """Write the tuned model as `directory/<run name>.zip`; returns that path.

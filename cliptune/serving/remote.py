@@ -287,7 +287,7 @@ class RemoteRun:
         Console().print(before_after_table(metrics["before"], metrics["after"], title=self.name))
 
     def display_examples(self, k: int = 5) -> None:
-        """As `Run.display_examples`."""
+        """The tables of `Run.display_examples`; the pictures are at the server."""
         from rich.console import Console
 
         from cliptune.runs.display import example_tables

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from docarray import DocList
+from PIL import Image, ImageColor
 
 import cliptune
 from cliptune.callback import EvaluationCallback, WiSEFTCallback
@@ -98,8 +99,13 @@ def test_a_run_from_fit_to_search(
     query = examples["after"]["clip-text-to-clip-vision"][0]
     assert query["text"] == "a red square"
     assert len(query["matches"]) == 5
-    run.display_examples(k=3)
+    drawn = run.display_examples(k=3)
     assert "a red square" in capsys.readouterr().out
+    assert drawn == run.folder / "examples.png"
+    with Image.open(drawn) as sheet:
+        seen = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
+    best = ImageColor.getrgb(query["matches"][0]["id"].split("-")[0])
+    assert (seen == best).all(axis=1).sum() > 500  # the picture that was found
 
     artifact = run.save_artifact(tmp_path / "out")
     assert artifact == tmp_path / "out" / "whole.zip"
