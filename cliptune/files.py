@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 import zipfile
@@ -40,12 +41,17 @@ def write_text(path: Path, text: str) -> None:
 def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Fill a temporary folder beside `path`; it takes that name only if the block succeeds.
 
+    By then all in it is on the disk itself, so that a power cut leaves no empty files there.
     With `replace`, a folder that is already there gives way to the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield beside
+        for written in beside.rglob("*"):
+            if written.is_file():
+                os.chmod(written, 0o644)  # safetensors' own mode, too, is for its owner alone
+            _sync(written)
         os.chmod(beside, 0o755)  # noqa: S103 - mkdtemp's own mode is for its owner alone
         if replace and path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
@@ -54,9 +60,29 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(beside, path)
+        _sync(path.parent)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove the folder `path`; its name goes first, so that nobody finds half of it there."""
+    aside = path.with_name(f".{path.name}.deleted.{secrets.token_hex(4)}")
+    os.replace(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the system put the file or folder `path` on the disk itself."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some network file systems can't do it for folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def zip_folder(folder: Path, target: Path) -> Path:
@@ -70,6 +96,7 @@ def zip_folder(folder: Path, target: Path) -> Path:
             for file in sorted(p for p in folder.rglob("*") if p.is_file()):
                 archive.write(file, file.relative_to(folder))
         os.chmod(beside, 0o644)
+        _sync(Path(beside))
         os.replace(beside, target)
     except BaseException:
         Path(beside).unlink(missing_ok=True)

@@ -23,8 +23,8 @@ from cliptune.models.artifact import (
 )
 from cliptune.models.digest import combine_digests, weights_digest
 from cliptune.models.loading import CONFIG_FILE, ClipModel
-from cliptune.models.onnx import export_text, export_vision
-from cliptune.models.tokenizers import describe_tokenizer, save_tokenizer
+from cliptune.models.onnx import export_towers
+from cliptune.models.tokenizers import describe_tokenizer, save_text_config, save_tokenizer
 from cliptune.models.towers import split_state
 
 _RECORDED_PACKAGES = ("cliptune", "torch", "open_clip_torch", "onnx", "safetensors")
@@ -55,10 +55,9 @@ def write_artifact(
             save_file(weights, models / tower / "model.safetensors")
             _dump(models / tower / "metadata.yml", {"name": tower, "digest": digests[tower]})
         if to_onnx:
-            export_text(model.clip, models / TEXT_TOWER / "model.onnx", model.context_length)
-            size = model.preprocessing.size
-            export_vision(model.clip, models / VISION_TOWER / "model.onnx", size)
+            export_towers(model, models)
         save_tokenizer(model.tokenizer, models / "tokenizer", model.folder)
+        save_text_config(model.clip, models / "tokenizer")
         open_clip_config = {"model_cfg": model.model_cfg, "preprocess_cfg": preprocessing}
         (models / CONFIG_FILE).write_text(json.dumps(open_clip_config, indent=2))
         _dump(models / "input-map.yml", _input_map(model))

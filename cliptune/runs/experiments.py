@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import AlreadyExists, BadInput, NotFound, near_matches
-from cliptune.files import new_folder, write_text
+from cliptune.files import new_folder, remove_folder, write_text
 from cliptune.home import runs_dir
 from cliptune.runs import process
 from cliptune.runs.liveness import ProcessMark
@@ -189,7 +187,7 @@ def delete_experiment(name: str) -> None:
     """
     get_experiment(name)
     delete_runs(name)
-    _remove(_root() / name)
+    remove_folder(_root() / name)
 
 
 def delete_experiments() -> None:
@@ -258,11 +256,4 @@ def _delete(folder: Path) -> None:
         process.kill(folder)
     except NotFound:
         return
-    _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Take the name away at once, then the files."""
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.deleted."))
-    os.replace(folder, aside / "deleted")
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_folder(folder)

@@ -53,7 +53,8 @@ def log_lines(level: str, message: str, clock: str | None) -> list[str]:
 
 def append_lines(folder: Path, lines: list[str]) -> None:
     """Add whole `lines` to the log in one write, so that lines of two writers never mix."""
-    handle = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    handle = os.open(folder / LOG_FILE, flags, 0o644)
     try:
         data = "".join(f"{line}\n" for line in lines).encode()
         while data:
@@ -70,10 +71,13 @@ def write_progress(folder: Path, progress: Progress) -> None:
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """The bar of the step under way, or None before the first."""
+    """The bar of the step under way, or None before the first.
+
+    It is not flushed to the disk at every step, so a power cut may have emptied it: None as well.
+    """
     try:
         return Progress(**json.loads((folder / PROGRESS_FILE).read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return None
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,18 +187,33 @@ def _why_gone(record: Record) -> str:
 def _end(
     folder: Path, seen: Record, status: Status, details: str, exit_reason: str | None
 ) -> Record:
-    """End the run, unless it has changed since it was `seen`."""
+    """End the run, unless it has changed since it was `seen`.
+
+    Where the record can't be written, the disk being full or read-only, its reader is told so all
+    the same.
+    """
+    end: dict[str, Any] = {
+        "status": status,
+        "details": details,
+        "ended": now(),
+        "exit": exit_reason,
+    }
 
     def change(record: Record) -> dict[str, Any] | None:
         if record.status.ended or (record.process, record.starts) != (seen.process, seen.starts):
             return None
         # Under the lock and before the record: who sees the new status finds the line too.
         level = "ERROR" if status is Status.FAILED else "WARNING"
-        append_lines(folder, log_lines(level, f"{status}: {details}", time.strftime("%H:%M:%S")))
-        append_event(folder, "status", status=status, details=details)
-        return {"status": status, "details": details, "ended": now(), "exit": exit_reason}
+        with contextlib.suppress(OSError):  # the record matters more than the log
+            clock = time.strftime("%H:%M:%S")
+            append_lines(folder, log_lines(level, f"{status}: {details}", clock))
+            append_event(folder, "status", status=status, details=details)
+        return end
 
-    return update_record(folder, change)
+    try:
+        return update_record(folder, change)
+    except OSError:
+        return replace(seen, **end)
 
 
 def _signal(record: Record, number: signal.Signals) -> None:

@@ -6,7 +6,6 @@ Started by `torchrun`, the first of the processes keeps the record; the others o
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from cliptune.errors import CliptuneError, NotFound
 from cliptune.runs import liveness
+from cliptune.runs.failures import explain
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.record import Record, Status, now, read_record, update_record
 from cliptune.runs.reporter import RunReporter
@@ -56,13 +56,19 @@ def main(folder: Path, start: int) -> int:
         with contextlib.suppress(OSError):  # the record below matters more than the log
             reporter.close()
             reporter.log("ERROR", f"FAILED: {details}")
-            reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
+            _log_origin(reporter, error)
     with contextlib.suppress(OSError):
         reporter.close()
         reporter.status(status, details)
+    _give_back_reserve(folder)  # the record needs some room, whatever has filled the disk
+
+    def end(record: Record) -> dict[str, Any] | None:
+        if record.starts != start:
+            return None
+        return {"status": status, "details": details, "ended": now()}
+
     with contextlib.suppress(NotFound):  # deleted meanwhile
-        update_record(folder, lambda r: {"status": status, "details": details, "ended": now()})
-    _give_back_reserve(folder)
+        update_record(folder, end)
     return 1 if status is Status.FAILED else 0
 
 
@@ -76,9 +82,15 @@ def _assist(folder: Path, reporter: RunReporter, rank: int) -> int:
         return 0
     except BaseException as error:
         reporter.log("ERROR", f"process {rank} of the run: {explain(error)}")
-        reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
+        _log_origin(reporter, error)
         return 1
     return 0
+
+
+def _log_origin(reporter: RunReporter, error: BaseException) -> None:
+    """Where `error` came from, unless it was raised for people to read."""
+    if not isinstance(error, CliptuneError):
+        reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
 
 
 def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
@@ -106,9 +118,10 @@ def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
 def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, str]:
     """Train and say how it ended."""
     from cliptune.training import Cancelled
-    from cliptune.training.checkpoint import list_checkpoints
+    from cliptune.training.checkpoint import list_checkpoints, remove_unfinished
 
     try:
+        remove_unfinished(folder)
         _keep_reserve(folder)
         _train(folder, record, reporter)
     except Cancelled:
@@ -130,19 +143,6 @@ def _keep_reserve(folder: Path) -> None:
 def _give_back_reserve(folder: Path) -> None:
     with contextlib.suppress(OSError):
         (folder / _RESERVE).unlink(missing_ok=True)
-
-
-def explain(error: BaseException) -> str:
-    """One line for people about what ended the run."""
-    words = " ".join(str(error).split())
-    if isinstance(error, CliptuneError):
-        return words
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: try a smaller micro_batch_size ({words[:200]})"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" for {error.filename}" if error.filename else ""
-        return f"the disk is full{where}: make room, then resume() goes on from the last checkpoint"
-    return f"{type(error).__name__}: {words[:500]}"
 
 
 def _callback(values: dict[str, Any], folder: Path) -> Any:

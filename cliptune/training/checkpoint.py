@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cliptune.errors import BadData, BadInput
-from cliptune.files import new_folder
+from cliptune.files import new_folder, remove_folder
 from cliptune.training.samplers import Order
 
 _ORDER_FILE = "order.safetensors"
@@ -67,14 +67,15 @@ def save_checkpoint(
         state = {k: v.detach().cpu().contiguous() for k, v in clip.state_dict().items()}
         save_file(state, beside / "model.safetensors")
         states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        torch.save(states, beside / "optimizer.pt")
+        with (beside / "optimizer.pt").open("wb") as file:
+            torch.save(states, file)  # given a path, torch would not say that the disk is full
         if order is not None:
             batches = {f"{i:07d}": torch.from_numpy(batch) for i, batch in enumerate(order)}
             save_file(batches, beside / _ORDER_FILE)
         content = {"identity": identity, "position": asdict(position)}
         (beside / "state.json").write_text(json.dumps(content))
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(old)
     return path
 
 
@@ -99,7 +100,7 @@ def load_order(path: Path) -> Order | None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what processes left below `folder` that were killed while they wrote."""
+    """Remove what processes left in `folder` that were killed while they wrote or removed one."""
     for path in folder.glob(".*") if folder.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True)
 

@@ -44,17 +44,20 @@ class Step:
         """Train on `batch`; returns its loss. `ids` are those of all pairs.
 
         Raises:
-            TrainingFailed: the loss is not finite; `bad-batch.json` tells the batch.
+            TrainingFailed: the loss or its gradients are not finite; `bad-batch.json` tells the
+                batch.
         """
         training, options = self.training, self.training.options
         training.learning_rate = float(max(self.schedule.get_last_lr()))
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.objective.backward(batch, seed, float(self.scaler.get_scale()))
         if not math.isfinite(loss):
-            self._fail(loss, [ids[i] for i in batch.positions])
-        if options.max_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.trainable, options.max_grad_norm)
+            self._fail("the loss", loss, [ids[i] for i in batch.positions])
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.trainable, options.max_grad_norm or math.inf).item()
+        # fp16's scaler skips such a step, and scales less from then on.
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self._fail("the gradients' norm", norm, [ids[i] for i in batch.positions])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -64,14 +67,14 @@ class Step:
         training.global_step += 1
         return loss
 
-    def _fail(self, loss: float, ids: list[str]) -> None:
+    def _fail(self, what: str, value: float, ids: list[str]) -> None:
         position, rate = self.training.position, self.training.learning_rate
         where = {"epoch": position.epoch + 1, "step": position.step + 1, "learning_rate": rate}
         path = self.training.run_dir / "bad-batch.json"
         if self.training.world.is_first:
-            content = {**where, "loss": str(loss), "ids": ids}
+            content = {**where, "why": f"{what} is {value}", "ids": ids}
             write_text(path, json.dumps(content, indent=2))
         raise TrainingFailed(
-            f"the loss is {loss} in epoch {where['epoch']} at step {where['step']} (learning rate "
+            f"{what} is {value} in epoch {where['epoch']} at step {where['step']} (learning rate "
             f"{rate:.2g}): try a lower learning rate; the batch's ids are in {path.name}"
         )

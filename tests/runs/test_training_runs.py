@@ -22,7 +22,7 @@ from cliptune.callback import EvaluationCallback, WiSEFTCallback
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound, NotReady, RunFailed
 from cliptune.runs import Run
-from cliptune.runs.record import read_record
+from cliptune.runs.record import read_record, update_record
 
 pytestmark = pytest.mark.e2e
 LONG = 100_000
@@ -191,7 +191,7 @@ def test_a_cancelled_run_leaves_a_checkpoint(
     assert not run.folder.exists()
 
 
-def test_a_worker_s_exception_is_one_line_and_its_traceback_in_the_log(
+def test_an_error_is_one_line_and_its_traceback_in_the_log_only_if_it_is_a_surprise(
     tiny_model: Path, colour_docs: DocList[ClipDoc]
 ) -> None:
     same = DocList[ClipDoc]([ClipDoc(text="same", image=doc.image) for doc in colour_docs])
@@ -200,9 +200,16 @@ def test_a_worker_s_exception_is_one_line_and_its_traceback_in_the_log(
     assert status["status"] == "FAILED"
     assert "same label" in status["details"]
     assert "\n" not in status["details"]
-    assert "Traceback" not in status["details"]
-    assert "Traceback (most recent call last):" in run.logs()
     assert f"ERROR    FAILED: {status['details']}" in run.logs()
+    assert "Traceback" not in run.logs(), "it says what is wrong with the data, and that is enough"
+
+    update_record(run.folder, lambda record: {"config": {}})
+    status = run.resume().wait(60)
+    assert status["status"] == "FAILED"
+    assert "KeyError" in status["details"]
+    assert "\n" not in status["details"]
+    assert f"ERROR    FAILED: {status['details']}" in run.logs()
+    assert "Traceback (most recent call last):" in run.logs()
 
 
 def test_a_table_is_read_when_fit_is_called(

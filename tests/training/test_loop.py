@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,9 +20,10 @@ from cliptune.errors import BadData, BadInput
 from cliptune.models.loading import load_model
 from cliptune.models.towers import VisionModule
 from cliptune.training import Cancelled, TrainingOptions, train
-from cliptune.training.callbacks import EvaluationCallback, WiSEFTCallback
+from cliptune.training.callbacks import Callback, EvaluationCallback, WiSEFTCallback
 from cliptune.training.checkpoint import list_checkpoints
 from cliptune.training.reporting import LogReporter
+from cliptune.training.state import Training
 from cliptune.training.step import TrainingFailed
 
 COLOURS = {
@@ -238,6 +239,26 @@ def test_a_loss_that_is_not_a_number_stops_with_the_batch(tiny_model: Path, tmp_
     assert set(saved["ids"]) <= {doc.id for doc in squares(1)}
     assert len(saved["ids"]) == 12
     assert not (tmp_path / "artifact").exists()
+
+
+class Spoiler(Callback):
+    """Makes the second step's gradients of the logit scale not a number."""
+
+    name: Literal["Spoiler"] = "Spoiler"
+
+    def on_step_end(self, training: Training) -> None:
+        training.model.clip.logit_scale.register_hook(lambda gradient: gradient * torch.nan)
+
+
+@pytest.mark.parametrize("max_grad_norm", [1.0, None])
+def test_gradients_that_are_not_numbers_stop_with_their_own_batch(
+    tiny_model: Path, tmp_path: Path, max_grad_norm: float | None
+) -> None:
+    """With a finite loss: or the weights would be spoilt, and the next batch blamed."""
+    wild = options(tiny_model, max_grad_norm=max_grad_norm)
+    with pytest.raises(TrainingFailed, match=r"the gradients' norm is nan in epoch 1 at step 2"):
+        train(wild, squares(1), None, [Spoiler()], tmp_path, Recorder())
+    assert len(json.loads((tmp_path / "bad-batch.json").read_text())["ids"]) == 12
 
 
 def test_too_little_data(tiny_model: Path, tmp_path: Path) -> None:
