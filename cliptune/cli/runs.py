@@ -109,21 +109,20 @@ def fit(
         "image_template": image_template,
         "label_column": label_column,
     }
-    csv_options = {name: value for name, value in columns.items() if value is not None}
-    run = _session(server).fit(
-        model=model,
-        train_data=train_data,
-        eval_data=eval_data,
-        callbacks=callbacks,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        to_onnx=to_onnx,
-        run_name=run_name,
-        experiment_name=experiment,
-        csv_options=csv_options or None,
-        **parse_options(option or []),
-    )
+    named = {
+        "model": model,
+        "train_data": train_data,
+        "eval_data": eval_data,
+        "callbacks": callbacks,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "to_onnx": to_onnx,
+        "run_name": run_name,
+        "experiment_name": experiment,
+        "csv_options": {name: value for name, value in columns.items() if value is not None},
+    }
+    run = _session(server).fit(**with_options(named, parse_options(option or [])))
     if detach:
         console.print(f"run [bold]{run.name}[/] started; follow it with: cliptune logs {run.name}")
         return
@@ -253,6 +252,24 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise BadInput(f"--option {pair!r}: the value is not YAML: {error}") from error
     return options
+
+
+def with_options(named: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The arguments `named` by options of the command line, and those of `--option`.
+
+    Both may say how CSV files are read.
+
+    Raises:
+        BadInput: `--option` gives one that the command line has an option for.
+    """
+    csv_options = options.pop("csv_options", None) or {}
+    if not isinstance(csv_options, dict):
+        raise BadInput(f"--option csv_options={csv_options!r}: write {{delimiter: ';'}}")
+    columns = {**named["csv_options"], **csv_options}
+    for name in options:
+        if name in named:
+            raise BadInput(f"--option {name}=…: it has an option of its own (see --help)")
+    return {**named, **options, "csv_options": columns or None}
 
 
 def _session(server: str | None) -> Any:

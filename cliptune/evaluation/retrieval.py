@@ -137,7 +137,8 @@ def evaluate_embeddings(
 
     Raises:
         BadInput: lengths that do not fit, a label that is None, and what `top_k` refuses.
-        BadData: no queries, no index, or not one query with a relevant document in the index.
+        BadData: no queries, no index, not one query with a relevant document in the index, or
+            one label on everything.
     """
     check_distance(distance)
     if limit < 1:
@@ -152,6 +153,12 @@ def evaluate_embeddings(
     codes: dict[Hashable, int] = {}
     query_codes = _codes("query_labels", query_labels, codes)
     index_codes = _codes("index_labels", index_labels, codes)
+    if len(codes) == 1 and n_index > 1:
+        raise BadData(
+            f"all queries and all {n_index} index documents have the label {index_labels[0]!r}: "
+            "every answer would be right (is it the wrong column?)"
+        )
+
     exclude = None
     if exclude_self and query_ids is not None and index_ids is not None:
         _check_length("query_ids", query_ids, n_queries)
@@ -222,12 +229,12 @@ def evaluate(
     """
     check_distance(distance)
     index_docs = query_docs if index_docs is None else index_docs
-    query_labels = _labels(query_docs)
-    index_labels = query_labels if index_docs is query_docs else _labels(index_docs)
+    query_labels = labels_of(query_docs)
+    index_labels = query_labels if index_docs is query_docs else labels_of(index_docs)
     return evaluate_embeddings(
-        _encode(query_tower, query_docs, "query", allow_files),
+        encode_docs(query_tower, query_docs, "query", allow_files),
         query_labels,
-        _encode(index_tower, index_docs, "index", allow_files),
+        encode_docs(index_tower, index_docs, "index", allow_files),
         index_labels,
         limit=limit,
         distance=distance,
@@ -263,9 +270,15 @@ class _Pictures(Sequence[bytes]):
             raise BadImage(f"document {position} (id {doc.id}): {error}") from error
 
 
-def _encode(
+def encode_docs(
     tower: Tower, docs: DocList[ClipDoc], role: str, allow_files: bool
 ) -> NDArray[np.float32]:
+    """The embeddings [N, D] of what `tower` reads of `docs`; errors name `role` and document.
+
+    Raises:
+        BadInput: a document has no text.
+        BadImage: a picture can't be read or decoded.
+    """
     if tower.name == "clip-vision":
         try:
             return tower.encode(_Pictures(docs, allow_files))
@@ -277,7 +290,8 @@ def _encode(
     return tower.encode([doc.text for doc in docs])
 
 
-def _labels(docs: DocList[ClipDoc]) -> list[str | None]:
+def labels_of(docs: DocList[ClipDoc]) -> list[str | None]:
+    """The label of each document, else its text."""
     if any(doc.label is None for doc in docs):
         from cliptune.data.source import with_labels
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.cli.runs import parse_callback_option, parse_options
+from cliptune.cli.runs import parse_callback_option, parse_options, with_options
 from cliptune.errors import BadInput
 
 COMMANDS = [
@@ -61,6 +61,8 @@ def test_the_help_lists_all_commands_quickly_and_without_torch() -> None:
         (["fit", "catalogue-train", "--wise-ft", "1.5"], "alpha is 1.5"),
         (["fit", "catalogue-train", "--option", "scheduler=cosin"], "'cosine'"),
         (["fit", "catalogue-train", "--option", "nonsense"], "NAME=VALUE"),
+        (["fit", "catalogue-train", "--option", "epochs=3"], "epochs=…: it has an option of its"),
+        (["fit", "catalogue-train", "--option", "csv_options=3"], "csv_options=3: write {"),
         (["fit", "catalogue-train", "--index", "catalogue-index"], "--index needs --queries"),
         (["logs", "no-such-run"], "no-such-run"),
         (["search", "x", "--server", "grpc://127.0.0.1:1"], "127.0.0.1:1"),
@@ -73,6 +75,13 @@ def test_errors_are_one_line_on_stderr(arguments: list[str], words: str) -> None
     assert words in result.stderr
     assert result.stderr.startswith("error:")
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_csv_options_go_with_the_columns_options() -> None:
+    named = {"epochs": 1, "csv_options": {"text_column": "title"}}
+    options = parse_options(["csv_options={delimiter: ';'}", "seed=3"])
+    csv_options = {"text_column": "title", "delimiter": ";"}
+    assert with_options(named, options) == {"epochs": 1, "seed": 3, "csv_options": csv_options}
 
 
 def test_options_are_yaml() -> None:

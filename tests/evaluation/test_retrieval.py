@@ -154,6 +154,11 @@ def test_examples_are_json_and_lead_back_to_the_documents() -> None:
         ({"query_labels": ["a"]}, BadInput, "query_labels has 1 entries for 2 embeddings"),
         ({"index_labels": ["a", None]}, BadInput, "index_labels holds None at 1 .*first is 1"),
         ({"query_labels": ["x", "y"]}, BadData, r"no query has .*\['x', 'y'\].*\['a', 'b'\]"),
+        (
+            {"query_labels": ["a", "a"], "index_labels": ["a", "a"]},
+            BadData,
+            "all 2 index documents have the label 'a': every answer would be right",
+        ),
         ({"query_emb": np.zeros((0, 2)), "query_labels": []}, BadData, "no query documents"),
         ({"index_emb": np.zeros((0, 2)), "index_labels": []}, BadData, "no index documents"),
         ({"limit": 0}, BadInput, "limit is 0"),
