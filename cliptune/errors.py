@@ -68,6 +68,12 @@ class RunFailed(CliptuneError):
     http_status = 409
 
 
+class Overloaded(CliptuneError):
+    """More is asked than can be answered in time: try again later, and less at once."""
+
+    http_status = 429
+
+
 class Unavailable(CliptuneError):
     """Something outside this process can't be reached: a model hub, a server, a store."""
 

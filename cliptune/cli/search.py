@@ -43,6 +43,9 @@ def serve(
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
     onnx: Annotated[bool, typer.Option("--onnx/--torch", help="The engine.")] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="int8 or bf16, where `cliptune quantize` added it.")
+    ] = None,
 ) -> None:
     """Serve a model as text-to-image search: gRPC, HTTP, and a search page."""
     from cliptune.serving import serve as start
@@ -54,6 +57,7 @@ def serve(
         http_port=http_port,
         host=host,
         is_onnx=onnx,
+        precision=precision,
     ):
         console.print(
             f"gRPC  grpc://{host}:{grpc_port}\nHTTP  http://{host}:{http_port}\n"

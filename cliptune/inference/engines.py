@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from cliptune.models.loading import (
 from cliptune.models.tokenizers import load_tokenizer
 from cliptune.models.towers import TextModule, VisionModule
 
+Precision = Literal["fp32", "int8", "bf16"]
+
 
 @overload
 def get_tower(
@@ -37,8 +39,10 @@ def get_tower(
     select_model: Literal["clip-text"],
     *,
     is_onnx: bool = ...,
+    precision: Precision = ...,
     device: str | None = ...,
     batch_size: int = ...,
+    threads: int | None = ...,
 ) -> TextTower: ...
 @overload
 def get_tower(
@@ -46,8 +50,10 @@ def get_tower(
     select_model: Literal["clip-vision"],
     *,
     is_onnx: bool = ...,
+    precision: Precision = ...,
     device: str | None = ...,
     batch_size: int = ...,
+    threads: int | None = ...,
 ) -> VisionTower: ...
 @overload
 def get_tower(
@@ -55,28 +61,39 @@ def get_tower(
     select_model: str | None,
     *,
     is_onnx: bool = ...,
+    precision: Precision = ...,
     device: str | None = ...,
     batch_size: int = ...,
+    threads: int | None = ...,
 ) -> TextTower | VisionTower: ...
 def get_tower(
     model: str | Path | ClipModel,
     select_model: str | None,
     *,
     is_onnx: bool = False,
+    precision: Precision = "fp32",
     device: str | None = None,
     batch_size: int = 32,
+    threads: int | None = None,
 ) -> TextTower | VisionTower:
     """One tower of `model`, ready to encode.
 
     `model` is an artifact (folder or zip), a model's name (see `load_model`), or a model in
-    memory, whose weights the tower then shares. `is_onnx` takes the artifact's ONNX file.
+    memory, whose weights the tower then shares. `is_onnx` takes the artifact's ONNX file, and
+    `threads` says how many ONNX Runtime uses (torch's are set by `torch.set_num_threads`).
+    `precision` other than fp32 is for artifacts that `cliptune quantize` has admitted it to:
+    `int8` runs on ONNX Runtime, `bf16` on torch.
 
     Raises:
-        BadInput: `select_model` names no tower, or ONNX is asked of something else than an
-            artifact.
+        BadInput: `select_model` names no tower, or ONNX or a precision is asked of something else
+            than an artifact, or they exclude each other.
         NotFound, BadArtifact: as `open_artifact`, `Artifact.onnx_path` and `load_model` do.
     """
     tower = check_tower(select_model)
+    if precision not in get_args(Precision):
+        raise BadInput(f"precision is {precision!r}: use {', '.join(get_args(Precision))}")
+    if is_onnx and precision == "bf16":
+        raise BadInput("precision 'bf16' runs on torch, and is_onnx asks for ONNX Runtime")
     if batch_size < 1:
         raise BadInput(f"batch_size is {batch_size}: use a number from 1")
     if isinstance(model, ClipModel):
@@ -87,11 +104,13 @@ def get_tower(
         return _from_model(model, tower, where, batch_size)
     if is_artifact(Path(model)):
         artifact = open_artifact(model, only=(tower,))
-        return _from_artifact(artifact, tower, is_onnx, device, batch_size)
-    if is_onnx:
+        artifact.check_precision(precision)
+        forward = _artifact_forward(artifact, tower, is_onnx, precision, device, threads)
+        return _from_artifact(artifact, tower, forward, batch_size)
+    if is_onnx or precision != "fp32":
         raise BadInput(
-            f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models: fine-tune "
-            "with to_onnx=True, or write one with `cliptune export`"
+            f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models and engines "
+            "of reduced precision: fine-tune, or write one with `cliptune export`"
         )
     where = pick_device(device)
     return _from_model(load_model(model, device=str(where)), tower, where, batch_size)
@@ -120,15 +139,24 @@ def _from_model(
     )
 
 
+def _artifact_forward(
+    artifact: Artifact,
+    tower: str,
+    is_onnx: bool,
+    precision: Precision,
+    device: str | None,
+    threads: int | None,
+) -> Forward:
+    if is_onnx or precision == "int8":
+        return onnx_forward(artifact.onnx_path(tower, precision), device, threads)
+    where = pick_device(device)
+    module = _tower_module(artifact, tower).to(where)
+    return torch_forward(module, where, torch.bfloat16 if precision == "bf16" else None)
+
+
 def _from_artifact(
-    artifact: Artifact, tower: str, is_onnx: bool, device: str | None, batch_size: int
+    artifact: Artifact, tower: str, forward: Forward, batch_size: int
 ) -> TextTower | VisionTower:
-    if is_onnx:
-        forward = onnx_forward(artifact.onnx_path(tower), device)
-    else:
-        where = pick_device(device)
-        module = _tower_module(artifact, tower).to(where)
-        forward = torch_forward(module, where)
     if tower == TEXT_TOWER:
         text_cfg = artifact.model_cfg["text_cfg"]
         return TextTower(
@@ -159,22 +187,26 @@ def _tower_module(artifact: Artifact, tower: str) -> nn.Module:
     return VisionModule(clip).eval()
 
 
-def torch_forward(module: nn.Module, device: torch.device) -> Forward:
-    """`module` as an engine: numpy in, numpy out, without gradients."""
+def torch_forward(
+    module: nn.Module, device: torch.device, autocast: torch.dtype | None = None
+) -> Forward:
+    """`module` as an engine: numpy in, numpy out, without gradients; `autocast` None: fp32."""
 
     def forward(batch: NDArray) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        reduced = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
+        with torch.inference_mode(), reduced:
             embeddings = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device))
             return embeddings.float().cpu().numpy()
 
     return forward
 
 
-def onnx_forward(path: Path, device: str | None = None) -> Forward:
-    """The ONNX file at `path` as an engine of ONNX Runtime."""
+def onnx_forward(path: Path, device: str | None = None, threads: int | None = None) -> Forward:
+    """The ONNX file at `path` as an engine of ONNX Runtime; `threads` None: one for each core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
     # Threads that spin while they wait would take the other executors' cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     available = onnxruntime.get_available_providers()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from cliptune.data.images import ImagePreprocessing, decode_pixels, normalise, to_pixels
 from cliptune.errors import BadImage, BadInput
+from cliptune.inference.cache import EmbeddingCache
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.tokenizers import Tokenizer, token_count
 from cliptune.models.towers import cut_to_longest
@@ -43,6 +45,12 @@ class TextTower:
     name: str = TEXT_TOWER
     truncated: int = 0
     """How many texts so far were longer than the context and were cut to it."""
+    cache: EmbeddingCache | None = None
+    """Remembers the embeddings of texts that are asked for again."""
+
+    def __post_init__(self) -> None:
+        """Run batches as they come; `batching.share_batches` puts them together."""
+        self.run: Forward = self._cut_and_forward
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed `texts`; returns float32 [N, D], rows of unit length, in their order.
@@ -55,21 +63,26 @@ class TextTower:
                 raise BadInput(f"text {position} is a {type(text).__name__}, not a str")
         if not texts:
             return np.empty((0, self.output_dim), dtype=np.float32)
-        unique = sorted(set(texts), key=len)  # texts of like length share a batch
-        tokens = self.tokenizer(unique, self.context_length)
-        self._count_truncated(unique, tokens.numpy())
-        embeddings = self.encode_tokens(tokens)
-        row = {text: position for position, text in enumerate(unique)}
-        return embeddings[[row[text] for text in texts]]
+        found = self.cache.get(texts) if self.cache else {}
+        new = sorted(set(texts) - found.keys(), key=len)  # texts of like length share a batch
+        if new:
+            tokens = self.tokenizer(new, self.context_length)
+            self._count_truncated(new, tokens.numpy())
+            encoded = dict(zip(new, self.encode_tokens(tokens), strict=True))
+            if self.cache:
+                self.cache.put(encoded)
+            found |= encoded
+        return np.stack([found[text] for text in texts])
 
     def encode_tokens(self, tokens: Tensor) -> NDArray[np.float32]:
         """Embed texts that are tokens already: int64 [N, L] to float32 [N, D] of unit length."""
-        parts = []
-        for start in range(0, len(tokens), self.batch_size):
-            batch = tokens[start : start + self.batch_size]
-            batch = cut_to_longest(batch) if self.cuttable else batch
-            parts.append(self.forward(batch.numpy()))
+        starts = range(0, len(tokens), self.batch_size)
+        parts = [self.run(tokens[s : s + self.batch_size].numpy()) for s in starts]
         return unit_length(np.concatenate(parts))
+
+    def _cut_and_forward(self, tokens: NDArray) -> NDArray[np.float32]:
+        cut = cut_to_longest(torch.from_numpy(tokens)).numpy() if self.cuttable else tokens
+        return self.forward(cut)
 
     def _count_truncated(self, texts: Sequence[str], tokens: NDArray) -> None:
         full = np.flatnonzero(tokens[:, -1] != 0).tolist()
@@ -97,7 +110,12 @@ class VisionTower:
     batch_size: int = 32
     workers: int = 4
     name: str = VISION_TOWER
-    _pool: ThreadPoolExecutor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Run batches as they come; `batching.share_batches` puts them together."""
+        self.run: Forward = self._normalise_and_forward
+        # Its threads start with the first picture.
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cliptune-decode")
 
     def encode(
         self, images: Sequence[bytes | Image.Image | NDArray[np.uint8]]
@@ -110,8 +128,6 @@ class VisionTower:
         Raises:
             BadImage: a picture can't be decoded; the message gives its position.
         """
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cliptune-decode")
         step = self.batch_size
         decoding = []
         parts = []
@@ -119,15 +135,15 @@ class VisionTower:
             numbered = enumerate(images[start : start + step], start)
             decoding.append([self._pool.submit(self._pixels, i, image) for i, image in numbered])
             if len(decoding) > 1:
-                parts.append(self._encode_decoded([f.result() for f in decoding.pop(0)]))
-        parts.extend(self._encode_decoded([f.result() for f in batch]) for batch in decoding)
+                parts.append(self.run(np.stack([f.result() for f in decoding.pop(0)])))
+        parts.extend(self.run(np.stack([f.result() for f in batch])) for batch in decoding)
         return self._joined(parts)
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed pictures that are resized already: uint8 [N, H, W, 3] to float32 [N, D]."""
         step = self.batch_size
         starts = range(0, len(pixels), step)
-        return self._joined([self._encode_decoded(pixels[s : s + step]) for s in starts])
+        return self._joined([self.run(pixels[s : s + step]) for s in starts])
 
     def _pixels(self, position: int, image: bytes | Image.Image | NDArray) -> NDArray[np.uint8]:
         try:
@@ -143,10 +159,8 @@ class VisionTower:
         except (BadImage, TypeError) as error:
             raise BadImage(f"picture {position}: {error}") from error
 
-    def _encode_decoded(
-        self, pixels: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
-        return self.forward(normalise(np.asarray(pixels), self.preprocessing))
+    def _normalise_and_forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.forward(normalise(pixels, self.preprocessing))
 
     def _joined(self, parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         if not parts:

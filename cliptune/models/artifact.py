@@ -8,8 +8,9 @@ Layout::
     checksums.sha256           of every other file, as `sha256sum -c` reads it
     models/input-map.yml       what each tower takes and gives
     models/open_clip_config.json
-    models/tokenizer/          only where the vocabulary is not CLIP's own
-    models/clip-text/          metadata.yml, model.safetensors, model.onnx
+    models/tokenizer/          only where the vocabulary is not CLIP's own; with it the config of
+                               a Hugging Face text tower
+    models/clip-text/          metadata.yml, model.safetensors, model.onnx, model.int8.onnx
     models/clip-vision/        the same
 """
 
@@ -87,12 +88,27 @@ class Artifact:
 
         return load_file(self.path / "models" / tower / "model.safetensors")
 
-    def onnx_path(self, tower: str) -> Path:
+    def check_precision(self, precision: str) -> None:
+        """Refuse a reduced precision (`int8`, `bf16`) that was not admitted.
+
+        Raises:
+            NotFound: `cliptune quantize` has not measured it for this artifact.
+        """
+        if precision != "fp32" and precision not in self.metadata.get("engines", {}):
+            raise NotFound(
+                f"{self.path} has no {precision} engine: `cliptune quantize --precision "
+                f"{precision}` adds one, if its search stays as good"
+            )
+
+    def onnx_path(self, tower: str, precision: str = "fp32") -> Path:
         """The ONNX file of `tower`.
 
         Raises:
-            NotFound: the artifact was made without ONNX.
+            NotFound: the artifact was made without ONNX, or without that precision.
         """
+        if precision == "int8":
+            self.check_precision(precision)
+            return self.path / "models" / tower / "model.int8.onnx"
         path = self.path / "models" / tower / "model.onnx"
         if not path.is_file():
             raise NotFound(

@@ -204,6 +204,9 @@ def build_empty(artifact: Artifact) -> tuple[nn.Module, Tokenizer]:
         cfg["vision_cfg"]["timm_model_pretrained"] = False
     if cfg["text_cfg"].get("hf_model_name"):
         cfg["text_cfg"]["hf_model_pretrained"] = False
+        folder = artifact.tokenizer_folder
+        if folder and (folder / "config.json").is_file():
+            cfg["text_cfg"]["hf_model_name"] = str(folder)
     needs_transformers(cfg)
     custom_text = cfg.pop("custom_text", False) or bool(cfg["text_cfg"].get("hf_model_name"))
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP

@@ -12,10 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
+from cliptune.models.loading import ClipModel
 from cliptune.models.openclip import open_clip
 from cliptune.models.towers import TextModule, VisionModule
 
 OPSET = 17
+
+
+def export_towers(model: ClipModel, models: Path) -> None:
+    """Write both towers of `model` to `model.onnx` in their folders below `models`."""
+    export_text(model.clip, models / TEXT_TOWER / "model.onnx", model.context_length)
+    export_vision(model.clip, models / VISION_TOWER / "model.onnx", model.preprocessing.size)
 
 
 def export_text(clip: nn.Module, path: Path, context_length: int) -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cliptune.errors import Unavailable
 from cliptune.models.openclip import open_clip
@@ -72,6 +72,17 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, source: Path | None) -> N
     elif source is not None and (source / MERGES_FILE).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / MERGES_FILE, folder / MERGES_FILE)
+
+
+def save_text_config(clip: nn.Module, folder: Path) -> None:
+    """Keep a Hugging Face text tower's own config in `folder`; nothing for other towers.
+
+    An artifact needs it to be opened where the model's folder, or the hub, is out of reach.
+    """
+    config = getattr(getattr(clip, "text", None), "config", None)
+    if config is not None and hasattr(config, "save_pretrained"):
+        folder.mkdir(parents=True, exist_ok=True)
+        config.save_pretrained(str(folder))
 
 
 def token_count(tokenizer: Tokenizer, text: str) -> int:

@@ -38,6 +38,7 @@ def serve(
     http_port: int = 51001,
     host: str = "127.0.0.1",
     is_onnx: bool = False,
+    precision: str | None = None,
 ) -> Iterator[None]:
     """Serve a model as text-to-image search, until the block ends.
 
@@ -49,6 +50,8 @@ def serve(
         host: 0.0.0.0 to be reached from other machines. There are no passwords: put a proxy
             in front.
         is_onnx: run the artifact's ONNX models instead of torch.
+        precision: `int8` or `bf16`, where `cliptune quantize` added it; None: CLIPTUNE_PRECISION,
+            or `fp32`.
 
     Raises:
         PortInUse: a port is taken.
@@ -58,6 +61,7 @@ def serve(
     environment = {
         settings.ARTIFACT: _model(artifact),
         settings.ONNX: "1" if is_onnx else "0",
+        settings.PRECISION: settings.precision(precision),
         settings.INDEX: str(Path(index).absolute()) if index else settings.index_folder(None),
     }
     with _flow("search", grpc_port, http_port, host, environment):

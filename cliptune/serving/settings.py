@@ -12,6 +12,7 @@ ARTIFACT = "CLIPTUNE_ARTIFACT"
 ONNX = "CLIPTUNE_ONNX"
 INDEX = "CLIPTUNE_INDEX"
 DEVICE = "CLIPTUNE_DEVICE"
+PRECISION = "CLIPTUNE_PRECISION"
 SERVER = "CLIPTUNE_SERVER"
 """The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
 
@@ -31,6 +32,11 @@ def is_onnx(given: bool | None) -> bool:
     if value not in _YES + _NO:
         raise BadInput(f"{ONNX} is {value!r}: use 1 or 0")
     return value in _YES
+
+
+def precision(given: str | None) -> str:
+    """`fp32`, `int8` or `bf16`."""
+    return given or os.environ.get(PRECISION) or "fp32"
 
 
 def device(given: str | None) -> str | None:

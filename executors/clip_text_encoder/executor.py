@@ -5,9 +5,9 @@ from docarray import DocList
 from jina import Executor, requests
 
 from cliptune.documents import ClipDoc
-from cliptune.serving import settings
 from cliptune.serving.encoding import embed_texts
 from cliptune.serving.reports import Report
+from cliptune.serving.towers import serve_tower
 
 
 class CLIPTextEncoder(Executor):
@@ -17,8 +17,11 @@ class CLIPTextEncoder(Executor):
         self,
         artifact: str | None = None,
         is_onnx: bool | None = None,
+        precision: str | None = None,
         device: str | None = None,
         batch_size: int = 32,
+        max_wait_ms: float = 2.0,
+        query_cache: int = 10_000,
         **kwargs,
     ) -> None:
         """Load the text tower.
@@ -26,21 +29,28 @@ class CLIPTextEncoder(Executor):
         Args:
             artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
             is_onnx: run the artifact's ONNX model; None: CLIPTUNE_ONNX or no.
+            precision: `fp32`, or what `cliptune quantize` added; None: CLIPTUNE_PRECISION.
             device: `cpu`, `cuda`, …; None: CLIPTUNE_DEVICE or the accelerator that is there.
-            batch_size: texts that go through the tower at once.
+            batch_size: texts that go through the tower at once, of several requests too.
+            max_wait_ms: how long a batch waits to be full while requests overlap.
+            query_cache: how many texts' embeddings are remembered; 0: none.
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
-        # Here, in the executor's own process: native threads don't survive Jina's fork.
-        from cliptune.inference import get_tower
-
-        self.tower = get_tower(
-            settings.artifact(artifact),
+        self.tower = serve_tower(
             "clip-text",
-            is_onnx=settings.is_onnx(is_onnx),
-            device=settings.device(device),
+            artifact,
+            is_onnx,
+            precision,
+            device,
             batch_size=batch_size,
+            max_wait_ms=max_wait_ms,
+            replicas=getattr(self.runtime_args, "replicas", 1),
         )
+        if query_cache:
+            from cliptune.inference.cache import EmbeddingCache
+
+            self.tower.cache = EmbeddingCache(query_cache)
 
     @requests(on=["/", "/encode"])
     def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
@@ -59,5 +69,6 @@ class CLIPTextEncoder(Executor):
             "model_digest": self.tower.digest,
             "output_dim": self.tower.output_dim,
             "truncated_texts": self.tower.truncated,
+            "cache_hits": self.tower.cache.hits if self.tower.cache else 0,
         }
         return DocList[Report]([Report(source="text", values=values)])

@@ -5,9 +5,9 @@ from docarray import DocList
 from jina import Executor, requests
 
 from cliptune.documents import ClipDoc
-from cliptune.serving import settings
 from cliptune.serving.encoding import embed_all_pictures, embed_pictures
 from cliptune.serving.reports import Report
+from cliptune.serving.towers import serve_tower
 
 
 class CLIPVisionEncoder(Executor):
@@ -17,8 +17,10 @@ class CLIPVisionEncoder(Executor):
         self,
         artifact: str | None = None,
         is_onnx: bool | None = None,
+        precision: str | None = None,
         device: str | None = None,
         batch_size: int = 32,
+        max_wait_ms: float = 2.0,
         **kwargs,
     ) -> None:
         """Load the vision tower.
@@ -26,20 +28,22 @@ class CLIPVisionEncoder(Executor):
         Args:
             artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
             is_onnx: run the artifact's ONNX model; None: CLIPTUNE_ONNX or no.
+            precision: `fp32`, or what `cliptune quantize` added; None: CLIPTUNE_PRECISION.
             device: `cpu`, `cuda`, …; None: CLIPTUNE_DEVICE or the accelerator that is there.
-            batch_size: pictures that go through the tower at once.
+            batch_size: pictures that go through the tower at once, of several requests too.
+            max_wait_ms: how long a batch waits to be full while requests overlap.
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
-        # Here, in the executor's own process: native threads don't survive Jina's fork.
-        from cliptune.inference import get_tower
-
-        self.tower = get_tower(
-            settings.artifact(artifact),
+        self.tower = serve_tower(
             "clip-vision",
-            is_onnx=settings.is_onnx(is_onnx),
-            device=settings.device(device),
+            artifact,
+            is_onnx,
+            precision,
+            device,
             batch_size=batch_size,
+            max_wait_ms=max_wait_ms,
+            replicas=getattr(self.runtime_args, "replicas", 1),
         )
 
     @requests(on=["/", "/encode"])

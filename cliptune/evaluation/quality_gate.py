@@ -1,0 +1,157 @@
+"""Faster engines for an artifact, admitted only if its search stays as good."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from docarray import DocList
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput, CliptuneError
+from cliptune.evaluation.retrieval import encode_docs, evaluate_embeddings, labels_of
+from cliptune.files import new_folder
+from cliptune.inference import get_tower
+from cliptune.models.artifact import TOWERS, Artifact, open_artifact, write_checksums
+from cliptune.models.loading import load_model
+from cliptune.models.onnx import export_towers
+from cliptune.models.quantization import quantize_to_int8
+
+K = 10
+Reduced = Literal["int8", "bf16"]
+"""int8: ONNX Runtime, for CPUs; bf16: torch's autocast, for GPUs."""
+
+
+class QualityLost(CliptuneError):
+    """A faster engine finds too much less; the message has the figures."""
+
+    http_status = 422
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """recall@10 of an artifact's engines on one evaluation set."""
+
+    precision: str
+    fp32: float
+    """Both towers in float32."""
+    reduced: float
+    """Both towers in the reduced precision."""
+    mixed: float
+    """Reduced queries on an index of float32 embeddings: what follows an upgrade in place."""
+    tolerance: float
+    """The part of fp32's recall that may be lost."""
+    queries: int
+    index: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether neither figure is more than `tolerance` below fp32's."""
+        return min(self.reduced, self.mixed) >= (1 - self.tolerance) * self.fp32
+
+
+def add_engine(
+    artifact: str | Path,
+    out: Path,
+    precision: Reduced,
+    query_docs: DocList[ClipDoc],
+    index_docs: DocList[ClipDoc] | None = None,
+    *,
+    tolerance: float = 0.01,
+    device: str | None = None,
+) -> GateReport:
+    """Write `artifact` to the folder `out` with an engine of reduced precision, if it is as good.
+
+    The report is kept in the artifact's metadata, under `engines`; `get_tower` and the servers
+    take `precision` where it is there.
+
+    Args:
+        artifact: a folder or a zip; one without ONNX gets the float32 ONNX models too.
+        out: the new artifact's folder.
+        precision: `int8` or `bf16`.
+        query_docs: with texts, and labels or titles that say which pictures are right.
+        index_docs: the pictures; None: those of `query_docs`.
+        tolerance: the part of fp32's recall@10 that may be lost, in [0, 1).
+        device: where bf16 is measured; int8 is for the CPU.
+
+    Raises:
+        QualityLost: more is lost; nothing is written.
+        BadInput: `tolerance` is out of range, or what `evaluate` refuses.
+    """
+    if not 0 <= tolerance < 1:
+        raise BadInput(f"tolerance is {tolerance}: use a part of 1, such as 0.01")
+    index_docs = query_docs if index_docs is None else index_docs
+    source = open_artifact(artifact)
+    with new_folder(out) as beside:
+        shutil.copytree(source.path, beside, dirs_exist_ok=True)
+        if precision == "int8":
+            _write_int8(Artifact(beside, source.metadata), str(artifact))
+        # Not yet admitted, so that it may be measured.
+        _register(beside, precision, {})
+        report = _measure(beside, precision, query_docs, index_docs, tolerance, device)
+        if not report.passed:
+            raise QualityLost(
+                f"{precision} is not admitted: recall@{K} is {report.reduced:.4f} (and "
+                f"{report.mixed:.4f} on an fp32 index) against {report.fp32:.4f} in fp32, which is "
+                f"more than {tolerance:.1%} less; nothing was written"
+            )
+        _register(beside, precision, {**asdict(report), "metric": f"recall@{K}"})
+    return report
+
+
+def _write_int8(artifact: Artifact, name: str) -> None:
+    if not artifact.metadata.get("onnx"):
+        export_towers(load_model(name), artifact.path / "models")
+        artifact.metadata["onnx"] = True
+        _write_metadata(artifact.path, artifact.metadata)
+    for tower in TOWERS:
+        fp32 = artifact.path / "models" / tower / "model.onnx"
+        quantize_to_int8(fp32, fp32.with_name("model.int8.onnx"))
+
+
+def _register(folder: Path, precision: str, report: dict[str, Any]) -> None:
+    metadata = yaml.safe_load((folder / "metadata.yml").read_text())
+    metadata.setdefault("engines", {})[precision] = report
+    _write_metadata(folder, metadata)
+
+
+def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    (folder / "metadata.yml").write_text(yaml.safe_dump(metadata, sort_keys=False))
+    write_checksums(folder)
+
+
+def _measure(
+    folder: Path,
+    precision: Reduced,
+    query_docs: DocList[ClipDoc],
+    index_docs: DocList[ClipDoc],
+    tolerance: float,
+    device: str | None,
+) -> GateReport:
+    query_labels, index_labels = labels_of(query_docs), labels_of(index_docs)
+    texts, pictures = {}, {}
+    for name in ("fp32", precision):
+        options: dict[str, Any] = {"precision": name, "device": device}
+        text_tower = get_tower(folder, "clip-text", **options)
+        texts[name] = encode_docs(text_tower, query_docs, "query", True)
+        vision_tower = get_tower(folder, "clip-vision", **options)
+        pictures[name] = encode_docs(vision_tower, index_docs, "index", True)
+
+    def recall(queries: str, index: str) -> float:
+        found = evaluate_embeddings(
+            texts[queries], query_labels, pictures[index], index_labels, limit=K
+        )
+        return found.metrics["recall_at_k"]
+
+    return GateReport(
+        precision=precision,
+        fp32=recall("fp32", "fp32"),
+        reduced=recall(precision, precision),
+        mixed=recall(precision, "fp32"),
+        tolerance=tolerance,
+        queries=len(query_docs),
+        index=len(index_docs),
+    )

@@ -1,0 +1,124 @@
+"""Batches across requests: what many threads ask of one engine goes through it together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliptune.errors import BadInput, Unavailable
+from cliptune.inference.towers import Forward, TextTower, VisionTower
+
+
+def share_batches(tower: TextTower | VisionTower, *, max_wait: float = 0.002) -> BatchingForward:
+    """Let all that many threads encode with `tower` share its batches; see `BatchingForward`."""
+    shared = BatchingForward(tower.run, batch_size=tower.batch_size, max_wait=max_wait)
+    tower.run = shared
+    return shared
+
+
+@dataclass
+class _Request:
+    rows: NDArray
+    answer: Future[NDArray[np.float32]] = field(default_factory=Future)
+
+
+class BatchingForward:
+    """An engine that many threads call at once; one thread runs it, on their rows together.
+
+    While a batch is in the engine, the rows that come meanwhile queue up, and the next batch is
+    as many of them as it may hold. So batches fill up under load, and a lone request never
+    waits. After a batch of several requests, or with others left in the queue, the next one
+    waits up to `max_wait` seconds to be full: others are likely to be on their way.
+
+    A request's rows stay together. Rows of all requests have one width.
+    """
+
+    def __init__(self, forward: Forward, *, batch_size: int = 32, max_wait: float = 0.002) -> None:
+        """Start the thread.
+
+        Args:
+            forward: the engine, called by one thread only.
+            batch_size: rows of a batch. A request of more is a batch of its own.
+            max_wait: seconds, see above.
+
+        Raises:
+            BadInput: one of them is below what makes sense.
+        """
+        if batch_size < 1:
+            raise BadInput(f"batch_size is {batch_size}: use a number from 1")
+        if max_wait < 0:
+            raise BadInput(f"max_wait is {max_wait}: use a number of seconds from 0")
+        self.forward = forward
+        self.batch_size = batch_size
+        self.max_wait = max_wait
+        self._queue: deque[_Request] = deque()
+        self._pending = 0
+        self._overlapping = False
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="cliptune-engine", daemon=True)
+        self._thread.start()
+
+    def __call__(self, rows: NDArray) -> NDArray[np.float32]:
+        """What the engine makes of `rows` [n, …]: float32 [n, D]; waits for it.
+
+        Raises:
+            Unavailable: it was closed. What the engine raises is raised in all requests of its
+                batch.
+        """
+        request = _Request(rows)
+        with self._changed:
+            if self._closed:
+                raise Unavailable("this service is ending")
+            self._queue.append(request)
+            self._pending += len(rows)
+            self._changed.notify_all()
+        return request.answer.result()
+
+    @property
+    def pending(self) -> int:
+        """Rows that wait to go into the engine."""
+        return self._pending
+
+    def close(self) -> None:
+        """Answer what is waiting, then end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            try:
+                joined = np.concatenate([request.rows for request in batch])
+                embeddings = self.forward(joined)
+            except BaseException as error:
+                for request in batch:
+                    request.answer.set_exception(error)
+                continue
+            start = 0
+            for request in batch:
+                end = start + len(request.rows)
+                request.answer.set_result(embeddings[start:end])
+                start = end
+
+    def _next_batch(self) -> list[_Request]:
+        """Wait for requests, and take as many as a batch holds; none when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closed)
+            if self._overlapping:
+                full = lambda: self._pending >= self.batch_size or self._closed  # noqa: E731
+                self._changed.wait_for(full, timeout=self.max_wait)
+            batch: list[_Request] = []
+            size = 0
+            while self._queue and (not batch or size + len(self._queue[0].rows) <= self.batch_size):
+                batch.append(self._queue.popleft())
+                size += len(batch[-1].rows)
+            self._pending -= size
+            self._overlapping = len(batch) > 1 or bool(self._queue)
+            return batch
