@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -137,6 +137,26 @@ class Index(ABC):
 
         With `include_embedding` they have `embedding` (float32 [D]) and `model_digest`, with
         `include_image` the stored picture's bytes.
+        """
+
+    @abstractmethod
+    def scan(
+        self,
+        *,
+        after: str | None = None,
+        batch_size: int = 1000,
+        include_embedding: bool = False,
+        include_image: bool = False,
+    ) -> Iterator[DocList[ClipDoc]]:
+        """All documents in batches, in ascending order of their ids (as UTF-8), as `get` has them.
+
+        Args:
+            after: leave out the documents up to this id: a scan goes on where another one ended.
+            batch_size: documents in a batch; keep it small where pictures are included.
+            include_embedding, include_image: as `get` has them.
+
+        A folder's index gives the documents as they were when the scan began. Others give each
+        document as it is when its batch is read.
         """
 
     @abstractmethod

@@ -131,6 +131,17 @@ def check_ids(ids: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def check_scan(after: str | None, batch_size: Any) -> None:
+    """`after` and `batch_size` of a scan."""
+    if after is not None:
+        try:
+            check_id(after)
+        except BadInput as error:
+            raise BadInput(f"after: {error}") from error
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise BadInput(f"batch_size: expected an integer of 1 or more, got {batch_size!r}")
+
+
 def _check_texts(doc: ClipDoc) -> None:
     for name in ("text", "uri", "label"):
         value = getattr(doc, name)

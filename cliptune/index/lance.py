@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,13 +20,13 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.index.base import Index, IndexStatus
-from cliptune.index.checks import check_batch, check_ids, check_queries, check_window
+from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
 from cliptune.index.durable import LockBusy, file_lock, flush_written, sync_path
 from cliptune.index.filters import Filter, parse_filter
 from cliptune.index.lance_options import LanceOptions
 from cliptune.index.lance_search import nearest
 from cliptune.index.lance_sql import literal, to_sql
-from cliptune.index.lance_table import DOC_COLUMNS, to_docs, to_table
+from cliptune.index.lance_table import DOC_COLUMNS, offsets_by_id, to_docs, to_table
 from cliptune.index.stamp import STAMP_NAME, Stamp, read_stamp, remove_stamp, write_stamp
 
 if TYPE_CHECKING:
@@ -190,8 +190,7 @@ class LanceIndex(Index):
     ) -> DocList[ClipDoc]:
         """See `Index.get`."""
         wanted = check_ids(ids)
-        columns = list(DOC_COLUMNS)
-        columns += ["embedding"] * include_embedding + ["image"] * include_image
+        columns = _doc_columns(include_embedding, include_image)
 
         def run(opened: _Opened | None) -> DocList[ClipDoc]:
             found: dict[str | None, ClipDoc] = {}
@@ -204,6 +203,40 @@ class LanceIndex(Index):
             return DocList[ClipDoc](found[one] for one in wanted if one in found)
 
         return self._read("reading", run)
+
+    def scan(
+        self,
+        *,
+        after: str | None = None,
+        batch_size: int = 1000,
+        include_embedding: bool = False,
+        include_image: bool = False,
+    ) -> Iterator[DocList[ClipDoc]]:
+        """See `Index.scan`; one that lasts longer than `keep_versions` may be ended with
+        `Unavailable` by an `optimize`.
+        """
+        check_scan(after, batch_size)
+        self._check_open()
+        return self._scan(after, batch_size, _doc_columns(include_embedding, include_image))
+
+    def _scan(
+        self, after: str | None, batch_size: int, columns: list[str]
+    ) -> Iterator[DocList[ClipDoc]]:
+        def pin(opened: _Opened | None) -> tuple[Table, list[int], str] | None:
+            if opened is None:
+                return None
+            table = self._database.open_table(opened.stamp.table)
+            table.checkout(table.version)
+            return table, offsets_by_id(table, after), opened.stamp.model_digest
+
+        pinned = self._read("reading", pin)
+        if pinned is None:
+            return
+        table, offsets, digest = pinned
+        for start in range(0, len(offsets), batch_size):
+            wanted = table.take_offsets(offsets[start : start + batch_size]).select(columns)
+            rows = self._read("reading", lambda _: wanted.to_arrow())  # noqa: B023
+            yield DocList[ClipDoc](to_docs(rows.sort_by("id"), digest))
 
     def count(self, filter: Filter | None = None) -> int:
         """See `Index.count`."""
@@ -383,6 +416,10 @@ class LanceIndex(Index):
 def _where(given: Filter | None) -> str | None:
     node = parse_filter(given)
     return None if node is None else to_sql(node)
+
+
+def _doc_columns(include_embedding: bool, include_image: bool) -> list[str]:
+    return [*DOC_COLUMNS, *["embedding"] * include_embedding, *["image"] * include_image]
 
 
 def _id_conditions(ids: list[str], where: str | None) -> list[str]:

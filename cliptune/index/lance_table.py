@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
 from cliptune.index.tags import from_json
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
 
 MATCH_COLUMNS = ["id", "text", "uri", "tags", "_distance"]
 DOC_COLUMNS = ["id", "text", "uri", "label", "tags"]
@@ -64,6 +68,15 @@ def to_match(row: dict[str, Any], score: float) -> Match:
     return Match(
         id=row["id"], text=row["text"], uri=row["uri"], tags=from_json(row["tags"]), score=score
     )
+
+
+def offsets_by_id(table: Table, after: str | None) -> list[int]:
+    """The offsets of the rows whose ids come after `after`, in ascending order of the ids."""
+    ids = table.search().select(["id"]).to_arrow()["id"]
+    order = pc.sort_indices(ids)
+    if after is not None:
+        order = order.filter(pc.greater(ids.take(order), after))
+    return order.to_pylist()
 
 
 def to_docs(rows: pa.Table, model_digest: str) -> list[ClipDoc]:

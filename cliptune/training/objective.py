@@ -15,7 +15,7 @@ from cliptune.training.batches import Batch
 from cliptune.training.distributed import World
 from cliptune.training.losses import Loss
 
-_STRIP = 1024
+_STRIP = 256
 """How many rows of the N x N similarities are in memory at a time."""
 
 

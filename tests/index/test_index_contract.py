@@ -76,6 +76,30 @@ def test_add_replaces_by_id_and_keeps_the_last_of_a_batch(index: Index) -> None:
     assert index.get(["b"])[0].text is None  # replaced whole, not merged
 
 
+def test_a_scan_gives_everything_in_order_and_goes_on_where_it_ended(index: Index) -> None:
+    names = [f"d{n}" for n in range(25)] + ["ä", "z\U0001f600", "Z"]
+    index.add(docs(*(doc(name, image=name.encode()) for name in names)))
+    index.add(docs(doc("d3", text="new")))  # replaced: it lies elsewhere now
+    index.delete(ids=["d4"])
+    expected = sorted(set(names) - {"d4"}, key=str.encode)
+    batches = list(index.scan(batch_size=10, include_embedding=True, include_image=True))
+    assert [len(batch) for batch in batches] == [10, 10, 7]
+    found = [one for batch in batches for one in batch]
+    assert ids_of(found) == expected
+    again = index.get(expected, include_embedding=True, include_image=True)
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one.embedding, other.embedding)
+        assert (one.text, one.image, one.model_digest) == (other.text, other.image, DIGEST)
+    [rest] = index.scan(after="d8")
+    assert ids_of(rest) == [name for name in expected if name > "d8"]
+    assert rest[0].embedding is None
+    assert list(index.scan(after="\U0001f600")) == []
+    with pytest.raises(BadInput, match="batch_size: expected an integer of 1 or more, got 0"):
+        index.scan(batch_size=0)
+    index.clear()
+    assert list(index.scan()) == []
+
+
 def test_get_keeps_the_order_asked_for(index: Index) -> None:
     index.add(docs(*(doc(f"d{n}") for n in range(5))))
     assert ids_of(index.get(["d3", "missing", "d1", "d3", "d0"])) == ["d3", "d1", "d0"]

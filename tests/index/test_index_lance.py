@@ -395,3 +395,15 @@ def test_the_ann_index_finds_what_brute_force_finds(tmp_path: Path) -> None:
         gone = {f"d{i}" for i in range(0, n, 2)}
         assert index.delete(ids=gone) == n // 2
         assert recall(lambda i: i % 2 == 1, None) >= 0.95
+
+
+def test_a_scan_sees_one_moment(tmp_path: Path) -> None:
+    index = open_index(tmp_path / "index", fsync=False)
+    index.add(docs(*(doc(f"d{n}") for n in range(9))))
+    scan = index.scan(batch_size=3)
+    found = list(next(scan))
+    index.delete(ids=["d8"])
+    index.add(docs(doc("d7", text="changed"), doc("d5a")))
+    index.optimize()
+    found += [one for batch in scan for one in batch]
+    assert [(one.id, one.text) for one in found] == [(f"d{n}", None) for n in range(9)]
