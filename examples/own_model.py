@@ -130,13 +130,12 @@ def train(
     )
     for line in second.stream_logs(interval=1):
         print(line)
-    before, after = first.metrics()["before"], second.metrics()["after"]
-    between = second.metrics()["before"]
-    for task in before:
-        for name in ("reciprocal_rank", "hit_at_k", "recall_at_k"):
-            values = (before[task][name], between[task][name], after[task][name])
-            print(f"{name:16} joined {values[0]:.4f}, projection {values[1]:.4f}, "
-                  f"everything {values[2]:.4f}")  # fmt: skip
+    stages = [first.metrics()["before"], first.metrics()["after"], second.metrics()["after"]]
+    for name in ("reciprocal_rank", "hit_at_k", "recall_at_k"):
+        key = f"clip-text-to-clip-vision_{name}"
+        joined, projection, everything = (metrics[key] for metrics in stages)
+        print(f"{name:16} joined {joined:.4f}, projection {projection:.4f}, "
+              f"everything {everything:.4f}")  # fmt: skip
     return Path(second.save_artifact())
 
 
