@@ -37,6 +37,9 @@ class ClipDoc(BaseDoc):
     model_digest: str | None = Field(
         None, description="SHA-256 over the weights of the model that made the embedding."
     )
+    image_digest: str | None = Field(
+        None, description="SHA-256 of the picture's bytes, as hex; the index sets it."
+    )
 
 
 class Match(BaseDoc):

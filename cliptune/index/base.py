@@ -61,7 +61,8 @@ class Index(ABC):
     meaningless. The stamp stays until `clear`, even when all documents have been deleted.
 
     **What is kept** of a document: id, text, uri, label, tags (exactly, as JSON has them), the
-    embedding as float32, and its picture's bytes if the store was opened with `store_images`.
+    embedding as float32, its picture's SHA-256, and its picture's bytes if the store was opened
+    with `store_images`.
 
     **Ids** are 1 to 512 bytes of UTF-8 without NUL; an `add` replaces the document of the same id.
 
@@ -81,6 +82,8 @@ class Index(ABC):
         All of the batch is written or nothing is. Of several documents with one id in a batch the
         last is kept, as if they had been added one after the other. Transactions cost about
         15 ms: add batches of hundreds, not single documents, where you can.
+
+        A document without the picture's bytes keeps the `image_digest` that it has.
 
         Returns: the number of documents written.
         Raises: `BadInput` naming position and id for a missing or malformed id, embedding

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,7 @@ from cliptune.index.tags import TagColumns, plain_tags, to_json
 MAX_ID_BYTES = 512
 MAX_WINDOW = 10_000
 MAX_DIM = 16_384
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class CheckedBatch:
     docs: list[ClipDoc]
     embeddings: np.ndarray
     """float32 [N, D]"""
+    image_digests: list[str | None]
     tags_json: list[str]
     tag_columns: list[TagColumns]
     model_digest: str
@@ -42,6 +46,7 @@ def check_batch(docs: Sequence[ClipDoc], digest: str | None, dim: int | None) ->
         try:
             check_id(doc.id)
             _check_texts(doc)
+            _check_digest(doc.image_digest)
             vector = _embedding(doc, dim)
             if not doc.model_digest:
                 raise BadInput(
@@ -64,6 +69,7 @@ def check_batch(docs: Sequence[ClipDoc], digest: str | None, dim: int | None) ->
     return CheckedBatch(
         docs=list(columns_of[0]),
         embeddings=np.stack(columns_of[1]),
+        image_digests=[_image_digest(doc) for doc in columns_of[0]],
         tags_json=list(columns_of[2]),
         tag_columns=list(columns_of[3]),
         model_digest=digest,
@@ -156,6 +162,15 @@ def _check_text(name: str, value: str) -> None:
         raise BadInput(f"{name} is not valid Unicode: {value!r:.80}") from error
     if name == "the id" and "\0" in value:
         raise BadInput(f"the id has a NUL character: {value!r:.80}")
+
+
+def _check_digest(digest: str | None) -> None:
+    if digest is not None and not _SHA256.fullmatch(digest):
+        raise BadInput(f"image_digest is {digest!r:.80}; it is 64 hexadecimal digits")
+
+
+def _image_digest(doc: ClipDoc) -> str | None:
+    return doc.image_digest if doc.image is None else hashlib.sha256(doc.image).hexdigest()
 
 
 def _embedding(doc: ClipDoc, dim: int | None) -> np.ndarray:

@@ -26,7 +26,7 @@ from cliptune.index.filters import Filter, parse_filter
 from cliptune.index.lance_options import LanceOptions
 from cliptune.index.lance_search import nearest
 from cliptune.index.lance_sql import literal, to_sql
-from cliptune.index.lance_table import DOC_COLUMNS, offsets_by_id, to_docs, to_table
+from cliptune.index.lance_table import DOC_COLUMNS, offsets_by_id, to_docs, to_table, upgrade
 from cliptune.index.stamp import STAMP_NAME, Stamp, read_stamp, remove_stamp, write_stamp
 
 if TYPE_CHECKING:
@@ -365,6 +365,7 @@ class LanceIndex(Index):
                     return None
                 try:
                     table = self._database.open_table(stamp.table)
+                    upgrade(table)
                 except (ValueError, RuntimeError, OSError) as error:
                     raise Unavailable(
                         f"{self.folder}: the table {stamp.table} can't be opened "

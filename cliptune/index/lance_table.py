@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 MATCH_COLUMNS = ["id", "text", "uri", "tags", "_distance"]
-DOC_COLUMNS = ["id", "text", "uri", "label", "tags"]
+DOC_COLUMNS = ["id", "text", "uri", "label", "tags", "image_digest"]
 _TAG_COLUMNS = {
     "terms": pa.string(),
     "number_paths": pa.string(),
@@ -39,9 +39,16 @@ def schema(dim: int) -> pa.Schema:
             pa.field("tags", pa.string(), nullable=False),
             *(pa.field(name, pa.list_(kind)) for name, kind in _TAG_COLUMNS.items()),
             pa.field("image", pa.large_binary()),
+            pa.field("image_digest", pa.string()),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
         ]
     )
+
+
+def upgrade(table: Table) -> None:
+    """Add the columns that a table lacks which an earlier cliptune made."""
+    if "image_digest" not in table.schema.names:
+        table.add_columns(pa.field("image_digest", pa.string()))
 
 
 def to_table(batch: CheckedBatch, *, store_images: bool) -> pa.Table:
@@ -57,6 +64,7 @@ def to_table(batch: CheckedBatch, *, store_images: bool) -> pa.Table:
         columns[name] = pa.array(lists, pa.list_(kind))
     images = [doc.image if store_images else None for doc in docs]
     columns["image"] = pa.array(images, pa.large_binary())
+    columns["image_digest"] = pa.array(batch.image_digests, pa.string())
     flat = pa.array(np.ascontiguousarray(batch.embeddings, dtype=np.float32).ravel())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, batch.dim)
     fields = schema(batch.dim)

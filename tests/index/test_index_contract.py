@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -43,6 +44,7 @@ def test_everything_of_a_document_comes_back_exactly(open_store: Callable[..., I
     assert (full.id, full.text, full.uri, full.label) == ("one", "A title", "a/b.jpg", "L")
     assert repr(full.tags) == repr(tags)  # 3 and 3.0, True and 1 are told apart
     assert full.image == given.image
+    assert full.image_digest == hashlib.sha256(given.image).hexdigest()
     assert full.embedding.dtype == np.float32
     np.testing.assert_array_equal(full.embedding, given.embedding)
     assert full.model_digest == DIGEST
@@ -59,7 +61,14 @@ def test_everything_of_a_document_comes_back_exactly(open_store: Callable[..., I
 def test_pictures_are_left_out_unless_wanted(open_store: Callable[..., Index]) -> None:
     index = open_store(store_images=False)
     index.add(docs(doc("one", image=b"picture")))
-    assert index.get(["one"], include_image=True)[0].image is None
+    [kept] = index.get(["one"], include_image=True)
+    assert kept.image is None
+    assert kept.image_digest == hashlib.sha256(b"picture").hexdigest()
+    kept.embedding, kept.model_digest = vector(1), DIGEST
+    index.add(docs(kept))
+    assert index.get(["one"])[0].image_digest == kept.image_digest
+    with pytest.raises(BadInput, match=r"document 0 .*image_digest is 'x'"):
+        index.add(docs(doc("two", image_digest="x")))
 
 
 def test_add_replaces_by_id_and_keeps_the_last_of_a_batch(index: Index) -> None:

@@ -407,3 +407,15 @@ def test_a_scan_sees_one_moment(tmp_path: Path) -> None:
     index.optimize()
     found += [one for batch in scan for one in batch]
     assert [(one.id, one.text) for one in found] == [(f"d{n}", None) for n in range(9)]
+
+
+def test_an_index_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    with open_index(folder, fsync=False) as index:
+        index.add(docs(doc("old", image=b"picture")))
+    [path] = folder.glob("documents-*.lance")
+    lancedb.connect(folder).open_table(path.stem).drop_columns(["image_digest"])
+    with open_index(folder, fsync=False) as index:
+        assert index.get(["old"])[0].image_digest is None
+        index.add(docs(doc("new", image=b"picture")))
+        assert index.get(["new"])[0].image_digest is not None
