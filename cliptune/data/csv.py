@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from cliptune.data.images import SUFFIXES
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, near_matches
 
+Row = tuple[int, list[str]]
+"""Its line number, and its cells."""
+Reader = Callable[[int, list[str]], ClipDoc]
 _MAX_FIELD = 2**27  # pictures may stand in a table as data: URIs
 
 
@@ -79,53 +82,90 @@ def read_csv(
         BadData: the file is empty or no text, a row is ragged, a column is missing, an id is
             given twice; the message names the line.
     """
-    path, options = Path(path), CsvOptions.parse(options)
-    rows = _read_rows(path, options)
-    if not rows:
-        raise BadData(f"{path} is empty")
-    if options.names_columns:
-        header, body = rows[0][1], rows[1:]
-        reader = _named_reader(path, header, options)
-    else:
-        reader, body = _plain_reader(path, rows)
-    if not body:
-        raise BadData(f"{path} has a header and no rows")
-    docs = DocList[ClipDoc]()
-    seen: dict[str, int] = {}
-    for line, row in body:
-        doc = reader(line, row)
-        if doc.id in seen:
-            raise BadData(f"{path}: the id {doc.id!r} is on line {seen[doc.id]} and on line {line}")
-        seen[str(doc.id)] = line
-        docs.append(doc)
-    return docs
+    return DocList[ClipDoc](iter(CsvTable(path, options)))
 
 
-def _read_rows(path: Path, options: CsvOptions) -> list[tuple[int, list[str]]]:
-    """(line number, cells) of each row that is not blank."""
+class CsvTable:
+    """The documents of a table, one at a time: for tables whose documents fill the memory.
+
+    `len()` is the number of its rows; iterating raises what `read_csv` does, when it comes to it.
+    """
+
+    def __init__(
+        self, path: str | Path, options: CsvOptions | Mapping[str, Any] | None = None
+    ) -> None:
+        """Read the file at `path` as text.
+
+        Raises:
+            BadData: it can't be read, is no text, or empty.
+        """
+        self.path, self.options = Path(path), CsvOptions.parse(options)
+        self._text = _read_text(self.path, self.options.encoding)
+        self._dialect = _dialect(self._text, self.options)
+        if next(self._rows(), None) is None:
+            raise BadData(f"{self.path} is empty")
+        self._has_header = self.options.names_columns or _has_header(self._rows())
+
+    def __len__(self) -> int:
+        """Rows that are not blank, without the header."""
+        return sum(1 for _ in self._rows()) - self._has_header
+
+    def __iter__(self) -> Iterator[ClipDoc]:
+        """The documents, in the order of the rows."""
+        rows = self._rows()
+        if self.options.names_columns:
+            _, header = next(rows)
+            read = _named_reader(self.path, header, self.options)
+        else:
+            read = _plain_reader(self.path, self._rows(), self._has_header)
+            if self._has_header:
+                next(rows)
+        seen: dict[str, int] = {}
+        for line, row in rows:
+            doc = read(line, row)
+            if doc.id in seen:
+                raise BadData(
+                    f"{self.path}: the id {doc.id!r} is on line {seen[doc.id]} and on line {line}"
+                )
+            seen[str(doc.id)] = line
+            yield doc
+        if not seen:
+            raise BadData(f"{self.path} has a header and no rows")
+
+    def _rows(self) -> Iterator[Row]:
+        """(line number, cells) of each row that is not blank."""
+        csv.field_size_limit(_MAX_FIELD)
+        lines = io.StringIO(self._text, newline="")
+        reader = csv.reader(lines, strict=True, **self._dialect)
+        start = 1
+        try:
+            for row in reader:
+                if any(cell.strip() for cell in row):
+                    yield start, row
+                start = reader.line_num + 1
+        except csv.Error as error:
+            raise BadData(f"{self.path}, line {reader.line_num}: {error}") from error
+
+
+def _read_text(path: Path, encoding: str) -> str:
     try:
-        text = path.read_bytes().decode(options.encoding)
+        text = path.read_bytes().decode(encoding)
     except UnicodeDecodeError as error:
         raise BadData(
-            f"{path} is not {options.encoding} text: byte {error.start} can't be read "
+            f"{path} is not {encoding} text: byte {error.start} can't be read "
             "(give encoding='latin-1', or whatever it is)"
         ) from error
     except (OSError, LookupError) as error:
         raise BadData(f"{path} can't be read: {error}") from error
     if "\0" in text:
         raise BadData(f"{path} is not a text table: it holds NUL characters")
-    csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, **_dialect(text, options))
-    rows = []
-    try:
-        start = 1
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append((start, row))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise BadData(f"{path}, line {reader.line_num}: {error}") from error
-    return rows
+    return text
+
+
+def _has_header(rows: Iterator[Row]) -> bool:
+    """Whether the first row of a table without named columns is a header: it has no picture."""
+    _, first = next(rows)
+    return not any(_is_picture(cell) for cell in first) and next(rows, None) is not None
 
 
 def _dialect(text: str, options: CsvOptions) -> dict[str, Any]:
@@ -138,7 +178,7 @@ def _dialect(text: str, options: CsvOptions) -> dict[str, Any]:
         return {"delimiter": ","}
 
 
-def _named_reader(path: Path, header: list[str], options: CsvOptions) -> Any:
+def _named_reader(path: Path, header: list[str], options: CsvOptions) -> Reader:
     """A function from a row to a document, columns by their names in the header."""
     names = [name.strip() for name in header]
     if len(set(names)) < len(names):
@@ -191,20 +231,17 @@ def _image_of(path: Path, cells: dict[str, str], options: CsvOptions) -> str | N
     return image
 
 
-def _plain_reader(
-    path: Path, rows: list[tuple[int, list[str]]]
-) -> tuple[Any, list[tuple[int, list[str]]]]:
-    """A reader for two columns without names, and the rows without a header if there is one."""
-    for line, row in rows:
+def _plain_reader(path: Path, rows: Iterator[Row], has_header: bool) -> Reader:
+    """A function from a row of two columns without names to a document."""
+    counts = [0, 0]
+    for number, (line, row) in enumerate(rows):
         if len(row) != 2:
             raise BadData(
                 f"{path}, line {line}: {len(row)} cells, and without column names there must be "
                 "two, a picture and a text (name them with text_column and image_column)"
             )
-    body = rows
-    if not any(_is_picture(cell) for cell in rows[0][1]) and len(rows) > 1:
-        body = rows[1:]  # a header
-    counts = [sum(_is_picture(row[column]) for _, row in body) for column in (0, 1)]
+        if number or not has_header:
+            counts = [count + _is_picture(cell) for count, cell in zip(counts, row, strict=True)]
     if max(counts) == 0:
         raise BadData(
             f"{path}: neither of its columns holds pictures (paths ending in "
@@ -226,7 +263,7 @@ def _plain_reader(
             label=label or None,
         )
 
-    return read, body
+    return read
 
 
 def _is_picture(cell: str) -> bool:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from docarray import DocList
 
 from cliptune.data.catalogue import CATALOGUE_NAMES, load_catalogue
-from cliptune.data.csv import CsvOptions, read_csv
+from cliptune.data.csv import CsvOptions, CsvTable
 from cliptune.data.images import SUFFIXES
 from cliptune.data.store import list_pushed, pull
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, NotFound, near_matches
 
 _TABLES = (".csv", ".tsv", ".txt")
+
+
+class Documents(Protocol):
+    """Documents one after the other, and how many there are."""
+
+    def __len__(self) -> int:
+        """Their number."""
+        ...
+
+    def __iter__(self) -> Iterator[ClipDoc]:
+        """The documents."""
+        ...
 
 
 def load_documents(
@@ -36,7 +48,7 @@ def load_documents(
         BadData: nothing in it, it can't be read, or an id is given to several documents.
     """
     if isinstance(data, str | Path):
-        docs = _from_name(str(data), csv_options, role)
+        docs = DocList[ClipDoc](iter(_from_name(str(data), csv_options, role)))
     elif isinstance(data, DocList | list | tuple):
         docs = DocList[ClipDoc]([_clip_doc(doc, i, role) for i, doc in enumerate(data)])
     else:
@@ -47,6 +59,23 @@ def load_documents(
         raise BadData(f"{role} has no documents")
     _check_ids(docs, role)
     return docs
+
+
+def stream_documents(
+    data: str | Path,
+    *,
+    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    role: str = "data",
+) -> Documents:
+    """The documents of a data set one after the other, and `len()`, their number.
+
+    `data` is what `load_documents` takes, but documents themselves. The documents of a table or
+    a folder are made as they are asked for.
+
+    Raises:
+        NotFound, BadData: as `load_documents`; what is wrong in a table's row, when it is read.
+    """
+    return _from_name(str(data), csv_options, role)
 
 
 def with_labels(docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
@@ -68,16 +97,16 @@ def known_names() -> list[str]:
 
 def _from_name(
     name: str, csv_options: CsvOptions | Mapping[str, Any] | None, role: str
-) -> DocList[ClipDoc]:
+) -> Documents:
     if name in CATALOGUE_NAMES:
         return load_catalogue(name)
     if name.startswith("s3://"):
         return pull(name)
     path = Path(name)
     if path.is_dir():
-        return _from_folder(path)
+        return PictureFolder(path)
     if path.is_file():
-        return read_csv(path, csv_options)
+        return CsvTable(path, csv_options)
     if path.suffix.lower() in _TABLES or "/" in name:
         raise NotFound(f"{role}: no file at {name!r}")
     if name in list_pushed():
@@ -88,17 +117,35 @@ def _from_name(
     )
 
 
-def _from_folder(folder: Path) -> DocList[ClipDoc]:
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not pictures:
-        raise BadData(f"no pictures in the folder {folder} (of {', '.join(SUFFIXES)})")
-    docs = DocList[ClipDoc]()
-    for picture in pictures:
-        inner = picture.relative_to(folder)
-        words = inner.parent.name if len(inner.parts) > 1 else picture.stem
-        text = " ".join(words.replace("_", " ").replace("-", " ").split())
-        docs.append(ClipDoc(id=inner.as_posix(), text=text, label=text, uri=str(picture)))
-    return docs
+class PictureFolder:
+    """The pictures in a folder and its subfolders as documents, one at a time.
+
+    A picture's id is its path in the folder, its text its folder's name, or in the folder itself
+    its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Find the pictures.
+
+        Raises:
+            BadData: there are none.
+        """
+        self.folder = folder
+        self.pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not self.pictures:
+            raise BadData(f"no pictures in the folder {folder} (of {', '.join(SUFFIXES)})")
+
+    def __len__(self) -> int:
+        """How many pictures there are."""
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[ClipDoc]:
+        """The documents, in the order of their paths."""
+        for picture in self.pictures:
+            inner = picture.relative_to(self.folder)
+            words = inner.parent.name if len(inner.parts) > 1 else picture.stem
+            text = " ".join(words.replace("_", " ").replace("-", " ").split())
+            yield ClipDoc(id=inner.as_posix(), text=text, label=text, uri=str(picture))
 
 
 def _check_ids(docs: DocList[ClipDoc], role: str) -> None:

@@ -1,0 +1,151 @@
+"""From one index to another: all documents, resumable, and a check that they arrived."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from docarray import DocList
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import CliptuneError, ModelMismatch
+from cliptune.index.base import Index
+
+BATCH = 256
+"""Documents at a time: their pictures are in memory."""
+_SEARCHES = 10
+
+
+class CopyDiffers(CliptuneError):
+    """After a migration, the target does not hold what the source does."""
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What a `migrate` has done."""
+
+    copied: int
+    """Documents written."""
+    unchanged: int
+    """Documents that were there already."""
+    compared: int
+    """Documents that were compared in full afterwards."""
+    others: int
+    """Documents that the target has and the source has not."""
+
+
+def migrate(
+    source: Index,
+    target: Index,
+    *,
+    sample: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Migrated:
+    """Write all documents of `source` to `target`, and check that they are there.
+
+    Documents that `target` has as they are in `source` are not written again: a migration that was
+    cut short goes on when it is repeated. What else `target` holds stays.
+
+    Args:
+        source: read from; it may be searched and written to meanwhile.
+        target: empty, or with embeddings of the same model.
+        sample: so many documents, drawn at random, are read back from both and compared in
+            full, pictures included; exact searches with the embeddings of some must score alike.
+        seed: of the sample.
+        progress: called with the number of documents done so far.
+
+    Raises:
+        ModelMismatch: the two hold embeddings of different models; nothing was written.
+        CopyDiffers: documents are missing from the target, one of the sample is not the same in
+            both, or a search's result.
+    """
+    _check_models(source, target)
+    drawn = _Sample(sample, random.Random(seed))
+    copied = unchanged = 0
+    for batch in source.scan(batch_size=BATCH, include_embedding=True, include_image=True):
+        ids = [str(doc.id) for doc in batch]
+        there = {doc.id: doc for doc in target.get(ids, include_embedding=True)}
+        missing = [doc for doc in batch if not _same(doc, there.get(doc.id))]
+        if missing:
+            target.add(DocList[ClipDoc](missing))
+        drawn.see(ids)
+        copied += len(missing)
+        unchanged += len(batch) - len(missing)
+        progress(copied + unchanged)
+    others = target.count() - source.count()
+    if others < 0:
+        raise CopyDiffers(
+            f"the target has {-others} documents less than the source: were some deleted there, or "
+            "added to the source meanwhile? Repeat the migration"
+        )
+    compared = _compare_documents(source, target, drawn.ids)
+    if not others:
+        _compare_searches(source, target, drawn.ids[:_SEARCHES])
+    return Migrated(copied, unchanged, compared, others)
+
+
+class _Sample:
+    """A uniform sample of what is seen, by reservoir sampling."""
+
+    def __init__(self, size: int, random: random.Random) -> None:
+        self.size, self.random = size, random
+        self.ids: list[str] = []
+        self.seen = 0
+
+    def see(self, ids: Iterable[str]) -> None:
+        for one in ids:
+            self.seen += 1
+            if len(self.ids) < self.size:
+                self.ids.append(one)
+            elif (place := self.random.randrange(self.seen)) < self.size:
+                self.ids[place] = one
+
+
+def _check_models(source: Index, target: Index) -> None:
+    ours, theirs = source.status(), target.status()
+    if ours.model_digest and theirs.model_digest and ours.model_digest != theirs.model_digest:
+        raise ModelMismatch(
+            f"{ours.uri} holds embeddings of model {ours.model_digest[:12]}, {theirs.uri} those of "
+            f"model {theirs.model_digest[:12]}: clear the target, or give another"
+        )
+
+
+def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
+    """Whether they are alike in all but the picture's bytes, for which its digest stands."""
+    fields = ("text", "uri", "label", "tags", "image_digest", "model_digest")
+    return (
+        other is not None
+        and all(getattr(doc, name) == getattr(other, name) for name in fields)
+        and np.array_equal(np.asarray(doc.embedding), np.asarray(other.embedding))
+    )
+
+
+def _compare_documents(source: Index, target: Index, ids: list[str]) -> int:
+    """Compare the documents that `source` has of these; returns their number."""
+    compared = 0
+    for start in range(0, len(ids), BATCH):
+        part = ids[start : start + BATCH]
+        found = target.get(part, include_embedding=True, include_image=True)
+        theirs = {doc.id: doc for doc in found}
+        for doc in source.get(part, include_embedding=True, include_image=True):
+            other = theirs.get(doc.id)
+            if not _same(doc, other) or (other and doc.image != other.image):
+                raise CopyDiffers(f"document {doc.id!r:.80} is not the same in both")
+            compared += 1
+    return compared
+
+
+def _compare_searches(source: Index, target: Index, ids: list[str]) -> None:
+    docs = source.get(ids, include_embedding=True)
+    if not docs:
+        return
+    queries = np.stack([np.asarray(doc.embedding) for doc in docs])
+    digest = str(docs[0].model_digest)
+    results = (index.search(queries, digest, exact=True) for index in (source, target))
+    for doc, *found in zip(docs, *results, strict=True):
+        ours, theirs = ([match.score for match in matches] for matches in found)
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs, atol=1e-4):
+            raise CopyDiffers(f"a search with the embedding of {doc.id!r:.80} differs")
