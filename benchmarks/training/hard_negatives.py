@@ -1,10 +1,11 @@
 """When `sampler='hard_negatives'` helps: against random batches, by batch size, over several seeds.
 
     python benchmarks/training/hard_negatives.py ../shared/fashion --seeds 1 2 3
+    python benchmarks/training/hard_negatives.py --seeds 1 2 3    # on the built-in catalogue
 
 Splits the products by title as fashion.py does, trains the same number of epochs from the same
-seed with both samplers, and searches the held-out pictures with their titles. The last column
-compares the two samplers seed by seed, so that what a split is like does not count.
+seed with both samplers, and searches the held-out pictures with their titles. The last but one
+column compares the two samplers seed by seed, so that what a split is like does not count.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fashion import measure, split_by_title
 from results import add_output_options, show, write
 
 from cliptune.data.csv import read_csv
+from cliptune.data.source import load_documents
 from cliptune.documents import ClipDoc
 from cliptune.training import TrainingOptions, train
 from cliptune.training.reporting import LogReporter
@@ -45,6 +47,14 @@ def trained(
     return {**{name: metrics[name] for name in METRICS}, "seconds": seconds}
 
 
+def products(folder: Path | None) -> DocList[ClipDoc]:
+    """The products in `folder`, or those of the built-in catalogue."""
+    if folder is None:
+        return load_documents("catalogue-train")
+    columns = {"text_column": "productDisplayName", "image_template": "images/{id}.jpg"}
+    return read_csv(folder / "products.csv", columns)
+
+
 def spread(values: list[float], form: str = ".4f") -> str:
     """Mean ± standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -54,7 +64,9 @@ def spread(values: list[float], form: str = ".4f") -> str:
 def main() -> None:
     """Run all seeds, batch sizes and samplers, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("folder", type=Path, help="with products.csv and images/<id>.jpg")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="with products.csv and images/<id>.jpg"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--epochs", type=int, default=10)
@@ -63,8 +75,7 @@ def main() -> None:
     add_output_options(parser)
     args = parser.parse_args()
 
-    columns = {"text_column": "productDisplayName", "image_template": "images/{id}.jpg"}
-    docs = read_csv(args.folder / "products.csv", columns)
+    docs = products(args.folder)
     runs: dict[tuple[int, str], list[dict[str, float]]] = {
         (size, sampler): [] for size in args.batch_sizes for sampler in SAMPLERS
     }

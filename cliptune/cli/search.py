@@ -1,4 +1,4 @@
-"""`cliptune serve`, `train-server`, `index`, `search`: the services and their client."""
+"""`cliptune serve`, `train-server` and `search`: the services and their client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ def register(app: typer.Typer) -> None:
     app.command("train-server", epilog="Example: cliptune train-server --grpc-port 52000")(
         train_server
     )
-    app.command(epilog="Example: cliptune index products.csv --text-column title")(index)
     app.command(
         epilog="Example: cliptune search 'red summer dress' --filter 'price < 30' --limit 5"
     )(search)
@@ -77,31 +76,6 @@ def train_server(
     with serve_training(grpc_port=grpc_port, http_port=http_port, host=host):
         console.print(f"train Flow at grpc://{host}:{grpc_port} and http://{host}:{http_port}")
         wait_for_signal()
-
-
-def index(
-    data: Annotated[str, typer.Argument(help="A CSV, a folder of pictures, or a data set's name.")],
-    text_column: Annotated[str | None, typer.Option()] = None,
-    image_column: Annotated[str | None, typer.Option()] = None,
-    image_template: Annotated[str | None, typer.Option()] = None,
-    id_column: Annotated[str | None, typer.Option()] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    server: Address = SERVER,
-) -> None:
-    """Add pictures with their titles and tags to a search Flow's index."""
-    from cliptune.data.source import load_documents
-    from cliptune.serving import Client
-
-    columns = {
-        "text_column": text_column,
-        "image_column": image_column,
-        "image_template": image_template,
-        "id_column": id_column,
-    }
-    csv_options = {name: value for name, value in columns.items() if value is not None}
-    docs = load_documents(data, csv_options=csv_options or None, role="index")
-    count = Client(server).index(docs, batch_size=batch_size, show_progress=True)
-    console.print(f"{count} documents indexed")
 
 
 def search(

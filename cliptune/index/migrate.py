@@ -12,6 +12,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, ModelMismatch
 from cliptune.index.base import Index
+from cliptune.index.tags import same_tags
 
 BATCH = 256
 """Documents at a time: their pictures are in memory."""
@@ -115,10 +116,11 @@ def _check_models(source: Index, target: Index) -> None:
 
 def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
     """Whether they are alike in all but the picture's bytes, for which its digest stands."""
-    fields = ("text", "uri", "label", "tags", "image_digest", "model_digest")
+    fields = ("text", "uri", "label", "image_digest", "model_digest")
     return (
         other is not None
         and all(getattr(doc, name) == getattr(other, name) for name in fields)
+        and same_tags(doc.tags, other.tags)
         and np.array_equal(np.asarray(doc.embedding), np.asarray(other.embedding))
     )
 

@@ -43,6 +43,12 @@ def to_json(tags: Mapping[str, Any]) -> str:
     return text
 
 
+def same_tags(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether they are the same to JSON: 1, 1.0 and true differ, the order of names is nothing."""
+    texts = (json.dumps(plain_tags(tags), sort_keys=True) for tags in (one, other))
+    return next(texts) == next(texts)
+
+
 def from_json(text: str) -> dict[str, Any]:
     """The tags that `to_json` wrote."""
     tags: dict[str, Any] = json.loads(text)

@@ -21,6 +21,7 @@ from cliptune.serving.bodies import (
 from cliptune.serving.calls import Calls, status_of
 from cliptune.serving.requests import (
     DeleteParameters,
+    GetParameters,
     NoParameters,
     SearchParameters,
     check_docs,
@@ -67,6 +68,7 @@ async def answer(
         read_parameters(SearchParameters, parameters)
         found = await calls.post(endpoint, docs, parameters, SearchResult)
     elif endpoint == "/get":
+        read_parameters(GetParameters, parameters)
         found = await calls.post(endpoint, docs, parameters, ClipDoc)
     elif endpoint in ("/delete", "/clear"):
         return (await calls.report(endpoint, docs, parameters))["indexer"]
@@ -128,6 +130,13 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         docs = DocList[ClipDoc]([ClipDoc(text=q)])
         body = await answer(calls, "/search", docs, parameters)
         return json_response(body["data"][0])
+
+    @app.post("/get", openapi_extra=body_schema(DataBody, {"data": [{"id": "1234"}]}),
+              tags=["index"])  # fmt: skip
+    async def get(request: Request) -> Response:
+        """The stored documents with the ids given; those that aren't there are left out."""
+        body = await read_body(request, DataBody)
+        return json_response(await answer(calls, "/get", to_docs(body.data), body.parameters))
 
     @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"])
     async def delete(request: Request) -> Response:

@@ -150,7 +150,7 @@ def from_base64(text: str, what: str) -> bytes:
 def doc_fields(doc: ClipDoc) -> dict[str, Any]:
     """A document as JSON has it: what is set; never the picture's bytes."""
     fields: dict[str, Any] = {"id": str(doc.id)}
-    for name in ("text", "uri", "label", "model_digest"):
+    for name in ("text", "uri", "label", "model_digest", "image_digest"):
         if (value := getattr(doc, name)) is not None:
             fields[name] = value
     if doc.tags:

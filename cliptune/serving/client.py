@@ -165,6 +165,17 @@ class Client:
         docs = DocList[ClipDoc]([_to_encode(query)])
         return self._transport.post("/search", docs, parameters, SearchResult)[0]
 
+    def get(self, ids: Iterable[str], include_embedding: bool = False) -> DocList[ClipDoc]:
+        """The stored documents with these ids, without their pictures, in the order asked for.
+
+        Ids that aren't there are left out. `image_digest` tells the pictures apart.
+        """
+        found = DocList[ClipDoc]()
+        for batch in _batches((ClipDoc(id=one) for one in ids), MAX_DOCS):
+            parameters = {"include_embedding": include_embedding}
+            found.extend(self._transport.post("/get", DocList[ClipDoc](batch), parameters, ClipDoc))
+        return found
+
     def delete(
         self,
         ids: str | Iterable[str] | None = None,

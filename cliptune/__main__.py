@@ -1,0 +1,5 @@
+"""`python -m cliptune` is the `cliptune` command."""
+
+from cliptune.cli import main
+
+main()

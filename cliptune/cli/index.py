@@ -1,0 +1,194 @@
+"""`cliptune index`: filling an index, and moving it as a whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
+
+from cliptune.cli.search import SERVER, Address
+
+if TYPE_CHECKING:
+    from cliptune.serving.bulk import Indexed, LeftOut
+
+console = Console()
+Uri = Annotated[str, typer.Argument(help="An index: its folder, or a Milvus server's address.")]
+
+
+class DataOrCommand(TyperGroup):
+    """`cliptune index DATA …` is `cliptune index add DATA …`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `add` where no command is named."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["add", *args]
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    group = typer.Typer(
+        cls=DataOrCommand,
+        no_args_is_help=True,
+        help="Add pictures to a search Flow's index; copy, keep and move whole indexes.\n\n"
+        "`cliptune index DATA` is short for `cliptune index add DATA`.",
+        epilog="Example: cliptune index products.csv --text-column title --image-column picture",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    group.command(epilog="Example: cliptune index add pictures/")(add)
+    group.command(epilog="Example: cliptune index migrate shop-index http://milvus:19530/shop")(
+        migrate
+    )
+    group.command(epilog="Example: cliptune index snapshot shop-index backups/2026-11-24")(snapshot)
+    group.command(epilog="Example: cliptune index restore backups/2026-11-24 shop-index")(restore)
+    app.add_typer(group, name="index")
+
+
+def add(
+    data: Annotated[str, typer.Argument(help="A CSV, a folder of pictures, or a data set's name.")],
+    text_column: Annotated[str | None, typer.Option(help="The column of titles.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="The column of pictures' paths.")] = None,
+    image_template: Annotated[
+        str | None, typer.Option(help="Instead: a path of columns, such as images/{id}.jpg.")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="The column of ids; default: the row's number.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Documents in a request.")] = 64,
+    workers: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
+    left_out: Annotated[
+        Path | None,
+        typer.Option(help="CSV of what was left out, and why; default: in CLIPTUNE_HOME/logs."),
+    ] = None,
+    server: Address = SERVER,
+) -> None:
+    """Add pictures with their titles and tags to a search Flow's index.
+
+    What the index has already, as it is, is not sent again: after an interruption, or when the
+    data have changed, give the same command again. Pictures that can't be used are left out.
+    """
+    from cliptune.data.source import stream_documents
+    from cliptune.serving import Client
+    from cliptune.serving.bulk import index_all
+
+    columns = {
+        "text_column": text_column,
+        "image_column": image_column,
+        "image_template": image_template,
+        "id_column": id_column,
+    }
+    csv_options = {name: value for name, value in columns.items() if value is not None}
+    docs = stream_documents(data, csv_options=csv_options or None, role="index")
+    with Client(server) as client, _progress("indexing", len(docs)) as advance:
+
+        def show(so_far: Indexed) -> None:
+            advance(so_far.seen)
+
+        done = index_all(client, docs, batch_size=batch_size, workers=workers, progress=show)
+    console.print(f"{done.indexed} documents indexed, {done.unchanged} were there already")
+    if done.left_out:
+        path = left_out or _default_report()
+        _write_left_out(path, done.left_out)
+        first = done.left_out[0]
+        console.print(
+            f"[yellow]{len(done.left_out)} left out[/], such as {first.id}: {first.reason}\n"
+            f"all of them, with the reasons: {path}",
+            highlight=False,
+        )
+
+
+def migrate(source: Uri, target: Uri) -> None:
+    """Copy an index into another one, of another kind or elsewhere.
+
+    Both are opened directly; the source may be served meanwhile. After an interruption, give the
+    same command again: it goes on where it was. In the end the numbers are compared, and a sample
+    of the documents and searches.
+    """
+    from cliptune.index import open_index
+    from cliptune.index.migrate import migrate as copy
+
+    with (
+        _existing(source) as there,
+        open_index(target) as new,
+        _progress("copying", there.count()) as advance,
+    ):
+        done = copy(there, new, progress=advance)
+    others = f"; {done.others} others stay in the target" if done.others else ""
+    console.print(
+        f"{done.copied} documents copied, {done.unchanged} were there already{others}. "
+        f"{done.compared} were compared: all the same"
+    )
+
+
+def snapshot(
+    index: Uri,
+    folder: Annotated[Path, typer.Argument(help="The new folder to write.")],
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="The pictures themselves too.")
+    ] = True,
+) -> None:
+    """Write all documents of an index to a folder of Parquet files, while it is served."""
+    from cliptune.index.snapshots import write_snapshot
+
+    with _existing(index) as there, _progress("writing", there.count()) as advance:
+        written = write_snapshot(there, folder, include_images=pictures, progress=advance)
+    console.print(f"{written.rows} documents in {folder}")
+
+
+def restore(
+    snapshot: Annotated[Path, typer.Argument(help="A snapshot's folder.")],
+    index: Uri,
+    replace: Annotated[bool, typer.Option("--replace", help="Clear the index first.")] = False,
+) -> None:
+    """Fill an index with a snapshot's documents, of which the files are checked first."""
+    from cliptune.index import open_index
+    from cliptune.index.snapshots import Manifest, restore_snapshot
+
+    rows = Manifest.read(snapshot).rows
+    with open_index(index) as target, _progress("restoring", rows) as advance:
+        restore_snapshot(snapshot, target, replace=replace, progress=advance)
+    console.print(f"{rows} documents in {index}")
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar, and the function that tells it how many are done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _existing(uri: str) -> Any:
+    """The index at `uri`; a folder that isn't there is not made."""
+    from cliptune.errors import NotFound
+    from cliptune.index import open_index
+
+    if "://" not in uri and not Path(uri).expanduser().is_dir():
+        raise NotFound(f"no index at {uri!r}")
+    return open_index(uri)
+
+
+def _default_report() -> Path:
+    from cliptune.home import home
+
+    return home() / "logs" / f"left-out-{datetime.now():%Y-%m-%d-%H%M%S}.csv"
+
+
+def _write_left_out(path: Path, left_out: list[LeftOut]) -> None:
+    from cliptune.files import write_text
+
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["id", "picture", "reason"])
+    writer.writerows([one.id, one.uri or "", one.reason] for one in left_out)
+    write_text(path, table.getvalue())
