@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,26 @@ def cliptune_home(
     (folder / "cache").symlink_to(shared_cache)
     monkeypatch.setenv("CLIPTUNE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def mount_disk() -> Iterator[Callable[[Path, str], None]]:
+    """Mounts a disk of a size such as `8m` at a folder, or makes it larger; or skips."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path, size: str) -> None:
+        again = "remount," if folder in mounted else ""
+        folder.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"{again}size={size}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        if not again:
+            mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -385,9 +385,7 @@ class LanceIndex(Index):
                 raise
             except (RuntimeError, ValueError, OSError) as error:
                 if attempt == 2 or self._open() is opened:
-                    raise Unavailable(
-                        f"{self.folder}: {action} failed ({_first_line(error)})"
-                    ) from error
+                    raise self._failed(action, error) from error
         raise AssertionError
 
     def _retry(self, action: str, run: Callable[[], Any]) -> Any:
@@ -397,16 +395,22 @@ class LanceIndex(Index):
                 return run()
             except (RuntimeError, ValueError, OSError) as error:
                 if attempt == _CONFLICT_RETRIES or "conflict" not in str(error).lower():
-                    raise Unavailable(
-                        f"{self.folder}: {action} failed ({_first_line(error)})"
-                    ) from error
+                    raise self._failed(action, error) from error
                 time.sleep(0.02 * 2**attempt)
 
     def _flush(self, table: str, began: int) -> None:
         """Bring the table's files written since `began` (ns) to disk; Lance leaves that open."""
         if self.options.fsync:
-            flush_written(self.folder / f"{table}.lance", began)
-            sync_path(self.folder)
+            try:
+                flush_written(self.folder / f"{table}.lance", began)
+                sync_path(self.folder)
+            except OSError as error:
+                raise self._failed("bringing it to disk", error) from error
+
+    def _failed(self, action: str, error: Exception) -> Unavailable:
+        if "no space left" in str(error).lower() or "quota exceeded" in str(error).lower():
+            return Unavailable(f"{self.folder}: the disk is full: {action} failed")
+        return Unavailable(f"{self.folder}: {action} failed ({_first_line(error)})")
 
     def _drop_tables(self) -> None:
         """Remove what no stamp names: a cleared table, or one whose first write was cut short."""

@@ -15,6 +15,8 @@ Order = list[NDArray[np.int64]]
 SHARD = 8192
 """Hard negatives are looked for among this many pairs at random, so that batches differ from
 epoch to epoch and no pair keeps the same neighbours for a whole run."""
+GROUP = 8
+"""Near neighbours that go into a batch together."""
 
 
 def step_seed(*parts: int) -> int:
@@ -43,24 +45,26 @@ def random_order(n: int, batch_size: int, seed: int, epoch: int) -> Order:
 def hard_negative_order(
     embeddings: NDArray[np.float32], batch_size: int, seed: int, epoch: int
 ) -> Order:
-    """Batches of near neighbours: each holds pairs whose `embeddings` [N, D] are alike.
+    """Batches of groups: `GROUP` near neighbours by `embeddings` [N, D], and groups at random.
+
+    So each pair has some hard negatives and many easy ones. Batches of neighbours alone teach to
+    tell like things apart, and forget what tells a shoe from a shirt.
 
     Shards of `SHARD` pairs at random are cut in two along the direction between two of their
-    points that lie far apart, and each part again, until a part is one batch: the leaves of a
-    random projection tree (Dasgupta & Freund, 2008). The batches come in random order and are
-    as many and as large as `random_order`'s, up to one pair.
+    points that lie far apart, and each part again, until a part is one group: the leaves of a
+    random projection tree (Dasgupta & Freund, 2008). The batches are as many and as large as
+    `random_order`'s.
     """
     random = np.random.default_rng(step_seed(seed, epoch))
-    order = random.permutation(len(embeddings))
-    count = steps_per_epoch(len(embeddings), batch_size)
-    batches: Order = []
-    # Shards of whole batches, so that all batches stay of equal size.
-    cuts = np.array_split(order, count)
-    per_shard = max(1, SHARD // batch_size)
-    for start in range(0, count, per_shard):
-        parts = cuts[start : start + per_shard]
-        batches.extend(_cut(np.concatenate(parts), len(parts), embeddings, random))
-    return [batches[i] for i in random.permutation(count)]
+    count = len(embeddings)
+    shards = np.array_split(random.permutation(count), -(-count // SHARD))
+    groups = [
+        group
+        for shard in shards
+        for group in _cut(shard, max(1, round(len(shard) / GROUP)), embeddings, random)
+    ]
+    order = np.concatenate([groups[i] for i in random.permutation(len(groups))])
+    return np.array_split(order, steps_per_epoch(count, batch_size))
 
 
 def _cut(

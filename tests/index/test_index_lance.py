@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -261,73 +260,6 @@ def _graphs(folder: Path) -> int:
     [table] = folder.glob("*.lance")
     indices = lancedb.connect(folder).open_table(table.stem).list_indices()
     return next(one.num_segments for one in indices if one.columns == ["embedding"])
-
-
-WRITER = """
-import sys
-import numpy as np
-from index_helpers import doc, docs
-from cliptune.index import open_index
-
-index = open_index(sys.argv[1], ann_threshold=300)
-start = int(sys.argv[2])
-for batch in range(1000):
-    ids = [f"r{start}-{batch}-{n}" for n in range(7)]
-    # Each batch also replaces a document of the one before.
-    again = [f"r{start}-{batch - 1}-0"] if batch else []
-    index.add(docs(*(doc(one, tags={"batch": batch}) for one in ids + again)))
-    print(batch, flush=True)
-    if batch % 10 == 9:
-        index.optimize()
-"""
-
-
-@pytest.mark.e2e
-def test_every_acknowledged_document_survives_a_killed_writer(tmp_path: Path) -> None:
-    rng = np.random.default_rng()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    kept: dict[str, int] = {}
-    for turn in range(5):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(turn)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert writer.stdout is not None
-        done = [writer.stdout.readline()]
-        time.sleep(rng.uniform(0, 1.5))
-        writer.send_signal(signal.SIGKILL)
-        done += writer.stdout.read().split("\n")
-        writer.wait()
-        acknowledged = [int(line) for line in done if line.strip()]
-        assert acknowledged == list(range(len(acknowledged)))
-        for batch in acknowledged:
-            kept |= {f"r{turn}-{batch}-{n}": batch for n in range(7)}
-            if batch:
-                kept[f"r{turn}-{batch - 1}-0"] = batch
-        with open_index(tmp_path, ann_threshold=300) as index:
-            found = index.get(kept)
-            assert len(found) == len(kept)
-            # The batch that was being written may be there, whole.
-            total = index.count()
-            assert total - len(kept) in (0, 7)
-            unsure = {f"r{turn}-{len(acknowledged) - 1}-0"}
-            for one in found:
-                batch = one.tags["batch"]
-                assert batch == kept[one.id] or (one.id in unsure and total > len(kept))
-            kept |= (
-                {f"r{turn}-{len(acknowledged)}-{n}": len(acknowledged) for n in range(7)}
-                if (total > len(kept))
-                else {}
-            )
-            if unsure <= set(kept):
-                [last] = index.get(unsure)
-                kept[str(last.id)] = last.tags["batch"]
-            matches = index.search(vector(0)[None], DIGEST, limit=10_000, exact=True)[0]
-            assert len(matches) == len({one.id for one in matches}) == total
-            index.add(docs(doc("after", tags={"batch": 0})))
-            kept["after"] = 0
 
 
 def clustered(rng: np.random.Generator, n: int, dim: int, centres: np.ndarray) -> np.ndarray:
