@@ -5,11 +5,12 @@ from docarray import DocList
 from jina import Executor, requests
 
 from cliptune.documents import ClipDoc, SearchResult
-from cliptune.serving import indexing, settings
+from cliptune.serving import indexing, settings, updating
 from cliptune.serving.reports import Report
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
+    IndexParameters,
     NoParameters,
     SearchParameters,
     read_parameters,
@@ -38,10 +39,22 @@ class Indexer(Executor):
         self.store = open_index(settings.index_folder(folder))
         self.tidier = indexing.Tidier(self.store)
 
-    @requests(on="/index")
-    def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
-        """Store embedded documents, replacing those of the same ids; answers with ids only."""
-        answer = indexing.add(self.store, docs)
+    @requests(on=["/index", "/index_texts"])
+    def index(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[ClipDoc]:
+        """Store embedded documents, replacing those of the same ids; answers with ids."""
+        answer = indexing.add(self.store, docs, read_parameters(IndexParameters, parameters))
+        self.tidier.wake()
+        return answer
+
+    @requests(on="/update")
+    def update(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[Report]:
+        """Replace what the documents have of the stored ones of the same ids."""
+        read_parameters(NoParameters, parameters)
+        answer = report(updating.update(self.store, docs))
         self.tidier.wake()
         return answer
 
