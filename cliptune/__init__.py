@@ -20,7 +20,7 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 if TYPE_CHECKING:
     from cliptune import callback, errors
-    from cliptune.documents import ClipDoc, Match, SearchResult
+    from cliptune.documents import ClipDoc, Match, RankDoc, RankMatch, SearchResult
     from cliptune.runs import Experiment, Run
     from cliptune.sdk import (
         TwoTowers,
@@ -45,11 +45,15 @@ if TYPE_CHECKING:
         pull,
         push,
     )
+    from cliptune.serving.client import Client
 
 __all__ = [
+    "Client",
     "ClipDoc",
     "Experiment",
     "Match",
+    "RankDoc",
+    "RankMatch",
     "Run",
     "SearchResult",
     "TwoTowers",
@@ -79,8 +83,11 @@ __all__ = [
 
 _MODULES = {"callback", "errors"}
 _ELSEWHERE = {
+    "Client": "cliptune.serving",
     "ClipDoc": "cliptune.documents",
     "Match": "cliptune.documents",
+    "RankDoc": "cliptune.documents",
+    "RankMatch": "cliptune.documents",
     "SearchResult": "cliptune.documents",
     "Experiment": "cliptune.runs",
     "Run": "cliptune.runs",

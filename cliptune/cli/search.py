@@ -42,9 +42,7 @@ def serve(
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
     clip_service_port: Annotated[
         int,
-        typer.Option(
-            min=0, max=65535, help="gRPC for clip-as-service's clients; 0: none."
-        ),
+        typer.Option(min=0, max=65535, help="gRPC for clip-as-service's clients; 0: none."),
     ] = 51002,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
     onnx: Annotated[bool, typer.Option("--onnx/--torch", help="The engine.")] = False,

@@ -113,9 +113,7 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     }
     found = {"data": [{"text": "red rain boots"}], "parameters": {"limit": 5}}
     changed = {"data": [{"id": "1234", "tags": {"price": 19.9}}]}
-    compared = {
-        "data": [{"image": "…base64…", "matches": [{"text": "boots"}, {"text": "a hat"}]}]
-    }
+    compared = {"data": [{"image": "…base64…", "matches": [{"text": "boots"}, {"text": "a hat"}]}]}
 
     adapter = Adapter(calls)
 

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
 from typing import Any, TypeVar, overload
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.images import image_bytes
-from cliptune.documents import ClipDoc, SearchResult
+from cliptune.documents import ClipDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput
+from cliptune.serving import client_items as items
+from cliptune.serving import profiling
 from cliptune.serving.calls import status_of
+from cliptune.serving.client_batches import (
+    Sending,
+    from_async,
+    progress,
+    repeated,
+    rows_of,
+    run_batches,
+)
 from cliptune.serving.reports import Report
-from cliptune.serving.requests import MAX_DOCS, has_text
-from cliptune.serving.transport import GrpcTransport, HttpTransport
+from cliptune.serving.requests import MAX_DOCS
+from cliptune.serving.transport import GrpcTransport, HttpTransport, to_item
 
-MAX_BATCH_BYTES = 16 * 1024 * 1024
-"""Bytes of pictures in one request: batches are cut shorter where pictures are large."""
 T = TypeVar("T")
+_ASYNC_CALLS = 32
+"""Asynchronous calls of one client that are under way at once."""
 
 
 class Client:
@@ -32,19 +45,28 @@ class Client:
         result = client.search("red rain boots", limit=20, filter="price < 30")
         for match in result.matches:
             print(match.score, match.id, match.text, match.tags)
-        client.encode(["red rain boots"])        # float32 [1, D]
+        client.encode(["red rain boots", "photos/boots.jpg"])   # float32 [2, D]
+        await client.asearch("red rain boots")   # aencode, aindex, asearch, arank
 
-    All calls raise the class of `cliptune.errors` that the server raised, and `Unavailable`
-    if it can't be reached or does not answer within `timeout` seconds. May be used by many
-    threads, and as a context manager.
+    What takes many items takes any iterable, generators too, and sends them in batches, several at
+    once. See `client_items.to_doc` for what an item may be, and `client_batches.Sending` for the
+    options that all of these calls take: `batch_size`, `prefetch`, `show_progress`, `parameters`,
+    `on_done`, `on_error`, `on_always`.
+
+    All calls raise the class of `cliptune.errors` that the server raised, and `Unavailable` if it
+    can't be reached or does not answer within `timeout` seconds. Calls that may be repeated safely
+    are, up to `retries` times, if the server can't be reached or is overloaded: all but `delete`
+    and `clear`. May be used by many threads, and as a context manager.
     """
 
-    def __init__(self, address: str, timeout: float = 300.0) -> None:
+    def __init__(self, address: str, timeout: float = 300.0, *, retries: int = 2) -> None:
         """Take the server at `address`: `grpc://host:port` or `http(s)://host:port`.
 
         Raises:
             BadInput: the address is of another form.
         """
+        if not 0 <= retries <= 20:
+            raise BadInput(f"retries is {retries}: expected 0 to 20")
         scheme = address.split("://")[0]
         if scheme in ("grpc", "grpcs"):
             self._transport: GrpcTransport | HttpTransport = GrpcTransport(address, timeout)
@@ -52,7 +74,8 @@ class Client:
             self._transport = HttpTransport(address, timeout)
         else:
             raise BadInput(f"address {address!r}: expected grpc://host:port or http://host:port")
-        self.address = address
+        self.address, self.timeout, self.retries = address, timeout, retries
+        self._threads = ThreadPoolExecutor(_ASYNC_CALLS, thread_name_prefix="cliptune-async")
 
     def __repr__(self) -> str:
         """`Client('grpc://localhost:51000')`."""
@@ -68,50 +91,76 @@ class Client:
 
     def close(self) -> None:
         """Close the connection."""
+        self._threads.shutdown(wait=False)
         self._transport.close()
 
     @overload
-    def encode(self, data: Sequence[str], batch_size: int = ...) -> NDArray[np.float32]: ...
-    @overload
-    def encode(self, data: DocList[ClipDoc], batch_size: int = ...) -> DocList[ClipDoc]: ...
     def encode(
-        self, data: Sequence[str] | DocList[ClipDoc], batch_size: int = 64
-    ) -> NDArray[np.float32] | DocList[ClipDoc]:
+        self, data: DocList[ClipDoc], batch_size: int = ..., **options: Any
+    ) -> DocList[ClipDoc]: ...
+    @overload
+    def encode(self, data: Iterable[Any], batch_size: int = ..., **options: Any) -> Any: ...
+    def encode(self, data: Iterable[Any], batch_size: int = 64, **options: Any) -> Any:
         """Embed texts and pictures.
 
-        A list of texts gives an array float32 [N, D]; documents come back as the same objects,
-        in their order, with `embedding` and `model_digest` set: by their text if they have one,
-        else by their picture.
+        Documents come back as the same objects, in their order, with `embedding` and `model_digest`
+        set: by their text if they have one, else by their picture. Anything else gives an array
+        float32 [N, D] in the order of the items. With `on_done`, nothing is returned.
+
+        Args:
+            data: texts, pictures' paths, `data:` URIs, bytes, arrays of pixels; or documents.
+            batch_size: items of a request, at most.
+            options: see `client_batches.Sending`. With `on_error`, the rows of a failed batch are
+                NaN, and its documents have no embedding.
 
         Raises:
-            BadInput, BadImage: a document can't be embedded; the message has its id.
+            BadInput, BadImage: an item can't be embedded; the message has its id.
         """
-        if isinstance(data, str | bytes):
-            raise BadInput("encode takes a list: put the one text into [ ]")
+        sending = Sending(batch_size, **options)
+        kept: list[ClipDoc] = []
+        rows, total = False, len(data) if isinstance(data, Sized) else None
         if not isinstance(data, DocList):
-            items = list(data)
-            for position, text in enumerate(items):
-                if not isinstance(text, str):
-                    raise BadInput(f"item {position} is a {type(text).__name__}, expected a str")
-            docs = DocList[ClipDoc]([ClipDoc(text=text) for text in items])
-            self.encode(docs, batch_size)
-            vectors = [np.asarray(doc.embedding, np.float32) for doc in docs]
-            return np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
-        for batch in _batches(data, batch_size):
-            sent = DocList[ClipDoc]([_to_encode(doc) for doc in batch])
-            for doc, found in zip(
-                batch, self._transport.post("/encode", sent, None, ClipDoc), strict=True
-            ):
-                doc.embedding, doc.model_digest = found.embedding, found.model_digest
-        return data
+            iterator = items.checked(data, "encode")
+            first = list(islice(iterator, 1))
+            rows = not (first and isinstance(first[0], ClipDoc))
+            data = chain(first, iterator)
+        for given, found in self._batches(
+            "/encode", data, items.to_encode, ClipDoc, sending, total
+        ):
+            for doc, one in zip(given, found or (), strict=found is not None):
+                doc.embedding, doc.model_digest = one.embedding, one.model_digest
+            if sending.on_done is None:
+                kept.extend(given)
+        if sending.on_done is not None:
+            return None
+        if isinstance(data, DocList):
+            return data
+        return rows_of(kept) if rows else DocList[ClipDoc](kept)
 
-    def index(
-        self, docs: Iterable[ClipDoc], batch_size: int = 64, show_progress: bool = False
-    ) -> int:
+    def rank(self, docs: Iterable[RankDoc], **options: Any) -> DocList[RankDoc] | None:
+        """Compare each document with its own matches: texts with pictures, or the reverse.
+
+        ::
+
+            asked = RankDoc(image=photo, matches=[RankMatch(text=t) for t in ("boots", "a hat")])
+            for match in client.rank([asked])[0].matches:   # best first
+                print(match.clip_score, match.clip_score_cosine, match.text)
+
+        Returns new documents in the order of the given ones; with `on_done` nothing. Those of a
+        failed batch are left out where `on_error` was told of them.
+        """
+        sending = Sending(**options)
+        ranked = DocList[RankDoc]()
+        for _, found in self._batches("/rank", docs, items.to_rank, RankDoc, sending):
+            if found is not None and sending.on_done is None:
+                ranked.extend(found)
+        return ranked if sending.on_done is None else None
+
+    def index(self, docs: Iterable[Any], batch_size: int = 64, **options: Any) -> int:
         """Embed and store pictures with their titles and tags; the same id replaces.
 
-        Pictures given by a local path are read here. Batches are sent one after the other; if one
-        is refused, those before it are stored.
+        Pictures given by a local path are read here. Batches are sent one after the other unless
+        `prefetch` says otherwise; if one is refused, those before it are stored.
 
         Returns: how many documents were stored.
 
@@ -119,42 +168,55 @@ class Client:
             BadInput, BadImage: a document has no picture, or one that can't be decoded.
             ModelMismatch: the index holds embeddings of another model.
         """
-        count = 0
-        total = len(docs) if isinstance(docs, Sized) else None
-        for batch in _batches(_progress(docs, total, show_progress), batch_size, _to_index):
-            sent = DocList[ClipDoc](batch)
-            count += len(self._transport.post("/index", sent, None, ClipDoc))
-        return count
+        sending = Sending(batch_size, **{"prefetch": 1, **options})
+        stored = self._batches("/index", docs, items.to_store, ClipDoc, sending)
+        return sum(len(found) for _, found in stored if found is not None)
 
+    def update(self, docs: Iterable[ClipDoc], batch_size: int = 64) -> dict[str, Any]:
+        """Change stored documents: what a document has replaces what is stored under its id.
+
+        A picture replaces the picture, a text the title; tags are merged, and None removes one.
+
+        Returns: `updated`, how many were there, and `missing`, the ids that weren't.
+        """
+        total: dict[str, Any] = {"updated": 0, "missing": []}
+        found = items.to_docs(docs, "update")
+        for _, sent in items.batches(found, batch_size, items.to_change):
+            report = self._again(partial(self._report, "/update", None, DocList[ClipDoc](sent)))
+            total["updated"] += int(report["updated"])
+            total["missing"] += report["missing"]
+        return total
+
+    @overload
+    def search(self, query: str | bytes | ClipDoc | NDArray, **options: Any) -> SearchResult: ...
+    @overload
+    def search(self, query: Iterable[Any], **options: Any) -> DocList[SearchResult]: ...
     def search(
         self,
-        query: str | bytes | ClipDoc,
+        query: Any,
         limit: int = 10,
         offset: int = 0,
         filter: str | dict[str, Any] | None = None,
         score_threshold: float | None = None,
         exact: bool = False,
-    ) -> SearchResult:
-        """The pictures nearest to a text, or to a picture (bytes).
+        **options: Any,
+    ) -> Any:
+        """The pictures nearest to a text, or to a picture; of several queries, for each one.
 
         Args:
-            query: a text, an encoded picture, or a document with one of them.
+            query: a text, an encoded picture (bytes), pixels, or a document; or an iterable of
+                those, where texts may also be pictures' paths and `data:` URIs.
             limit: at most so many matches.
             offset: how many of the best to leave out, for paging.
             filter: over tags: `price < 30 and brand == 'Nordvik'`.
             score_threshold: only matches of at least this cosine similarity.
             exact: compare with every document, without the ANN index.
+            options: for several queries, see `client_batches.Sending`.
 
         Raises:
             BadFilter: the filter is wrong; the message gives the position.
             ModelMismatch: the index holds embeddings of another model.
         """
-        if isinstance(query, str):
-            query = ClipDoc(text=query)
-        elif isinstance(query, bytes):
-            query = ClipDoc(image=query)
-        elif not isinstance(query, ClipDoc):
-            raise BadInput(f"query is a {type(query).__name__}: a text, bytes or a ClipDoc")
         parameters: dict[str, Any] = {"limit": limit, "offset": offset}
         if exact:
             parameters["exact"] = True
@@ -162,8 +224,20 @@ class Client:
             parameters["filter"] = filter
         if score_threshold is not None:
             parameters["score_threshold"] = score_threshold
-        docs = DocList[ClipDoc]([_to_encode(query)])
-        return self._transport.post("/search", docs, parameters, SearchResult)[0]
+        one = isinstance(query, str | bytes | ClipDoc | np.ndarray)
+        if isinstance(query, str):  # alone it is what somebody has typed
+            query = ClipDoc(text=query)
+        elif not isinstance(query, Iterable):
+            raise BadInput(f"query is a {type(query).__name__}: a text, bytes or a ClipDoc")
+        sending = Sending(
+            **{**options, "parameters": parameters | (options.get("parameters") or {})}
+        )
+        results = DocList[SearchResult]()
+        queries = [query] if one else query
+        for _, found in self._batches("/search", queries, items.to_encode, SearchResult, sending):
+            if found is not None:
+                results.extend(found)
+        return results[0] if one else results
 
     def get(self, ids: Iterable[str], include_embedding: bool = False) -> DocList[ClipDoc]:
         """The stored documents with these ids, without their pictures, in the order asked for.
@@ -171,9 +245,10 @@ class Client:
         Ids that aren't there are left out. `image_digest` tells the pictures apart.
         """
         found = DocList[ClipDoc]()
-        for batch in _batches((ClipDoc(id=one) for one in ids), MAX_DOCS):
-            parameters = {"include_embedding": include_embedding}
-            found.extend(self._transport.post("/get", DocList[ClipDoc](batch), parameters, ClipDoc))
+        sending = Sending(MAX_DOCS, parameters={"include_embedding": include_embedding})
+        asked = (ClipDoc(id=one) for one in ids)
+        for _, docs in self._batches("/get", asked, lambda doc: doc, ClipDoc, sending):
+            found.extend(docs or ())
         return found
 
     def delete(
@@ -201,60 +276,81 @@ class Client:
     def status(self) -> dict[str, Any]:
         """`version`, `model` (digest, output_dim), `index` (rows, state, …), `documents`."""
         if isinstance(self._transport, HttpTransport):
-            return self._transport.json("/status", {})
-        reports = self._transport.post("/status", DocList[ClipDoc](), None, Report)
-        return status_of({report.source: report.values for report in reports})
+            return self._again(partial(self._transport.json, "/status", {}))
+        post = partial(self._transport.post, "/status", DocList[ClipDoc](), None, Report)
+        return status_of({report.source: report.values for report in self._again(post)})
 
-    def _report(self, endpoint: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    def profile(self, content: str | bytes = "", show: bool = True) -> dict[str, float]:
+        """Where the time of one call goes, in milliseconds; printed as a tree if `show`.
+
+        Without content nothing is embedded: it measures the network and the way to the executors.
+        """
+        doc = items.to_encode(items.to_doc(content, 0)) if content else None
+        found = profiling.measure(self._transport, doc)
+        if show:
+            profiling.show(found)
+        return found
+
+    async def aencode(self, data: Iterable[Any] | AsyncIterable[Any], **options: Any) -> Any:
+        """As `encode`; callbacks run in another thread."""
+        return await self._beside(self.encode, data, options)
+
+    async def arank(
+        self, docs: Iterable[RankDoc] | AsyncIterable[RankDoc], **options: Any
+    ) -> DocList[RankDoc] | None:
+        """As `rank`."""
+        return await self._beside(self.rank, docs, options)
+
+    async def aindex(self, docs: Iterable[Any] | AsyncIterable[Any], **options: Any) -> int:
+        """As `index`."""
+        return await self._beside(self.index, docs, options)
+
+    async def asearch(self, query: Any, **options: Any) -> Any:
+        """As `search`."""
+        return await self._beside(self.search, query, options)
+
+    async def _beside(self, call: Callable[..., T], data: Any, options: dict[str, Any]) -> T:
+        loop = asyncio.get_running_loop()
+        given = from_async(data, loop) if isinstance(data, AsyncIterable) else data
+        return await loop.run_in_executor(self._threads, partial(call, given, **options))
+
+    def _batches(
+        self,
+        endpoint: str,
+        data: Any,
+        prepare: Any,
+        kind: type[Any],
+        sending: Sending,
+        total: int | None = None,
+    ) -> Iterator[tuple[list[ClipDoc], Any]]:
+        docs = items.to_docs(data, endpoint.strip("/"))
+        total = len(data) if isinstance(data, Sized) else total
+        shown = progress(docs, total, endpoint, sending.show_progress)
+
+        def send(batch: list[Any]) -> Any:
+            of_kind: Any = DocList[type(batch[0])]  # type: ignore[misc]
+            sent = of_kind(batch)
+            post = partial(self._transport.post, endpoint, sent, sending.parameters, kind)
+            return self._again(post)
+
+        for given, found in run_batches(
+            items.batches(shown, sending.batch_size, prepare), send, sending
+        ):
+            yield given, found
+            if sending.on_done is not None and found is not None:
+                sending.on_done(found)
+
+    def _again(self, call: Callable[[], T]) -> T:
+        return repeated(call, self.retries, self.timeout)
+
+    def _report(
+        self,
+        endpoint: str,
+        parameters: dict[str, Any] | None = None,
+        docs: DocList[ClipDoc] | None = None,
+    ) -> dict[str, Any]:
         if isinstance(self._transport, HttpTransport):
-            return self._transport.json(endpoint, parameters or {})
-        return self._transport.post(endpoint, DocList[ClipDoc](), parameters, Report)[0].values
-
-
-def _to_encode(doc: ClipDoc) -> ClipDoc:
-    """What the server needs of a document to embed it."""
-    if has_text(doc):
-        return ClipDoc(id=doc.id, text=doc.text)
-    has_image = doc.image is not None or doc.uri
-    return ClipDoc(id=doc.id, image=image_bytes(doc, allow_files=True) if has_image else None)
-
-
-def _to_index(doc: ClipDoc) -> ClipDoc:
-    has_image = doc.image is not None or doc.uri
-    shown = doc.uri if doc.uri and not doc.uri.startswith("data:") else None
-    return ClipDoc(
-        id=doc.id,
-        text=doc.text,
-        image=image_bytes(doc, allow_files=True) if has_image else None,
-        uri=shown,
-        label=doc.label,
-        tags=doc.tags,
-    )
-
-
-def _batches(
-    docs: Iterable[ClipDoc], batch_size: int, prepare: Any = None
-) -> Iterator[list[ClipDoc]]:
-    if not 1 <= batch_size <= MAX_DOCS:
-        raise BadInput(f"batch_size is {batch_size}: expected 1 to {MAX_DOCS}")
-    batch: list[ClipDoc] = []
-    size = 0
-    for doc in docs:
-        ready = prepare(doc) if prepare else doc
-        weight = len(ready.image or b"")
-        if batch and (len(batch) >= batch_size or size + weight > MAX_BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(ready)
-        size += weight
-    if batch:
-        yield batch
-
-
-def _progress(docs: Iterable[T], total: int | None, show: bool) -> Iterator[T]:
-    if not show:
-        yield from docs
-        return
-    from rich.progress import track
-
-    yield from track(docs, "indexing", total=total)
+            body = {"data": [to_item(doc) for doc in docs]} if docs is not None else parameters
+            return self._transport.json(endpoint, body or {})
+        sent = DocList[ClipDoc]() if docs is None else docs
+        return self._transport.post(endpoint, sent, parameters, Report)[0].values

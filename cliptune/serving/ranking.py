@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from docarray import DocList
@@ -49,7 +49,7 @@ def rank_pictures(tower: VisionTower, docs: DocList[RankDoc]) -> DocList[RankDoc
 
 def _flat(docs: DocList[RankDoc]) -> DocList[ClipDoc]:
     """Each document followed by its matches: the same objects."""
-    check_docs(docs)
+    check_docs(cast(DocList[ClipDoc], docs))
     for position, doc in enumerate(docs):
         if not doc.matches:
             raise BadInput(f"{name(position, doc)} has no matches to rank")
@@ -60,9 +60,7 @@ def _flat(docs: DocList[RankDoc]) -> DocList[ClipDoc]:
                 )
     count = len(docs) + sum(len(doc.matches) for doc in docs)
     if count > MAX_DOCS:
-        raise TooLarge(
-            f"{count} documents and matches in one request, the limit is {MAX_DOCS}"
-        )
+        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
     flat = DocList[ClipDoc]()
     for doc in docs:
         flat.append(doc)

@@ -26,7 +26,7 @@ from cliptune.errors import (
 )
 from cliptune.runs.logs import Progress
 from cliptune.serving import wire
-from cliptune.serving.client import MAX_BATCH_BYTES
+from cliptune.serving.client_items import MAX_BATCH_BYTES
 from cliptune.serving.requests import MAX_DOCS
 from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
 from cliptune.serving.transport import GrpcTransport

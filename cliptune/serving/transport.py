@@ -13,7 +13,7 @@ import orjson
 import requests
 from docarray import BaseDoc, DocList
 
-from cliptune.documents import ClipDoc
+from cliptune.documents import ClipDoc, RankDoc
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.serving import tags, wire
 from cliptune.serving.requests import check_depth
@@ -53,9 +53,17 @@ class GrpcTransport:
         self.channel.close()
 
     def post(
-        self, endpoint: str, docs: DocList, parameters: dict[str, Any] | None, kind: type[D]
+        self,
+        endpoint: str,
+        docs: DocList,
+        parameters: dict[str, Any] | None,
+        kind: type[D],
+        routes: list[Any] | None = None,
     ) -> DocList[D]:
-        """Send `docs` to `endpoint`; returns its documents as `kind`."""
+        """Send `docs` to `endpoint`; returns its documents as `kind`.
+
+        Jina's routes, which say when each part began and ended, are appended to `routes`.
+        """
         from jina.types.request.data import DataRequest
 
         if docs:
@@ -77,6 +85,8 @@ class GrpcTransport:
             raise self._error(error) from None
         if (failure := wire.from_status(response.header.status)) is not None:
             raise failure
+        if routes is not None:
+            routes.extend(response.routes)
         response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
         found = response.docs
         tags.unpack(found)
@@ -152,7 +162,7 @@ class HttpTransport:
         self, endpoint: str, docs: DocList, parameters: dict[str, Any] | None, kind: type[D]
     ) -> DocList[D]:
         """Send `docs` to `endpoint`; returns its documents as `kind`."""
-        body: dict[str, Any] = {"data": [_item(doc) for doc in docs]}
+        body: dict[str, Any] = {"data": [to_item(doc) for doc in docs]}
         if parameters:
             check_depth(parameters, "parameters")
             body["parameters"] = parameters
@@ -160,7 +170,8 @@ class HttpTransport:
         return DocList[kind]([_doc(kind, item) for item in found["data"]])  # type: ignore[valid-type]
 
 
-def _item(doc: ClipDoc) -> dict[str, Any]:
+def to_item(doc: ClipDoc) -> dict[str, Any]:
+    """A document as a body has it."""
     fields: dict[str, Any] = {"id": str(doc.id)}
     for name in ("text", "uri", "label"):
         if (value := getattr(doc, name)) is not None:
@@ -169,6 +180,8 @@ def _item(doc: ClipDoc) -> dict[str, Any]:
         fields["tags"] = doc.tags
     if doc.image is not None:
         fields["image"] = base64.b64encode(doc.image).decode()
+    if isinstance(doc, RankDoc):
+        fields["matches"] = [to_item(match) for match in doc.matches]
     return fields
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -15,11 +14,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from cliptune.errors import BadInput
 from cliptune.serving.clip_service.adapter import Adapter
 from cliptune.serving.clip_service.clip_service_pb2 import Request, Status
+from cliptune.serving.in_order import in_order
 from cliptune.serving.requests import MAX_BODY
 
-log = logging.getLogger("cliptune")
-
-IN_FLIGHT = 16
+WINDOW = 16
 """Requests of one stream that are worked on at once; its client is read no faster than that."""
 
 
@@ -96,10 +94,11 @@ def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
     """What is answered, by service: the calls of Jina 3's clients."""
 
     async def call(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        async for answer in in_order(adapter, requests):
-            if isinstance(answer, BadInput):
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(answer))
-            yield answer
+        try:
+            async for answer in in_order(requests, partial(answer_bytes, adapter), WINDOW):
+                yield answer
+        except BadInput as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def single(raw: bytes, context: Any) -> bytes:
         try:
@@ -140,49 +139,3 @@ async def answer_bytes(adapter: Adapter, raw: bytes) -> bytes:
         raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
     await adapter.answer(request)
     return request.SerializeToString()
-
-
-async def in_order(
-    adapter: Adapter, requests: AsyncIterator[bytes]
-) -> AsyncIterator[bytes | BadInput]:
-    """The answers to a stream of messages, in its order; the first that isn't a request ends it.
-
-    Up to `IN_FLIGHT` are worked on at once, and those begun are finished or cancelled.
-    """
-    running: deque[asyncio.Task[bytes]] = deque()
-    arrived: asyncio.Queue[bytes | None] = asyncio.Queue(1)
-
-    async def read() -> None:
-        try:
-            async for raw in requests:
-                await arrived.put(raw)
-        finally:
-            await arrived.put(None)
-
-    reader = asyncio.create_task(read())
-    following: asyncio.Task[bytes | None] = asyncio.create_task(arrived.get())
-    ended = False
-    try:
-        while running or not ended:
-            waited: set[asyncio.Task] = set()
-            if running:
-                waited.add(running[0])
-            if not ended and len(running) < IN_FLIGHT:
-                waited.add(following)
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if running and running[0].done():
-                try:
-                    yield running.popleft().result()
-                except BadInput as error:
-                    yield error
-                    return
-            elif following.done():
-                raw = following.result()
-                if raw is None:
-                    ended = True
-                else:
-                    running.append(asyncio.create_task(answer_bytes(adapter, raw)))
-                    following = asyncio.create_task(arrived.get())
-    finally:
-        for task in (reader, following, *running):
-            task.cancel()

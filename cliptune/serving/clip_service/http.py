@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +19,8 @@ from cliptune.serving.bodies import from_base64, json_response, numbers_in
 from cliptune.serving.clip_service.adapter import Adapter, set_error
 from cliptune.serving.clip_service.clip_service_pb2 import Document, Request
 from cliptune.serving.clip_service.documents import read_array, write_array
-from cliptune.serving.clip_service.grpc_server import in_order
+from cliptune.serving.clip_service.grpc_server import WINDOW, answer_bytes
+from cliptune.serving.in_order import in_order
 from cliptune.serving.requests import MAX_DOCS, TooLarge, check_depth
 
 _TEXTS = ("id", "parent_id", "uri", "modality", "mime_type")
@@ -175,12 +177,11 @@ def add_websocket(app: FastAPI, adapter: Adapter, allowed_origins: list[str]) ->
                 yield raw
 
         try:
-            async for answer in in_order(adapter, requests()):
-                if isinstance(answer, BadInput):
-                    await socket.close(code=1007, reason=str(answer)[:100])
-                    return
+            async for answer in in_order(requests(), partial(answer_bytes, adapter), WINDOW):
                 await socket.send_bytes(answer)
             await socket.close()
+        except BadInput as error:
+            await socket.close(code=1007, reason=str(error)[:100])
         except (WebSocketDisconnect, RuntimeError):  # it has gone, and needs no answer
             return
 
