@@ -38,7 +38,8 @@ class CsvOptions:
     image_template: str | None = None
     """Instead: a path made of columns, such as `images/{id}.jpg`."""
     label_column: str | None = None
-    """Rows of one label are right answers to each other; default: those of one title."""
+    """Rows of one label are right answers to each other; default: those of one title or one
+    picture."""
     id_column: str | None = None
     """The column of ids; default: the row's number."""
     encoding: str = "utf-8-sig"
@@ -82,13 +83,41 @@ def read_csv(
         BadData: the file is empty or no text, a row is ragged, a column is missing, an id is
             given twice; the message names the line.
     """
-    return DocList[ClipDoc](iter(CsvTable(path, options)))
+    table = CsvTable(path, options)
+    docs = DocList[ClipDoc](iter(table))
+    if table.options.label_column is None:
+        _label_same(docs)
+    return docs
+
+
+def _label_same(docs: DocList[ClipDoc]) -> None:
+    """Give documents of one text or of one picture one label, and those that they lead on to."""
+    parents = list(range(len(docs)))
+
+    def first(i: int) -> int:
+        while parents[i] != i:
+            parents[i] = i = parents[parents[i]]
+        return i
+
+    seen: dict[tuple[str, str], int] = {}
+    for i, doc in enumerate(docs):
+        for key in (("text", doc.text), ("picture", doc.uri)):
+            if key[1]:
+                here, there = sorted((first(i), first(seen.setdefault((key[0], key[1]), i))))
+                parents[there] = here
+    labels: dict[int, str] = {}
+    for i, doc in enumerate(docs):
+        if doc.text:
+            labels.setdefault(first(i), doc.text)
+    for i, doc in enumerate(docs):
+        doc.label = labels.get(first(i))
 
 
 class CsvTable:
     """The documents of a table, one at a time: for tables whose documents fill the memory.
 
     `len()` is the number of its rows; iterating raises what `read_csv` does, when it comes to it.
+    A row's label is its text, where it has no column of its own.
     """
 
     def __init__(
@@ -248,20 +277,11 @@ def _plain_reader(path: Path, rows: Iterator[Row], has_header: bool) -> Reader:
             f"{', '.join(SUFFIXES[:4])} …, or URIs)"
         )
     image = 0 if counts[0] >= counts[1] else 1
-    # The same picture with another text again: the same product.
-    labels: dict[str, str] = {}
 
     def read(line: int, row: list[str]) -> ClipDoc:
-        picture, text = row[image].strip(), row[1 - image].strip()
-        by_picture, by_text = f"picture {picture}", f"text {text}"
-        label = labels.get(by_picture) or labels.get(by_text) or text
-        labels[by_picture] = labels[by_text] = label
-        return ClipDoc(
-            id=f"{path.stem}-{line}",
-            text=text or None,
-            uri=_uri(path, picture, CsvOptions()),
-            label=label or None,
-        )
+        picture, text = row[image].strip(), row[1 - image].strip() or None
+        uri = _uri(path, picture, CsvOptions())
+        return ClipDoc(id=f"{path.stem}-{line}", text=text, uri=uri, label=text)
 
     return read
 

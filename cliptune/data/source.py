@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from docarray import DocList
 
 from cliptune.data.catalogue import CATALOGUE_NAMES, load_catalogue
-from cliptune.data.csv import CsvOptions, CsvTable
+from cliptune.data.csv import CsvOptions, CsvTable, read_csv
 from cliptune.data.images import SUFFIXES
 from cliptune.data.store import list_pushed, pull
 from cliptune.documents import ClipDoc
@@ -48,7 +48,9 @@ def load_documents(
         BadData: nothing in it, it can't be read, or an id is given to several documents.
     """
     if isinstance(data, str | Path):
-        docs = DocList[ClipDoc](iter(_from_name(str(data), csv_options, role)))
+        found = _from_name(str(data), csv_options, role)
+        is_table = isinstance(found, CsvTable)
+        docs = read_csv(data, csv_options) if is_table else DocList[ClipDoc](iter(found))
     elif isinstance(data, DocList | list | tuple):
         docs = DocList[ClipDoc]([_clip_doc(doc, i, role) for i, doc in enumerate(data)])
     else:

@@ -127,6 +127,31 @@ def check_model(name: str) -> None:
         model_source(name)
 
 
+def check_same_model(name: str, artifact: Path) -> None:
+    """Refuse to take `artifact` for a tuned form of the model `name` if their towers differ.
+
+    Raises:
+        BadInput: they differ.
+    """
+    source = "" if is_artifact(Path(name)) else model_source(name)
+    if not source or source.startswith("hf-hub:"):
+        return  # what an artifact is of is asked of its base; a hub may be out of reach
+    tuned = open_artifact(artifact)
+    expected = open_clip.get_model_config(source.partition("::")[0])
+    if _towers_config(expected) != _towers_config(tuned.model_cfg):
+        raise BadInput(
+            f"model is {name!r}, and the model_artifact {artifact} is a fine-tuned "
+            f"{tuned.metadata['base_model']!r}, whose towers are others: give that as the model"
+        )
+
+
+def _towers_config(model_cfg: dict[str, Any]) -> list[Any]:
+    """What the towers of a model are built from, without where their files lie."""
+    places = ("hf_model_name", "hf_tokenizer_name")
+    text = {key: value for key, value in model_cfg["text_cfg"].items() if key not in places}
+    return [model_cfg["embed_dim"], model_cfg["vision_cfg"], text]
+
+
 def model_source(name: str) -> str:
     """What open_clip calls the model `name`, which is no artifact.
 

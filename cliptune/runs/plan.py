@@ -133,7 +133,8 @@ def _check_optimization(options: TrainingOptions) -> None:
     optimizer = make_optimizer(
         options.optimizer, dict(options.optimizer_options), options.peak_learning_rate, toy
     )
-    make_schedule(options.scheduler, dict(options.scheduler_options), optimizer, 10, 10)
+    # How many steps there will be is not known here: more than any warm-up has.
+    make_schedule(options.scheduler, dict(options.scheduler_options), optimizer, 10**6, 10**6)
 
 
 def _check_pairs(docs: DocList[ClipDoc], role: str) -> None:

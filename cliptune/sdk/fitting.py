@@ -64,7 +64,7 @@ def fit(
         eval_data: pairs for `val_loss`, given alike; overrides `val_split`.
         val_split: the part of the training data that is kept aside for `val_loss`, in [0, 1).
         model_artifact: go on from an earlier run's model: `Run.artifact_id`, or the path of an
-            artifact. `model` then only says what it once came from.
+            artifact. `model` then says what it once came from; `builtin` says nothing.
         run_name: unique in its experiment; None makes one up, such as `brave-otter-3f2a`.
         description: anything to remember the run by.
         experiment_name: a group of runs; None is `default`. It is made if it is not there.
@@ -113,6 +113,8 @@ def fit(
         changed = {n: v for n, v in given.items() if v is not defaults[n].default}
         return session().fit(**changed, **options)
     _refuse_metric_learning(given)
+    from cliptune.models.loading import check_same_model
+    from cliptune.models.registry import BUILTIN
     from cliptune.runs.plan import make_plan
 
     names = ("val_split", "loss", "optimizer", "optimizer_options", "learning_rate", "epochs",
@@ -121,7 +123,11 @@ def fit(
     chosen = {name: given[name] for name in names if given[name] is not None}
     if sampler != "auto":
         chosen["sampler"] = sampler
-    start = model if model_artifact is None else str(find_artifact(model_artifact))
+    start = model
+    if model_artifact is not None:
+        start = str(find_artifact(model_artifact))
+        if model != BUILTIN:  # the default wherever a model need not be named
+            check_same_model(model, Path(start))
     plan = make_plan(
         {**options, **chosen, "model": _absolute(start)},
         train_data,

@@ -27,6 +27,7 @@ from cliptune.errors import (
 from cliptune.runs.logs import Progress
 from cliptune.serving import wire
 from cliptune.serving.client_items import MAX_BATCH_BYTES
+from cliptune.serving.remote_experiments import ExperimentCalls
 from cliptune.serving.requests import MAX_DOCS
 from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
 from cliptune.serving.transport import GrpcTransport
@@ -36,8 +37,8 @@ PATIENCE = 120.0
 """Seconds that a followed log waits for a server that answered before."""
 
 
-class RemoteSession:
-    """`fit`, `get_run`, `list_runs`, `delete_run` and `push` at a train Flow.
+class RemoteSession(ExperimentCalls):
+    """`fit`, `push`, and the calls for runs and experiments, at a train Flow.
 
     ::
 
@@ -105,6 +106,10 @@ class RemoteSession:
         """Delete a run there, as `cliptune.delete_run`."""
         arguments = {"action": "delete", "name": name, "experiment_name": experiment_name}
         self.call("/runs", arguments)
+
+    def delete_runs(self, experiment_name: str | None = None) -> None:
+        """Delete all runs of an experiment there, or all runs, as `cliptune.delete_runs`."""
+        self.call("/runs", {"action": "delete_all", "experiment_name": experiment_name})
 
     def evaluate(
         self, model: str, query_data: Any, index_data: Any = None, limit: int = 20

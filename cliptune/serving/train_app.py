@@ -30,7 +30,10 @@ class Arguments(BaseModel):
 CALLS = {
     "/fit": ("Start a run; arguments as `cliptune.fit`.", {"model": "builtin", "epochs": 5,
                                                            "train_data": "catalogue-train"}),
-    "/runs": ("`action`: list (the default), get, resume or delete.", {"action": "list"}),
+    "/runs": ("`action`: list (the default), get, resume, delete, or delete_all (of "
+              "`experiment_name`).", {"action": "list"}),
+    "/experiments": ("`action`: list (the default), create, get, delete or delete_all.",
+                     {"action": "list"}),
     "/status": ("A run's status, progress and history.", {"name": "brave-otter-3f2a"}),
     "/metrics": ("A finished run's metrics before and after.", {"name": "brave-otter-3f2a"}),
     "/evaluate": ("The metrics of a model or a run's artifact.", {"model": "builtin",

@@ -131,7 +131,7 @@ def describe(run: Any) -> dict[str, Any]:
 
 
 def manage(arguments: dict[str, Any]) -> Any:
-    """`/runs`: list (the default), get, delete; resume one."""
+    """`/runs`: list (the default), get, delete or resume one; delete_all."""
     from cliptune import runs
 
     action = arguments.get("action", "list")
@@ -142,6 +142,9 @@ def manage(arguments: dict[str, Any]) -> Any:
                 raise BadInput(f"{name} is {value!r}: expected an integer")
         found = runs.list_runs(arguments.get("experiment_name"), page, min(size, 1000))
         return [describe(run) for run in found]
+    if action == "delete_all":
+        runs.delete_runs(arguments.get("experiment_name"))
+        return {"deleted": arguments.get("experiment_name")}
     run = find_run(arguments)
     if action == "get":
         return describe(run)
@@ -150,7 +153,29 @@ def manage(arguments: dict[str, Any]) -> Any:
     if action == "delete":
         runs.delete_run(run.name, run.experiment_name)
         return {"deleted": run.name}
-    raise BadInput(f"action is {action!r}: list, get, resume or delete")
+    raise BadInput(f"action is {action!r}: list, get, resume, delete or delete_all")
+
+
+def manage_experiments(arguments: dict[str, Any]) -> Any:
+    """`/experiments`: list (the default), create, get or delete one; delete_all."""
+    from cliptune import runs
+
+    action, name = arguments.get("action", "list"), arguments.get("name")
+    if action == "list":
+        return [asdict(experiment) for experiment in runs.list_experiments()]
+    if action == "delete_all":
+        runs.delete_experiments()
+        return {"deleted": None}
+    if not isinstance(name, str) or not name:
+        raise BadInput(f"name is {name!r}: give the name of an experiment")
+    if action == "create":
+        return asdict(runs.create_experiment(name))
+    if action == "get":
+        return asdict(runs.get_experiment(name))
+    if action == "delete":
+        runs.delete_experiment(name)
+        return {"deleted": name}
+    raise BadInput(f"action is {action!r}: list, create, get, delete or delete_all")
 
 
 def evaluate(arguments: dict[str, Any]) -> dict[str, float]:

@@ -123,6 +123,13 @@ class TrainingOptions(BaseModel):
         parts, size = self.micro_batch_size, self.batch_size
         if parts and size and parts > size:
             raise ValueError(f"micro_batch_size {parts} is larger than batch_size {size}")
+        if size and size < self.num_processes:
+            raise ValueError(f"batch_size {size} is smaller than num_processes {self.num_processes}")
+        if self.num_processes > 1 and ":" in (self.device or ""):
+            raise ValueError(
+                f"device {self.device!r} is one device, and num_processes is {self.num_processes}: "
+                "name its kind alone, and each process takes one of its own"
+            )
         if self.lora is not None and self.freeze is True:
             raise ValueError("lora trains adapters inside the towers, and freeze=True freezes them")
         return self

@@ -64,7 +64,8 @@ def make_schedule(
     `'epoch'` the rate changes between epochs only, and both numbers count epochs.
 
     Raises:
-        BadInput: an option that this schedule does not have, or a bad value.
+        BadInput: an option that this schedule does not have, a bad value, or a warm-up that does
+            not end before the training does.
     """
     known = {"num_warmup_steps", "num_training_steps", "scheduler_step"} | _OPTIONS.get(name, set())
     unknown = sorted(set(options) - known)
@@ -78,6 +79,11 @@ def make_schedule(
     default = 0 if name == "constant" else _DEFAULT_WARMUP
     warmup = _warmup_steps(options.get("num_warmup_steps", default), total)
     total = _training_steps(options.get("num_training_steps", "auto"), total)
+    if warmup > total > 0:
+        raise BadInput(
+            f"num_warmup_steps is {warmup}, and there are {total} steps ({unit}): use fewer, or a "
+            "part of them such as 0.1"
+        )
     decay = SCHEDULES[name]
 
     def factor(batch: int) -> float:

@@ -7,6 +7,7 @@ from docarray import DocList
 from torch import nn
 
 from cliptune.documents import ClipDoc
+from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.training.batches import read_batch
 from cliptune.training.features import add_frozen_features
@@ -17,7 +18,7 @@ from cliptune.training.objective import Objective
 from cliptune.training.options import TrainingOptions
 from cliptune.training.pairs import Pairs, check_trainable, read_pairs, split_by_label
 from cliptune.training.reporting import Reporter
-from cliptune.training.samplers import random_order
+from cliptune.training.samplers import random_order, steps_per_epoch
 from cliptune.training.state import Training
 from cliptune.training.towers import freeze_parameters
 
@@ -69,6 +70,9 @@ def choose_sizes(training: Training, pairs: Pairs, autocast: torch.dtype | None)
     """Settle how many pairs a step takes, and how many go through the towers at once.
 
     They are rank 0's choice, and stay for the whole run, resumes included.
+
+    Raises:
+        BadInput: there are more processes than pairs in a batch.
     """
     options, world, position = training.options, training.world, training.position
     fitting = options.micro_batch_size
@@ -84,8 +88,15 @@ def choose_sizes(training: Training, pairs: Pairs, autocast: torch.dtype | None)
     chosen = torch.tensor([size, min(fitting, -(-size // world.size))])
     chosen = world.from_first(chosen, training.device)
     position.batch_size, position.micro_batch_size = (int(value) for value in chosen)
+    fewest = len(pairs) // steps_per_epoch(len(pairs), position.batch_size)
+    if fewest < world.size:
+        raise BadInput(
+            f"{len(pairs)} training pairs make batches of {fewest}, too few for {world.size} "
+            "processes: use a larger batch_size or a smaller num_processes"
+        )
     parts = "" if fitting >= size / world.size else f" in parts of {position.micro_batch_size}"
-    training.reporter.log("INFO", f"{position.batch_size} pairs a step{parts}")
+    shared = f", shared by {world.size} processes" if world.size > 1 else ""
+    training.reporter.log("INFO", f"{position.batch_size} pairs a step{parts}{shared}")
 
 
 def compute_frozen_features(training: Training, pairs: Pairs, held_out: Pairs | None) -> None:

@@ -61,9 +61,15 @@ class Trainer(Executor):
 
     @requests(on="/runs")
     def runs(self, docs: DocList[Ask], **kwargs) -> DocList[Answer]:
-        """List runs; get, resume or delete one."""
+        """List runs; get, resume or delete one; delete all."""
         allowed = {*RUN, "action", "page", "size"}
         return training.answer(training.manage(training.read_arguments(docs, allowed)))
+
+    @requests(on="/experiments")
+    def experiments(self, docs: DocList[Ask], **kwargs) -> DocList[Answer]:
+        """List experiments; create, get or delete one; delete all."""
+        arguments = training.read_arguments(docs, {"action", "name"})
+        return training.answer(training.manage_experiments(arguments))
 
     @requests(on="/evaluate")
     def evaluate(self, docs: DocList[Ask], **kwargs) -> DocList[Answer]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cliptune.data.csv import CsvOptions, read_csv
+from cliptune.data.source import load_documents
 from cliptune.errors import BadData, BadInput
 
 
@@ -31,9 +32,27 @@ def test_two_columns_in_either_order(
     assert docs[0].label == docs[2].label != docs[1].label
 
 
-def test_the_same_picture_again_is_the_same_product(tmp_path: Path) -> None:
-    docs = read_csv(table(tmp_path, "a.jpg,red shirt\na.jpg,crimson tee\nb.jpg,crimson tee\n"))
-    assert len({doc.label for doc in docs}) == 1
+@pytest.mark.parametrize("options", [None, {"text_column": "title", "image_column": "file"}])
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        ("a.jpg,red; a.jpg,crimson; b.jpg,crimson", "red red red"),
+        ("a.jpg,red; b.jpg,crimson; a.jpg,crimson", "red red red"),  # the last row joins them
+        ("a.jpg,red; b.jpg,blue; a.jpg,red", "red blue red"),
+    ],
+)
+def test_the_same_picture_again_is_the_same_product(
+    tmp_path: Path, rows: str, labels: str, options: dict[str, str] | None
+) -> None:
+    path = table(tmp_path, "\n".join(["file,title", *rows.split("; ")]))
+    assert [doc.label for doc in read_csv(path, options)] == labels.split()
+    assert [doc.label for doc in load_documents(path, csv_options=options)] == labels.split()
+
+
+def test_a_label_column_alone_says_what_belongs_together(tmp_path: Path) -> None:
+    path = table(tmp_path, "file,title,sku\na.jpg,red,1\na.jpg,red,2\nb.jpg,blue,1\n")
+    columns = {"text_column": "title", "image_column": "file", "label_column": "sku"}
+    assert [doc.label for doc in read_csv(path, columns)] == ["1", "2", "1"]
 
 
 def test_named_columns_tags_quotes_and_a_mark_at_the_start(tmp_path: Path) -> None:

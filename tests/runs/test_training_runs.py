@@ -127,6 +127,8 @@ def test_a_run_from_fit_to_search(
 
     with pytest.raises(NotReady, match="has finished"):
         run.resume()
+    with pytest.raises(BadInput, match=r"model is 'RN50::random'.*is a fine-tuned '.*tiny"):
+        cliptune.fit("RN50::random", colour_docs, model_artifact=run.artifact_id)
     again = small_fit(tiny_path(run), colour_docs, model_artifact=run.artifact_id, epochs=1)
     assert again.wait(120)["status"] == "FINISHED", again.logs()
     assert again.config["options"]["model"] == str(run.folder / "artifact")

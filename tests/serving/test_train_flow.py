@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,18 +42,22 @@ def addresses(server_home: Path) -> Iterator[tuple[str, str]]:
 
 def test_a_run_from_afar(addresses: tuple[str, str], tmp_path: Path) -> None:
     session = cliptune.connect(addresses[0])
+    processes = min(2, os.cpu_count() or 1)
     run = session.fit(
         model="builtin",
         train_data=cliptune.pull("catalogue-eval"),  # documents: they are sent along
         epochs=1,
         run_name="from-afar",
         to_onnx=True,
+        num_processes=processes,
         callbacks=[EvaluationCallback(query_data=cliptune.pull("catalogue-eval")[:60])],
     )
     lines = list(run.stream_logs())
     assert run.status()["status"] == "FINISHED"
     assert "\n".join(lines) == run.logs().rstrip("\n")
     assert any("Training [1/1]" in line for line in lines)
+    shared = any("pairs a step, shared by 2 processes" in line for line in lines)
+    assert shared == (processes == 2), lines
     metrics = run.metrics()
     assert metrics["before"].keys() == metrics["after"].keys() != set()
     path = run.save_artifact(tmp_path)
@@ -80,6 +85,36 @@ def test_cancelling(addresses: tuple[str, str]) -> None:
             break
     assert run.cancel()["status"] == "CANCELLED"
     assert run.wait(60)["status"] == "CANCELLED"
+
+
+def test_experiments_from_afar(
+    addresses: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = cliptune.connect(addresses[0])
+    made = session.create_experiment("shoes")
+    assert made == session.get_experiment("shoes")
+    with pytest.raises(AlreadyExists, match="shoes"):
+        session.create_experiment("shoes")
+    with pytest.raises(BadInput, match=r"'\.\./x'"):
+        session.create_experiment("../x")
+    with pytest.raises(NotFound, match="'shoes'"):
+        session.get_experiment("shoe")
+    for name in ("first", "second"):
+        session.fit(train_data="catalogue-eval", experiment_name="shoes", run_name=name)
+    assert [run.name for run in made.list_runs(page=2, size=1)] == ["first"]
+    assert made.get_run("second").artifact_id == "shoes/second"
+    made.delete_run("second")
+    assert [run.name for run in session.list_runs("shoes")] == ["first"]
+    made.delete_runs()
+    assert made.list_runs() == []
+
+    # The module's own calls go there too, where the environment says so.
+    monkeypatch.setenv("CLIPTUNE_SERVER", addresses[0])
+    assert "shoes" in [experiment.name for experiment in cliptune.list_experiments()]
+    cliptune.delete_experiment("shoes")
+    assert "shoes" not in [experiment.name for experiment in cliptune.list_experiments()]
+    cliptune.delete_experiments()
+    assert cliptune.list_experiments() == cliptune.list_runs() == []
 
 
 def test_errors_from_afar(addresses: tuple[str, str]) -> None:

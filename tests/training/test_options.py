@@ -25,6 +25,8 @@ from cliptune.training.callbacks import parse_callback
         ({"val_split": 1.0}, "val_split is 1.0"),
         ({"epoch": 3}, "unknown option 'epoch'.*'epochs'"),
         ({"micro_batch_size": 64, "batch_size": 32}, "micro_batch_size 64 is larger than .* 32"),
+        ({"num_processes": 4, "batch_size": 3}, "batch_size 3 is smaller than num_processes 4"),
+        ({"num_processes": 2, "device": "cuda:1"}, "'cuda:1' is one device.*num_processes is 2"),
         ({"lora": {"rank": 8}, "freeze": True}, "lora.*freeze=True"),
         ({"lora": {"rank": 0}}, "lora.rank is 0"),
         ({"lora": {"ranks": 8}}, "lora.ranks"),

@@ -53,3 +53,6 @@ def test_a_fraction_of_warm_up_steps_and_wrong_options() -> None:
         rates("cosine", {"num_cycle": 1}, 10)
     with pytest.raises(BadInput, match="num_warmup_steps is -1"):
         rates("cosine", {"num_warmup_steps": -1}, 10)
+    for steps in ({}, {"num_training_steps": 10}):
+        with pytest.raises(BadInput, match="num_warmup_steps is 11, and there are 10 steps"):
+            rates("cosine", {"num_warmup_steps": 11, **steps}, 10)
