@@ -54,6 +54,21 @@ def shared_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def peer_python() -> Callable[[str], Path]:
+    """The Python of a peer's own environment, by its name; skips where it isn't installed."""
+    root = Path(__file__).resolve().parents[1]
+    folder = root / os.environ.get("CLIPTUNE_PEERS_DIR", ".peers")
+
+    def find(name: str) -> Path:
+        python = folder / name / "bin" / "python"
+        if not python.is_file():
+            pytest.skip(f"no {name} at {folder} (scripts/install-peers installs it)")
+        return python
+
+    return find
+
+
 TINY_CONFIG = {
     "model_cfg": {
         "embed_dim": 32,

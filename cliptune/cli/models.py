@@ -19,6 +19,7 @@ class Format(enum.StrEnum):
     FOLDER = "folder"
     ZIP = "zip"
     ONNX = "onnx"
+    CLIP_SERVICE = "clip-as-service"
 
 
 def register(app: typer.Typer) -> None:
@@ -50,11 +51,13 @@ def export(
     format_: Annotated[
         Format,
         typer.Option(
-            "--format", help="folder: torch weights; onnx: ONNX too; zip: a folder in one file."
+            "--format",
+            help="folder: torch weights; onnx: ONNX too; zip: a folder in one file; "
+            "clip-as-service: what its server takes as model_path.",
         ),
     ] = Format.ONNX,
 ) -> None:
-    """Write a model as an artifact, with or without ONNX."""
+    """Write a model as an artifact, with or without ONNX, or for clip-as-service."""
     import shutil
     import tempfile
 
@@ -66,6 +69,17 @@ def export(
 
     if out.exists():
         raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
+    if format_ is Format.CLIP_SERVICE:
+        from cliptune.models.clip_service import write_clip_service
+
+        _parent(out)
+        name = write_clip_service(load_model(model), out)
+        console.print(
+            f"written: [bold]{out}[/]; in clip-as-service's YAML:\n"
+            f"  with: {{name: '{name}', model_path: {out.resolve()}}}",
+            soft_wrap=True,
+        )
+        return
     with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
         folder = Path(scratch) / "artifact"
         if format_ is Format.ZIP and is_artifact(Path(model)):

@@ -37,17 +37,26 @@ def export_text(clip: nn.Module, path: Path, context_length: int) -> None:
     tokens[0, :3] = torch.tensor([1, 2, 5])
     tokens[1, :4] = torch.tensor([1, 3, 4, 5])
     free = {0: "batch", 1: "length"} if module.cuttable else {0: "batch"}
-    _export(module, tokens, path, "input_ids", free)
+    export_module(module, {"input_ids": tokens}, path, {"input_ids": free})
 
 
 def export_vision(clip: nn.Module, path: Path, size: tuple[int, int]) -> None:
     """Write the vision tower: `pixel_values` float32 [batch, 3, H, W] to `embedding` [batch, D]."""
-    _export(VisionModule(clip), torch.zeros(2, 3, *size), path, "pixel_values", {0: "batch"})
+    example = {"pixel_values": torch.zeros(2, 3, *size)}
+    export_module(VisionModule(clip), example, path, {"pixel_values": {0: "batch"}})
 
 
-def _export(
-    module: nn.Module, example: torch.Tensor, path: Path, name: str, free: dict[int, str]
+def export_module(
+    module: nn.Module, examples: dict[str, Tensor], path: Path, free: dict[str, dict[int, str]]
 ) -> None:
+    """Write `module` to ONNX, with one output `embedding` [batch, D].
+
+    Args:
+        module: what is traced; it comes back on its device and in its mode.
+        examples: its inputs by name, in their order.
+        path: the file.
+        free: by input, which of its dimensions are free, and their names.
+    """
     first = next(module.parameters())
     was_training, device = module.training, first.device
     module.eval()
@@ -57,11 +66,11 @@ def _export(
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module.cpu().float(),
-                (example,),
+                tuple(examples.values()),
                 str(path),
-                input_names=[name],
+                input_names=list(examples),
                 output_names=["embedding"],
-                dynamic_axes={name: free, "embedding": {0: "batch"}},
+                dynamic_axes={**free, "embedding": {0: "batch"}},
                 opset_version=OPSET,
                 dynamo=False,
             )

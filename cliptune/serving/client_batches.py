@@ -76,8 +76,8 @@ def run_batches(
 
 
 def _taken(
-    given: list[ClipDoc], future: Future[R], options: Sending
-) -> tuple[list[ClipDoc], R | None]:
+    given: list[ClipDoc], future: Future[Any], options: Sending
+) -> tuple[list[ClipDoc], Any]:
     try:
         return given, future.result()
     except CliptuneError as error:

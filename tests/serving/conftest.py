@@ -78,6 +78,7 @@ class Server:
 
     grpc: str
     http: str
+    clip_service: str
     model: Path
     index: Path
 
@@ -105,14 +106,16 @@ def pictures() -> DocList[ClipDoc]:
 
 @pytest.fixture(scope="package")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    grpc_port, http_port = free_ports(2)
+    grpc_port, http_port, clip_port = free_ports(3)
     home = tmp_path_factory.mktemp("serving-home")
     index = home / "shop-index"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPTUNE_HOME", str(home))
-        with serve(tiny_model, index=index, grpc_port=grpc_port, http_port=http_port):
+        ports = {"grpc_port": grpc_port, "http_port": http_port, "clip_service_port": clip_port}
+        with serve(tiny_model, index=index, **ports):
             http = f"http://127.0.0.1:{http_port}"
-            yield Server(f"grpc://127.0.0.1:{grpc_port}", http, tiny_model, index)
+            clip_service = f"grpc://127.0.0.1:{clip_port}"
+            yield Server(f"grpc://127.0.0.1:{grpc_port}", http, clip_service, tiny_model, index)
 
 
 @pytest.fixture

@@ -95,14 +95,14 @@ def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
 
     async def call(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         try:
-            async for answer in in_order(requests, partial(answer_bytes, adapter), WINDOW):
-                yield answer
+            async for answer in in_order(requests, partial(answer_to, adapter), WINDOW):
+                yield answer.SerializeToString()
         except BadInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def single(raw: bytes, context: Any) -> bytes:
         try:
-            return await answer_bytes(adapter, raw)
+            return (await answer_to(adapter, raw)).SerializeToString()
         except BadInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
@@ -125,7 +125,7 @@ def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
     )
 
 
-async def answer_bytes(adapter: Adapter, raw: bytes) -> bytes:
+async def answer_to(adapter: Adapter, raw: bytes) -> Request:
     """The answer to one message.
 
     Raises:
@@ -138,4 +138,4 @@ async def answer_bytes(adapter: Adapter, raw: bytes) -> bytes:
     except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
         raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
     await adapter.answer(request)
-    return request.SerializeToString()
+    return request

@@ -19,7 +19,7 @@ from cliptune.serving.bodies import from_base64, json_response, numbers_in
 from cliptune.serving.clip_service.adapter import Adapter, set_error
 from cliptune.serving.clip_service.clip_service_pb2 import Document, Request
 from cliptune.serving.clip_service.documents import read_array, write_array
-from cliptune.serving.clip_service.grpc_server import WINDOW, answer_bytes
+from cliptune.serving.clip_service.grpc_server import WINDOW, answer_to
 from cliptune.serving.in_order import in_order
 from cliptune.serving.requests import MAX_DOCS, TooLarge, check_depth
 
@@ -176,14 +176,22 @@ def add_websocket(app: FastAPI, adapter: Adapter, allowed_origins: list[str]) ->
             while (raw := await _next_message(socket)) is not None:
                 yield raw
 
+        failed = ""
         try:
-            async for answer in in_order(requests(), partial(answer_bytes, adapter), WINDOW):
-                await socket.send_bytes(answer)
-            await socket.close()
+            async for answer in in_order(requests(), partial(answer_to, adapter), WINDOW):
+                failed = failed or answer.header.status.description
+                await socket.send_bytes(answer.SerializeToString())
+            # Jina's client forgets an error if the connection then ends as if all were well.
+            await socket.close(code=1011 if failed else 1000, reason=_cut(failed))
         except BadInput as error:
-            await socket.close(code=1007, reason=str(error)[:100])
+            await socket.close(code=1007, reason=_cut(str(error)))
         except (WebSocketDisconnect, RuntimeError):  # it has gone, and needs no answer
             return
+
+
+def _cut(reason: str) -> str:
+    """What fits into a closing message: 123 bytes."""
+    return reason.encode()[:123].decode(errors="ignore")
 
 
 async def _next_message(socket: WebSocket) -> bytes | None:
