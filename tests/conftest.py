@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from milvus_process import INSTALLED, MilvusProcess
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,29 @@ def mount_disk() -> Iterator[Callable[[Path, str], None]]:
     yield mount
     for folder in mounted:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def new_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], MilvusProcess]]:
+    """Starts a Milvus server of its own at each call; skips where none is installed."""
+    if not INSTALLED.is_file():
+        pytest.skip("no Milvus server here: scripts/install-milvus installs one")
+    started: list[MilvusProcess] = []
+
+    def start() -> MilvusProcess:
+        started.append(MilvusProcess(tmp_path_factory.mktemp("milvus")))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def milvus(new_milvus: Callable[[], MilvusProcess]) -> MilvusProcess:
+    """The session's one Milvus server, which no test ends."""
+    return new_milvus()
 
 
 @pytest.fixture(scope="session")

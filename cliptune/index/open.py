@@ -6,16 +6,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cliptune.errors import BadInput, Unavailable
+from cliptune.errors import BadInput
 from cliptune.index.base import Index
+
+
+def is_server(uri: str) -> bool:
+    """Whether `uri` is a server's address, not a folder's path."""
+    return uri.lower().startswith(("http://", "https://"))
 
 
 def open_index(uri: str | Path, **options: Any) -> Index:
     """Open the index at `uri`, or make it.
 
     A path (or `file://` URI) is a folder, kept by LanceDB: see `LanceIndex`, whose
-    `LanceOptions` are the `options`. `http://` and `https://` are reserved for Milvus, which
-    isn't supported yet and raises `Unavailable`. Any other scheme raises `BadInput`.
+    `LanceOptions` are the `options`. `http://host:19530/collection` (or `https://`, or
+    `…/database/collection`) is a collection of a Milvus server: see `MilvusIndex`, whose
+    `MilvusOptions` are the `options`; some may stand in the address (`?consistency=session`).
+    Any other scheme raises `BadInput`.
     """
     from cliptune.index.lance import LanceIndex
     from cliptune.index.lance_options import LanceOptions
@@ -23,12 +30,13 @@ def open_index(uri: str | Path, **options: Any) -> Index:
     text = str(uri)
     if isinstance(uri, str):
         scheme, found, rest = text.partition("://")
-        if found and scheme.lower() in ("http", "https"):
-            raise Unavailable(
-                f"{text!r}: indexes in a Milvus server aren't supported yet; give a folder's path"
-            )
+        if is_server(text):
+            return _open_milvus(text, options)
         if found and scheme.lower() != "file":
-            raise BadInput(f"{text!r}: an index is a folder's path, got the scheme {scheme!r}")
+            raise BadInput(
+                f"{text!r}: an index is a folder's path, or a Milvus server's "
+                f"address (http:// or https://); got the scheme {scheme!r}"
+            )
         text = rest if found else text
     if not text.strip() or "\0" in text:
         raise BadInput(f"{uri!r}: an index is a folder's path")
@@ -37,3 +45,11 @@ def open_index(uri: str | Path, **options: Any) -> Index:
         if name not in known:
             raise BadInput(f"{name}: no option of a folder's index; there are {', '.join(known)}")
     return LanceIndex(text, LanceOptions(**options))
+
+
+def _open_milvus(uri: str, options: dict[str, Any]) -> Index:
+    from cliptune.index.milvus import MilvusIndex
+    from cliptune.index.milvus_options import MilvusAddress, options_of
+
+    address = MilvusAddress.parse(uri)
+    return MilvusIndex(address, options_of(address, options))

@@ -7,7 +7,7 @@ that it names, and removed before that table is.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +26,11 @@ def _version() -> str:
         return "(not installed)"
 
 
+def created_by() -> str:
+    """This cliptune and its version, as stamps name it."""
+    return f"cliptune {_version()}"
+
+
 @dataclass(frozen=True)
 class Stamp:
     """The stamp's content."""
@@ -36,7 +41,7 @@ class Stamp:
     dim: int
     version: int = FORMAT
     """Version of the stored format."""
-    created_by: str = f"cliptune {_version()}"
+    created_by: str = field(default_factory=created_by)
 
 
 def read_stamp(folder: Path) -> Stamp | None:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.index import Index, open_index
 
 DIGEST = "a" * 64
 OTHER_DIGEST = "b" * 64
 DIM = 8
-
-
-def _lance(folder: Path, **options: Any) -> Index:
-    return open_index(folder / "index", **{"fsync": False, **options})
-
-
-# A new store joins the suite here.
-STORES: dict[str, Callable[..., Index]] = {"lance": _lance}
 
 
 def vector(seed: int, dim: int = DIM) -> np.ndarray:

@@ -12,7 +12,6 @@ from index_helpers import DIGEST, doc, docs, vector
 from cliptune.errors import BadFilter
 from cliptune.index import Index, parse_filter
 from cliptune.index.filters import And, Compare, Field, In, Node, Not, Or
-from cliptune.index.lance_sql import to_sql
 from cliptune.index.predicate import matches
 
 colour, price = Field("colour"), Field("price")
@@ -298,7 +297,7 @@ _trees = st.recursive(
 def test_stores_agree_with_the_python_model(
     index: Index, tags: list[dict[str, Any]], trees: list[Node]
 ) -> None:
-    index.clear()
+    index.delete(filter="$id != null")  # cheaper than a new collection
     given_docs = [
         doc(["a", "b", "A"][n] if n < 3 else f"d{n}", text=[None, "a", "it's"][n % 3], tags=one)
         for n, one in enumerate(tags)
@@ -307,7 +306,7 @@ def test_stores_agree_with_the_python_model(
     for tree in trees:
         expected = {one.id for one in given_docs if matches(tree, one)}
         [found] = index.search(vector(0)[None], DIGEST, limit=100, filter=tree)
-        assert {one.id for one in found} == expected, (tree, to_sql(tree))
+        assert {one.id for one in found} == expected, tree
 
 
 @settings(max_examples=200, deadline=None)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from index_helpers import DIGEST, STORES, cosine, doc, docs, vector
+from index_helpers import DIGEST, cosine, doc, docs, vector
 
 from cliptune.documents import ClipDoc
 from cliptune.index import Index, parse_filter
@@ -48,23 +46,19 @@ _fields = st.fixed_dictionaries(
 
 
 class _Machine(RuleBasedStateMachine):
-    store: str
+    opened: Callable[[], Index]
+    has_small_graphs: bool
 
     @initialize()
     def open(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
         self.model: dict[str, ClipDoc] = {}
         self.index = self.opened()
-
-    def opened(self) -> Index:
-        # A threshold that these few documents reach: the ANN index and the indexes on ids and
-        # tags come and go between the calls.
-        return STORES[self.store](self.folder, ann_threshold=30)
+        # What the example before has left; a new collection takes Milvus two seconds.
+        self.index.delete(filter="$id != null")
 
     def teardown(self) -> None:
-        if hasattr(self, "folder"):
+        if hasattr(self, "index"):
             self.index.close()
-            shutil.rmtree(self.folder)
 
     @rule(batch=st.lists(st.tuples(_ids, _fields), min_size=1, max_size=6))
     def add(self, batch: list[tuple[str, dict[str, Any]]]) -> None:
@@ -97,7 +91,7 @@ class _Machine(RuleBasedStateMachine):
     def optimize(self) -> None:
         status = self.index.optimize()
         assert status.rows == len(self.model)
-        if len(self.model) >= 30:
+        if len(self.model) >= 30 and self.has_small_graphs:
             assert status.state == "ready"
 
     @rule()
@@ -138,7 +132,7 @@ class _Machine(RuleBasedStateMachine):
 
     @invariant()
     def holds_the_same(self) -> None:
-        if not hasattr(self, "model"):
+        if not hasattr(self, "index"):
             return
         assert self.index.count() == len(self.model)
         found = self.index.get([f"d{n}" for n in range(60)], include_embedding=True)
@@ -149,13 +143,18 @@ class _Machine(RuleBasedStateMachine):
             np.testing.assert_array_equal(one.embedding, expected.embedding)
 
 
-@pytest.mark.parametrize("store", sorted(STORES))
-def test_a_store_behaves_like_a_dict(store: str) -> None:
-    machine = type("Machine", (_Machine,), {"store": store})
+def test_a_store_behaves_like_a_dict(store: str, open_store: Callable[..., Index]) -> None:
+    # A threshold that these few documents reach: LanceDB's graph and its indexes on ids and tags
+    # come and go between the calls. Milvus makes graphs of 1,024 documents or more.
+    options = {"ann_threshold": 30} if store == "lance" else {}
+    attributes = {
+        "opened": staticmethod(lambda: open_store(**options)),
+        "has_small_graphs": store == "lance",
+    }
     run_state_machine_as_test(
-        machine,
+        type("Machine", (_Machine,), attributes),
         settings=settings(
-            max_examples=40,
+            max_examples=40 if store == "lance" else 15,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

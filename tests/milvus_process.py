@@ -1,0 +1,78 @@
+"""A real Milvus server for tests: started, killed and started again."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+INSTALLED = ROOT / ".milvus" / ".ready"
+_names = itertools.count()
+
+
+class MilvusProcess:
+    """A server with data of its own."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it, or start it again with the same data and port."""
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "scripts" / "milvus_server.py"), "--quick"]
+            + ["--data", str(self.data)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        self.port = int(said.rsplit(":", 1)[1])
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until it answers."""
+        from pymilvus import MilvusClient, MilvusException
+
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        end = time.monotonic() + 120
+        while True:
+            assert self.process is not None
+            assert self.process.poll() is None, "Milvus ended: see its logs"
+            try:
+                client = MilvusClient(self.address, timeout=2, dedicated=True)
+                client.list_collections(timeout=2)
+                client.close()
+                return
+            except MilvusException:
+                assert time.monotonic() < end, "Milvus doesn't answer: see its logs"
+                time.sleep(0.2)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def new_uri(self) -> str:
+        """The address of an index that isn't there yet."""
+        return f"{self.address}/test_{os.getpid()}_{next(_names)}"
