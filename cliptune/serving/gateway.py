@@ -1,5 +1,6 @@
 """The gateway of both Flows: gRPC and HTTP at once, and errors that are fit for clients."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,8 @@ from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
 from cliptune.errors import CliptuneError, NotFound, near_matches
-from cliptune.serving import wire
+from cliptune.serving import logs, metrics, request_ids, wire
+from cliptune.serving.observed import OTHER, Call, finish, observe_app, observed
 from cliptune.serving.requests import MAX_BODY
 
 
@@ -21,19 +23,25 @@ class RequestHandler(GatewayRequestHandler):
 
     async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
-        try:
-            return await self.ask(request)
-        except CliptuneError as error:
-            if context is None:
+        with observed("grpc", _given_id(context) or request.header.request_id) as call:
+            call.endpoint, call.status = self._endpoint(request), "OK"
+            if context is not None:
+                await context.send_initial_metadata(_id_metadata())
+            try:
+                return await self.ask(request)
+            except CliptuneError as error:
+                call.status = wire.grpc_code(error).name
+                if context is None:
+                    raise
+                await context.abort(wire.grpc_code(error), wire.to_text(error))
                 raise
-            await context.abort(wire.grpc_code(error), wire.to_text(error))
-            raise
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
         try:
             if (unknown := self._unknown_endpoint(request)) is not None:
                 raise unknown
+            request_ids.send_along(request)
             response = await self.streamer.process_single_data(request)
         except Exception as error:
             raise wire.from_exception(error) from None
@@ -45,14 +53,30 @@ class RequestHandler(GatewayRequestHandler):
     async def stream(
         self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
     ) -> AsyncIterator[DataRequest]:
-        """A stream of requests; an error is in the status of its own response."""
+        """A stream of requests; an error is in the status of its own response.
+
+        Each request of a stream has the id in its own header.
+        """
+        started: dict[str, float] = {}
+
+        async def with_ids() -> AsyncIterator[DataRequest]:
+            async for request in request_iterator:
+                request_ids.send_along(request)
+                started[request.header.request_id] = time.perf_counter()
+                yield request
+
         try:
-            async for response in super().stream(request_iterator, None, *args, **kwargs):
+            async for response in super().stream(with_ids(), None, *args, **kwargs):
                 error = wire.from_status(response.header.status)
                 if error is None:
                     error = self._unknown_endpoint(response)
                 if error is not None:
                     wire.set_error(response, error)
+                status = wire.grpc_code(error).name if error else "OK"
+                identity = response.header.request_id
+                request_ids.current.set(identity)
+                seconds = time.perf_counter() - started.pop(identity, time.perf_counter())
+                finish(Call("grpc", self._endpoint(response), status), seconds)
                 yield response
         except Exception as failure:
             told = wire.from_exception(failure)
@@ -80,6 +104,11 @@ class RequestHandler(GatewayRequestHandler):
                 raise told from None
             await context.abort(wire.grpc_code(told), wire.to_text(told))
 
+    def _endpoint(self, request: Any) -> str:
+        """The endpoint as metrics name it."""
+        unknown = self._unknown_endpoint(request) is not None
+        return OTHER if unknown else str(request.header.exec_endpoint)
+
     def _unknown_endpoint(self, request: Any) -> NotFound | None:
         known = [name for name in self.streamer._endpoints_models_map or () if name[:2] != "_j"]
         endpoint = request.header.exec_endpoint
@@ -100,7 +129,17 @@ class AppServer(FastAPIBaseServer):
             from cliptune.serving.train_app import make_app
         else:
             from cliptune.serving.app import make_app
-        return make_app(handler)
+        return observe_app(make_app(handler), self.tracer_provider)
+
+
+def _given_id(context: Any) -> str | bytes | None:
+    """The request's id in a call's metadata."""
+    given = dict(context.invocation_metadata() or ()) if context is not None else {}
+    return given.get(request_ids.HEADER)
+
+
+def _id_metadata() -> tuple[tuple[str, str]]:
+    return ((request_ids.HEADER, request_ids.current.get()),)
 
 
 class ClipGateway(CompositeBaseServer, BaseGateway):
@@ -109,6 +148,8 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     def __init__(self, **kwargs: Any) -> None:
         """Take Jina's own arguments."""
         super().__init__(**kwargs)
+        logs.setup("gateway")
+        metrics.serve_metrics(self.host)
         self.servers = []
         for options in self._server_kwargs:
             if str(options["runtime_args"]["protocol"]).lower() == "http":

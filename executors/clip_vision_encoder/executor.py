@@ -2,15 +2,16 @@
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import Executor, requests
+from jina import requests
 
 from cliptune.documents import ClipDoc
 from cliptune.serving.encoding import embed_all_pictures, embed_pictures
+from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.reports import Report
 from cliptune.serving.towers import serve_tower
 
 
-class CLIPVisionEncoder(Executor):
+class CLIPVisionEncoder(ObservedExecutor):
     """Embeds pictures, for `/encode`, `/index` and `/search`."""
 
     def __init__(
@@ -44,6 +45,7 @@ class CLIPVisionEncoder(Executor):
             batch_size=batch_size,
             max_wait_ms=max_wait_ms,
             replicas=getattr(self.runtime_args, "replicas", 1),
+            observe=self.tower_observer(),
         )
 
     @requests(on=["/", "/encode"])

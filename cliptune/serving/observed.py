@@ -1,0 +1,115 @@
+"""Each request at the gateway: its id, its metrics, its line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Response
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cliptune.serving import metrics, request_ids
+from cliptune.serving.logs import log_call
+
+OTHER = "other"
+"""The endpoint of requests to what there is not: a client can't make up new time series."""
+_UNLOGGED = (metrics.PATH, "/healthz", "/readyz")
+
+
+@dataclass
+class Call:
+    """One request, as far as it is known."""
+
+    protocol: str
+    endpoint: str = OTHER
+    status: str = ""
+    """An HTTP status, or the name of a gRPC one."""
+
+
+@contextmanager
+def observed(protocol: str, given_id: str | bytes | None = None) -> Iterator[Call]:
+    """Count and time the request that the block answers, and log it; the block fills in the rest.
+
+    Within the block, `request_ids.current` is the request's id: `given_id` if it is fit to be one.
+    """
+    call = Call(protocol)
+    identity = request_ids.accept(given_id)
+    token = request_ids.current.set(identity)
+    in_progress = metrics.IN_PROGRESS.labels(protocol)
+    in_progress.inc()
+    start = time.perf_counter()
+    try:
+        yield call
+    finally:
+        in_progress.dec()
+        finish(call, time.perf_counter() - start)
+        request_ids.current.reset(token)
+
+
+def finish(call: Call, seconds: float) -> None:
+    """Count and log a request that took `seconds`."""
+    metrics.REQUESTS.labels(call.protocol, call.endpoint, call.status).inc()
+    metrics.REQUEST_SECONDS.labels(call.protocol, call.endpoint).observe(seconds)
+    if call.endpoint not in _UNLOGGED:
+        log_call(
+            f"{call.protocol} {call.endpoint} {call.status}",
+            protocol=call.protocol,
+            endpoint=call.endpoint,
+            status=call.status,
+            seconds=round(seconds, 6),
+        )
+
+
+class ObservedApp:
+    """An ASGI application with a request's id in its answer's headers, counted and logged."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Around `app`; to be the outermost, so that what others refuse is counted too."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        with observed("http", headers.get(request_ids.HEADER.encode())) as call:
+            call.status = "500"  # unless it is answered
+
+            async def send_with_id(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    call.status = str(message["status"])
+                    MutableHeaders(scope=message)["X-Request-ID"] = request_ids.current.get()
+                await send(message)
+
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                call.endpoint = getattr(scope.get("route"), "path", OTHER)
+
+
+def observe_app(app: FastAPI, tracer_provider: Any = None) -> FastAPI:
+    """Count, log and (with a provider) trace the requests to `app`, and offer `/metrics`."""
+    from cliptune.serving import settings
+
+    if settings.metrics_port() is None:
+
+        @app.get(metrics.PATH, tags=["health"])
+        async def prometheus() -> Response:
+            """Figures for Prometheus."""
+            body, kind = await asyncio.to_thread(metrics.exposition)
+            return Response(body, headers={"Content-Type": kind})
+
+    if tracer_provider is not None:
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
+        FastAPIInstrumentor.instrument_app(
+            app, tracer_provider=tracer_provider, excluded_urls=",".join(_UNLOGGED)
+        )
+    app.add_middleware(ObservedApp)
+    return app
