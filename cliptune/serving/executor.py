@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jina import Executor
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
-from cliptune.serving import logs, metrics, request_ids
+from cliptune.serving import logs, metrics, request_ids, tracing
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference.observing import Figure, Observe
@@ -33,6 +33,7 @@ class ObservedExecutor(Executor):
         super().__init__(**kwargs)
         self.short_name = str(getattr(self.runtime_args, "name", "")).split("/")[0] or "executor"
         logs.setup(self.short_name)
+        tracing.setup(self.short_name)
         if not metrics.is_shared():
             metrics.serve_metrics(str(getattr(self.runtime_args, "host", "127.0.0.1")))
         # Jina calls an executor's functions in the loop's threads; by default there are few.
@@ -47,33 +48,32 @@ class ObservedExecutor(Executor):
         request_ids.current.set(str(parameters.get(request_ids.PARAMETER, "")))
         start = time.perf_counter()
         failed = ""
-        try:
-            return await super().__acall__(req_endpoint, **kwargs)
-        except Exception as error:
-            failed = type(error).__name__
-            metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
-            raise
-        finally:
-            seconds = time.perf_counter() - start
-            metrics.EXECUTOR_SECONDS.labels(self.short_name, req_endpoint).observe(seconds)
-            logs.log_call(
-                f"{self.short_name} {req_endpoint} {failed or 'ok'}",
-                endpoint=req_endpoint,
-                documents=len(kwargs.get("docs") or ()),
-                seconds=round(seconds, 6),
-                error=failed or None,
-            )
+        with tracing.span(f"{self.short_name} {req_endpoint}", tracing.parent_of(parameters)):
+            try:
+                return await super().__acall__(req_endpoint, **kwargs)
+            except Exception as error:
+                failed = type(error).__name__
+                metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
+                raise
+            finally:
+                seconds = time.perf_counter() - start
+                metrics.EXECUTOR_SECONDS.labels(self.short_name, req_endpoint).observe(seconds)
+                logs.log_call(
+                    f"{self.short_name} {req_endpoint} {failed or 'ok'}",
+                    endpoint=req_endpoint,
+                    documents=len(kwargs.get("docs") or ()),
+                    seconds=round(seconds, 6),
+                    error=failed or None,
+                )
 
     def tower_observer(self) -> Observe:
         """For a tower's `observe`: metrics, and spans where requests are traced."""
         count = metrics.tower_observer(self.short_name)
-        if self.tracer is None:
-            return count
 
         def observe(figure: Figure, value: float) -> None:
             count(figure, value)
             if figure in _SPANS:
-                self._span(_SPANS[figure], value)
+                tracing.stage(_SPANS[figure], value)
 
         return observe
 
@@ -84,10 +84,4 @@ class ObservedExecutor(Executor):
         yield
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(self.short_name, name).observe(seconds)
-        self._span(name, seconds)
-
-    def _span(self, name: str, seconds: float) -> None:
-        """Add a span of the last `seconds` to the trace of this thread's request."""
-        if self.tracer is not None:
-            end = time.time_ns()
-            self.tracer.start_span(name, start_time=end - int(seconds * 1e9)).end(end)
+        tracing.stage(name, seconds)

@@ -55,10 +55,6 @@ def load(flow_yml: Path) -> Any:
     for place, variable in enumerate((GRPC_PORT, HTTP_PORT)):
         ports[place] = int(os.environ.get(variable) or ports[place])
     gateway["host"] = os.environ.get(HOST) or gateway["host"]
-    if (collector := settings.traces()) is not None:
-        host, port = collector
-        options = {"tracing": True, "traces_exporter_host": host, "traces_exporter_port": port}
-        description["with"] = {**description.get("with", {}), **options}
     return Flow.load_config(description, extra_search_paths=[str(flow_yml.parent)])
 
 

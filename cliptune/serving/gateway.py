@@ -1,6 +1,5 @@
 """The gateway of both Flows: gRPC and HTTP at once, and errors that are fit for clients."""
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,8 +12,8 @@ from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
 from cliptune.errors import CliptuneError, NotFound, near_matches
-from cliptune.serving import logs, metrics, request_ids, wire
-from cliptune.serving.observed import OTHER, Call, finish, observe_app, observed
+from cliptune.serving import logs, metrics, request_ids, tracing, wire
+from cliptune.serving.observed import OTHER, Stream, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
 
 
@@ -23,10 +22,13 @@ class RequestHandler(GatewayRequestHandler):
 
     async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
-        with observed("grpc", _given_id(context) or request.header.request_id) as call:
+        told = dict(context.invocation_metadata() or ()) if context is not None else {}
+        given_id = told.get(request_ids.HEADER) or request.header.request_id
+        with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
             call.endpoint, call.status = self._endpoint(request), "OK"
             if context is not None:
-                await context.send_initial_metadata(_id_metadata())
+                returned = ((request_ids.HEADER, request_ids.current.get()),)
+                await context.send_initial_metadata(returned)
             try:
                 return await self.ask(request)
             except CliptuneError as error:
@@ -41,7 +43,7 @@ class RequestHandler(GatewayRequestHandler):
         try:
             if (unknown := self._unknown_endpoint(request)) is not None:
                 raise unknown
-            request_ids.send_along(request)
+            send_along(request)
             response = await self.streamer.process_single_data(request)
         except Exception as error:
             raise wire.from_exception(error) from None
@@ -57,26 +59,16 @@ class RequestHandler(GatewayRequestHandler):
 
         Each request of a stream has the id in its own header.
         """
-        started: dict[str, float] = {}
-
-        async def with_ids() -> AsyncIterator[DataRequest]:
-            async for request in request_iterator:
-                request_ids.send_along(request)
-                started[request.header.request_id] = time.perf_counter()
-                yield request
-
+        stream = Stream(request_iterator)
         try:
-            async for response in super().stream(with_ids(), None, *args, **kwargs):
+            async for response in super().stream(aiter(stream), None, *args, **kwargs):
                 error = wire.from_status(response.header.status)
                 if error is None:
                     error = self._unknown_endpoint(response)
                 if error is not None:
                     wire.set_error(response, error)
                 status = wire.grpc_code(error).name if error else "OK"
-                identity = response.header.request_id
-                request_ids.current.set(identity)
-                seconds = time.perf_counter() - started.pop(identity, time.perf_counter())
-                finish(Call("grpc", self._endpoint(response), status), seconds)
+                stream.answered(response.header.request_id, self._endpoint(response), status)
                 yield response
         except Exception as failure:
             told = wire.from_exception(failure)
@@ -129,17 +121,7 @@ class AppServer(FastAPIBaseServer):
             from cliptune.serving.train_app import make_app
         else:
             from cliptune.serving.app import make_app
-        return observe_app(make_app(handler), self.tracer_provider)
-
-
-def _given_id(context: Any) -> str | bytes | None:
-    """The request's id in a call's metadata."""
-    given = dict(context.invocation_metadata() or ()) if context is not None else {}
-    return given.get(request_ids.HEADER)
-
-
-def _id_metadata() -> tuple[tuple[str, str]]:
-    return ((request_ids.HEADER, request_ids.current.get()),)
+        return observe_app(make_app(handler))
 
 
 class ClipGateway(CompositeBaseServer, BaseGateway):
@@ -149,6 +131,7 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         """Take Jina's own arguments."""
         super().__init__(**kwargs)
         logs.setup("gateway")
+        tracing.setup("gateway")
         metrics.serve_metrics(self.host)
         self.servers = []
         for options in self._server_kwargs:

@@ -57,7 +57,7 @@ def setup(service: str) -> None:
     from jina.logging import formatter
 
     ours = JsonFormatter(service)
-    formatter.JsonFormatter = lambda *_: ours  # type: ignore[assignment,misc]
+    formatter.JsonFormatter = lambda *_: ours
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(ours)
     # Jina logs an empty line where `quiet_error` keeps an exception out of the log.

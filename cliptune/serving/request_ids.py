@@ -27,13 +27,6 @@ def accept(given: str | bytes | None) -> str:
     return text if _ACCEPTED.fullmatch(text) else uuid.uuid4().hex
 
 
-def send_along(request: Any) -> None:
-    """Let the executors know the id: of this context, or else in the header of Jina's `request`."""
-    identity = current.get() or accept(request.header.request_id)
-    request.header.request_id = identity
-    request.parameters = {**(request.parameters or {}), PARAMETER: identity}
-
-
 class RequestThreads(ThreadPoolExecutor):
     """Threads that know which request they work for, and in which span of its trace."""
 

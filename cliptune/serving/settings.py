@@ -88,8 +88,8 @@ def logs_json() -> bool:
     return value == "json"
 
 
-def traces() -> tuple[str, int] | None:
-    """(`http://host` or `https://host`, port) of the OTLP collector that gets traces; None: none.
+def traces() -> str | None:
+    """`http://host:port` of the OTLP collector that traces are sent to; None: nowhere.
 
     Raises:
         BadInput: the variable holds no such address.
@@ -99,13 +99,12 @@ def traces() -> tuple[str, int] | None:
         return None
     parts = urlsplit(value)
     try:
-        port = parts.port
+        complete = bool(parts.hostname and parts.port)
     except ValueError:
-        port = None
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
+        complete = False
+    if parts.scheme not in ("http", "https") or not complete:
         raise BadInput(f"{TRACES} is {value!r}: use an address such as http://collector:4317")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}", port
+    return value
 
 
 def index_folder(given: str | None) -> str:
