@@ -98,7 +98,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     async def encode(request: Request) -> Response:
         """Embed texts and pictures, mixed as you like; answers in the order asked."""
         body = await read_body(request, DataBody)
-        return json_response(await answer(calls, "/encode", to_docs(body.data), body.parameters))
+        found = await answer(calls, "/encode", to_docs(body.data), body.parameters)
+        return json_response(found, encoding_format=body.encoding_format)
 
     @app.post("/index", openapi_extra=body_schema(DataBody, picture), tags=["index"])
     async def index(request: Request) -> Response:
@@ -136,7 +137,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     async def get(request: Request) -> Response:
         """The stored documents with the ids given; those that aren't there are left out."""
         body = await read_body(request, DataBody)
-        return json_response(await answer(calls, "/get", to_docs(body.data), body.parameters))
+        found = await answer(calls, "/get", to_docs(body.data), body.parameters)
+        return json_response(found, encoding_format=body.encoding_format)
 
     @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"])
     async def delete(request: Request) -> Response:
@@ -162,9 +164,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     async def post(request: Request) -> Response:
         """clip-as-service's form of a call: any endpoint, `/` is `/encode`."""
         body = await read_body(request, PostBody)
-        return json_response(
-            await answer(calls, body.exec_endpoint, to_docs(body.data), body.parameters or {})
-        )
+        found = await answer(calls, body.exec_endpoint, to_docs(body.data), body.parameters or {})
+        return json_response(found, encoding_format=body.encoding_format)
 
 
 def add_page(app: FastAPI, calls: Calls) -> None:

@@ -5,13 +5,12 @@ Off unless CLIPTUNE_LOG_FORMAT is `json`.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
-
-import orjson
 
 from cliptune.serving import request_ids, settings
 
@@ -41,7 +40,7 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode("utf-8", "replace")
+        return json.dumps(line, default=str)  # in ASCII: also what is no valid UTF-8
 
 
 def setup(service: str) -> None:

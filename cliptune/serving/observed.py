@@ -14,7 +14,8 @@ from opentelemetry.trace import Span
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cliptune.serving import metrics, request_ids, tracing
+from cliptune.serving import metrics, request_ids, settings, tracing
+from cliptune.serving.logs import log_call
 
 OTHER = "other"
 """The endpoint of requests to what there is not: a client can't make up new time series."""
@@ -145,8 +146,6 @@ class ObservedApp:
 
 def observe_app(app: FastAPI) -> FastAPI:
     """Count, trace and log the requests to `app`, and offer `/metrics`."""
-    from cliptune.serving import settings
-
     if settings.metrics_port() is None:
 
         @app.get(metrics.PATH, tags=["health"])
