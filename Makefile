@@ -17,7 +17,7 @@ serve: $(VENV)/.ready ## The demo, and keep its search page up until Ctrl-C
 	$(BIN)/cliptune demo --keep-serving
 
 test: $(VENV)/.ready ## All tests, those through real servers and browsers included
-	scripts/install-test-tools
+	UV=$(abspath $(UV)) PYTHON=$(PYTHON) scripts/install-test-tools
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.ready ## The unit tests alone
@@ -41,7 +41,7 @@ lock: $(UV) ## Resolve the dependencies again
 	scripts/lock $(UV)
 
 clean: ## Remove what was built (not the runs in CLIPTUNE_HOME)
-	rm -rf $(VENV) .uv build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .uv .peers build dist .mypy_cache .ruff_cache .pytest_cache
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv

@@ -55,3 +55,18 @@ class SearchResult(ClipDoc):
     """A query with its matches, best first."""
 
     matches: DocList[Match] = Field(default_factory=DocList[Match])
+
+
+class RankMatch(ClipDoc):
+    """One of the documents that a `RankDoc` is compared with, and how well it fits."""
+
+    clip_score: float = Field(
+        0.0, description="Softmax over the matches of 100 times the cosine: they add up to 1."
+    )
+    clip_score_cosine: float = Field(0.0, description="Cosine similarity in [-1, 1].")
+
+
+class RankDoc(ClipDoc):
+    """A text or a picture with what it is compared with: pictures or texts, best first."""
+
+    matches: DocList[RankMatch] = Field(default_factory=DocList[RankMatch])

@@ -40,6 +40,12 @@ def serve(
     ] = None,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 51000,
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
+    clip_service_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="gRPC for clip-as-service's clients; 0: none."
+        ),
+    ] = 51002,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
     onnx: Annotated[bool, typer.Option("--onnx/--torch", help="The engine.")] = False,
     precision: Annotated[
@@ -54,10 +60,13 @@ def serve(
         index=index_folder,
         grpc_port=grpc_port,
         http_port=http_port,
+        clip_service_port=clip_service_port,
         host=host,
         is_onnx=onnx,
         precision=precision,
     ):
+        if clip_service_port:
+            console.print(f"for clip-as-service's clients: grpc://{host}:{clip_service_port}")
         console.print(
             f"gRPC  grpc://{host}:{grpc_port}\nHTTP  http://{host}:{http_port}\n"
             f"[bold]search page: http://{host}:{http_port}/[/]   (Ctrl-C ends)"

@@ -1,5 +1,6 @@
 """The HTTP side of a search Flow: encode, index, search, and the search page."""
 
+import asyncio
 import base64
 import hashlib
 from importlib import resources
@@ -8,26 +9,33 @@ from typing import Any
 from docarray import DocList
 from fastapi import FastAPI, Query, Request, Response
 
-from cliptune.documents import ClipDoc, SearchResult
+from cliptune.documents import ClipDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput, NotFound, near_matches
 from cliptune.serving.bodies import (
     DataBody,
     PostBody,
+    RankBody,
     doc_fields,
+    fit,
     json_response,
     read_body,
+    read_json,
     to_docs,
+    to_rank_docs,
 )
 from cliptune.serving.calls import Calls, status_of
+from cliptune.serving.clip_service.adapter import Adapter
+from cliptune.serving.clip_service.http import add_websocket, answer_json, is_request
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
+    IndexParameters,
     NoParameters,
     SearchParameters,
     check_docs,
     read_parameters,
 )
-from cliptune.serving.web import body_schema, new_app
+from cliptune.serving.web import allowed_origins, body_schema, new_app
 
 PAGE_POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; "
@@ -38,7 +46,10 @@ DESCRIPTION = """Text-to-image search by a CLIP model of your own.
 
 Pictures travel as base64 (standard or URL-safe) or as `data:` URIs; nothing is ever fetched.
 Errors are `{"error": {"type": …, "message": …}}`."""
-ENDPOINTS = ("/", "/encode", "/index", "/search", "/delete", "/clear", "/status", "/get")
+ENDPOINTS = (
+    "/", "/encode", "/rank", "/index", "/index_texts", "/update", "/search", "/delete", "/clear",
+    "/status", "/get",
+)  # fmt: skip
 
 
 def make_app(handler: Any) -> FastAPI:
@@ -51,18 +62,26 @@ def make_app(handler: Any) -> FastAPI:
 
 
 async def answer(
-    calls: Calls, endpoint: str, docs: DocList[ClipDoc], parameters: dict[str, Any]
+    calls: Calls, endpoint: str, docs: DocList[Any], parameters: dict[str, Any]
 ) -> dict[str, Any]:
     """One call, and the body of its answer."""
     if endpoint in ("/", "/encode"):
         check_docs(docs)
         read_parameters(NoParameters, parameters)
         found = await calls.post(endpoint, docs, None, ClipDoc)
-    elif endpoint == "/index":
+    elif endpoint == "/rank":
         check_docs(docs)
         read_parameters(NoParameters, parameters)
-        found = await calls.post(endpoint, docs, None, ClipDoc)
+        found = await calls.post(endpoint, docs, None, RankDoc)
+    elif endpoint in ("/index", "/index_texts"):
+        check_docs(docs)
+        read_parameters(IndexParameters, parameters)
+        found = await calls.post(endpoint, docs, parameters, ClipDoc)
         return {"indexed": len(found), "data": [doc_fields(doc) for doc in found]}
+    elif endpoint == "/update":
+        check_docs(docs)
+        read_parameters(NoParameters, parameters)
+        return (await calls.report(endpoint, docs, None))["indexer"]
     elif endpoint == "/search":
         check_docs(docs)
         read_parameters(SearchParameters, parameters)
@@ -93,25 +112,53 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         ]
     }
     found = {"data": [{"text": "red rain boots"}], "parameters": {"limit": 5}}
+    changed = {"data": [{"id": "1234", "tags": {"price": 19.9}}]}
+    compared = {"data": [{"image": "…base64…", "matches": [{"text": "boots"}, {"text": "a hat"}]}]}
+
+    adapter = Adapter(calls)
+
+    async def respond(request: Request, endpoint: str) -> Response:
+        body = await read_json(request)
+        if is_request(body):  # clip-as-service's client posts its form to any endpoint it sees
+            return await answer_json(adapter, {"execEndpoint": endpoint} | body)
+        given = await asyncio.to_thread(fit, body, DataBody)
+        found = await answer(calls, endpoint, to_docs(given.data), given.parameters)
+        return json_response(found, encoding_format=given.encoding_format)
 
     @app.post("/encode", openapi_extra=body_schema(DataBody, texts), tags=["encode"])
     async def encode(request: Request) -> Response:
         """Embed texts and pictures, mixed as you like; answers in the order asked."""
-        body = await read_body(request, DataBody)
-        found = await answer(calls, "/encode", to_docs(body.data), body.parameters)
-        return json_response(found, encoding_format=body.encoding_format)
+        return await respond(request, "/encode")
 
     @app.post("/index", openapi_extra=body_schema(DataBody, picture), tags=["index"])
     async def index(request: Request) -> Response:
         """Embed pictures and store them with titles and tags; the same id replaces."""
-        body = await read_body(request, DataBody)
-        return json_response(await answer(calls, "/index", to_docs(body.data), body.parameters))
+        return await respond(request, "/index")
+
+    @app.post("/index_texts", openapi_extra=body_schema(DataBody, texts), tags=["index"])
+    async def index_texts(request: Request) -> Response:
+        """Embed texts and store them, to be found by pictures or texts."""
+        return await respond(request, "/index_texts")
+
+    @app.post("/update", openapi_extra=body_schema(DataBody, changed), tags=["index"])
+    async def update(request: Request) -> Response:
+        """Change stored documents: picture, title, label, or single tags (null removes one)."""
+        return await respond(request, "/update")
+
+    @app.post("/rank", openapi_extra=body_schema(RankBody, compared), tags=["encode"])
+    async def rank(request: Request) -> Response:
+        """Compare each document with its own matches; they come back best first."""
+        body = await read_json(request)
+        if is_request(body):
+            return await answer_json(adapter, {"execEndpoint": "/rank"} | body)
+        given = await asyncio.to_thread(fit, body, RankBody)
+        docs = to_rank_docs(given.data)
+        return json_response(await answer(calls, "/rank", docs, given.parameters))
 
     @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"])
     async def search(request: Request) -> Response:
         """The nearest pictures of texts or pictures. Parameters: see GET /search."""
-        body = await read_body(request, DataBody)
-        return json_response(await answer(calls, "/search", to_docs(body.data), body.parameters))
+        return await respond(request, "/search")
 
     @app.get("/search", tags=["search"])
     async def search_one(
@@ -143,14 +190,19 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"])
     async def delete(request: Request) -> Response:
         """Delete documents by `ids`, or those that a `filter` holds for."""
-        body = await read_body(request, DeleteParameters)
-        parameters = body.model_dump(exclude_none=True)
+        body = await read_json(request)
+        if is_request(body):
+            return await answer_json(adapter, {"execEndpoint": "/delete"} | body)
+        parameters = fit(body, DeleteParameters).model_dump(exclude_none=True)
         return json_response(await answer(calls, "/delete", DocList[ClipDoc](), parameters))
 
     @app.post("/clear", tags=["index"])
     async def clear(request: Request) -> Response:
         """Delete everything in the index."""
-        await read_body(request, NoParameters, default={})
+        body = await read_json(request, default={})
+        if is_request(body):
+            return await answer_json(adapter, {"execEndpoint": "/clear"} | body)
+        fit(body, NoParameters)
         return json_response(await answer(calls, "/clear", DocList[ClipDoc](), {}))
 
     @app.get("/status", tags=["health"])
@@ -163,9 +215,17 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
               tags=["encode"])  # fmt: skip
     async def post(request: Request) -> Response:
         """clip-as-service's form of a call: any endpoint, `/` is `/encode`."""
-        body = await read_body(request, PostBody)
-        found = await answer(calls, body.exec_endpoint, to_docs(body.data), body.parameters or {})
-        return json_response(found, encoding_format=body.encoding_format)
+        body = await read_json(request)
+        if not isinstance(body, dict):
+            raise BadInput(f"the body must be a JSON object, got {body!r:.80}")
+        return await answer_json(adapter, body)
+
+    @app.get("/dry_run", include_in_schema=False)
+    async def dry_run() -> dict[str, Any]:
+        """Whether it lives, as Jina's clients ask."""
+        return {"code": 0, "description": "", "exception": None}
+
+    add_websocket(app, adapter, allowed_origins())
 
 
 def add_page(app: FastAPI, calls: Calls) -> None:

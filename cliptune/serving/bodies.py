@@ -9,9 +9,11 @@ import numpy as np
 import orjson
 from docarray import DocList
 from fastapi import Request, Response
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cliptune.documents import ClipDoc, SearchResult
+from cliptune.data.images import png_of_pixels
+from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
 from cliptune.errors import BadImage, BadInput, CliptuneError
 from cliptune.serving import wire
 from cliptune.serving.requests import MAX_BODY, MAX_DOCS, TooLarge, describe
@@ -30,12 +32,19 @@ class Item(BaseModel):
     image: str | None = Field(None, description="A picture: base64, or a `data:` URI.")
     blob: str | None = Field(None, description="The same, as clip-as-service calls it.")
     uri: str | None = Field(None, description="A picture as a `data:` URI; nothing is fetched.")
+    tensor: list[Any] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
     label: str | None = None
     tags: dict[str, Any] = Field(default_factory=dict, description="To filter by and to show.")
 
 
 EncodingFormat = Literal["float", "base64"]
 """How an answer has embeddings: numbers, or their float32 bytes (little-endian) as base64."""
+
+
+class RankItem(Item):
+    """A text or a picture, and what it is compared with."""
+
+    matches: list[Item] = Field(description="Pictures or texts; they come back best first.")
 
 
 class DataBody(BaseModel):
@@ -50,13 +59,33 @@ class DataBody(BaseModel):
     )
 
 
-class PostBody(BaseModel):
-    """The one form of clip-as-service: which endpoint, and what for."""
+class RankBody(BaseModel):
+    """`{"data": […]}` with matches."""
 
-    data: list[Item] = Field(default_factory=list)
+    model_config = ConfigDict(extra="forbid")
+
+    data: list[RankItem] = Field(description=f"1 to {MAX_DOCS} with their matches.")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class CallItem(BaseModel):
+    """A document as DocArray 0.21 has it, with one content; further fields of its are let be."""
+
+    id: str | None = None
+    text: str | None = None
+    blob: str | None = Field(None, description="A picture: base64.")
+    tensor: list[Any] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
+    uri: str | None = Field(None, description="A picture as a `data:` URI.")
+    tags: dict[str, Any] | None = None
+    matches: list[dict[str, Any]] | None = Field(None, description="More of them, for `/rank`.")
+
+
+class PostBody(BaseModel):
+    """The one form of clip-as-service: which endpoint, and what for. For the reference alone."""
+
+    data: list[CallItem] = Field(default_factory=list)
     exec_endpoint: str = Field("/", alias="execEndpoint")
     parameters: dict[str, Any] | None = None
-    encoding_format: EncodingFormat = "float"
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -98,19 +127,32 @@ async def read_body(request: Request, kind: type[B], default: Any = None) -> B:
         BadJson: it isn't JSON.
         BadInput: it doesn't fit; the message names the place and the value.
     """
+    return await asyncio.to_thread(fit, await read_json(request, default), kind)
+
+
+async def read_json(request: Request, default: Any = None) -> Any:
+    """The body's JSON; of an empty one `default`, if that is given.
+
+    Raises:
+        BadJson: it isn't JSON.
+    """
     raw = await read_bytes(request)
     if not raw.strip():
         if default is None:
             raise wire.BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
-        return kind.model_validate(default)
-    return await asyncio.to_thread(_parse, raw, kind)
-
-
-def _parse(raw: bytes, kind: type[B]) -> B:
+        return default
     try:
-        found = orjson.loads(raw)
+        return await asyncio.to_thread(orjson.loads, raw)
     except ValueError as error:
         raise wire.BadJson(f"the body is not JSON: {error}") from None
+
+
+def fit(found: Any, kind: type[B]) -> B:
+    """JSON as `kind`.
+
+    Raises:
+        BadInput: it doesn't fit; the message names the place and the value.
+    """
     if not isinstance(found, dict):
         raise BadInput(f"the body must be a JSON object, got {found!r:.80}")
     items = found.get("data")
@@ -127,23 +169,54 @@ def to_docs(items: list[Item]) -> DocList[ClipDoc]:
     """The documents of a body.
 
     Raises:
-        BadImage: a picture isn't base64; the message gives its position.
+        BadImage: a picture isn't base64, or no pixels; the message gives its position.
     """
-    docs = DocList[ClipDoc]()
+    return DocList[ClipDoc](
+        [ClipDoc(**_fields(item, f"document {i}")) for i, item in enumerate(items)]
+    )
+
+
+def to_rank_docs(items: list[RankItem]) -> DocList[RankDoc]:
+    """The documents of a body, each with its matches; raises as `to_docs` does."""
+    docs = DocList[RankDoc]()
     for position, item in enumerate(items):
-        uri, image = item.uri, None
-        encoded = item.image if item.image is not None else item.blob
-        if encoded is not None and encoded.startswith("data:"):
-            uri = encoded
-        elif encoded is not None:
-            image = from_base64(encoded, f"document {position}")
-        fields = {"id": item.id} if item.id is not None else {}
-        docs.append(
-            ClipDoc(
-                text=item.text, image=image, uri=uri, label=item.label, tags=item.tags, **fields
-            )
+        place = f"document {position}"
+        matches = DocList[RankMatch](
+            [RankMatch(**_fields(m, f"{place}: match {i}")) for i, m in enumerate(item.matches)]
         )
+        docs.append(RankDoc(matches=matches, **_fields(item, place)))
     return docs
+
+
+def _fields(item: Item, place: str) -> dict[str, Any]:
+    uri, image = item.uri, None
+    encoded = item.image if item.image is not None else item.blob
+    if encoded is not None and encoded.startswith("data:"):
+        uri = encoded
+    elif encoded is not None:
+        image = from_base64(encoded, place)
+    elif item.tensor is not None:
+        try:
+            image = png_of_pixels(numbers_in(item.tensor, "tensor"))
+        except BadInput as error:
+            raise BadImage(f"{place}: {error}") from None
+    fields = {"text": item.text, "image": image, "uri": uri, "label": item.label, "tags": item.tags}
+    return fields if item.id is None else fields | {"id": item.id}
+
+
+def numbers_in(value: Any, place: str) -> NDArray:
+    """Lists in lists, all of one length, as an array of numbers.
+
+    Raises:
+        BadInput: they hold something else, or their lengths differ.
+    """
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        found = None
+    if found is None or found.dtype.kind not in "iuf" or not found.ndim:
+        raise BadInput(f"{place}: expected lists of numbers, all of one length")
+    return found
 
 
 def from_base64(text: str, what: str) -> bytes:
@@ -165,6 +238,10 @@ def doc_fields(doc: ClipDoc) -> dict[str, Any]:
         fields["tags"] = doc.tags
     if doc.embedding is not None:
         fields["embedding"] = np.ascontiguousarray(doc.embedding)
+    if isinstance(doc, RankMatch):
+        fields["clip_score"], fields["clip_score_cosine"] = doc.clip_score, doc.clip_score_cosine
+    if isinstance(doc, RankDoc):
+        fields["matches"] = [doc_fields(match) for match in doc.matches]
     if isinstance(doc, SearchResult):
         fields["matches"] = [
             {"id": str(m.id), "score": m.score, "text": m.text, "uri": m.uri, "tags": m.tags}

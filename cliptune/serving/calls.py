@@ -33,6 +33,16 @@ class Calls:
         Raises:
             CliptuneError: what a client is told.
         """
+        return (await self.send(endpoint, docs, parameters, kind))[0]
+
+    async def send(
+        self,
+        endpoint: str,
+        docs: DocList,
+        parameters: dict[str, Any] | None,
+        kind: type[D],
+    ) -> tuple[DocList[D], list[Any]]:
+        """As `post`; returns Jina's routes too: when each executor began and ended."""
         from jina.types.request.data import DataRequest
 
         tags.pack(docs)
@@ -46,7 +56,7 @@ class Calls:
         response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
         found = await asyncio.to_thread(lambda: response.docs)
         tags.unpack(found)
-        return found
+        return found, list(response.routes)
 
     async def report(
         self, endpoint: str, docs: DocList | None = None, parameters: dict[str, Any] | None = None

@@ -64,6 +64,37 @@ def embed_all_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[Cl
     return docs
 
 
+def embed_all_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+    """Embed the text of each document, whatever its picture.
+
+    Raises:
+        BadInput: no documents, or one has no text: its position and id.
+        TooLarge: a limit is exceeded.
+    """
+    check_docs(docs)
+    for position, doc in enumerate(docs):
+        if not has_text(doc):
+            raise BadInput(f"{name(position, doc)} has no text")
+    _set(list(docs), tower, tower.encode([str(doc.text) for doc in docs]))
+    return docs
+
+
+def embed_new_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+    """Embed the pictures of the documents that have one; the others keep what is stored.
+
+    Raises:
+        BadInput: no documents.
+        BadImage: a picture can't be read or decoded: the document's position and id.
+        TooLarge: a limit is exceeded.
+    """
+    check_docs(docs)
+    for doc in docs:
+        doc.embedding = doc.model_digest = None  # never trust what a client sent along
+    _embed_pictures(tower, [(i, doc) for i, doc in enumerate(docs) if doc.image is not None
+                            or (doc.uri or "").startswith("data:")])  # fmt: skip
+    return docs
+
+
 def _embed_pictures(tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None:
     pictures = []
     for position, doc in docs:

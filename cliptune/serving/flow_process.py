@@ -22,6 +22,7 @@ from cliptune.files import write_text
 from cliptune.serving import settings
 
 GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTUNE_HOST"
+CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
 
 
 def main(flow_yml: Path, state_file: Path) -> None:
@@ -54,6 +55,10 @@ def load(flow_yml: Path) -> Any:
     ports = gateway["port"]
     for place, variable in enumerate((GRPC_PORT, HTTP_PORT)):
         ports[place] = int(os.environ.get(variable) or ports[place])
+    if "uses_with" in gateway:
+        options = gateway["uses_with"]
+        given = os.environ.get(CLIP_SERVICE_PORT)
+        options["clip_service_port"] = int(given or options["clip_service_port"])
     gateway["host"] = os.environ.get(HOST) or gateway["host"]
     return Flow.load_config(description, extra_search_paths=[str(flow_yml.parent)])
 

@@ -13,6 +13,9 @@ from jina.types.request.data import DataRequest, SingleDocumentRequest
 
 from cliptune.errors import CliptuneError, NotFound, near_matches
 from cliptune.serving import logs, metrics, request_ids, tracing, wire
+from cliptune.serving.calls import Calls
+from cliptune.serving.clip_service.adapter import Adapter
+from cliptune.serving.clip_service.grpc_server import ClipServiceServer
 from cliptune.serving.observed import OTHER, Stream, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
 
@@ -125,10 +128,13 @@ class AppServer(FastAPIBaseServer):
 
 
 class ClipGateway(CompositeBaseServer, BaseGateway):
-    """gRPC and HTTP on one port each, as the Flow's `protocol` and `port` list them."""
+    """gRPC and HTTP on one port each, as the Flow's `protocol` and `port` list them.
 
-    def __init__(self, **kwargs: Any) -> None:
-        """Take Jina's own arguments."""
+    With `clip_service_port`, clip-as-service's clients are answered there over gRPC too.
+    """
+
+    def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
+        """Take the port for clip-as-service's clients (0: none), and Jina's own arguments."""
         super().__init__(**kwargs)
         logs.setup("gateway")
         tracing.setup("gateway")
@@ -136,12 +142,23 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         self.servers = []
         for options in self._server_kwargs:
             if str(options["runtime_args"]["protocol"]).lower() == "http":
-                server: Any = AppServer(**options, uvicorn_kwargs={"timeout_keep_alive": 30})
+                uvicorn = {"timeout_keep_alive": 30, "ws_max_size": MAX_BODY}
+                server: Any = AppServer(**options, uvicorn_kwargs=uvicorn)
             else:
                 limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
                 server = GRPCServer(**{**options, "grpc_server_options": limit})
             self.servers.append(server)
         self.gateways = self.servers  # Jina's older name for them
+        self._clip_service_port = clip_service_port
+
+    async def setup_server(self) -> None:
+        """Begin to serve; clip-as-service's clients last, when the executors are there."""
+        await super().setup_server()
+        if self._clip_service_port:
+            adapter = Adapter(Calls(self._request_handler))
+            server = ClipServiceServer(adapter, self.host, self._clip_service_port)
+            await server.setup_server()
+            self.servers.append(server)
 
     def _get_request_handler(self) -> RequestHandler:
         self.req_handler_cls = RequestHandler

@@ -15,6 +15,7 @@ from cliptune.serving import tags
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
+    IndexParameters,
     SearchParameters,
     check_docs,
     name,
@@ -26,8 +27,10 @@ if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before 
 log = logging.getLogger("cliptune")
 
 
-def add(index: Index, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
-    """Store `docs`; returns their ids.
+def add(
+    index: Index, docs: DocList[ClipDoc], parameters: IndexParameters | None = None
+) -> DocList[ClipDoc]:
+    """Store `docs`; returns their ids, and their embeddings if asked for.
 
     Raises:
         BadInput: a document can't be stored.
@@ -36,7 +39,11 @@ def add(index: Index, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
     check_docs(docs)
     tags.unpack(docs)
     index.add(docs)
-    return DocList[ClipDoc]([ClipDoc(id=doc.id) for doc in docs])
+    if parameters is None or not parameters.include_embedding:
+        return DocList[ClipDoc]([ClipDoc(id=doc.id) for doc in docs])
+    return DocList[ClipDoc](
+        ClipDoc(id=doc.id, embedding=doc.embedding, model_digest=doc.model_digest) for doc in docs
+    )
 
 
 def search(

@@ -18,7 +18,7 @@ from pathlib import Path
 from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
 from cliptune.home import home
 from cliptune.serving import settings
-from cliptune.serving.flow_process import GRPC_PORT, HOST, HTTP_PORT
+from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HTTP_PORT
 from cliptune.serving.resources import flow_file
 
 START_TIMEOUT = 300.0
@@ -36,6 +36,7 @@ def serve(
     index: str | Path | None = None,
     grpc_port: int = 51000,
     http_port: int = 51001,
+    clip_service_port: int = 0,
     host: str = "127.0.0.1",
     is_onnx: bool = False,
     precision: str | None = None,
@@ -47,6 +48,8 @@ def serve(
         index: the index's folder; None: CLIPTUNE_INDEX, or `index` in CLIPTUNE_HOME.
         grpc_port: for `Client("grpc://…")`.
         http_port: for HTTP, and the search page at `/`.
+        clip_service_port: for clip-as-service's clients over gRPC (`cliptune serve` takes 51002);
+            0: none. Over HTTP and WebSocket they are answered at `http_port`.
         host: 0.0.0.0 to be reached from other machines. There are no passwords: put a proxy
             in front.
         is_onnx: run the artifact's ONNX models instead of torch.
@@ -64,6 +67,11 @@ def serve(
         settings.PRECISION: settings.precision(precision),
         settings.INDEX: str(Path(index).absolute()) if index else settings.index_folder(None),
     }
+    environment[CLIP_SERVICE_PORT] = str(clip_service_port)
+    if clip_service_port:
+        if clip_service_port in (grpc_port, http_port):
+            raise BadInput(f"clip_service_port is {clip_service_port}, as another port")
+        check_port(host, clip_service_port)
     with _flow("search", grpc_port, http_port, host, environment):
         yield
 

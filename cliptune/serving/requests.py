@@ -37,6 +37,12 @@ class NoParameters(Parameters):
     """For endpoints without parameters."""
 
 
+class IndexParameters(Parameters):
+    """Parameters of `/index` and `/index_texts`."""
+
+    include_embedding: bool = Field(False, description="Return the embeddings too.")
+
+
 class SearchParameters(Parameters):
     """Parameters of `/search`."""
 

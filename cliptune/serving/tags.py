@@ -11,7 +11,7 @@ from typing import Any
 
 from docarray import BaseDoc
 
-from cliptune.documents import ClipDoc, Match, SearchResult
+from cliptune.documents import ClipDoc, Match, RankDoc, SearchResult
 from cliptune.errors import BadInput
 from cliptune.serving.requests import check_depth
 
@@ -45,7 +45,7 @@ def unpack(docs: Iterable[BaseDoc]) -> None:
 def _holders(doc: BaseDoc) -> list[ClipDoc | Match]:
     if not isinstance(doc, ClipDoc):
         return []
-    return [doc, *doc.matches] if isinstance(doc, SearchResult) else [doc]
+    return [doc, *doc.matches] if isinstance(doc, SearchResult | RankDoc) else [doc]
 
 
 def _packed(value: Any, place: str) -> Any:

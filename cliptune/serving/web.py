@@ -33,7 +33,7 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         docs_url=None,  # it would load scripts from a CDN; ours is below
         redoc_url=None,
     )
-    origins = [o.strip() for o in os.environ.get(CORS, "").split(",") if o.strip()]
+    origins = allowed_origins()
 
     @app.middleware("http")
     async def same_site(
@@ -110,6 +110,11 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         )
 
     return app
+
+
+def allowed_origins() -> list[str]:
+    """The origins whose pages may call the service."""
+    return [o.strip() for o in os.environ.get(CORS, "").split(",") if o.strip()]
 
 
 def body_schema(kind: Any, example: Any = None) -> dict[str, Any]:

@@ -4,9 +4,10 @@ import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
 from jina import requests
 
-from cliptune.documents import ClipDoc
-from cliptune.serving.encoding import embed_texts
+from cliptune.documents import ClipDoc, RankDoc
+from cliptune.serving.encoding import embed_all_texts, embed_texts
 from cliptune.serving.executor import ObservedExecutor
+from cliptune.serving.ranking import rank_texts
 from cliptune.serving.reports import Report
 from cliptune.serving.towers import serve_tower
 
@@ -63,6 +64,16 @@ class CLIPTextEncoder(ObservedExecutor):
     def search(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed the queries that are texts."""
         return embed_texts(self.tower, docs)
+
+    @requests(on="/rank")
+    def rank(self, docs: DocList[RankDoc], **kwargs) -> DocList[RankDoc]:
+        """Embed the texts among documents and matches."""
+        return rank_texts(self.tower, docs)
+
+    @requests(on="/index_texts")
+    def index_texts(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Embed each document's text."""
+        return embed_all_texts(self.tower, docs)
 
     @requests(on="/status")
     def status(self, docs: DocList[ClipDoc], **kwargs) -> DocList[Report]:

@@ -4,9 +4,10 @@ import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
 from jina import requests
 
-from cliptune.documents import ClipDoc
-from cliptune.serving.encoding import embed_all_pictures, embed_pictures
+from cliptune.documents import ClipDoc, RankDoc
+from cliptune.serving.encoding import embed_all_pictures, embed_new_pictures, embed_pictures
 from cliptune.serving.executor import ObservedExecutor
+from cliptune.serving.ranking import rank_pictures
 from cliptune.serving.reports import Report
 from cliptune.serving.towers import serve_tower
 
@@ -62,6 +63,16 @@ class CLIPVisionEncoder(ObservedExecutor):
     def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed each document's picture; its text is the title, shown and not embedded."""
         return embed_all_pictures(self.tower, docs)
+
+    @requests(on="/rank")
+    def rank(self, docs: DocList[RankDoc], **kwargs) -> DocList[RankDoc]:
+        """Embed the pictures among documents and matches, and sort the matches."""
+        return rank_pictures(self.tower, docs)
+
+    @requests(on="/update")
+    def update(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+        """Embed the pictures that are to replace stored ones."""
+        return embed_new_pictures(self.tower, docs)
 
     @requests(on="/status")
     def status(self, docs: DocList[Report], **kwargs) -> DocList[Report]:

@@ -5,12 +5,13 @@ from docarray import DocList
 from jina import requests
 
 from cliptune.documents import ClipDoc, SearchResult
-from cliptune.serving import indexing, metrics, settings
+from cliptune.serving import indexing, metrics, settings, updating
 from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.reports import Report
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
+    IndexParameters,
     NoParameters,
     SearchParameters,
     read_parameters,
@@ -40,11 +41,26 @@ class Indexer(ObservedExecutor):
         self.tidier = indexing.Tidier(self.store)
         self._count_rows()
 
-    @requests(on="/index")
-    def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
-        """Store embedded documents, replacing those of the same ids; answers with ids only."""
+    @requests(on=["/index", "/index_texts"])
+    def index(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[ClipDoc]:
+        """Store embedded documents, replacing those of the same ids; answers with ids."""
+        read = read_parameters(IndexParameters, parameters)
         with self.stage("index"):
-            answer = indexing.add(self.store, docs)
+            answer = indexing.add(self.store, docs, read)
+        self.tidier.wake()
+        self._count_rows()
+        return answer
+
+    @requests(on="/update")
+    def update(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[Report]:
+        """Replace what the documents have of the stored ones of the same ids."""
+        read_parameters(NoParameters, parameters)
+        with self.stage("index"):
+            answer = report(updating.update(self.store, docs))
         self.tidier.wake()
         self._count_rows()
         return answer

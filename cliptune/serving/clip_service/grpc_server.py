@@ -1,0 +1,194 @@
+"""The gRPC side for clip-as-service's clients: a server of its own beside the gateway's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from cliptune.errors import BadInput
+from cliptune.serving.clip_service.adapter import ENDPOINTS, Adapter
+from cliptune.serving.clip_service.clip_service_pb2 import Request, Status
+from cliptune.serving.observed import observed
+from cliptune.serving.requests import MAX_BODY
+
+log = logging.getLogger("cliptune")
+
+IN_FLIGHT = 16
+"""Requests of one stream that are worked on at once; its client is read no faster than that."""
+
+
+class ClipServiceServer:
+    """Answers `/jina.JinaRPC/Call`, a stream of requests, and its unary sibling.
+
+    It has the methods that Jina's composite gateway calls of its servers.
+    """
+
+    should_exit = True  # nothing is left to wait for once `shutdown` has returned
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        host: str,
+        port: int,
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        interceptors: Any = (),
+    ) -> None:
+        """Take what answers, and where to listen.
+
+        Args:
+            adapter: answers each request.
+            host: the address to bind.
+            port: likewise.
+            credentials: TLS; None: none.
+            interceptors: gRPC's, as `grpc.aio.server` takes them.
+        """
+        self.adapter, self.address, self.credentials = adapter, f"{host}:{port}", credentials
+        self.interceptors = interceptors
+        self.server: grpc.aio.Server | None = None
+
+    async def setup_server(self) -> None:
+        """Bind the port and begin to answer.
+
+        Raises:
+            BadInput: the port can't be bound.
+        """
+        server = grpc.aio.server(
+            interceptors=self.interceptors,
+            options=[
+                ("grpc.max_receive_message_length", MAX_BODY + 65_536),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        server.add_generic_rpc_handlers(handlers(self.adapter))
+        healthy = health.aio.HealthServicer()
+        await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        try:
+            if self.credentials is not None:
+                server.add_secure_port(self.address, self.credentials)
+            else:
+                server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise BadInput(f"{self.address} can't be bound: {error}") from None
+        await server.start()
+        self.server = server
+
+    async def run_server(self) -> None:
+        """Serve until `shutdown`."""
+        if self.server is not None:
+            await self.server.wait_for_termination()
+
+    async def shutdown(self) -> None:
+        """Finish what was taken, and end."""
+        if self.server is not None:
+            await self.server.stop(grace=20)
+
+
+def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
+    """What is answered, by service: the calls of Jina 3's clients."""
+
+    async def call(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for answer in in_order(adapter, requests):
+            if isinstance(answer, BadInput):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(answer))
+            yield answer
+
+    async def single(raw: bytes, context: Any) -> bytes:
+        try:
+            return await answer_bytes(adapter, raw)
+        except BadInput as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+
+    async def dry_run(_: Empty, __: Any) -> bytes:
+        return Status(code=Status.SUCCESS).SerializeToString()
+
+    unary = grpc.unary_unary_rpc_method_handler
+    return (
+        grpc.method_handlers_generic_handler(
+            "jina.JinaRPC", {"Call": grpc.stream_stream_rpc_method_handler(call)}
+        ),
+        grpc.method_handlers_generic_handler(
+            "jina.JinaSingleDataRequestRPC", {"process_single_data": unary(single)}
+        ),
+        grpc.method_handlers_generic_handler(
+            "jina.JinaGatewayDryRunRPC",
+            {"dry_run": unary(dry_run, request_deserializer=Empty.FromString)},
+        ),
+    )
+
+
+async def answer_bytes(adapter: Adapter, raw: bytes) -> bytes:
+    """The answer to one message.
+
+    Raises:
+        BadInput: it isn't a request.
+    """
+    # Large messages are parsed beside the loop, which others' answers need.
+    parse = Request.FromString
+    try:
+        request = parse(raw) if len(raw) < 100_000 else await asyncio.to_thread(parse, raw)
+    except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
+        raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
+    with observed("clip-as-service", request.header.request_id) as call:
+        if request.header.exec_endpoint in ENDPOINTS:
+            call.endpoint = request.header.exec_endpoint
+        await adapter.answer(request)
+        status = request.header.status
+        call.status = status.exception.name if status.code == status.ERROR else "OK"
+    return request.SerializeToString()
+
+
+async def in_order(
+    adapter: Adapter, requests: AsyncIterator[bytes]
+) -> AsyncIterator[bytes | BadInput]:
+    """The answers to a stream of messages, in its order; the first that isn't a request ends it.
+
+    Up to `IN_FLIGHT` are worked on at once, and those begun are finished or cancelled.
+    """
+    running: deque[asyncio.Task[bytes]] = deque()
+    arrived: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+
+    async def read() -> None:
+        try:
+            async for raw in requests:
+                await arrived.put(raw)
+        finally:
+            await arrived.put(None)
+
+    reader = asyncio.create_task(read())
+    following: asyncio.Task[bytes | None] = asyncio.create_task(arrived.get())
+    ended = False
+    try:
+        while running or not ended:
+            waited: set[asyncio.Task] = set()
+            if running:
+                waited.add(running[0])
+            if not ended and len(running) < IN_FLIGHT:
+                waited.add(following)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if running and running[0].done():
+                try:
+                    yield running.popleft().result()
+                except BadInput as error:
+                    yield error
+                    return
+            elif following.done():
+                raw = following.result()
+                if raw is None:
+                    ended = True
+                else:
+                    running.append(asyncio.create_task(answer_bytes(adapter, raw)))
+                    following = asyncio.create_task(arrived.get())
+    finally:
+        for task in (reader, following, *running):
+            task.cancel()
