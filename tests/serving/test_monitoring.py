@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,24 +273,22 @@ def test_nothing_is_traced_or_logged_unless_asked_for(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("read", "variable", "value"),
     [
-        (settings.TRACES, "collector:4317"),
-        (settings.TRACES, "http://collector"),
-        (settings.TRACES, "http://collector:many"),
-        (settings.LOG_FORMAT, "xml"),
-        (settings.METRICS_PORT, "65536"),
-        (settings.METRICS_PORT, "http"),
+        (settings.traces, settings.TRACES, "collector:4317"),
+        (settings.traces, settings.TRACES, "http://collector"),
+        (settings.traces, settings.TRACES, "http://collector:many"),
+        (settings.logs_json, settings.LOG_FORMAT, "xml"),
+        (settings.metrics_port, settings.METRICS_PORT, "65536"),
+        (settings.metrics_port, settings.METRICS_PORT, "http"),
     ],
 )
 def test_wrong_settings_are_named(
-    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+    read: Callable, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(BadInput, match=variable):
-        settings.traces()
-        settings.logs_json()
-        settings.metrics_port()
+        read()
 
 
 def test_a_thread_works_for_the_request_that_asked_it() -> None:
