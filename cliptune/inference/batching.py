@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -11,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.errors import BadInput, Unavailable
+from cliptune.inference.observing import Observe, unobserved
 from cliptune.inference.towers import Forward, TextTower, VisionTower
 
 
 def share_batches(tower: TextTower | VisionTower, *, max_wait: float = 0.002) -> BatchingForward:
     """Let all that many threads encode with `tower` share its batches; see `BatchingForward`."""
-    shared = BatchingForward(tower.run, batch_size=tower.batch_size, max_wait=max_wait)
+    shared = BatchingForward(
+        tower.run, batch_size=tower.batch_size, max_wait=max_wait, observe=tower.observe
+    )
     tower.run = shared
     return shared
 
@@ -25,6 +29,8 @@ def share_batches(tower: TextTower | VisionTower, *, max_wait: float = 0.002) ->
 class _Request:
     rows: NDArray
     answer: Future[NDArray[np.float32]] = field(default_factory=Future)
+    asked_at: float = field(default_factory=time.perf_counter)
+    taken_at: float = 0.0
 
 
 class BatchingForward:
@@ -38,13 +44,21 @@ class BatchingForward:
     A request's rows stay together. Rows of all requests have one width.
     """
 
-    def __init__(self, forward: Forward, *, batch_size: int = 32, max_wait: float = 0.002) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        batch_size: int = 32,
+        max_wait: float = 0.002,
+        observe: Observe = unobserved,
+    ) -> None:
         """Start the thread.
 
         Args:
             forward: the engine, called by one thread only.
             batch_size: rows of a batch. A request of more is a batch of its own.
             max_wait: seconds, see above.
+            observe: told of how long requests wait, and of each batch.
 
         Raises:
             BadInput: one of them is below what makes sense.
@@ -56,6 +70,7 @@ class BatchingForward:
         self.forward = forward
         self.batch_size = batch_size
         self.max_wait = max_wait
+        self.observe = observe
         self._queue: deque[_Request] = deque()
         self._pending = 0
         self._overlapping = False
@@ -78,7 +93,11 @@ class BatchingForward:
             self._queue.append(request)
             self._pending += len(rows)
             self._changed.notify_all()
-        return request.answer.result()
+            self.observe("waiting_rows", self._pending)
+        embeddings = request.answer.result()
+        self.observe("queue_seconds", request.taken_at - request.asked_at)
+        self.observe("inference_seconds", time.perf_counter() - request.taken_at)
+        return embeddings
 
     @property
     def pending(self) -> int:
@@ -94,6 +113,7 @@ class BatchingForward:
 
     def _work(self) -> None:
         while batch := self._next_batch():
+            began = time.perf_counter()
             try:
                 joined = np.concatenate([request.rows for request in batch])
                 embeddings = self.forward(joined)
@@ -101,11 +121,14 @@ class BatchingForward:
                 for request in batch:
                     request.answer.set_exception(error)
                 continue
+            took = time.perf_counter() - began
             start = 0
             for request in batch:
                 end = start + len(request.rows)
                 request.answer.set_result(embeddings[start:end])
                 start = end
+            self.observe("batch_rows", start)
+            self.observe("batch_seconds", took)
 
     def _next_batch(self) -> list[_Request]:
         """Wait for requests, and take as many as a batch holds; none when closed."""
@@ -118,7 +141,9 @@ class BatchingForward:
             size = 0
             while self._queue and (not batch or size + len(self._queue[0].rows) <= self.batch_size):
                 batch.append(self._queue.popleft())
+                batch[-1].taken_at = time.perf_counter()
                 size += len(batch[-1].rows)
             self._pending -= size
+            self.observe("waiting_rows", self._pending)
             self._overlapping = len(batch) > 1 or bool(self._queue)
             return batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from cliptune.data.images import ImagePreprocessing, decode_pixels, normalise, to_pixels
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.cache import EmbeddingCache
+from cliptune.inference.observing import Observe, timed, unobserved
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.tokenizers import Tokenizer, token_count
 from cliptune.models.towers import cut_to_longest
@@ -47,6 +48,8 @@ class TextTower:
     """How many texts so far were longer than the context and were cut to it."""
     cache: EmbeddingCache | None = None
     """Remembers the embeddings of texts that are asked for again."""
+    observe: Observe = unobserved
+    """Told of what it does."""
 
     def __post_init__(self) -> None:
         """Run batches as they come; `batching.share_batches` puts them together."""
@@ -65,9 +68,13 @@ class TextTower:
             return np.empty((0, self.output_dim), dtype=np.float32)
         found = self.cache.get(texts) if self.cache else {}
         new = sorted(set(texts) - found.keys(), key=len)  # texts of like length share a batch
+        if self.cache:
+            self.observe("cache_hits", len(found))
+            self.observe("cache_misses", len(new))
         if new:
-            tokens = self.tokenizer(new, self.context_length)
-            self._count_truncated(new, tokens.numpy())
+            with timed(self.observe, "preprocess_seconds"):
+                tokens = self.tokenizer(new, self.context_length)
+                self._count_truncated(new, tokens.numpy())
             encoded = dict(zip(new, self.encode_tokens(tokens), strict=True))
             if self.cache:
                 self.cache.put(encoded)
@@ -96,6 +103,8 @@ class TextTower:
                 texts[cut[0]][:60],
             )
         self.truncated += len(cut)
+        if cut:
+            self.observe("truncated_texts", len(cut))
 
 
 @dataclass
@@ -110,6 +119,8 @@ class VisionTower:
     batch_size: int = 32
     workers: int = 4
     name: str = VISION_TOWER
+    observe: Observe = unobserved
+    """Told of what it does."""
 
     def __post_init__(self) -> None:
         """Run batches as they come; `batching.share_batches` puts them together."""
@@ -135,9 +146,13 @@ class VisionTower:
             numbered = enumerate(images[start : start + step], start)
             decoding.append([self._pool.submit(self._pixels, i, image) for i, image in numbered])
             if len(decoding) > 1:
-                parts.append(self.run(np.stack([f.result() for f in decoding.pop(0)])))
-        parts.extend(self.run(np.stack([f.result() for f in batch])) for batch in decoding)
+                parts.append(self.run(self._decoded(decoding.pop(0))))
+        parts.extend(self.run(self._decoded(batch)) for batch in decoding)
         return self._joined(parts)
+
+    def _decoded(self, batch: list[Future[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+        with timed(self.observe, "preprocess_seconds"):
+            return np.stack([pixels.result() for pixels in batch])
 
     def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed pictures that are resized already: uint8 [N, H, W, 3] to float32 [N, D]."""

@@ -122,7 +122,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         if is_request(body):  # clip-as-service's client posts its form to any endpoint it sees
             return await answer_json(adapter, {"execEndpoint": endpoint} | body)
         given = await asyncio.to_thread(fit, body, DataBody)
-        return json_response(await answer(calls, endpoint, to_docs(given.data), given.parameters))
+        found = await answer(calls, endpoint, to_docs(given.data), given.parameters)
+        return json_response(found, encoding_format=given.encoding_format)
 
     @app.post("/encode", openapi_extra=body_schema(DataBody, texts), tags=["encode"])
     async def encode(request: Request) -> Response:
@@ -183,7 +184,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     async def get(request: Request) -> Response:
         """The stored documents with the ids given; those that aren't there are left out."""
         body = await read_body(request, DataBody)
-        return json_response(await answer(calls, "/get", to_docs(body.data), body.parameters))
+        found = await answer(calls, "/get", to_docs(body.data), body.parameters)
+        return json_response(found, encoding_format=body.encoding_format)
 
     @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"])
     async def delete(request: Request) -> Response:

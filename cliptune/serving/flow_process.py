@@ -19,6 +19,7 @@ from typing import Any
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from cliptune.files import write_text
+from cliptune.serving import settings
 
 GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTUNE_HOST"
 CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
@@ -30,6 +31,13 @@ def main(flow_yml: Path, state_file: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
+    # Before prometheus_client is imported: all processes of the Flow keep their metrics here.
+    shared = state_file.parent / "metrics"
+    shared.mkdir()
+    os.environ[settings.METRICS_FOLDER] = str(shared)
+    from cliptune.serving import logs
+
+    logs.setup("flow")
     flow = load(flow_yml)
     threading.Thread(target=_watch_children, args=(ended, state_file), daemon=True).start()
     with flow:

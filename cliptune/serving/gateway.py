@@ -12,10 +12,11 @@ from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
 from cliptune.errors import CliptuneError, NotFound, near_matches
-from cliptune.serving import wire
+from cliptune.serving import logs, metrics, request_ids, tracing, wire
 from cliptune.serving.calls import Calls
 from cliptune.serving.clip_service.adapter import Adapter
 from cliptune.serving.clip_service.grpc_server import ClipServiceServer
+from cliptune.serving.observed import OTHER, Stream, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
 
 
@@ -24,19 +25,28 @@ class RequestHandler(GatewayRequestHandler):
 
     async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
-        try:
-            return await self.ask(request)
-        except CliptuneError as error:
-            if context is None:
+        told = dict(context.invocation_metadata() or ()) if context is not None else {}
+        given_id = told.get(request_ids.HEADER) or request.header.request_id
+        with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
+            call.endpoint, call.status = self._endpoint(request), "OK"
+            if context is not None:
+                returned = ((request_ids.HEADER, request_ids.current.get()),)
+                await context.send_initial_metadata(returned)
+            try:
+                return await self.ask(request)
+            except CliptuneError as error:
+                call.status = wire.grpc_code(error).name
+                if context is None:
+                    raise
+                await context.abort(wire.grpc_code(error), wire.to_text(error))
                 raise
-            await context.abort(wire.grpc_code(error), wire.to_text(error))
-            raise
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
         try:
             if (unknown := self._unknown_endpoint(request)) is not None:
                 raise unknown
+            send_along(request)
             response = await self.streamer.process_single_data(request)
         except Exception as error:
             raise wire.from_exception(error) from None
@@ -48,14 +58,20 @@ class RequestHandler(GatewayRequestHandler):
     async def stream(
         self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
     ) -> AsyncIterator[DataRequest]:
-        """A stream of requests; an error is in the status of its own response."""
+        """A stream of requests; an error is in the status of its own response.
+
+        Each request of a stream has the id in its own header.
+        """
+        stream = Stream(request_iterator)
         try:
-            async for response in super().stream(request_iterator, None, *args, **kwargs):
+            async for response in super().stream(aiter(stream), None, *args, **kwargs):
                 error = wire.from_status(response.header.status)
                 if error is None:
                     error = self._unknown_endpoint(response)
                 if error is not None:
                     wire.set_error(response, error)
+                status = wire.grpc_code(error).name if error else "OK"
+                stream.answered(response.header.request_id, self._endpoint(response), status)
                 yield response
         except Exception as failure:
             told = wire.from_exception(failure)
@@ -83,6 +99,11 @@ class RequestHandler(GatewayRequestHandler):
                 raise told from None
             await context.abort(wire.grpc_code(told), wire.to_text(told))
 
+    def _endpoint(self, request: Any) -> str:
+        """The endpoint as metrics name it."""
+        unknown = self._unknown_endpoint(request) is not None
+        return OTHER if unknown else str(request.header.exec_endpoint)
+
     def _unknown_endpoint(self, request: Any) -> NotFound | None:
         known = [name for name in self.streamer._endpoints_models_map or () if name[:2] != "_j"]
         endpoint = request.header.exec_endpoint
@@ -103,7 +124,7 @@ class AppServer(FastAPIBaseServer):
             from cliptune.serving.train_app import make_app
         else:
             from cliptune.serving.app import make_app
-        return make_app(handler)
+        return observe_app(make_app(handler))
 
 
 class ClipGateway(CompositeBaseServer, BaseGateway):
@@ -115,6 +136,9 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
         """Take the port for clip-as-service's clients (0: none), and Jina's own arguments."""
         super().__init__(**kwargs)
+        logs.setup("gateway")
+        tracing.setup("gateway")
+        metrics.serve_metrics(self.host)
         self.servers = []
         for options in self._server_kwargs:
             if str(options["runtime_args"]["protocol"]).lower() == "http":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cliptune.errors import BadInput
 from cliptune.home import home
@@ -13,6 +14,11 @@ ONNX = "CLIPTUNE_ONNX"
 INDEX = "CLIPTUNE_INDEX"
 DEVICE = "CLIPTUNE_DEVICE"
 PRECISION = "CLIPTUNE_PRECISION"
+METRICS_PORT = "CLIPTUNE_METRICS_PORT"
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where processes of one machine share their metrics; prometheus_client reads it when imported."""
+LOG_FORMAT = "CLIPTUNE_LOG_FORMAT"
+TRACES = "CLIPTUNE_TRACES"
 SERVER = "CLIPTUNE_SERVER"
 """The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
 
@@ -56,6 +62,49 @@ def limit(variable: str, default: int) -> int:
     if not value.isascii() or not value.isdigit() or not 1 <= int(value) < 2**31:
         raise BadInput(f"{variable} is {value!r}: use a whole number from 1 to {2**31 - 1}")
     return int(value)
+
+
+def metrics_port() -> int | None:
+    """A port for `/metrics` alone; None: it is on the gateway's HTTP port.
+
+    Raises:
+        BadInput: the variable holds no port.
+    """
+    port = limit(METRICS_PORT, 0)
+    if port > 65535:
+        raise BadInput(f"{METRICS_PORT} is {port}: use a port from 1 to 65535")
+    return port or None
+
+
+def logs_json() -> bool:
+    """Whether logs are JSON.
+
+    Raises:
+        BadInput: the variable holds neither `text` nor `json`.
+    """
+    value = os.environ.get(LOG_FORMAT, "").strip().lower()
+    if value not in ("", "text", "json"):
+        raise BadInput(f"{LOG_FORMAT} is {value!r}: use text or json")
+    return value == "json"
+
+
+def traces() -> str | None:
+    """`http://host:port` of the OTLP collector that traces are sent to; None: nowhere.
+
+    Raises:
+        BadInput: the variable holds no such address.
+    """
+    value = os.environ.get(TRACES, "").strip()
+    if not value:
+        return None
+    parts = urlsplit(value)
+    try:
+        complete = bool(parts.hostname and parts.port)
+    except ValueError:
+        complete = False
+    if parts.scheme not in ("http", "https") or not complete:
+        raise BadInput(f"{TRACES} is {value!r}: use an address such as http://collector:4317")
+    return value
 
 
 def index_folder(given: str | None) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,9 +11,7 @@ from cliptune.serving import settings
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
-
-_CONCURRENT = 64
-"""Requests that one executor works on at once; most wait in the engine's queue."""
+    from cliptune.inference.observing import Observe
 
 
 def serve_tower(
@@ -28,6 +24,7 @@ def serve_tower(
     batch_size: int,
     max_wait_ms: float,
     replicas: int,
+    observe: Observe,
 ) -> Any:
     """Load a tower whose batches all requests share, on this executor's part of the cores.
 
@@ -42,6 +39,7 @@ def serve_tower(
         batch_size: texts or pictures that go through the tower at once.
         max_wait_ms: how long a batch waits to be full while requests overlap.
         replicas: processes on this machine that share its cores.
+        observe: told of what the tower does.
 
     Returns:
         A `TextTower` or `VisionTower`.
@@ -63,11 +61,8 @@ def serve_tower(
         batch_size=batch_size,
         threads=threads,
     )
+    tower.observe = observe
     share_batches(tower, max_wait=max_wait_ms / 1000)
-    # Jina calls an executor's functions in the loop's threads; by default there are few.
-    asyncio.get_running_loop().set_default_executor(
-        ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="cliptune-request")
-    )
     return tower
 
 

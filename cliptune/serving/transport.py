@@ -166,6 +166,8 @@ class HttpTransport:
         if parameters:
             check_depth(parameters, "parameters")
             body["parameters"] = parameters
+        if endpoint in ("/encode", "/get"):
+            body["encoding_format"] = "base64"
         found = self.json(endpoint, body)
         return DocList[kind]([_doc(kind, item) for item in found["data"]])  # type: ignore[valid-type]
 
@@ -187,5 +189,6 @@ def to_item(doc: ClipDoc) -> dict[str, Any]:
 
 def _doc(kind: type[D], item: dict[str, Any]) -> D:
     if "embedding" in item:
-        item = {**item, "embedding": np.asarray(item["embedding"], np.float32)}
+        vector = np.frombuffer(base64.b64decode(item["embedding"]), "<f4").astype(np.float32)
+        item = {**item, "embedding": vector}
     return kind(**item)

@@ -2,16 +2,17 @@
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import Executor, requests
+from jina import requests
 
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.serving.encoding import embed_all_texts, embed_texts
+from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.ranking import rank_texts
 from cliptune.serving.reports import Report
 from cliptune.serving.towers import serve_tower
 
 
-class CLIPTextEncoder(Executor):
+class CLIPTextEncoder(ObservedExecutor):
     """Embeds the documents that have a `text`, for `/encode` and `/search`."""
 
     def __init__(
@@ -47,6 +48,7 @@ class CLIPTextEncoder(Executor):
             batch_size=batch_size,
             max_wait_ms=max_wait_ms,
             replicas=getattr(self.runtime_args, "replicas", 1),
+            observe=self.tower_observer(),
         )
         if query_cache:
             from cliptune.inference.cache import EmbeddingCache

@@ -2,16 +2,17 @@
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import Executor, requests
+from jina import requests
 
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.serving.encoding import embed_all_pictures, embed_new_pictures, embed_pictures
+from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.ranking import rank_pictures
 from cliptune.serving.reports import Report
 from cliptune.serving.towers import serve_tower
 
 
-class CLIPVisionEncoder(Executor):
+class CLIPVisionEncoder(ObservedExecutor):
     """Embeds pictures, for `/encode`, `/index` and `/search`."""
 
     def __init__(
@@ -45,6 +46,7 @@ class CLIPVisionEncoder(Executor):
             batch_size=batch_size,
             max_wait_ms=max_wait_ms,
             replicas=getattr(self.runtime_args, "replicas", 1),
+            observe=self.tower_observer(),
         )
 
     @requests(on=["/", "/encode"])

@@ -2,10 +2,11 @@
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import Executor, requests
+from jina import requests
 
 from cliptune.documents import ClipDoc, SearchResult
-from cliptune.serving import indexing, settings, updating
+from cliptune.serving import indexing, metrics, settings, updating
+from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.reports import Report
 from cliptune.serving.requests import (
     DeleteParameters,
@@ -22,7 +23,7 @@ def report(values: dict) -> DocList[Report]:
     return DocList[Report]([Report(source="indexer", values=values)])
 
 
-class Indexer(Executor):
+class Indexer(ObservedExecutor):
     """The index behind `/index`, `/search`, `/delete`, `/get`, `/status` and `/clear`."""
 
     def __init__(self, folder: str | None = None, **kwargs) -> None:
@@ -38,14 +39,18 @@ class Indexer(Executor):
 
         self.store = open_index(settings.index_folder(folder))
         self.tidier = indexing.Tidier(self.store)
+        self._count_rows()
 
     @requests(on=["/index", "/index_texts"])
     def index(
         self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
     ) -> DocList[ClipDoc]:
         """Store embedded documents, replacing those of the same ids; answers with ids."""
-        answer = indexing.add(self.store, docs, read_parameters(IndexParameters, parameters))
+        read = read_parameters(IndexParameters, parameters)
+        with self.stage("index"):
+            answer = indexing.add(self.store, docs, read)
         self.tidier.wake()
+        self._count_rows()
         return answer
 
     @requests(on="/update")
@@ -54,8 +59,10 @@ class Indexer(Executor):
     ) -> DocList[Report]:
         """Replace what the documents have of the stored ones of the same ids."""
         read_parameters(NoParameters, parameters)
-        answer = report(updating.update(self.store, docs))
+        with self.stage("index"):
+            answer = report(updating.update(self.store, docs))
         self.tidier.wake()
+        self._count_rows()
         return answer
 
     @requests(on="/search")
@@ -63,16 +70,18 @@ class Indexer(Executor):
         self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
     ) -> DocList[SearchResult]:
         """The nearest documents of each embedded query."""
-        return indexing.search(self.store, docs, read_parameters(SearchParameters, parameters))
+        read = read_parameters(SearchParameters, parameters)
+        with self.stage("index"):
+            return indexing.search(self.store, docs, read)
 
     @requests(on="/delete")
     def delete(
         self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
     ) -> DocList[Report]:
         """Delete the documents with the ids given, or those that a filter holds for."""
-        return report(
-            indexing.delete(self.store, docs, read_parameters(DeleteParameters, parameters))
-        )
+        deleted = indexing.delete(self.store, docs, read_parameters(DeleteParameters, parameters))
+        self._count_rows()
+        return report(deleted)
 
     @requests(on="/get")
     def get(
@@ -98,7 +107,11 @@ class Indexer(Executor):
         read_parameters(NoParameters, parameters)
         deleted = self.store.count()
         self.store.clear()
+        self._count_rows()
         return report({"deleted": deleted})
+
+    def _count_rows(self) -> None:
+        metrics.INDEX_ROWS.set(self.store.count())
 
     def close(self) -> None:
         """Let go of the index's files."""

@@ -7,17 +7,18 @@ from typing import Any
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import Executor, requests
+from jina import requests
 
 from cliptune.documents import ClipDoc
 from cliptune.serving import training
+from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.training import RUN
 from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
 
 END = object()
 
 
-class Trainer(Executor):
+class Trainer(ObservedExecutor):
     """The SDK for clients elsewhere; `cliptune.serving.remote.RemoteSession` is their side.
 
     It imports no torch and trains nothing itself: runs go on when it ends.

@@ -12,9 +12,10 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cliptune.errors import BadInput
-from cliptune.serving.clip_service.adapter import Adapter
+from cliptune.serving.clip_service.adapter import ENDPOINTS, Adapter
 from cliptune.serving.clip_service.clip_service_pb2 import Request, Status
 from cliptune.serving.in_order import in_order
+from cliptune.serving.observed import observed
 from cliptune.serving.requests import MAX_BODY
 
 WINDOW = 16
@@ -137,5 +138,10 @@ async def answer_to(adapter: Adapter, raw: bytes) -> Request:
         request = parse(raw) if len(raw) < 100_000 else await asyncio.to_thread(parse, raw)
     except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
         raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
-    await adapter.answer(request)
+    with observed("clip-as-service", request.header.request_id) as call:
+        if request.header.exec_endpoint in ENDPOINTS:
+            call.endpoint = request.header.exec_endpoint
+        await adapter.answer(request)
+        status = request.header.status
+        call.status = status.exception.name if status.code == status.ERROR else "OK"
     return request

@@ -1,0 +1,75 @@
+"""One ViT-B/32 of random weights, written for both servers: an artifact, and ONNX files.
+
+What the weights are makes no difference to the speed; both servers get the same ones, so that
+their embeddings can be compared too.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from safetensors.torch import save_file
+
+from cliptune.models.loading import load_model
+from cliptune.models.openclip import open_clip
+from cliptune.models.writing import write_artifact
+
+ARCHITECTURE = "ViT-B-32-quickgelu"
+"""OpenAI's ViT-B/32, which clip_server knows as `ViT-B-32::openai`."""
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def prepare(folder: Path, seed: int = 1) -> tuple[Path, Path]:
+    """(cliptune's artifact, clip_server's `model_path`) below `folder`; made if not there."""
+    artifact, exported = folder / "artifact", folder / "clip_server"
+    if not artifact.is_dir():
+        write_artifact(load_model(_random_model(folder / "model", seed)), artifact, to_onnx=True)
+    if not (exported / "textual.onnx").is_file():
+        exported.mkdir(exist_ok=True)
+        models = artifact / "models"
+        onnx.save(onnx.load(models / "clip-vision" / "model.onnx"), exported / "visual.onnx")
+        text = _as_clip_server_asks(onnx.load(models / "clip-text" / "model.onnx"))
+        onnx.save(text, exported / "textual.onnx")
+    return artifact, exported
+
+
+def _random_model(folder: Path, seed: int) -> Path:
+    """A folder that `load_model` takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = open_clip.get_model_config(ARCHITECTURE)
+    torch.manual_seed(seed)
+    clip = open_clip.CLIP(**config)
+    weights = {name: value.contiguous() for name, value in clip.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    preprocessing = {
+        "size": [224, 224],
+        "mean": MEAN,
+        "std": STD,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "fill_color": 0,
+    }
+    written = {"model_cfg": config, "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(written))
+    return folder
+
+
+def _as_clip_server_asks(text: onnx.ModelProto) -> onnx.ModelProto:
+    """The text tower with clip_server's inputs: tokens of 32 bits, and a mask (it is causal)."""
+    graph = text.graph
+    [tokens] = graph.input
+    inner = "tokens_64"
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == tokens.name:
+                node.input[place] = inner
+    graph.node.insert(0, helper.make_node("Cast", [tokens.name], [inner], to=TensorProto.INT64))
+    tokens.type.tensor_type.elem_type = TensorProto.INT32
+    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT32, ["batch", "length"])
+    graph.input.append(mask)
+    onnx.checker.check_model(text)
+    return text

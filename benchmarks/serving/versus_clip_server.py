@@ -1,0 +1,223 @@
+"""cliptune beside clip_server 0.8.3: texts, photographs, one title, and JSON, in one run.
+
+    scripts/install-peers
+    python benchmarks/serving/versus_clip_server.py ../shared --markdown
+
+Both servers run at once on this machine, with the same ViT-B/32 of random weights on ONNX Runtime
+in fp32, each as its makers start it: `clip_server` by its own ONNX Flow with `model_path`, cliptune
+by `serve(..., is_onnx=True)`. Each is asked by its own client, over gRPC. A third side is a bare
+loop: the same engine as cliptune's in one process, given the same texts and pictures without a
+server. Only one side works at a time.
+
+A round asks each side the same: titles in batches of 32, photographs in batches of 16, titles one
+by one. The sides alternate, and each round begins with another. All titles of a run are different,
+so that cliptune's cache of query embeddings never has one. Photographs are full-size JPEGs; they
+are read from disk before the clock starts, and decoded by the server.
+
+Beside that, HTTP with 64 titles: Jina's own HTTP gateway, with an executor that has the embeddings
+ready, against cliptune's whole search Flow, whose cache has them ready. Both by `requests`, with
+the answer parsed to a float32 array.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+
+import base64
+
+import orjson
+import requests
+from models import prepare
+from results import add_output_options, show, write
+from servers import Worker, clip_server, free_port, jina_json
+
+from cliptune.home import cache_dir
+from cliptune.serving import serve
+
+HERE = Path(__file__).parent
+SIDES = ("clip_server", "cliptune", "bare loop")
+JSON_DOCS = 64
+Figures = dict[str, dict[str, list[float]]]
+
+
+def main() -> None:
+    """Run all rounds, print the tables and write the figures."""
+    args = parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the servers are ended too
+    titles, photos = read_titles(args.shared), read_photos(args.shared)
+    needed = (args.rounds + 1) * (args.titles + args.singles)
+    if len(titles) < needed:
+        raise SystemExit(f"{len(titles)} titles, and {needed} are needed: lower --rounds")
+    peers = Path(os.environ.get("CLIPTUNE_PEERS_DIR") or HERE.parents[1] / ".peers")
+    pythons = {name: peers / name / "bin" / "python" for name in ("clip-server", "clip-client")}
+    if missing := [str(path) for path in pythons.values() if not path.exists()]:
+        raise SystemExit(f"not there: {', '.join(missing)}; run scripts/install-peers first")
+    artifact, exported = prepare(cache_dir() / "benchmarks" / "serving")
+    logs = Path(tempfile.mkdtemp(prefix="cliptune-benchmark-"))
+    with ExitStack() as stack:
+        theirs = stack.enter_context(clip_server(pythons["clip-server"], exported, logs / "theirs"))
+        grpc_port, http_port = free_port(), free_port()
+        index = logs / "index"
+        stack.enter_context(
+            serve(artifact, index=index, grpc_port=grpc_port, http_port=http_port, is_onnx=True)
+        )
+        ours = [sys.executable, HERE / "work.py"]
+        workers = {
+            "clip_server": Worker([pythons["clip-client"], HERE / "theirs.py", theirs], logs / "a"),
+            "cliptune": Worker([*ours, "client", f"grpc://127.0.0.1:{grpc_port}"], logs / "b"),
+            "bare loop": Worker([*ours, "loop", artifact], logs / "c"),
+        }
+        for worker in workers.values():
+            stack.callback(worker.close)
+        figures = rounds(workers, titles, photos, args)
+        json_address = stack.enter_context(jina_json(logs / "json"))
+        seconds = json_rounds(json_address, f"http://127.0.0.1:{http_port}", args.rounds * 3)
+    report(figures, seconds, args.markdown)
+    write(args.out, {"sides": figures, "http_64": seconds, "arguments": str(vars(args))})
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    made.add_argument("shared", type=Path, help="with fashion/products.csv and clothing/test")
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--titles", type=int, default=192, help="of a round, in batches of 32")
+    made.add_argument("--photos", type=int, default=48, help="of a round, in batches of 16")
+    made.add_argument("--singles", type=int, default=15, help="titles of a round, one by one")
+    add_output_options(made)
+    return made
+
+
+def read_titles(shared: Path) -> list[str]:
+    """Different titles of products; where there are too few, with the products' other fields."""
+    with (shared / "fashion" / "products.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return list(dict.fromkeys(row["productDisplayName"] for row in rows))
+
+
+def read_photos(shared: Path) -> list[str]:
+    """Full-size photographs."""
+    found = sorted(str(path) for path in (shared / "clothing" / "test").rglob("*.jpg"))
+    if not found:
+        raise SystemExit(f"no photographs below {shared / 'clothing' / 'test'}")
+    return found
+
+
+def rounds(
+    workers: dict[str, Worker], titles: list[str], photos: list[str], args: argparse.Namespace
+) -> Figures:
+    """The figures of all sides by name, a list of one for each round; the first is left out."""
+    texts, pictures = iter(titles), itertools.cycle(photos)
+    figures: Figures = {side: {"texts": [], "photographs": [], "one": []} for side in SIDES}
+    for number in range(args.rounds + 1):
+        given = list(itertools.islice(texts, args.titles))
+        single = list(itertools.islice(texts, args.singles))
+        shown = list(itertools.islice(pictures, args.photos))
+        order = [SIDES[(number + place) % len(SIDES)] for place in range(len(SIDES))]
+        firsts: dict[str, list[list[float]]] = {}
+        for side in order:
+            worker, kept = workers[side], figures[side]
+            answers = [
+                worker.do("texts", given, 32),
+                worker.do("pictures", shown, 16),
+                worker.do("single", single),
+            ]
+            firsts[side] = [answer["first"] for answer in answers]
+            if number:  # the first round warms up
+                kept["texts"].append(len(given) / answers[0]["seconds"])
+                kept["photographs"].append(len(shown) / answers[1]["seconds"])
+                kept["one"].append(statistics.median(answers[2]["seconds"]))
+        check_same(firsts)
+    return figures
+
+
+def check_same(firsts: dict[str, list[list[float]]]) -> None:
+    """All sides must have given the same embeddings, but for their scale and their resizing."""
+    for number, least in enumerate((0.9999, 0.99, 0.9999)):
+        vectors = [np.asarray(firsts[side][number]) for side in SIDES]
+        scaled = [vector / np.linalg.norm(vector) for vector in vectors]
+        cosines = [float(one @ scaled[1]) for one in scaled]
+        if min(cosines) < least:
+            raise SystemExit(f"the sides' embeddings differ: cosines {cosines} with cliptune's")
+
+
+def json_rounds(jina: str, ours: str, count: int) -> dict[str, list[float]]:
+    """Seconds of one request of 64 texts over HTTP, alternately."""
+    texts = [{"text": f"red rain boots number {i}"} for i in range(JSON_DOCS)]
+    session = requests.Session()
+
+    def numbers() -> np.ndarray:
+        body = {"data": texts, "execEndpoint": "/encode"}
+        found = session.post(f"{jina}/encode", json=body, timeout=60).json()
+        return np.array([doc["embedding"] for doc in found["data"]], np.float32)
+
+    def encoded(encoding_format: str) -> np.ndarray:
+        body = {"data": texts, "encoding_format": encoding_format}
+        answer = session.post(f"{ours}/encode", json=body, timeout=60)
+        found = [doc["embedding"] for doc in orjson.loads(answer.content)["data"]]
+        if encoding_format == "float":
+            return np.array(found, np.float32)
+        raw = b"".join(base64.b64decode(vector) for vector in found)
+        return np.frombuffer(raw, "<f4").reshape(len(found), -1)
+
+    sides: dict[str, Callable[[], np.ndarray]] = {
+        "Jina's JSON": numbers,
+        "cliptune, base64": lambda: encoded("base64"),
+        "cliptune, numbers": lambda: encoded("float"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(count + 2):
+        for name, ask in sides.items():
+            start = time.perf_counter()
+            assert ask().shape == (JSON_DOCS, 512)
+            if number > 1:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def report(figures: Figures, seconds: dict[str, list[float]], markdown: bool) -> None:
+    """Medians, with the least and the most, and what they are of one another."""
+    rows = []
+    for name, words, scale in (
+        ("texts", "titles a second", 1),
+        ("photographs", "photographs a second", 1),
+        ("one", "one title, p50, ms", 1000),
+    ):
+        sides = [[value * scale for value in figures[side][name]] for side in SIDES]
+        medians = [statistics.median(values) for values in sides]
+        row = [words, *map(spread, sides)]
+        rows.append([*row, f"{medians[1] / medians[0]:.2f}", f"{medians[1] / medians[2]:.2f}"])
+    header = ("median (min to max)", *SIDES, "to clip_server", "to bare loop")
+    show("ViT-B/32, fp32, gRPC", header, rows, markdown)
+    rows = []
+    for name, values in seconds.items():
+        base = statistics.median(seconds["Jina's JSON"])
+        times = base / statistics.median(values)
+        rows.append([name, spread([1000 * value for value in values]), f"{times:.1f}"])
+    show("HTTP, 64 titles, embeddings ready", ("", "ms", "times as fast"), rows, markdown)
+
+
+def spread(values: list[float]) -> str:
+    """The median, the least and the most."""
+    digits = 0 if statistics.median(values) >= 100 else 1
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""`ObservedExecutor`: what all executors do so that they can be watched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from jina import Executor
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from cliptune.serving import logs, metrics, request_ids, tracing
+
+if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
+    from cliptune.inference.observing import Figure, Observe
+
+CONCURRENT = 64
+"""Requests that one executor works on at once; most wait in an engine's queue."""
+_SPANS: dict[str, str] = {
+    "preprocess_seconds": "preprocess",
+    "queue_seconds": "queue",
+    "inference_seconds": "inference",
+}
+
+
+class ObservedExecutor(Executor):
+    """An executor whose calls are timed and counted, and logged with the request's id."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take Jina's own arguments."""
+        super().__init__(**kwargs)
+        self.short_name = str(getattr(self.runtime_args, "name", "")).split("/")[0] or "executor"
+        logs.setup(self.short_name)
+        tracing.setup(self.short_name)
+        if not metrics.is_shared():
+            metrics.serve_metrics(str(getattr(self.runtime_args, "host", "127.0.0.1")))
+        # Jina calls an executor's functions in the loop's threads; by default there are few.
+        asyncio.get_running_loop().set_default_executor(
+            request_ids.RequestThreads(CONCURRENT, thread_name_prefix="cliptune-request")
+        )
+
+    async def __acall__(self, req_endpoint: str, **kwargs: Any) -> Any:
+        """One request's documents, as Jina hands them over."""
+        parameters = kwargs.get("parameters") or {}
+        # Not reset: what Jina logs of an error afterwards is about this request too.
+        request_ids.current.set(str(parameters.get(request_ids.PARAMETER, "")))
+        start = time.perf_counter()
+        failed = ""
+        with tracing.span(f"{self.short_name} {req_endpoint}", tracing.parent_of(parameters)):
+            try:
+                return await super().__acall__(req_endpoint, **kwargs)
+            except Exception as error:
+                failed = type(error).__name__
+                metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
+                raise
+            finally:
+                seconds = time.perf_counter() - start
+                metrics.EXECUTOR_SECONDS.labels(self.short_name, req_endpoint).observe(seconds)
+                logs.log_call(
+                    f"{self.short_name} {req_endpoint} {failed or 'ok'}",
+                    endpoint=req_endpoint,
+                    documents=len(kwargs.get("docs") or ()),
+                    seconds=round(seconds, 6),
+                    error=failed or None,
+                )
+
+    def tower_observer(self) -> Observe:
+        """For a tower's `observe`: metrics, and spans where requests are traced."""
+        count = metrics.tower_observer(self.short_name)
+
+        def observe(figure: Figure, value: float) -> None:
+            count(figure, value)
+            if figure in _SPANS:
+                tracing.stage(_SPANS[figure], value)
+
+        return observe
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as a stage of the request."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        metrics.STAGE_SECONDS.labels(self.short_name, name).observe(seconds)
+        tracing.stage(name, seconds)
