@@ -94,7 +94,7 @@ class Adapter:
         if not isinstance(paths, str):
             raise BadInput(f"access_paths is {paths!r:.100}: expected a text such as '@r'")
         chosen = v1.select(docs, paths)
-        if endpoint == "/" and not any(v1.has_content(doc) for doc in chosen):
+        if endpoint == "/" and chosen and not any(v1.has_content(doc) for doc in chosen):
             await self._post(request, "/status", DocList[ClipDoc](), None, Report)
             return
         sent = DocList[ClipDoc]([v1.to_clip_doc(doc, i) for i, doc in enumerate(chosen)])
