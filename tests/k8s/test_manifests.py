@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import requests
 import yaml
@@ -96,8 +97,11 @@ def test_paths_in_the_image_are_in_the_checkout() -> None:
 
 
 @pytest.fixture
-def running(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
-    """The search side's containers as processes on this machine; gives the HTTP address."""
+def running(tiny_model: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The search side's containers as processes on this machine.
+
+    Gives the addresses for HTTP, and for clip-as-service's clients.
+    """
     from tests.serving.conftest import free_port
 
     settings = of_kind("ConfigMap")["cliptune"]["data"]
@@ -109,7 +113,7 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
         "CLIPTUNE_INDEX": str(tmp_path / "index"),
     }
     ports = {name: str(free_port()) for name in ("text", "vision", "indexer")}
-    grpc_port, http_port = str(free_port()), str(free_port())
+    grpc_port, http_port, clip_service_port = (str(free_port()) for _ in range(3))
     processes = []
     for name in ("text", "vision", "indexer", "search"):
         words = [w.replace(SERVICES, str(ROOT)) for w in container(name)["command"]]
@@ -118,6 +122,8 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
         else:
             at = words.index("--port")
             words[at + 1 : at + 3] = [grpc_port, http_port]
+            at = words.index("--uses-with") + 1
+            words[at] = words[at].replace("51002", clip_service_port)
             at = words.index("--deployments-addresses") + 1
             for executor, port in ports.items():
                 words[at] = words[at].replace(f"{executor}:8080", f"127.0.0.1:{port}")
@@ -128,7 +134,7 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
             subprocess.Popen([jina, *words[1:]], env=environment, stdout=log, stderr=log)
         )
     try:
-        yield f"http://127.0.0.1:{http_port}"
+        yield f"http://127.0.0.1:{http_port}", f"127.0.0.1:{clip_service_port}"
     finally:
         for process in processes:
             process.terminate()
@@ -140,20 +146,23 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.e2e
-def test_the_commands_serve_a_search(running: str) -> None:
+def test_the_commands_serve_a_search(running: tuple[str, str]) -> None:
     from cliptune.serving import Client
     from tests.serving.conftest import picture
 
     deadline = time.monotonic() + 180
     while True:
         try:
-            if requests.get(f"{running}/readyz", timeout=5).status_code == 200:
+            if requests.get(f"{running[0]}/readyz", timeout=5).status_code == 200:
                 break
         except requests.ConnectionError:
             pass
         assert time.monotonic() < deadline, "the gateway was not ready after three minutes"
         time.sleep(1)
-    client = Client(running)
+    client = Client(running[0])
     docs = DocList[ClipDoc](ClipDoc(id=str(i), text=f"t{i}", image=picture(i)) for i in range(3))
     assert client.index(docs) == 3
     assert client.search(picture(2), limit=1).matches[0].id == "2"
+    with grpc.insecure_channel(running[1]) as channel:
+        dry_run = channel.unary_unary("/jina.JinaGatewayDryRunRPC/dry_run")
+        assert dry_run(b"", timeout=30) == b""  # success

@@ -146,27 +146,22 @@ def clip_server(python: Path, folder: Path) -> Iterator[str]:
         "JINA_HIDE_SURVEY": "1",
         "NO_VERSION_CHECK": "1",
     }
-    process = subprocess.Popen(
-        [python, "-W", "ignore", "-m", "clip_server", "-i"],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    log_file, flow_file = folder.parent / "server.log", folder.parent / "flow.yml"
+    flow_file.write_text(flow)
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            [python, "-W", "ignore", "-m", "clip_server", flow_file],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
-        process.stdin.write(flow)
-        process.stdin.close()
-        os.set_blocking(process.stdout.fileno(), False)
-        log, deadline = "", time.monotonic() + 240
-        while "ready to serve" not in log:
-            log += process.stdout.read() or ""
-            assert process.poll() is None, log[-3000:]
-            assert time.monotonic() < deadline, log[-3000:]
+        deadline = time.monotonic() + 240
+        while "ready to serve" not in (said := log_file.read_text(errors="replace")):
+            assert process.poll() is None, said[-3000:]
+            assert time.monotonic() < deadline, said[-3000:]
             time.sleep(0.2)
         yield f"grpc://127.0.0.1:{port}"
     finally:
