@@ -12,8 +12,8 @@ from fastapi import FastAPI, Query, Request, Response
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput, NotFound, near_matches
 from cliptune.serving.bodies import (
+    CallBody,
     DataBody,
-    PostBody,
     RankBody,
     doc_fields,
     fit,
@@ -211,7 +211,7 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         """The model served, and the state of the index."""
         return json_response(await answer(calls, "/status", DocList[ClipDoc](), {}))
 
-    @app.post("/post", openapi_extra=body_schema(PostBody, {**texts, "execEndpoint": "/"}),
+    @app.post("/post", openapi_extra=body_schema(CallBody, {**texts, "execEndpoint": "/"}),
               tags=["encode"])  # fmt: skip
     async def post(request: Request) -> Response:
         """clip-as-service's form of a call: any endpoint, `/` is `/encode`."""

@@ -68,6 +68,14 @@ class RankBody(BaseModel):
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
+class PostBody(BaseModel):
+    """The one form of clip-as-service: which endpoint, and what for."""
+
+    data: list[Item] = Field(default_factory=list)
+    exec_endpoint: str = Field("/", alias="execEndpoint")
+    parameters: dict[str, Any] | None = None
+
+
 class CallItem(BaseModel):
     """A document as DocArray 0.21 has it, with one content; further fields of its are let be."""
 
@@ -80,8 +88,8 @@ class CallItem(BaseModel):
     matches: list[dict[str, Any]] | None = Field(None, description="More of them, for `/rank`.")
 
 
-class PostBody(BaseModel):
-    """The one form of clip-as-service: which endpoint, and what for. For the reference alone."""
+class CallBody(BaseModel):
+    """What `/post` takes, for the reference: `clip_service.http` reads it."""
 
     data: list[CallItem] = Field(default_factory=list)
     exec_endpoint: str = Field("/", alias="execEndpoint")
