@@ -85,6 +85,8 @@ def main() -> None:
             options = {"epochs": args.epochs, "seed": seed, "batch_size": size}
             options |= {"sampler": sampler, "loss": args.loss}
             found.append(trained(training, held_out, options))
+            # After each run: the whole takes long, and may be cut short.
+            write(args.out, {f"{size}, {sampler}": runs[size, sampler] for size, sampler in runs})
 
     rows = []
     for (size, sampler), found in runs.items():
@@ -101,7 +103,6 @@ def main() -> None:
         f"{len(training)} training and {len(held_out)} evaluation pictures"
     )
     show(title, header, rows, args.markdown)
-    write(args.out, {f"{size}, {sampler}": found for (size, sampler), found in runs.items()})
 
 
 if __name__ == "__main__":

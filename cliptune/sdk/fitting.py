@@ -94,8 +94,8 @@ def fit(
         to_onnx: export both towers to ONNX too.
         csv_options: how CSV files are read: `{'text_column': 'title', …}` (see `CsvOptions`).
         num_items_per_class: of no effect with these losses.
-        sampler: `auto` and `random` shuffle; `hard_negatives` puts pairs with like texts into one
-            batch.
+        sampler: `auto` and `random` shuffle; `hard_negatives` puts groups of pairs with like texts
+            into one batch.
         loss_optimizer: for losses with weights of their own; these have none.
         loss_optimizer_options: see `loss_optimizer`.
         options: the further options of `TrainingOptions`: lora, num_processes, micro_batch_size,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -49,6 +50,7 @@ def save_checkpoint(
     clip: nn.Module,
     optimizer: Optimizer,
     schedule: LambdaLR,
+    scaler: GradScaler,
     position: Position,
     identity: dict[str, Any],
     order: Order | None = None,
@@ -66,7 +68,11 @@ def save_checkpoint(
     with new_folder(path) as beside:
         state = {k: v.detach().cpu().contiguous() for k, v in clip.state_dict().items()}
         save_file(state, beside / "model.safetensors")
-        states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        states = {
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "scaler": scaler.state_dict(),
+        }
         with (beside / "optimizer.pt").open("wb") as file:
             torch.save(states, file)  # given a path, torch would not say that the disk is full
         if order is not None:
@@ -113,9 +119,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    path: Path, clip: nn.Module, optimizer: Optimizer, schedule: LambdaLR, identity: dict[str, Any]
+    path: Path,
+    clip: nn.Module,
+    optimizer: Optimizer,
+    schedule: LambdaLR,
+    scaler: GradScaler,
+    identity: dict[str, Any],
 ) -> None:
-    """Put the checkpoint at `path` into the model, the optimizer and the schedule.
+    """Put the checkpoint at `path` into the model, the optimizer, the schedule and the scaler.
 
     Raises:
         BadInput: it belongs to other options or another starting model.
@@ -136,3 +147,5 @@ def load_checkpoint(
     clip.load_state_dict(state)
     optimizer.load_state_dict(states["optimizer"])
     schedule.load_state_dict(states["schedule"])
+    if states.get("scaler"):
+        scaler.load_state_dict(states["scaler"])

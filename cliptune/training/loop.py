@@ -175,7 +175,12 @@ class _Run:
         self.step = Step(training, objective, self.optimizer, schedule)
         if resume_from is not None:
             load_checkpoint(
-                resume_from, training.model.clip, self.optimizer, schedule, self.identity
+                resume_from,
+                training.model.clip,
+                self.optimizer,
+                schedule,
+                self.step.scaler,
+                self.identity,
             )
             self.order = load_order(resume_from)
             position = training.position
@@ -225,6 +230,7 @@ class _Run:
                 training.model.clip,
                 self.optimizer,
                 self.step.schedule,
+                self.step.scaler,
                 training.position,
                 self.identity,
                 self.order if keep_order else None,

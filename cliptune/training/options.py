@@ -55,7 +55,8 @@ class TrainingOptions(BaseModel):
     """Pairs that go through the towers at once; None: as many as fit into memory. A smaller part
     needs less memory and gives the gradients of the whole batch (gradient caching)."""
     sampler: Sampler = "random"
-    """`hard_negatives` puts pairs with like texts into one batch, by the model's embeddings."""
+    """`hard_negatives` puts groups of pairs with like texts into one batch, by the model's
+    embeddings."""
     scheduler: str = "cosine"
     """A name of `cliptune.training.schedules.SCHEDULES`."""
     scheduler_options: dict[str, Any] = Field(default_factory=dict)
@@ -124,7 +125,9 @@ class TrainingOptions(BaseModel):
         if parts and size and parts > size:
             raise ValueError(f"micro_batch_size {parts} is larger than batch_size {size}")
         if size and size < self.num_processes:
-            raise ValueError(f"batch_size {size} is smaller than num_processes {self.num_processes}")
+            raise ValueError(
+                f"batch_size {size} is smaller than num_processes {self.num_processes}"
+            )
         if self.num_processes > 1 and ":" in (self.device or ""):
             raise ValueError(
                 f"device {self.device!r} is one device, and num_processes is {self.num_processes}: "

@@ -50,7 +50,9 @@ class Step:
         training, options = self.training, self.training.options
         training.learning_rate = float(max(self.schedule.get_last_lr()))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.objective.backward(batch, seed, float(self.scaler.get_scale()))
+        # The scaler's own scale exists only once it has scaled something; 1 where it is off.
+        factor = self.scaler.scale(torch.ones((), device=training.device)).item()
+        loss = self.objective.backward(batch, seed, factor)
         if not math.isfinite(loss):
             self._fail("the loss", loss, [ids[i] for i in batch.positions])
         self.scaler.unscale_(self.optimizer)

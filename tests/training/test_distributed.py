@@ -17,8 +17,16 @@ from safetensors.torch import load_file
 from test_loop import squares
 
 import cliptune
+from cliptune.errors import BadInput
 from cliptune.models.artifact import open_artifact
+from cliptune.models.loading import load_model
 from cliptune.runs.record import read_record
+from cliptune.training import TrainingOptions
+from cliptune.training.distributed import World
+from cliptune.training.pairs import read_pairs
+from cliptune.training.reporting import LogReporter
+from cliptune.training.setup import choose_sizes
+from cliptune.training.state import Training
 
 # SGD: Adam's first steps are of one size however small a gradient is, and so enlarge rounding.
 OPTIONS = {
@@ -83,6 +91,22 @@ def test_two_processes_give_the_losses_of_one(tiny_model: Path, tmp_path: Path) 
     np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), atol=1e-5)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_batch_has_a_pair_for_each_process(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(World, "from_first", lambda self, tensor, device: tensor)
+    settings = TrainingOptions.parse({**OPTIONS, "batch_size": 4, "micro_batch_size": 4})
+    model, cpu = load_model(tiny_model), torch.device("cpu")
+    pairs = read_pairs(squares(1)[:5], "training", model, 1, LogReporter())
+    for processes in (2, 3):
+        training = Training(settings, model, cpu, tmp_path, LogReporter(), World(0, processes))
+        if processes == 2:
+            choose_sizes(training, pairs, None)
+            continue
+        with pytest.raises(BadInput, match="5 training pairs make batches of 2, too few for 3"):
+            choose_sizes(training, pairs, None)
 
 
 def start_run(tiny_model: Path) -> cliptune.Run:

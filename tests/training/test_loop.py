@@ -102,6 +102,21 @@ def test_it_learns_and_says_so(tiny_model: Path, tmp_path: Path) -> None:
     assert 0 <= scale <= np.log(100) + 1e-6
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_as_well(
+    tiny_model: Path, tmp_path: Path, precision: Literal["bf16", "fp16"]
+) -> None:
+    def losses(precision: str) -> list[float]:
+        chosen = options(tiny_model, precision=precision)
+        found = train(chosen, squares(1), None, [], tmp_path / precision, Recorder())
+        return [entry["loss"] for entry in found.history]
+
+    found, exact = losses(precision), losses("fp32")
+    assert found != exact
+    assert found == pytest.approx(exact, rel=0.05)
+    assert found[-1] < 0.9 * found[0]
+
+
 def test_the_same_seed_gives_the_same_losses_and_weights(tiny_model: Path, tmp_path: Path) -> None:
     def run(name: str, seed: int) -> list[float]:
         found = train(
@@ -121,6 +136,7 @@ def test_the_same_seed_gives_the_same_losses_and_weights(tiny_model: Path, tmp_p
         (3, {"batch_size": None, "micro_batch_size": 5}),
         (4, {"loss": "SigLIPLoss", "lora": {"rank": 4}, "optimizer": "SGD"}),
         (8, {"sampler": "hard_negatives", "freeze": "vision"}),
+        (4, {"precision": "fp16"}),
     ],
 )
 def test_a_stopped_run_resumes_to_the_same_weights(
