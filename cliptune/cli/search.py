@@ -38,6 +38,12 @@ def serve(
         Path | None,
         typer.Option("--index", help="The index's folder; default: CLIPTUNE_HOME/index."),
     ] = None,
+    index_storage: Annotated[
+        str | None,
+        typer.Option(
+            help="How a new index keeps embeddings: float32, or float16 at half the room."
+        ),
+    ] = None,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 51000,
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
@@ -52,6 +58,7 @@ def serve(
     with start(
         artifact,
         index=index_folder,
+        index_storage=index_storage,
         grpc_port=grpc_port,
         http_port=http_port,
         host=host,

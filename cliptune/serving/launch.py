@@ -34,6 +34,7 @@ def serve(
     artifact: str | Path = "builtin",
     *,
     index: str | Path | None = None,
+    index_storage: str | None = None,
     grpc_port: int = 51000,
     http_port: int = 51001,
     host: str = "127.0.0.1",
@@ -45,6 +46,8 @@ def serve(
     Args:
         artifact: an artifact's zip or folder, `Run.artifact_id`, or a model's name.
         index: the index's folder; None: CLIPTUNE_INDEX, or `index` in CLIPTUNE_HOME.
+        index_storage: how a new index keeps embeddings, `float32` or `float16` (half the room, see
+            `LanceOptions`); None: CLIPTUNE_INDEX_STORAGE, or as the index has them.
         grpc_port: for `Client("grpc://…")`.
         http_port: for HTTP, and the search page at `/`.
         host: 0.0.0.0 to be reached from other machines. There are no passwords: put a proxy
@@ -63,6 +66,7 @@ def serve(
         settings.ONNX: "1" if is_onnx else "0",
         settings.PRECISION: settings.precision(precision),
         settings.INDEX: str(Path(index).absolute()) if index else settings.index_folder(None),
+        settings.INDEX_STORAGE: settings.index_options(index_storage).get("storage", ""),
     }
     with _flow("search", grpc_port, http_port, host, environment):
         yield
