@@ -23,6 +23,9 @@ class Round:
     """Of each query, float64 [Q]."""
     wall: float
     """Seconds from the first query's start to the last one's end."""
+    cpu: float
+    """Seconds of processor time that the process took for them, on all cores together: unlike the
+    rest, it says the same on a machine that others use too."""
     found: list[list[int]]
     """The numbers of the documents, for each query."""
 
@@ -89,12 +92,13 @@ def _work(pipe: Connection, name: str, folder: Path, rows: int) -> None:
                     seconds[number] = time.perf_counter() - began
 
             threads = [threading.Thread(target=ask, args=(n,)) for n in range(clients)]
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-            pipe.send(Round(seconds, time.perf_counter() - began, found))
+            wall, cpu = time.perf_counter() - began, time.process_time() - used
+            pipe.send(Round(seconds, wall, cpu, found))
     except EOFError:
         pass
     except Exception as error:

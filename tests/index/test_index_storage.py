@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from docarray import DocList
-from index_helpers import DIGEST, OTHER_DIGEST, cosine, doc, docs, vector
+from index_helpers import DIGEST, cosine, doc, docs, vector
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
