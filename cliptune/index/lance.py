@@ -21,7 +21,7 @@ from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
-from cliptune.index.durable import LockBusy, file_lock, flush_written, sync_path
+from cliptune.index.durable import LockBusy, file_lock, flush_written, is_locked, sync_path
 from cliptune.index.filters import Filter, parse_filter
 from cliptune.index.lance_options import LanceOptions
 from cliptune.index.lance_search import nearest
@@ -341,14 +341,7 @@ class LanceIndex(Index):
 
     def _being_optimized(self) -> bool:
         self._check_open()
-        lock = self.folder / _OPTIMIZE_LOCK
-        if not lock.exists():
-            return False
-        try:
-            with file_lock(lock, 0):
-                return False
-        except LockBusy:
-            return True
+        return is_locked(self.folder / _OPTIMIZE_LOCK)
 
     def _open(self) -> _Opened | None:
         """The table that the stamp names now; None if there is none."""
