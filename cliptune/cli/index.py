@@ -106,7 +106,16 @@ def add(
         )
 
 
-def migrate(source: Uri, target: Uri) -> None:
+def migrate(
+    source: Uri,
+    target: Uri,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="How a new folder keeps embeddings: float32, or float16 at half the room."
+        ),
+    ] = None,
+) -> None:
     """Copy an index into another one, of another kind or elsewhere.
 
     Both are opened directly; the source may be served meanwhile. After an interruption, give the
@@ -118,7 +127,7 @@ def migrate(source: Uri, target: Uri) -> None:
 
     with (
         _existing(source) as there,
-        open_index(target) as new,
+        open_index(target, **({"storage": storage} if storage else {})) as new,
         _progress("copying", there.count()) as advance,
     ):
         done = copy(there, new, progress=advance)

@@ -38,6 +38,12 @@ def serve(
         Path | None,
         typer.Option("--index", help="The index's folder; default: CLIPTUNE_HOME/index."),
     ] = None,
+    index_storage: Annotated[
+        str | None,
+        typer.Option(
+            help="How a new index keeps embeddings: float32, or float16 at half the room."
+        ),
+    ] = None,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 51000,
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
     clip_service_port: Annotated[
@@ -56,6 +62,7 @@ def serve(
     with start(
         artifact,
         index=index_folder,
+        index_storage=index_storage,
         grpc_port=grpc_port,
         http_port=http_port,
         clip_service_port=clip_service_port,

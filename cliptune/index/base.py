@@ -13,6 +13,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.filters import Filter
+from cliptune.index.storage import Storage
 
 State = Literal["flat", "building", "ready"]
 
@@ -38,6 +39,8 @@ class IndexStatus:
     """Where the index is."""
     store: str
     """The store's name, such as 'lance'."""
+    storage: Storage = "float32"
+    """How the embeddings are kept."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dict, for JSON."""
@@ -61,8 +64,8 @@ class Index(ABC):
     meaningless. The stamp stays until `clear`, even when all documents have been deleted.
 
     **What is kept** of a document: id, text, uri, label, tags (exactly, as JSON has them), the
-    embedding as float32, its picture's SHA-256, and its picture's bytes if the store was opened
-    with `store_images`.
+    embedding (as float32, or as the store's `storage` option says), its picture's SHA-256, and its
+    picture's bytes if the store was opened with `store_images`.
 
     **Ids** are 1 to 512 bytes of UTF-8 without NUL; an `add` replaces the document of the same id.
 

@@ -21,7 +21,7 @@ from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
-from cliptune.index.durable import LockBusy, file_lock, flush_written, sync_path
+from cliptune.index.durable import LockBusy, file_lock, flush_written, is_locked, sync_path
 from cliptune.index.filters import Filter, parse_filter
 from cliptune.index.lance_options import LanceOptions
 from cliptune.index.lance_search import nearest
@@ -70,7 +70,7 @@ class LanceIndex(Index):
             raise BadInput(f"{self.folder}: an index is a folder, this is a file") from error
         except OSError as error:
             raise Unavailable(f"{self.folder}: can't be made ({error.strerror})") from error
-        read_stamp(self.folder)
+        self._read_stamp()
         # Keeps index statistics small, and a warning about them out of the user's log.
         os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
         import lancedb  # starts threads, so not at import time
@@ -99,7 +99,8 @@ class LanceIndex(Index):
             batch = check_batch(
                 docs, stamp.model_digest if stamp else None, stamp.dim if stamp else None
             )
-            rows = to_table(batch, store_images=self.options.store_images)
+            storage = stamp.storage if stamp else self.options.storage or "float32"
+            rows = to_table(batch, store_images=self.options.store_images, storage=storage)
             began = time.time_ns()
             if opened:
                 table = opened.table
@@ -118,7 +119,7 @@ class LanceIndex(Index):
                 self._drop_tables()
                 self._retry("writing", lambda: self._database.create_table(name, rows))
                 self._flush(name, began)
-                write_stamp(self.folder, Stamp(name, batch.model_digest, batch.dim))
+                write_stamp(self.folder, Stamp(name, batch.model_digest, batch.dim, storage))
         return len(batch.docs)
 
     def search(
@@ -273,6 +274,7 @@ class LanceIndex(Index):
                 optimize_due=due or fragments > self.options.max_fragments,
                 uri=str(self.folder),
                 store="lance",
+                storage=opened.stamp.storage if opened else self.options.storage or "float32",
             )
 
         return self._read("reading the status", run)
@@ -339,14 +341,7 @@ class LanceIndex(Index):
 
     def _being_optimized(self) -> bool:
         self._check_open()
-        lock = self.folder / _OPTIMIZE_LOCK
-        if not lock.exists():
-            return False
-        try:
-            with file_lock(lock, 0):
-                return False
-        except LockBusy:
-            return True
+        return is_locked(self.folder / _OPTIMIZE_LOCK)
 
     def _open(self) -> _Opened | None:
         """The table that the stamp names now; None if there is none."""
@@ -360,7 +355,7 @@ class LanceIndex(Index):
             signature = (found.st_ino, found.st_mtime_ns, found.st_size)
             if self._opened is None or self._opened.signature != signature:
                 self._opened = None
-                stamp = read_stamp(self.folder)
+                stamp = self._read_stamp()
                 if stamp is None:
                     return None
                 try:
@@ -373,6 +368,16 @@ class LanceIndex(Index):
                     ) from error
                 self._opened = _Opened(signature, stamp, table)
             return self._opened
+
+    def _read_stamp(self) -> Stamp | None:
+        stamp, asked = read_stamp(self.folder), self.options.storage
+        if stamp and asked and stamp.storage != asked:
+            raise BadInput(
+                f"{self.folder}: the index keeps embeddings as {stamp.storage}, not as {asked}, "
+                "which is chosen with the first documents. Copy it into a new index that is opened "
+                f"with storage={asked!r} (cliptune index migrate --storage {asked})"
+            )
+        return stamp
 
     def _read(self, action: str, run: Callable[[_Opened | None], Result]) -> Result:
         """`run` on the current table, once more if it was cleared away in the meantime."""

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
+from cliptune.index.storage import Storage, as_stored
 from cliptune.index.tags import from_json
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ _TAG_COLUMNS = {
 }
 
 
-def schema(dim: int) -> pa.Schema:
-    """The table's schema for embeddings float32 [dim]; `tags` has the filter columns' meaning."""
+def schema(dim: int, storage: Storage) -> pa.Schema:
+    """The table's schema for embeddings [dim]; `tags` has the filter columns' meaning."""
+    number = pa.float16() if storage == "float16" else pa.float32()
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -40,7 +42,7 @@ def schema(dim: int) -> pa.Schema:
             *(pa.field(name, pa.list_(kind)) for name, kind in _TAG_COLUMNS.items()),
             pa.field("image", pa.large_binary()),
             pa.field("image_digest", pa.string()),
-            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+            pa.field("embedding", pa.list_(number, dim), nullable=False),
         ]
     )
 
@@ -51,7 +53,7 @@ def upgrade(table: Table) -> None:
         table.add_columns(pa.field("image_digest", pa.string()))
 
 
-def to_table(batch: CheckedBatch, *, store_images: bool) -> pa.Table:
+def to_table(batch: CheckedBatch, *, store_images: bool, storage: Storage) -> pa.Table:
     """The rows of a checked batch."""
     docs = batch.docs
     columns: dict[str, pa.Array] = {
@@ -65,9 +67,9 @@ def to_table(batch: CheckedBatch, *, store_images: bool) -> pa.Table:
     images = [doc.image if store_images else None for doc in docs]
     columns["image"] = pa.array(images, pa.large_binary())
     columns["image_digest"] = pa.array(batch.image_digests, pa.string())
-    flat = pa.array(np.ascontiguousarray(batch.embeddings, dtype=np.float32).ravel())
+    flat = pa.array(np.ascontiguousarray(as_stored(batch.embeddings, storage)).ravel())
     columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, batch.dim)
-    fields = schema(batch.dim)
+    fields = schema(batch.dim, storage)
     return pa.Table.from_arrays([columns[field.name] for field in fields], schema=fields)
 
 
@@ -92,7 +94,8 @@ def to_docs(rows: pa.Table, model_digest: str) -> list[ClipDoc]:
     embeddings = None
     if "embedding" in rows.column_names:
         column = rows["embedding"].combine_chunks()
-        embeddings = column.flatten().to_numpy().reshape(len(rows), column.type.list_size)
+        kept = column.flatten().to_numpy().reshape(len(rows), column.type.list_size)
+        embeddings = kept.astype(np.float32)
         rows = rows.drop_columns(["embedding"])
     docs = []
     for position, row in enumerate(rows.to_pylist()):

@@ -12,11 +12,13 @@ from docarray import DocList
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, ModelMismatch
 from cliptune.index.base import Index
+from cliptune.index.storage import Storage, as_stored
 from cliptune.index.tags import same_tags
 
 BATCH = 256
 """Documents at a time: their pictures are in memory."""
 _SEARCHES = 10
+_SCORES_ALIKE: dict[Storage, float] = {"float32": 1e-4, "float16": 1e-3}
 
 
 class CopyDiffers(CliptuneError):
@@ -52,7 +54,8 @@ def migrate(
 
     Args:
         source: read from; it may be searched and written to meanwhile.
-        target: empty, or with embeddings of the same model.
+        target: empty, or with embeddings of the same model. If it keeps them as float16, they are
+            compared as such.
         sample: so many documents, drawn at random, are read back from both and compared in
             full, pictures included; exact searches with the embeddings of some must score alike.
         seed: of the sample.
@@ -64,12 +67,13 @@ def migrate(
             both, or a search's result.
     """
     _check_models(source, target)
+    kept = target.status().storage
     drawn = _Sample(sample, random.Random(seed))
     copied = unchanged = 0
     for batch in source.scan(batch_size=BATCH, include_embedding=True, include_image=True):
         ids = [str(doc.id) for doc in batch]
         there = {doc.id: doc for doc in target.get(ids, include_embedding=True)}
-        missing = [doc for doc in batch if not _same(doc, there.get(doc.id))]
+        missing = [doc for doc in batch if not _same(doc, there.get(doc.id), kept)]
         if missing:
             target.add(DocList[ClipDoc](missing))
         drawn.see(ids)
@@ -82,9 +86,9 @@ def migrate(
             f"the target has {-others} documents less than the source: were some deleted there, or "
             "added to the source meanwhile? Repeat the migration"
         )
-    compared = _compare_documents(source, target, drawn.ids)
+    compared = _compare_documents(source, target, drawn.ids, kept)
     if not others:
-        _compare_searches(source, target, drawn.ids[:_SEARCHES])
+        _compare_searches(source, target, drawn.ids[:_SEARCHES], kept)
     return Migrated(copied, unchanged, compared, others)
 
 
@@ -114,18 +118,23 @@ def _check_models(source: Index, target: Index) -> None:
         )
 
 
-def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
-    """Whether they are alike in all but the picture's bytes, for which its digest stands."""
+def _same(doc: ClipDoc, other: ClipDoc | None, kept: Storage) -> bool:
+    """Whether they are alike in all but the picture's bytes, for which its digest stands.
+
+    Embeddings are alike if they are kept alike.
+    """
     fields = ("text", "uri", "label", "image_digest", "model_digest")
     return (
         other is not None
         and all(getattr(doc, name) == getattr(other, name) for name in fields)
         and same_tags(doc.tags, other.tags)
-        and np.array_equal(np.asarray(doc.embedding), np.asarray(other.embedding))
+        and np.array_equal(
+            *(as_stored(np.asarray(one.embedding)[None], kept) for one in (doc, other))
+        )
     )
 
 
-def _compare_documents(source: Index, target: Index, ids: list[str]) -> int:
+def _compare_documents(source: Index, target: Index, ids: list[str], kept: Storage) -> int:
     """Compare the documents that `source` has of these; returns their number."""
     compared = 0
     for start in range(0, len(ids), BATCH):
@@ -134,13 +143,13 @@ def _compare_documents(source: Index, target: Index, ids: list[str]) -> int:
         theirs = {doc.id: doc for doc in found}
         for doc in source.get(part, include_embedding=True, include_image=True):
             other = theirs.get(doc.id)
-            if not _same(doc, other) or (other and doc.image != other.image):
+            if not _same(doc, other, kept) or (other and doc.image != other.image):
                 raise CopyDiffers(f"document {doc.id!r:.80} is not the same in both")
             compared += 1
     return compared
 
 
-def _compare_searches(source: Index, target: Index, ids: list[str]) -> None:
+def _compare_searches(source: Index, target: Index, ids: list[str], kept: Storage) -> None:
     docs = source.get(ids, include_embedding=True)
     if not docs:
         return
@@ -149,5 +158,5 @@ def _compare_searches(source: Index, target: Index, ids: list[str]) -> None:
     results = (index.search(queries, digest, exact=True) for index in (source, target))
     for doc, *found in zip(docs, *results, strict=True):
         ours, theirs = ([match.score for match in matches] for matches in found)
-        if len(ours) != len(theirs) or not np.allclose(ours, theirs, atol=1e-4):
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs, atol=_SCORES_ALIKE[kept]):
             raise CopyDiffers(f"a search with the embedding of {doc.id!r:.80} differs")

@@ -14,9 +14,12 @@ from pathlib import Path
 from cliptune.errors import BadInput
 from cliptune.files import write_text
 from cliptune.index.durable import sync_path
+from cliptune.index.storage import Storage, check_storage
 
 STAMP_NAME = "cliptune-index.json"
-FORMAT = 1
+FORMAT = 2
+"""The newest format that is read. 2 has `storage`; what is kept as float32 is still written as 1,
+which earlier versions of cliptune can read."""
 
 
 def _version() -> str:
@@ -39,8 +42,8 @@ class Stamp:
     """Name of the table in the folder."""
     model_digest: str
     dim: int
-    version: int = FORMAT
-    """Version of the stored format."""
+    storage: Storage = "float32"
+    """How the embeddings are kept."""
     created_by: str = field(default_factory=created_by)
 
 
@@ -69,11 +72,13 @@ def read_stamp(folder: Path) -> Stamp | None:
             table=found["table"],
             model_digest=found["model_digest"],
             dim=found["dim"],
-            version=version,
+            storage=check_storage(found.get("storage", "float32")),
             created_by=str(found.get("created_by", "")),
         )
     except KeyError as error:
         raise BadInput(f"{path}: the stamp lacks {error}") from error
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
     # The table's name becomes part of a path.
     plain = isinstance(stamp.table, str) and stamp.table.replace("-", "").isalnum()
     if not plain or not isinstance(stamp.model_digest, str) or not isinstance(stamp.dim, int):
@@ -83,7 +88,11 @@ def read_stamp(folder: Path) -> Stamp | None:
 
 def write_stamp(folder: Path, stamp: Stamp) -> None:
     """Write the stamp durably."""
-    write_text(folder / STAMP_NAME, json.dumps(asdict(stamp), indent=2) + "\n")
+    content = asdict(stamp)
+    if stamp.storage == "float32":
+        del content["storage"]
+    content["version"] = FORMAT if "storage" in content else 1
+    write_text(folder / STAMP_NAME, json.dumps(content, indent=2) + "\n")
     sync_path(folder)
 
 

@@ -34,6 +34,7 @@ def serve(
     artifact: str | Path = "builtin",
     *,
     index: str | Path | None = None,
+    index_storage: str | None = None,
     grpc_port: int = 51000,
     http_port: int = 51001,
     clip_service_port: int = 0,
@@ -46,6 +47,8 @@ def serve(
     Args:
         artifact: an artifact's zip or folder, `Run.artifact_id`, or a model's name.
         index: the index's folder; None: CLIPTUNE_INDEX, or `index` in CLIPTUNE_HOME.
+        index_storage: how a new index keeps embeddings, `float32` or `float16` (half the room, see
+            `LanceOptions`); None: CLIPTUNE_INDEX_STORAGE, or as the index has them.
         grpc_port: for `Client("grpc://…")`.
         http_port: for HTTP, and the search page at `/`.
         clip_service_port: for clip-as-service's clients over gRPC (`cliptune serve` takes 51002);
@@ -66,6 +69,7 @@ def serve(
         settings.ONNX: "1" if is_onnx else "0",
         settings.PRECISION: settings.precision(precision),
         settings.INDEX: str(Path(index).absolute()) if index else settings.index_folder(None),
+        settings.INDEX_STORAGE: settings.index_options(index_storage).get("storage", ""),
     }
     environment[CLIP_SERVICE_PORT] = str(clip_service_port)
     if clip_service_port:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from cliptune.errors import BadInput
@@ -12,6 +13,7 @@ from cliptune.home import home
 ARTIFACT = "CLIPTUNE_ARTIFACT"
 ONNX = "CLIPTUNE_ONNX"
 INDEX = "CLIPTUNE_INDEX"
+INDEX_STORAGE = "CLIPTUNE_INDEX_STORAGE"
 DEVICE = "CLIPTUNE_DEVICE"
 PRECISION = "CLIPTUNE_PRECISION"
 METRICS_PORT = "CLIPTUNE_METRICS_PORT"
@@ -110,3 +112,18 @@ def traces() -> str | None:
 def index_folder(given: str | None) -> str:
     """Where the index is: a folder."""
     return given or os.environ.get(INDEX) or str(Path(home()) / "index")
+
+
+def index_options(storage: str | None) -> dict[str, Any]:
+    """Options for `open_index`: how embeddings are kept, if that was chosen.
+
+    Raises:
+        BadInput: there is no such storage.
+    """
+    from cliptune.index.storage import check_storage
+
+    chosen = storage or os.environ.get(INDEX_STORAGE)
+    try:
+        return {"storage": check_storage(chosen)} if chosen else {}
+    except BadInput as error:
+        raise error if storage else BadInput(f"{INDEX_STORAGE}: {error}") from None

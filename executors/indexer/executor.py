@@ -26,18 +26,20 @@ def report(values: dict) -> DocList[Report]:
 class Indexer(ObservedExecutor):
     """The index behind `/index`, `/search`, `/delete`, `/get`, `/status` and `/clear`."""
 
-    def __init__(self, folder: str | None = None, **kwargs) -> None:
+    def __init__(self, folder: str | None = None, storage: str | None = None, **kwargs) -> None:
         """Open the index, or make it.
 
         Args:
             folder: where it is; None: CLIPTUNE_INDEX or `index` in CLIPTUNE_HOME.
+            storage: how a new index keeps embeddings, `float32` or `float16`; None:
+                CLIPTUNE_INDEX_STORAGE, or as the index has them.
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
         # Here, in the executor's own process: native threads don't survive Jina's fork.
         from cliptune.index import open_index
 
-        self.store = open_index(settings.index_folder(folder))
+        self.store = open_index(settings.index_folder(folder), **settings.index_options(storage))
         self.tidier = indexing.Tidier(self.store)
         self._count_rows()
 

@@ -51,7 +51,7 @@ def test_stamps_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     stamp = json.loads(path.read_text())
     assert (stamp["version"], stamp["model_digest"], stamp["dim"]) == (1, DIGEST, DIM)
     for content, problem in [
-        (json.dumps({**stamp, "version": 2, "created_by": "cliptune 9"}), "cliptune 9.*Upgrade"),
+        (json.dumps({**stamp, "version": 3, "created_by": "cliptune 9"}), "cliptune 9.*Upgrade"),
         ("{", "not the stamp"),
         ("[]", "not the stamp"),
         ('{"version": 1}', "lacks"),
