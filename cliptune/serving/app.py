@@ -153,7 +153,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
             return await answer_json(adapter, {"execEndpoint": "/rank"} | body)
         given = await asyncio.to_thread(fit, body, RankBody)
         docs = to_rank_docs(given.data)
-        return json_response(await answer(calls, "/rank", docs, given.parameters))
+        found = await answer(calls, "/rank", docs, given.parameters)
+        return json_response(found, encoding_format=given.encoding_format)
 
     @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"])
     async def search(request: Request) -> Response:

@@ -66,6 +66,7 @@ class RankBody(BaseModel):
 
     data: list[RankItem] = Field(description=f"1 to {MAX_DOCS} with their matches.")
     parameters: dict[str, Any] = Field(default_factory=dict)
+    encoding_format: EncodingFormat = Field("float", description="As `/encode` has it.")
 
 
 class PostBody(BaseModel):

@@ -166,7 +166,7 @@ class HttpTransport:
         if parameters:
             check_depth(parameters, "parameters")
             body["parameters"] = parameters
-        if endpoint in ("/encode", "/get"):
+        if endpoint in ("/encode", "/rank", "/get"):
             body["encoding_format"] = "base64"
         found = self.json(endpoint, body)
         return DocList[kind]([_doc(kind, item) for item in found["data"]])  # type: ignore[valid-type]

@@ -169,6 +169,16 @@ def test_bad_tensors(server: Server, array: dict) -> None:
     assert "document 0" in answer.header.status.description
 
 
+def test_numbers_that_json_lacks_are_refused(server: Server) -> None:
+    tagged = a_request("/index", blob=picture(COLOURS["red"]))
+    tagged.data.docs.docs[0].tags["price"] = float("nan")
+    limited = a_request("/search", text="a")
+    limited.parameters["limit"] = float("inf")
+    answers = call(server, tagged.SerializeToString(), limited.SerializeToString())
+    assert [a.header.status.exception.name for a in answers] == ["BadInput", "BadInput"]
+    assert "document 0" in answers[0].header.status.description
+
+
 def test_access_paths_choose_what_is_embedded(server: Server) -> None:
     asked = a_request("/encode", text="root")
     asked.data.docs.docs[0].chunks.add(text="a chunk")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from docarray import DocList
-from google.protobuf.json_format import MessageToDict
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
 from cliptune.errors import BadInput, CliptuneError, NotFound, near_matches
@@ -13,6 +12,7 @@ from cliptune.serving import wire
 from cliptune.serving.calls import Calls, status_of
 from cliptune.serving.clip_service import documents as v1
 from cliptune.serving.clip_service.clip_service_pb2 import Document, Request
+from cliptune.serving.observed import OTHER, observed
 from cliptune.serving.reports import Report
 from cliptune.serving.requests import MAX_DOCS, TooLarge
 
@@ -35,14 +35,17 @@ class Adapter:
         """Take the way into the Flow."""
         self.calls = calls
 
-    async def answer(self, request: Request) -> None:
+    async def answer(self, request: Request, protocol: str = "grpc") -> None:
         """Answer `request` in place; an error is told in its header, as Jina does."""
-        try:
-            await self.run(request)
-        except CliptuneError as error:
-            set_error(request, error)
-        except Exception as error:
-            set_error(request, wire.from_exception(error))
+        given_id, endpoint = request.header.request_id, request.header.exec_endpoint or "/"
+        with observed(protocol, given_id) as call:
+            call.endpoint, call.status = endpoint if endpoint in ENDPOINTS else OTHER, "OK"
+            try:
+                await self.run(request)
+            except Exception as error:
+                told = wire.from_exception(error)
+                call.status = wire.grpc_code(told).name
+                set_error(request, told)
 
     async def run(self, request: Request) -> None:
         """Answer `request` in place.
@@ -54,7 +57,7 @@ class Adapter:
         gateway = request.routes.add(executor="gateway")
         gateway.start_time.GetCurrentTime()
         endpoint = request.header.exec_endpoint or "/"
-        parameters = MessageToDict(request.parameters)
+        parameters = v1.plain(request.parameters, "parameters")
         docs = list(request.data.docs.docs)
         if endpoint in ("/", "/encode"):
             await self._encode(request, endpoint, docs, parameters)
@@ -199,7 +202,7 @@ def _others(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _stored(doc: Document, position: int) -> ClipDoc:
     """A document for the index: its URI is shown beside the matches, if it has a picture too."""
-    made = v1.to_clip_doc(doc, position, tags=v1.tags_of(doc))
+    made = v1.to_clip_doc(doc, position, tags=v1.tags_of(doc, position))
     if made.uri is None and doc.uri and not doc.uri.startswith("data:"):
         made.uri = doc.uri
     return made

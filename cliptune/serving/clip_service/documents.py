@@ -83,9 +83,26 @@ def _below(doc: Document, step: str) -> Iterator[Document]:
     yield from doc.chunks if step == "c" else doc.matches
 
 
-def tags_of(doc: Document) -> dict[str, Any]:
-    """The tags; whole numbers are integers again, which protobuf's Struct doesn't have."""
-    return {name: _whole(value) for name, value in MessageToDict(doc.tags).items()}
+def plain(struct: Any, place: str) -> dict[str, Any]:
+    """A protobuf Struct as a dict.
+
+    Raises:
+        BadInput: it holds a number that JSON doesn't have (NaN, infinity); the message has `place`.
+    """
+    try:
+        return MessageToDict(struct)
+    except ValueError:
+        raise BadInput(f"{place}: NaN and infinity are no numbers that JSON has") from None
+
+
+def tags_of(doc: Document, position: int) -> dict[str, Any]:
+    """The tags; whole numbers are integers again, which protobuf's Struct doesn't have.
+
+    Raises:
+        BadInput: a number is not finite.
+    """
+    found = plain(doc.tags, f"{name_of(position, doc)}: tags")
+    return {name: _whole(value) for name, value in found.items()}
 
 
 def _whole(value: Any) -> Any:

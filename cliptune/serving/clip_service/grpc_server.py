@@ -126,7 +126,7 @@ def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
     )
 
 
-async def answer_to(adapter: Adapter, raw: bytes) -> Request:
+async def answer_to(adapter: Adapter, raw: bytes, protocol: str = "grpc") -> Request:
     """The answer to one message.
 
     Raises:
@@ -141,7 +141,7 @@ async def answer_to(adapter: Adapter, raw: bytes) -> Request:
     with observed("clip-as-service", request.header.request_id) as call:
         if request.header.exec_endpoint in ENDPOINTS:
             call.endpoint = request.header.exec_endpoint
-        await adapter.answer(request)
+        await adapter.answer(request, protocol)
         status = request.header.status
         call.status = status.exception.name if status.code == status.ERROR else "OK"
     return request

@@ -178,7 +178,8 @@ def add_websocket(app: FastAPI, adapter: Adapter, allowed_origins: list[str]) ->
 
         failed = ""
         try:
-            async for answer in in_order(requests(), partial(answer_to, adapter), WINDOW):
+            answer_each = partial(answer_to, adapter, protocol="websocket")
+            async for answer in in_order(requests(), answer_each, WINDOW):
                 failed = failed or answer.header.status.description
                 await socket.send_bytes(answer.SerializeToString())
             # Jina's client forgets an error if the connection then ends as if all were well.
