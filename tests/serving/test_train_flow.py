@@ -87,9 +87,7 @@ def test_cancelling(addresses: tuple[str, str]) -> None:
     assert run.wait(60)["status"] == "CANCELLED"
 
 
-def test_experiments_from_afar(
-    addresses: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_experiments_from_afar(addresses: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     session = cliptune.connect(addresses[0])
     made = session.create_experiment("shoes")
     assert made == session.get_experiment("shoes")
