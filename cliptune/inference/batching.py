@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.errors import BadInput, Unavailable
+from cliptune.errors import BadInput, Overloaded, Unavailable
 from cliptune.inference.towers import Forward, TextTower, VisionTower
+
+MAX_PENDING = 8192
+"""Rows that wait for an engine at most."""
 
 
 def share_batches(tower: TextTower | VisionTower, *, max_wait: float = 0.002) -> BatchingForward:
@@ -38,13 +41,22 @@ class BatchingForward:
     A request's rows stay together. Rows of all requests have one width.
     """
 
-    def __init__(self, forward: Forward, *, batch_size: int = 32, max_wait: float = 0.002) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        batch_size: int = 32,
+        max_wait: float = 0.002,
+        max_pending: int = MAX_PENDING,
+    ) -> None:
         """Start the thread.
 
         Args:
             forward: the engine, called by one thread only.
             batch_size: rows of a batch. A request of more is a batch of its own.
             max_wait: seconds, see above.
+            max_pending: rows that wait at most; a request beyond is refused at once, unless
+                nothing waits.
 
         Raises:
             BadInput: one of them is below what makes sense.
@@ -53,7 +65,10 @@ class BatchingForward:
             raise BadInput(f"batch_size is {batch_size}: use a number from 1")
         if max_wait < 0:
             raise BadInput(f"max_wait is {max_wait}: use a number of seconds from 0")
+        if max_pending < 1:
+            raise BadInput(f"max_pending is {max_pending}: use a number from 1")
         self.forward = forward
+        self.max_pending = max_pending
         self.batch_size = batch_size
         self.max_wait = max_wait
         self._queue: deque[_Request] = deque()
@@ -68,6 +83,7 @@ class BatchingForward:
         """What the engine makes of `rows` [n, …]: float32 [n, D]; waits for it.
 
         Raises:
+            Overloaded: more than `max_pending` rows would wait.
             Unavailable: it was closed. What the engine raises is raised in all requests of its
                 batch.
         """
@@ -75,6 +91,8 @@ class BatchingForward:
         with self._changed:
             if self._closed:
                 raise Unavailable("this service is ending")
+            if self._pending and self._pending + len(rows) > self.max_pending:
+                raise Overloaded(f"{self._pending} inputs wait for this engine, the limit")
             self._queue.append(request)
             self._pending += len(rows)
             self._changed.notify_all()

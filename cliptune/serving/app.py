@@ -27,6 +27,7 @@ from cliptune.serving.requests import (
     check_docs,
     read_parameters,
 )
+from cliptune.serving.sockets import add_socket
 from cliptune.serving.web import body_schema, new_app
 
 PAGE_POLICY = (
@@ -161,10 +162,12 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
               tags=["encode"])  # fmt: skip
     async def post(request: Request) -> Response:
         """clip-as-service's form of a call: any endpoint, `/` is `/encode`."""
-        body = await read_body(request, PostBody)
-        return json_response(
-            await answer(calls, body.exec_endpoint, to_docs(body.data), body.parameters or {})
-        )
+        return json_response(await answer_post(await read_body(request, PostBody)))
+
+    async def answer_post(body: PostBody) -> dict[str, Any]:
+        return await answer(calls, body.exec_endpoint, to_docs(body.data), body.parameters or {})
+
+    add_socket(app, calls.handler.admission, answer_post)
 
 
 def add_page(app: FastAPI, calls: Calls) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,14 +11,15 @@ import orjson
 from docarray import DocList
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from cliptune.documents import ClipDoc, SearchResult
-from cliptune.errors import BadImage, BadInput, CliptuneError
-from cliptune.serving import wire
+from cliptune.errors import BadImage, BadInput, CliptuneError, Overloaded, Unauthorized
+from cliptune.serving import settings, wire
 from cliptune.serving.requests import MAX_BODY, MAX_DOCS, TooLarge, describe
 
-BODY_TIMEOUT = 60.0
-"""Seconds between two pieces of a body."""
+BODY_TIMEOUT = float(settings.limit("CLIPTUNE_BODY_TIMEOUT", 120))
+"""Seconds in which a body must arrive."""
 
 
 class Item(BaseModel):
@@ -64,13 +66,17 @@ async def read_bytes(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     stream = aiter(request.stream())
+    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
     while True:
+        left = deadline - asyncio.get_running_loop().time()
         try:
-            chunk = await asyncio.wait_for(anext(stream), BODY_TIMEOUT)
+            chunk = await asyncio.wait_for(anext(stream), max(0.0, left))
         except StopAsyncIteration:
             break
         except TimeoutError:
-            raise wire.Timeout(f"no more of the body came for {BODY_TIMEOUT:g} s") from None
+            raise wire.Timeout(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+        except ClientDisconnect:
+            raise wire.BadJson("the connection ended within the body") from None
         size += len(chunk)
         if size <= MAX_BODY:
             chunks.append(chunk)
@@ -95,10 +101,11 @@ async def read_body(request: Request, kind: type[B], default: Any = None) -> B:
         if default is None:
             raise wire.BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
         return kind.model_validate(default)
-    return await asyncio.to_thread(_parse, raw, kind)
+    return await asyncio.to_thread(parse, raw, kind)
 
 
-def _parse(raw: bytes, kind: type[B]) -> B:
+def parse(raw: bytes | str, kind: type[B]) -> B:
+    """JSON as `kind`; errors as `read_body`."""
     try:
         found = orjson.loads(raw)
     except ValueError as error:
@@ -165,12 +172,21 @@ def doc_fields(doc: ClipDoc) -> dict[str, Any]:
     return fields
 
 
-def json_response(content: Any, status: int = 200) -> Response:
+def to_json(content: Any) -> bytes:
     """JSON by orjson: a hundred thousand floats take milliseconds."""
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    return Response(body, status, media_type="application/json")
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(to_json(content), status, media_type="application/json")
 
 
 def error_response(error: CliptuneError) -> Response:
-    """`{"error": {"type", "message"}}` with the status of the error."""
-    return json_response({"error": wire.as_dict(error)}, error.http_status)
+    """`{"error": {"type", "message"}}` with the status of the error, and what HTTP adds to it."""
+    response = json_response({"error": wire.as_dict(error)}, error.http_status)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return response

@@ -19,8 +19,11 @@ from typing import Any
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from cliptune.files import write_text
+from cliptune.serving import settings
 
 GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTUNE_HOST"
+GATEWAY = "gateway"
+"""Jina's name for it."""
 
 
 def main(flow_yml: Path, state_file: Path) -> None:
@@ -29,11 +32,15 @@ def main(flow_yml: Path, state_file: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
+    # How long Jina waits for each part to end (seconds); it is read when Jina is imported.
+    os.environ.setdefault("JINA_DEFAULT_TIMEOUT_CTRL", str(settings.drain_seconds() + 20))
     flow = load(flow_yml)
     threading.Thread(target=_watch_children, args=(ended, state_file), daemon=True).start()
     with flow:
         _write(state_file, "ready")
         ended.wait()
+        # Before the executors: the gateway answers what it has taken.
+        flow[GATEWAY].close()
 
 
 def load(flow_yml: Path) -> Any:

@@ -1,9 +1,12 @@
 """The gateway of both Flows: gRPC and HTTP at once, and errors that are fit for clients."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+import cliptune.serving  # (first: it keeps Jina from calling home)
+from jina.proto import jina_pb2
 from jina.serve.runtimes.gateway.gateway import BaseGateway
 from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
 from jina.serve.runtimes.servers.composite import CompositeBaseServer
@@ -11,13 +14,25 @@ from jina.serve.runtimes.servers.grpc import GRPCServer
 from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
-from cliptune.errors import CliptuneError, NotFound, near_matches
-from cliptune.serving import wire
+from cliptune.errors import CliptuneError, NotFound, Unavailable, near_matches
+from cliptune.serving import settings, wire
+from cliptune.serving.admission import PRESENTED, Admission
+from cliptune.serving.doors import GrpcDoor, abort, until_ending
+from cliptune.serving.in_order import in_order
+from cliptune.serving.messages import check_request, check_single
 from cliptune.serving.requests import MAX_BODY
+
+WINDOW = 16
+"""Requests of one stream that are worked on at once."""
 
 
 class RequestHandler(GatewayRequestHandler):
     """Sends requests to the executors, and takes tracebacks out of their answers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take Jina's own arguments; the API keys come from the environment."""
+        super().__init__(*args, **kwargs)
+        self.admission = Admission.from_environment()
 
     async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
@@ -26,66 +41,95 @@ class RequestHandler(GatewayRequestHandler):
         except CliptuneError as error:
             if context is None:
                 raise
-            await context.abort(wire.grpc_code(error), wire.to_text(error))
+            await abort(context, error)
             raise
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
-        try:
-            if (unknown := self._unknown_endpoint(request)) is not None:
-                raise unknown
-            response = await self.streamer.process_single_data(request)
-        except Exception as error:
-            raise wire.from_exception(error) from None
-        refused = wire.from_status(response.header.status)
-        if refused is not None:
-            raise refused
-        return response
+        documents = check_request(request)
+        endpoint = request.header.exec_endpoint
+        with self.admission.admit(PRESENTED.get(), endpoint, documents):
+            try:
+                if (unknown := self._unknown_endpoint(request)) is not None:
+                    raise unknown
+                response = await self.streamer.process_single_data(request)
+            except Exception as error:
+                raise wire.from_exception(error) from None
+            refused = wire.from_status(response.header.status)
+            if refused is not None:
+                raise refused
+            return response
 
     async def stream(
         self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
     ) -> AsyncIterator[DataRequest]:
-        """A stream of requests; an error is in the status of its own response."""
+        """A stream of requests, answered in order; an error is in the status of its own response.
+
+        `WINDOW` of them are worked on at once; those after them wait at the client's.
+        """
         try:
-            async for response in super().stream(request_iterator, None, *args, **kwargs):
-                error = wire.from_status(response.header.status)
-                if error is None:
-                    error = self._unknown_endpoint(response)
-                if error is not None:
-                    wire.set_error(response, error)
+            requests = self._until_ending(request_iterator)
+            async for response in in_order(requests, self._answer, WINDOW):
                 yield response
+            if self.admission.ending.is_set():
+                raise Unavailable("this service is ending")
         except Exception as failure:
             told = wire.from_exception(failure)
             if context is None:
                 raise told from None
-            await context.abort(wire.grpc_code(told), wire.to_text(told))
+            await abort(context, told)
 
     Call = stream
+
+    async def _answer(self, request: DataRequest) -> DataRequest:
+        try:
+            return await self.ask(request)
+        except CliptuneError as error:
+            return wire.refusal(request, error)
+
+    async def _until_ending(self, requests: Any) -> AsyncIterator[DataRequest]:
+        iterator = aiter(requests)
+        with suppress(StopAsyncIteration, Unavailable):
+            while True:
+                yield await until_ending(self.admission, anext(iterator))
 
     async def stream_doc(
         self, request: SingleDocumentRequest, context: Any
     ) -> AsyncIterator[SingleDocumentRequest]:
         """One document in, many out."""
         try:
-            if (unknown := self._unknown_endpoint(request)) is not None:
-                raise unknown
-            async for response in self.streamer.rpc_stream_doc(request=request):
-                refused = wire.from_status(response.header.status)
-                if refused is not None:
-                    raise refused
-                yield response
+            endpoint = check_single(request)
+            with self.admission.admit_stream(PRESENTED.get(), endpoint):
+                if (unknown := self._unknown_endpoint(request)) is not None:
+                    raise unknown
+                responses = self.streamer.rpc_stream_doc(request=request)
+                with suppress(StopAsyncIteration):
+                    while True:
+                        response = await until_ending(self.admission, anext(responses))
+                        refused = wire.from_status(response.header.status)
+                        if refused is not None:
+                            raise refused
+                        yield response
         except Exception as failure:
             told = wire.from_exception(failure)
             if context is None:
                 raise told from None
-            await context.abort(wire.grpc_code(told), wire.to_text(told))
+            await abort(context, told)
+
+    async def _status(self, empty: Any, context: Any) -> jina_pb2.JinaInfoProto:
+        """Jina's call for versions; its own answer holds the machine's environment too."""
+        found = jina_pb2.JinaInfoProto()
+        found.jina["cliptune"] = cliptune.__version__
+        return found
 
     def _unknown_endpoint(self, request: Any) -> NotFound | None:
         known = [name for name in self.streamer._endpoints_models_map or () if name[:2] != "_j"]
         endpoint = request.header.exec_endpoint
         if known and endpoint not in known:
             shown = sorted(name for name in known if not name.startswith("_"))
-            return NotFound(f"no endpoint {endpoint!r}: {near_matches(endpoint, shown)}")
+            return NotFound(
+                f"no endpoint {endpoint[:100]!r}: {near_matches(endpoint[:100], shown)}"
+            )
         return None
 
 
@@ -96,28 +140,86 @@ class AppServer(FastAPIBaseServer):
     def app(self) -> Any:
         """The FastAPI application of this Flow."""
         handler = self._request_handler
-        if "/fit" in (handler.streamer._endpoints_models_map or {}):
+        if handler.admission.training:
             from cliptune.serving.train_app import make_app
         else:
             from cliptune.serving.app import make_app
         return make_app(handler)
 
+    async def shutdown(self) -> None:
+        """Close the door, and answer what came in."""
+        for listener in self.server.servers:
+            listener.close()
+        # uvicorn would cut WebSockets off: they end by themselves once their answers are sent.
+        sockets = self._request_handler.admission.sockets
+        if sockets:
+            await asyncio.wait(sockets, timeout=settings.drain_seconds())
+        await super().shutdown()
 
-class ClipGateway(CompositeBaseServer, BaseGateway):
-    """gRPC and HTTP on one port each, as the Flow's `protocol` and `port` list them."""
+
+class RpcServer(GRPCServer):
+    """The gRPC side."""
 
     def __init__(self, **kwargs: Any) -> None:
         """Take Jina's own arguments."""
         super().__init__(**kwargs)
+        door = GrpcDoor(self._request_handler.admission)
+        traced: list[Any] = self.aio_tracing_server_interceptors() or []
+        self.grpc_tracing_server_interceptors = [*traced, door]
+
+    async def shutdown(self) -> None:
+        """Close the door, and answer what came in."""
+        await self.health_servicer.enter_graceful_shutdown()
+        await self.server.stop(grace=settings.drain_seconds())
+
+
+class ClipGateway(CompositeBaseServer, BaseGateway):
+    """gRPC and HTTP on one port each, as the Flow's `protocol` and `port` list them.
+
+    With TLS, if CLIPTUNE_SSL_CERTFILE and CLIPTUNE_SSL_KEYFILE name a certificate and its key.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take Jina's own arguments."""
+        super().__init__(**kwargs)
+        self._ended = False
         self.servers = []
+        tls = settings.tls_files()
         for options in self._server_kwargs:
+            options |= tls
             if str(options["runtime_args"]["protocol"]).lower() == "http":
-                server: Any = AppServer(**options, uvicorn_kwargs={"timeout_keep_alive": 30})
+                server: Any = AppServer(**options, uvicorn_kwargs=self._uvicorn_options())
             else:
                 limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
-                server = GRPCServer(**{**options, "grpc_server_options": limit})
+                server = RpcServer(**{**options, "grpc_server_options": limit})
             self.servers.append(server)
         self.gateways = self.servers  # Jina's older name for them
+
+    async def setup_server(self) -> None:
+        """Start all servers."""
+        handler = self._request_handler
+        await handler.streamer._get_endpoints_input_output_models(is_cancel=self.is_cancel)
+        handler.admission.training = "/fit" in (handler.streamer._endpoints_models_map or {})
+        await super().setup_server()
+
+    async def shutdown(self) -> None:
+        """End in order: nothing new is taken, what was taken is answered, executors are let go."""
+        if self._ended:  # Jina calls this twice
+            return
+        self._ended = True
+        self._request_handler.admission.ending.set()
+        await super().shutdown()
+        await self._request_handler.close()
+
+    @staticmethod
+    def _uvicorn_options() -> dict[str, Any]:
+        return {
+            "timeout_keep_alive": 30,
+            "timeout_graceful_shutdown": settings.drain_seconds(),
+            "ws_max_size": MAX_BODY,
+            "ws_per_message_deflate": False,  # pictures don't shrink, bombs do
+            "server_header": False,
+        }
 
     def _get_request_handler(self) -> RequestHandler:
         self.req_handler_cls = RequestHandler

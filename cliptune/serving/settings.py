@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 
 from cliptune.errors import BadInput
@@ -15,6 +17,10 @@ DEVICE = "CLIPTUNE_DEVICE"
 PRECISION = "CLIPTUNE_PRECISION"
 SERVER = "CLIPTUNE_SERVER"
 """The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
+
+SSL_CERTFILE = "CLIPTUNE_SSL_CERTFILE"
+SSL_KEYFILE = "CLIPTUNE_SSL_KEYFILE"
+DRAIN = "CLIPTUNE_DRAIN"
 
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -56,6 +62,30 @@ def limit(variable: str, default: int) -> int:
     if not value.isascii() or not value.isdigit() or not 1 <= int(value) < 2**31:
         raise BadInput(f"{variable} is {value!r}: use a whole number from 1 to {2**31 - 1}")
     return int(value)
+
+
+def drain_seconds() -> int:
+    """How long a server that was told to end works on what it has taken."""
+    return limit(DRAIN, 30)
+
+
+def tls_files(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`ssl_certfile` and `ssl_keyfile` of the gateway; empty: without TLS.
+
+    Raises:
+        BadInput: only one of them is given, or they are not a certificate and its key.
+    """
+    certificate, key = (environment.get(v, "").strip() for v in (SSL_CERTFILE, SSL_KEYFILE))
+    if not certificate and not key:
+        return {}
+    if not certificate or not key:
+        raise BadInput(f"{SSL_CERTFILE} and {SSL_KEYFILE} go together: only one of them is set")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
+    return {"ssl_certfile": certificate, "ssl_keyfile": key}
 
 
 def index_folder(given: str | None) -> str:

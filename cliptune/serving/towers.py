@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cliptune.serving import settings
+from cliptune.serving.workers import prepare_worker
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
-
-_CONCURRENT = 64
-"""Requests that one executor works on at once; most wait in the engine's queue."""
 
 
 def serve_tower(
@@ -64,10 +60,7 @@ def serve_tower(
         threads=threads,
     )
     share_batches(tower, max_wait=max_wait_ms / 1000)
-    # Jina calls an executor's functions in the loop's threads; by default there are few.
-    asyncio.get_running_loop().set_default_executor(
-        ThreadPoolExecutor(_CONCURRENT, thread_name_prefix="cliptune-request")
-    )
+    prepare_worker()
     return tower
 
 

@@ -14,6 +14,7 @@ from cliptune.serving.requests import (
     SearchParameters,
     read_parameters,
 )
+from cliptune.serving.workers import prepare_worker
 
 
 def report(values: dict) -> DocList[Report]:
@@ -37,6 +38,7 @@ class Indexer(Executor):
 
         self.store = open_index(settings.index_folder(folder))
         self.tidier = indexing.Tidier(self.store)
+        prepare_worker()
 
     @requests(on="/index")
     def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
