@@ -119,8 +119,9 @@ class Admission:
         key = self.identify(presented)
         if endpoint is not None:
             self._check_role(key, endpoint)
-        self._check_room(1)
-        self._check_rates(key, documents=1)
+        documents = 0 if endpoint == "/status" else 1
+        self._check_room(documents)
+        self._check_rates(key, documents)
         return key
 
     @contextmanager
@@ -185,7 +186,7 @@ class Admission:
     def _check_room(self, documents: int) -> None:
         if self.pending >= self.limits.pending:
             raise Overloaded(f"{self.pending} requests are being worked on, the limit")
-        if self.documents and self.documents + documents > self.limits.documents:
+        if documents and self.documents and self.documents + documents > self.limits.documents:
             raise Overloaded(
                 f"requests of {self.documents} documents are being worked on, the limit is "
                 f"{self.limits.documents}"

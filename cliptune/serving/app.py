@@ -37,7 +37,8 @@ PAGE_POLICY = (
 )
 DESCRIPTION = """Text-to-image search by a CLIP model of your own.
 
-Pictures travel as base64 (standard or URL-safe) or as `data:` URIs; nothing is ever fetched.
+Pictures travel as base64 (standard or URL-safe) or as `data:` URIs; other URIs are read only
+where the operator allows them. Where there are API keys, send yours as `Authorization: Bearer …`.
 Errors are `{"error": {"type": …, "message": …}}`."""
 ENDPOINTS = ("/", "/encode", "/index", "/search", "/delete", "/clear", "/status", "/get")
 

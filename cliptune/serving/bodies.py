@@ -31,7 +31,9 @@ class Item(BaseModel):
     text: str | None = Field(None, description="A query, or the title of a picture.")
     image: str | None = Field(None, description="A picture: base64, or a `data:` URI.")
     blob: str | None = Field(None, description="The same, as clip-as-service calls it.")
-    uri: str | None = Field(None, description="A picture as a `data:` URI; nothing is fetched.")
+    uri: str | None = Field(
+        None, description="A picture as a `data:` URI, or where the server is allowed to read it."
+    )
     label: str | None = None
     tags: dict[str, Any] = Field(default_factory=dict, description="To filter by and to show.")
 

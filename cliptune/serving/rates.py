@@ -41,7 +41,8 @@ class Bucket:
         now = time.monotonic() if now is None else now
         self.tokens = min(self.size, self.tokens + (now - self.since) * self.rate)
         self.since = now
-        return max(0.0, (min(amount, self.size) - self.tokens) / self.rate)
+        wait = (min(amount, self.size) - self.tokens) / self.rate
+        return wait if wait > 1e-6 else 0.0
 
     def take(self, amount: float) -> None:
         """Take `amount` tokens, which `wait` has allowed."""

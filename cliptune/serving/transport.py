@@ -167,8 +167,10 @@ class HttpTransport:
         self.session = requests.Session()
         key = _bearer(api_key, "Authorization")
         self.session.auth = lambda request: (request.headers.update(key), request)[1]
+        # Given with each request: a session's own would give way to REQUESTS_CA_BUNDLE.
+        self.verify: str | None = None
         if address.startswith("https://") and _read_ca(ca_file) is not None:
-            self.session.verify = ca_file or os.environ[CA_FILE]
+            self.verify = ca_file or os.environ[CA_FILE]
 
     def close(self) -> None:
         """Close the connections."""
@@ -183,7 +185,11 @@ class HttpTransport:
         headers = {"Content-Type": "application/json"}
         try:
             response = self.session.post(
-                self.address + endpoint, data=raw, headers=headers, timeout=self.timeout
+                self.address + endpoint,
+                data=raw,
+                headers=headers,
+                timeout=self.timeout,
+                verify=self.verify,
             )
         except requests.Timeout:
             raise Unavailable(f"{self.address} did not answer within {self.timeout:g} s") from None

@@ -6,6 +6,7 @@ from jina import Executor, requests
 
 from cliptune.documents import ClipDoc
 from cliptune.serving.encoding import embed_all_pictures, embed_pictures
+from cliptune.serving.fetching import Fetcher
 from cliptune.serving.reports import Report
 from cliptune.serving.towers import serve_tower
 
@@ -45,21 +46,22 @@ class CLIPVisionEncoder(Executor):
             max_wait_ms=max_wait_ms,
             replicas=getattr(self.runtime_args, "replicas", 1),
         )
+        self.fetcher = Fetcher.from_environment()
 
     @requests(on=["/", "/encode"])
     def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents without a text."""
-        return embed_pictures(self.tower, docs)
+        return embed_pictures(self.tower, docs, self.fetcher)
 
     @requests(on="/search")
     def search(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed the queries that are pictures."""
-        return embed_pictures(self.tower, docs)
+        return embed_pictures(self.tower, docs, self.fetcher)
 
     @requests(on="/index")
     def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed each document's picture; its text is the title, shown and not embedded."""
-        return embed_all_pictures(self.tower, docs)
+        return embed_all_pictures(self.tower, docs, self.fetcher)
 
     @requests(on="/status")
     def status(self, docs: DocList[Report], **kwargs) -> DocList[Report]:
