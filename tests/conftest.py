@@ -86,12 +86,17 @@ TINY_CONFIG = {
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny CLIP of random weights: two transformers, CLIP's own vocabulary."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def make_tiny_model(folder: Path) -> Path:
+    """What `tiny_model` gives, made in a new folder."""
     import torch
     from safetensors.torch import save_file
 
     from cliptune.models.openclip import open_clip
 
-    folder = tmp_path_factory.mktemp("tiny-model")
+    folder.mkdir()
     (folder / "open_clip_config.json").write_text(json.dumps(TINY_CONFIG))
     torch.manual_seed(7)
     clip = open_clip.CLIP(**json.loads(json.dumps(TINY_CONFIG["model_cfg"])))

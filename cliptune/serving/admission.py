@@ -24,17 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.serving import settings
+from cliptune.limits import limit
 from cliptune.serving.keys import KEYS_FILE, ROLES, Key, KeyFile
 from cliptune.serving.rates import Bucket
 
-MAX_PENDING = settings.limit("CLIPTUNE_MAX_PENDING", 256)
+MAX_PENDING = limit("CLIPTUNE_MAX_PENDING", 256)
 """Requests that a gateway works on at once; those beyond are refused at once."""
-MAX_PENDING_DOCS = settings.limit("CLIPTUNE_MAX_PENDING_DOCS", 4096)
+MAX_PENDING_DOCS = limit("CLIPTUNE_MAX_PENDING_DOCS", 4096)
 """Their documents."""
-MAX_HELD = settings.limit("CLIPTUNE_MAX_HELD", 512 * 1024 * 1024)
+MAX_HELD = limit("CLIPTUNE_MAX_HELD", 512 * 1024 * 1024)
 """Bytes of HTTP bodies that a gateway holds at once."""
-MAX_STREAMS = settings.limit("CLIPTUNE_MAX_STREAMS", 64)
+MAX_STREAMS = limit("CLIPTUNE_MAX_STREAMS", 64)
 """Logs and artifacts that a train Flow streams at once."""
 
 PRESENTED: ContextVar[str | None] = ContextVar("presented API key", default=None)

@@ -15,10 +15,11 @@ from starlette.requests import ClientDisconnect
 
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import BadImage, BadInput, CliptuneError, Overloaded, Unauthorized
-from cliptune.serving import settings, wire
+from cliptune.limits import limit
+from cliptune.serving import wire
 from cliptune.serving.requests import MAX_BODY, MAX_DOCS, TooLarge, describe
 
-BODY_TIMEOUT = float(settings.limit("CLIPTUNE_BODY_TIMEOUT", 120))
+BODY_TIMEOUT = float(limit("CLIPTUNE_BODY_TIMEOUT", 120))
 """Seconds in which a body must arrive."""
 
 

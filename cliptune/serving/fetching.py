@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin
 
 from cliptune.errors import BadImage
-from cliptune.serving import settings
+from cliptune.limits import limit
 from cliptune.serving.requests import MAX_BODY
 from cliptune.serving.uris import (
     ALLOW_NETWORKS,
@@ -39,9 +39,9 @@ from cliptune.serving.uris import (
     split,
 )
 
-MAX_BYTES = settings.limit("CLIPTUNE_FETCH_BYTES", 32 * 1024 * 1024)
+MAX_BYTES = limit("CLIPTUNE_FETCH_BYTES", 32 * 1024 * 1024)
 """Bytes of one picture that is fetched."""
-MAX_SECONDS = float(settings.limit("CLIPTUNE_FETCH_SECONDS", 10))
+MAX_SECONDS = float(limit("CLIPTUNE_FETCH_SECONDS", 10))
 """Seconds for one picture, redirects included."""
 MAX_REDIRECTS = 3
 AT_ONCE = 16

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cliptune.errors import BadInput
 from cliptune.home import home
+from cliptune.limits import limit
 
 ARTIFACT = "CLIPTUNE_ARTIFACT"
 ONNX = "CLIPTUNE_ONNX"
@@ -48,20 +49,6 @@ def precision(given: str | None) -> str:
 def device(given: str | None) -> str | None:
     """`cpu`, `cuda`, …; None is the accelerator that is there."""
     return given or os.environ.get(DEVICE) or None
-
-
-def limit(variable: str, default: int) -> int:
-    """A limit on requests, from the environment of the gateway and of the executors.
-
-    Raises:
-        BadInput: the variable holds no whole number from 1 to 2^31 - 1.
-    """
-    value = os.environ.get(variable, "").strip()
-    if not value:
-        return default
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) < 2**31:
-        raise BadInput(f"{variable} is {value!r}: use a whole number from 1 to {2**31 - 1}")
-    return int(value)
 
 
 def drain_seconds() -> int:

@@ -9,11 +9,12 @@ from functools import wraps
 from typing import Any
 
 from cliptune.errors import Overloaded
+from cliptune.limits import limit
 from cliptune.serving import settings
 
 CONCURRENT = 64
 """Requests that one executor works on at once; most wait in the engine's queue."""
-MAX_WAITING = settings.limit("CLIPTUNE_MAX_WAITING", 256)
+MAX_WAITING = limit("CLIPTUNE_MAX_WAITING", 256)
 """Requests that wait for one of them."""
 
 
