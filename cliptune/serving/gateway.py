@@ -14,7 +14,7 @@ from jina.serve.runtimes.servers.grpc import GRPCServer
 from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
-from cliptune.errors import CliptuneError, NotFound, Unavailable, near_matches
+from cliptune.errors import BadInput, CliptuneError, NotFound, Unavailable, near_matches
 from cliptune.serving import settings, wire
 from cliptune.serving.admission import PRESENTED, Admission
 from cliptune.serving.doors import GrpcDoor, abort, until_ending
@@ -50,8 +50,7 @@ class RequestHandler(GatewayRequestHandler):
         endpoint = request.header.exec_endpoint
         with self.admission.admit(PRESENTED.get(), endpoint, documents):
             try:
-                if (unknown := self._unknown_endpoint(request)) is not None:
-                    raise unknown
+                self._check_endpoint(endpoint, streams=False)
                 response = await self.streamer.process_single_data(request)
             except Exception as error:
                 raise wire.from_exception(error) from None
@@ -100,8 +99,7 @@ class RequestHandler(GatewayRequestHandler):
         try:
             endpoint = check_single(request)
             with self.admission.admit_stream(PRESENTED.get(), endpoint):
-                if (unknown := self._unknown_endpoint(request)) is not None:
-                    raise unknown
+                self._check_endpoint(endpoint, streams=True)
                 responses = self.streamer.rpc_stream_doc(request=request)
                 with suppress(StopAsyncIteration):
                     while True:
@@ -122,15 +120,15 @@ class RequestHandler(GatewayRequestHandler):
         found.jina["cliptune"] = cliptune.__version__
         return found
 
-    def _unknown_endpoint(self, request: Any) -> NotFound | None:
-        known = [name for name in self.streamer._endpoints_models_map or () if name[:2] != "_j"]
-        endpoint = request.header.exec_endpoint
+    def _check_endpoint(self, endpoint: str, streams: bool) -> None:
+        models = self.streamer._endpoints_models_map or {}
+        known = [name for name in models if name[:2] != "_j"]
+        shown = sorted(name for name in known if not name.startswith("_"))
+        asked = endpoint[:100]
         if known and endpoint not in known:
-            shown = sorted(name for name in known if not name.startswith("_"))
-            return NotFound(
-                f"no endpoint {endpoint[:100]!r}: {near_matches(endpoint[:100], shown)}"
-            )
-        return None
+            raise NotFound(f"no endpoint {asked!r}: {near_matches(asked, shown)}")
+        if known and bool(models[endpoint]["is_generator"]) != streams:
+            raise BadInput(f"{asked!r} is no endpoint of this kind of call")
 
 
 class AppServer(FastAPIBaseServer):

@@ -12,6 +12,7 @@ from cliptune.errors import BadInput
 from cliptune.serving.requests import MAX_DOCS, TooLarge
 
 MAX_ENDPOINT = 256
+_TYPES = ("", "id", "ndarray")
 _NUMBERS = re.compile(r"[<=|]?(u?int(8|16|32|64)|float(16|32|64)|[ui][1248]|f[248])")
 
 
@@ -65,6 +66,9 @@ def _read(request: Any) -> Any:
 
 def _check_doc(doc: Any, what: str) -> None:
     for name, node in doc.data.items():
+        # DocArray would make an object of any class that it has a name for.
+        if node.type not in _TYPES:
+            raise BadInput(f"{what}: {name[:100]}: {node.type[:40]!r} is no type of ours")
         if node.WhichOneof("content") != "ndarray":
             continue
         # DocArray would make an array of any type, of the shape that it is told.

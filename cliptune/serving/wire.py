@@ -144,6 +144,8 @@ def from_status(status: Any) -> CliptuneError | None:
     if name == "ValidationError":  # documents that don't fit the endpoint's schema
         return BadInput(status.description)
     stack = "".join(status.exception.stacks)
+    if "in from_protobuf" in stack:  # documents that DocArray can't read
+        return BadInput(f"a document can't be read: {status.exception.args or name}"[:MAX_MESSAGE])
     return internal(f"in {status.exception.executor or 'the gateway'}: {stack or status}")
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -57,7 +59,9 @@ def main() -> int:
     if died:
         print("died:", ", ".join(died))
     if found.problems:
-        print(log[-6000:])
+        raised = re.findall(r"^[A-Za-z.]+(?:Error|Exception)\b.*", log, re.MULTILINE)
+        for line, count in Counter(raised).most_common(20):
+            print(f"  {count:4} in the log: {line[:200]}")
     return 1 if found.problems or died else 0
 
 
