@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 
 from cliptune.serving import serve
-from tests.conftest import make_tiny_model
 from tests.fuzz.outcomes import memory
 from tests.fuzz.run import fuzz
 from tests.serving.conftest import free_ports
+from tests.tiny_model import make_tiny_model
 
 
 def main() -> int:

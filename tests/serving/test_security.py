@@ -22,6 +22,7 @@ from jina.proto import jina_pb2_grpc
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized, Unavailable
 from cliptune.serving import Client, serve
+from cliptune.serving.clip_service import clip_service_pb2
 from cliptune.serving.keys import make_key
 from tests.serving.conftest import COLOURS, base64_of, free_ports, picture, shop
 from tests.serving.test_grpc import request
@@ -37,6 +38,7 @@ class Secure:
 
     grpc: str
     http: str
+    clip_service: str
     ca: str
     keys: Path
     pictures: Path
@@ -71,7 +73,7 @@ def secure(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     write_keys(home / "keys")
     pictures = home / "pictures"
     pictures.mkdir()
-    grpc_port, http_port = free_ports(2)
+    grpc_port, http_port, clip_port = free_ports(3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPTUNE_HOME", str(home))
         patch.setenv("CLIPTUNE_CORS_ORIGINS", SITE)
@@ -82,6 +84,7 @@ def secure(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             index=home / "index",
             grpc_port=grpc_port,
             http_port=http_port,
+            clip_service_port=clip_port,
             ssl_certfile=home / "cert.pem",
             ssl_keyfile=home / "key.pem",
             api_keys=home / "keys",
@@ -89,6 +92,7 @@ def secure(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             yield Secure(
                 f"grpcs://127.0.0.1:{grpc_port}",
                 f"https://127.0.0.1:{http_port}",
+                f"127.0.0.1:{clip_port}",
                 str(home / "ca.pem"),
                 home / "keys",
                 pictures,
@@ -249,10 +253,10 @@ def test_websocket(secure: Secure) -> None:
         headers = {"Authorization": "Bearer search"}
         async with websockets.connect(url, ssl=context, additional_headers=headers) as socket:
             sent = [
-                {"data": [{"text": "a"}, {"blob": base64_of(picture(1))}], "requestId": 1},
+                {"data": [{"text": "a"}, {"blob": base64_of(picture(1))}], "requestId": "1"},
                 {"data": [{"text": "red"}], "execEndpoint": "/search", "parameters": {"limit": 1}},
                 {"data": [{"text": 3}], "requestId": "bad"},
-                {"execEndpoint": "/clear", "requestId": {"a": 1}},
+                {"execEndpoint": "/clear", "requestId": "c"},
                 {"execEndpoint": "/status"},
             ]
             for message in sent:
@@ -265,7 +269,7 @@ def test_websocket(secure: Secure) -> None:
     over_http = secure.ask(
         "post", "/post", "search", json={"data": [{"text": "a"}, {"blob": base64_of(picture(1))}]}
     )
-    assert answers[0]["requestId"] == 1
+    assert answers[0]["header"]["requestId"] == "1"
     assert [d["embedding"] for d in answers[0]["data"]] == [
         d["embedding"] for d in over_http.json()["data"]
     ]
@@ -274,8 +278,8 @@ def test_websocket(secure: Secure) -> None:
     assert answers[2]["error"]["status"] == 422
     assert "data.0.text" in answers[2]["error"]["message"]
     assert answers[3]["error"]["type"] == "Forbidden"
-    assert answers[3]["requestId"] == {"a": 1}
-    assert answers[4]["documents"] == 6
+    assert answers[3]["header"]["requestId"] == "c"
+    assert answers[4]["data"][0]["tags"]["documents"] == 6
     assert answers[5]["error"]["type"] == "BadJson"
     assert len(answers[6]["data"][0]["embedding"]) == 32
 
@@ -360,3 +364,24 @@ def test_a_flood_is_refused_at_once_and_the_server_goes_on(secure: Secure) -> No
     assert set(outcomes) == {"answered", "refused"}
     assert outcomes.count("answered") >= PENDING
     assert secure.client("http", "search").encode(["and on"]).shape == (1, 32)
+
+
+def test_clip_as_services_port_asks_for_keys_too(secure: Secure) -> None:
+    asked = clip_service_pb2.Request()
+    asked.data.docs.docs.add(text="a")
+    asked.header.exec_endpoint = "/"
+    creds = grpc.ssl_channel_credentials(Path(secure.ca).read_bytes())
+    with grpc.secure_channel(secure.clip_service, creds) as channel:
+        call = channel.stream_stream(
+            "/jina.JinaRPC/Call",
+            request_serializer=clip_service_pb2.Request.SerializeToString,
+            response_deserializer=clip_service_pb2.Request.FromString,
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call(iter([asked])))
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        [answer] = call(iter([asked]), metadata=[("authorization", "Bearer search")])
+        assert answer.data.docs.docs[0].HasField("embedding")
+        asked.header.exec_endpoint = "/clear"
+        [answer] = call(iter([asked]), metadata=[("authorization", "Bearer search")])
+        assert answer.header.status.exception.name == "Forbidden"
