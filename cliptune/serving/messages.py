@@ -69,7 +69,11 @@ def _check_doc(doc: Any, what: str) -> None:
         # DocArray would make an object of any class that it has a name for.
         if node.type not in _TYPES:
             raise BadInput(f"{what}: {name[:100]}: {node.type[:40]!r} is no type of ours")
-        if node.WhichOneof("content") != "ndarray":
+        content = node.WhichOneof("content")
+        if content == "doc_array":  # matches
+            for position, inner in enumerate(node.doc_array.docs):
+                _check_doc(inner, f"{what}: {name[:100]}.{position}")
+        if content != "ndarray":
             continue
         # DocArray would make an array of any type, of the shape that it is told.
         dense = node.ndarray.dense

@@ -11,7 +11,7 @@ import pytest
 from docarray import DocList
 from jina.types.request.data import DataRequest
 
-from cliptune.documents import ClipDoc
+from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadInput, Overloaded
 from cliptune.serving.in_order import in_order
 from cliptune.serving.messages import check_request
@@ -94,6 +94,19 @@ def test_arrays_that_are_none(dtype: str, shape: list[int], size: int, words: st
     dense.buffer = bytes(size)
     dense.shape.extend(shape)
     with pytest.raises(BadInput, match=f"document 0: embedding.*{words}"):
+        check_request(sent(request))
+
+
+def test_types_that_are_none_of_ours() -> None:
+    doc = RankDoc(text="a", matches=DocList[RankMatch]([RankMatch(text="b")]))
+    request = DataRequest()
+    request.header.exec_endpoint = "/rank"
+    request.document_array_cls = DocList[RankDoc]
+    request.data.docs = DocList[RankDoc]([doc])
+    assert check_request(sent(request)) == 1
+    sent_doc = request.proto_with_data.data.docs.docs[0]
+    sent_doc.data["matches"].doc_array.docs[0].data["text"].type = "torch_tensor"
+    with pytest.raises(BadInput, match="document 0: matches.0: text: 'torch_tensor'"):
         check_request(sent(request))
 
 
