@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -26,6 +27,7 @@ from cliptune.serving.clip_service import clip_service_pb2
 from cliptune.serving.keys import make_key
 from tests.serving.conftest import COLOURS, base64_of, free_ports, picture, shop
 from tests.serving.test_grpc import request
+from tests.serving.test_page import browser  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.e2e
 SITE = "https://shop.example"
@@ -385,3 +387,26 @@ def test_clip_as_services_port_asks_for_keys_too(secure: Secure) -> None:
         asked.header.exec_endpoint = "/clear"
         [answer] = call(iter([asked]), metadata=[("authorization", "Bearer search")])
         assert answer.header.status.exception.name == "Forbidden"
+
+
+def test_the_search_page_asks_for_a_key(secure: Secure, browser: Any) -> None:  # noqa: F811
+    secure.client("grpc", "admin").clear()
+    secure.client("grpc", "write").index(shop())
+    context = browser.new_context(ignore_https_errors=True)
+    page = context.new_page()
+    page.goto(secure.http)
+    page.locator("#key[open]").wait_for()
+    page.fill("#key-text", "wrong")
+    page.press("#key-text", "Enter")
+    page.get_by_text("This key is not known here.").wait_for()
+    page.fill("#key-text", "search")
+    page.press("#key-text", "Enter")
+    page.get_by_text("6 pictures").wait_for()
+    # Pictures need the key too, which an <img> can't send by itself.
+    page.wait_for_function(
+        "() => { const all = [...document.querySelectorAll('.tile img')];"
+        " return all.length === 6 && all.every((i) => i.complete && i.naturalWidth > 0); }"
+    )
+    page.reload()
+    page.get_by_text("6 pictures").wait_for()
+    context.close()
