@@ -144,8 +144,10 @@ def from_status(status: Any) -> CliptuneError | None:
     if name == "ValidationError":  # documents that don't fit the endpoint's schema
         return BadInput(status.description)
     stack = "".join(status.exception.stacks)
-    if "in from_protobuf" in stack:  # documents that DocArray can't read
-        return BadInput(f"a document can't be read: {status.exception.args or name}"[:MAX_MESSAGE])
+    # Documents that DocArray can't read. An AttributeError of its own comes as one of the request.
+    if "in from_protobuf" in stack or stack.rstrip().endswith("AttributeError: docs"):
+        reason = ", ".join(status.exception.args) or name
+        return BadInput(f"a document can't be read: {reason}"[:MAX_MESSAGE])
     return internal(f"in {status.exception.executor or 'the gateway'}: {stack or status}")
 
 

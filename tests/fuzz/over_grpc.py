@@ -154,8 +154,8 @@ def _call(channel: grpc.Channel, method: str, sent: bytes, outcomes: Outcomes) -
             answers = list(channel.stream_stream(method)(iter([sent, sent]), timeout=TIMEOUT))
     except grpc.RpcError as error:
         status, details = error.code().name, error.details() or ""
-        # gRPC's own reflection service says UNKNOWN to what is no message.
-        good = status in GOOD or (method == OTHERS[-1] and "DecodeError" in details)
+        # gRPC itself says UNKNOWN to what is no message, where it parses them.
+        good = status in GOOD or (method in OTHERS and "DecodeError" in details)
         problem = "" if good else details or "no reason"
         if "Traceback" in details:
             problem = f"a traceback: {details}"
