@@ -38,6 +38,18 @@ class BadFilter(BadInput):
     """A filter expression has an error; the message gives its position."""
 
 
+class Unauthorized(CliptuneError):
+    """A call without an API key, or with one that the server doesn't know."""
+
+    http_status = 401
+
+
+class Forbidden(CliptuneError):
+    """The key given may not do this, or a web page of another site asks."""
+
+    http_status = 403
+
+
 class NotFound(CliptuneError, LookupError):
     """Something asked for by name is not there."""
 
@@ -72,6 +84,15 @@ class Overloaded(CliptuneError):
     """More is asked than can be answered in time: try again later, and less at once."""
 
     http_status = 429
+
+    def __init__(self, message: str = "", retry_after: float = 1.0) -> None:
+        """Take the message, and after how many seconds it makes sense to ask again."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RateLimited(Overloaded):
+    """A key asks for more than its limits allow; `retry_after` says when there is more."""
 
 
 class Unavailable(CliptuneError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from milvus_process import INSTALLED, MilvusProcess
+from tiny_model import make_tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -93,47 +93,7 @@ def peer_python() -> Callable[[str], Path]:
     return find
 
 
-TINY_CONFIG = {
-    "model_cfg": {
-        "embed_dim": 32,
-        "vision_cfg": {
-            "layers": 2,
-            "width": 64,
-            "head_width": 32,
-            "patch_size": 8,
-            "image_size": 32,
-        },
-        "text_cfg": {
-            "context_length": 77,
-            "vocab_size": 49408,
-            "width": 32,
-            "heads": 2,
-            "layers": 2,
-        },
-    },
-    "preprocess_cfg": {
-        "size": [32, 32],
-        "mean": [0.48, 0.45, 0.40],
-        "std": [0.26, 0.26, 0.27],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-        "fill_color": 0,
-    },
-}
-
-
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny CLIP of random weights: two transformers, CLIP's own vocabulary."""
-    import torch
-    from safetensors.torch import save_file
-
-    from cliptune.models.openclip import open_clip
-
-    folder = tmp_path_factory.mktemp("tiny-model")
-    (folder / "open_clip_config.json").write_text(json.dumps(TINY_CONFIG))
-    torch.manual_seed(7)
-    clip = open_clip.CLIP(**json.loads(json.dumps(TINY_CONFIG["model_cfg"])))
-    weights = {name: value.contiguous() for name, value in clip.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
-    return folder
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")

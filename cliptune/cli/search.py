@@ -17,6 +17,20 @@ SERVER = "grpc://localhost:51000"
 Address = Annotated[
     str, typer.Option(envvar="CLIPTUNE_SEARCH_SERVER", help="Address of a search Flow.")
 ]
+CertFile = Annotated[
+    Path | None,
+    typer.Option(envvar="CLIPTUNE_SSL_CERTFILE", help="For TLS: a certificate with its chain."),
+]
+KeyFile = Annotated[
+    Path | None, typer.Option(envvar="CLIPTUNE_SSL_KEYFILE", help="The certificate's key.")
+]
+ApiKeys = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="CLIPTUNE_API_KEYS_FILE",
+        help="A file of `cliptune keys`; without it everybody may do everything.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -55,6 +69,9 @@ def serve(
     precision: Annotated[
         str | None, typer.Option(help="int8 or bf16, where `cliptune quantize` added it.")
     ] = None,
+    ssl_certfile: CertFile = None,
+    ssl_keyfile: KeyFile = None,
+    api_keys: ApiKeys = None,
 ) -> None:
     """Serve a model as text-to-image search: gRPC, HTTP, and a search page."""
     from cliptune.serving import serve as start
@@ -69,13 +86,18 @@ def serve(
         host=host,
         is_onnx=onnx,
         precision=precision,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        api_keys=api_keys,
     ):
+        tls = "s" if ssl_certfile else ""
         if clip_service_port:
-            console.print(f"for clip-as-service's clients: grpc://{host}:{clip_service_port}")
+            console.print(f"for clip-as-service's clients: grpc{tls}://{host}:{clip_service_port}")
         console.print(
-            f"gRPC  grpc://{host}:{grpc_port}\nHTTP  http://{host}:{http_port}\n"
-            f"[bold]search page: http://{host}:{http_port}/[/]   (Ctrl-C ends)"
+            f"gRPC  grpc{tls}://{host}:{grpc_port}\nHTTP  http{tls}://{host}:{http_port}\n"
+            f"[bold]search page: http{tls}://{host}:{http_port}/[/]   (Ctrl-C ends)"
         )
+        _warn(host, api_keys)
         wait_for_signal()
 
 
@@ -83,12 +105,26 @@ def train_server(
     grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 52000,
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 52001,
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
+    ssl_certfile: CertFile = None,
+    ssl_keyfile: KeyFile = None,
+    api_keys: ApiKeys = None,
 ) -> None:
     """Serve the Trainer: others start and watch runs on this machine."""
     from cliptune.serving import serve_training
 
-    with serve_training(grpc_port=grpc_port, http_port=http_port, host=host):
-        console.print(f"train Flow at grpc://{host}:{grpc_port} and http://{host}:{http_port}")
+    with serve_training(
+        grpc_port=grpc_port,
+        http_port=http_port,
+        host=host,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        api_keys=api_keys,
+    ):
+        tls = "s" if ssl_certfile else ""
+        console.print(
+            f"train Flow at grpc{tls}://{host}:{grpc_port} and http{tls}://{host}:{http_port}"
+        )
+        _warn(host, api_keys)
         wait_for_signal()
 
 
@@ -120,6 +156,11 @@ def search(
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
         table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
     console.print(table)
+
+
+def _warn(host: str, api_keys: Path | None) -> None:
+    if not api_keys and host not in ("127.0.0.1", "::1", "localhost"):
+        console.print("[yellow]No API keys: whoever reaches these ports may do everything.[/]")
 
 
 def wait_for_signal() -> None:

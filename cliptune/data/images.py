@@ -19,10 +19,11 @@ from PIL import ExifTags, Image, ImageOps
 from cliptune.data.resizing import Box, resize_and_crop
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
+from cliptune.limits import limit
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = limit("CLIPTUNE_MAX_PIXELS", 50_000_000)
 """Pictures of more pixels are refused from their header, before anything is decoded."""
-MAX_BYTES = 100 * 2**20
+MAX_BYTES = limit("CLIPTUNE_MAX_PICTURE", 100 * 2**20)
 DRAFT_FACTOR = 2
 """How many times its input a vision tower's picture is decoded at least, where it is larger."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")

@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.errors import BadInput, Unavailable
+from cliptune.errors import BadInput, Overloaded, Unavailable
 from cliptune.inference.observing import Observe, unobserved
 from cliptune.inference.towers import Forward, TextTower, VisionTower
+
+MAX_PENDING = 8192
+"""Rows that wait for an engine at most."""
 
 
 def share_batches(tower: TextTower | VisionTower, *, max_wait: float = 0.002) -> BatchingForward:
@@ -51,6 +54,7 @@ class BatchingForward:
         batch_size: int = 32,
         max_wait: float = 0.002,
         observe: Observe = unobserved,
+        max_pending: int = MAX_PENDING,
     ) -> None:
         """Start the thread.
 
@@ -59,6 +63,8 @@ class BatchingForward:
             batch_size: rows of a batch. A request of more is a batch of its own.
             max_wait: seconds, see above.
             observe: told of how long requests wait, and of each batch.
+            max_pending: rows that wait at most; a request beyond is refused at once, unless
+                nothing waits.
 
         Raises:
             BadInput: one of them is below what makes sense.
@@ -67,7 +73,10 @@ class BatchingForward:
             raise BadInput(f"batch_size is {batch_size}: use a number from 1")
         if max_wait < 0:
             raise BadInput(f"max_wait is {max_wait}: use a number of seconds from 0")
+        if max_pending < 1:
+            raise BadInput(f"max_pending is {max_pending}: use a number from 1")
         self.forward = forward
+        self.max_pending = max_pending
         self.batch_size = batch_size
         self.max_wait = max_wait
         self.observe = observe
@@ -83,6 +92,7 @@ class BatchingForward:
         """What the engine makes of `rows` [n, …]: float32 [n, D]; waits for it.
 
         Raises:
+            Overloaded: more than `max_pending` rows would wait.
             Unavailable: it was closed. What the engine raises is raised in all requests of its
                 batch.
         """
@@ -90,6 +100,8 @@ class BatchingForward:
         with self._changed:
             if self._closed:
                 raise Unavailable("this service is ending")
+            if self._pending and self._pending + len(rows) > self.max_pending:
+                raise Overloaded(f"{self._pending} inputs wait for this engine, the limit")
             self._queue.append(request)
             self._pending += len(rows)
             self._changed.notify_all()

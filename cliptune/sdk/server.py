@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 SERVER_VARIABLE = "CLIPTUNE_SERVER"
 
 
-def connect(address: str) -> RemoteSession:
-    """The calls of this module at a train Flow, such as `grpc://host:52000`."""
+def connect(address: str, api_key: str | None = None, ca_file: str | None = None) -> RemoteSession:
+    """The calls of this module at a train Flow, such as `grpc://host:52000`.
+
+    `api_key` and `ca_file` are as `cliptune.serving.Client`'s.
+    """
     from cliptune.serving.remote import RemoteSession
 
-    return RemoteSession(address)
+    return RemoteSession(address, api_key=api_key, ca_file=ca_file)
 
 
 def server_address() -> str | None:

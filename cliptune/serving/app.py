@@ -35,7 +35,8 @@ from cliptune.serving.requests import (
     check_docs,
     read_parameters,
 )
-from cliptune.serving.web import allowed_origins, body_schema, new_app
+from cliptune.serving.sockets import add_socket
+from cliptune.serving.web import body_schema, new_app
 
 PAGE_POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; "
@@ -44,7 +45,8 @@ PAGE_POLICY = (
 )
 DESCRIPTION = """Text-to-image search by a CLIP model of your own.
 
-Pictures travel as base64 (standard or URL-safe) or as `data:` URIs; nothing is ever fetched.
+Pictures travel as base64 (standard or URL-safe) or as `data:` URIs; other URIs are read only
+where the operator allows them. Where there are API keys, send yours as `Authorization: Bearer …`.
 Errors are `{"error": {"type": …, "message": …}}`."""
 ENDPOINTS = (
     "/", "/encode", "/rank", "/index", "/index_texts", "/update", "/search", "/delete", "/clear",
@@ -226,7 +228,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         """Whether it lives, as Jina's clients ask."""
         return {"code": 0, "description": "", "exception": None}
 
-    add_websocket(app, adapter, allowed_origins())
+    add_websocket(app, adapter)
+    add_socket(app, adapter)
 
 
 def add_page(app: FastAPI, calls: Calls) -> None:

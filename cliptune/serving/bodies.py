@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import math
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -11,15 +12,17 @@ from docarray import DocList
 from fastapi import Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from cliptune.data.images import png_of_pixels
 from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
-from cliptune.errors import BadImage, BadInput, CliptuneError
+from cliptune.errors import BadImage, BadInput, CliptuneError, Overloaded, Unauthorized
+from cliptune.limits import limit
 from cliptune.serving import wire
 from cliptune.serving.requests import MAX_BODY, MAX_DOCS, TooLarge, describe
 
-BODY_TIMEOUT = 60.0
-"""Seconds between two pieces of a body."""
+BODY_TIMEOUT = float(limit("CLIPTUNE_BODY_TIMEOUT", 120))
+"""Seconds in which a body must arrive."""
 
 
 class Item(BaseModel):
@@ -31,7 +34,9 @@ class Item(BaseModel):
     text: str | None = Field(None, description="A query, or the title of a picture.")
     image: str | None = Field(None, description="A picture: base64, or a `data:` URI.")
     blob: str | None = Field(None, description="The same, as clip-as-service calls it.")
-    uri: str | None = Field(None, description="A picture as a `data:` URI; nothing is fetched.")
+    uri: str | None = Field(
+        None, description="A picture as a `data:` URI, or where the server is allowed to read it."
+    )
     tensor: list[Any] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
     label: str | None = None
     tags: dict[str, Any] = Field(default_factory=dict, description="To filter by and to show.")
@@ -110,13 +115,17 @@ async def read_bytes(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     stream = aiter(request.stream())
+    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
     while True:
+        left = deadline - asyncio.get_running_loop().time()
         try:
-            chunk = await asyncio.wait_for(anext(stream), BODY_TIMEOUT)
+            chunk = await asyncio.wait_for(anext(stream), max(0.0, left))
         except StopAsyncIteration:
             break
         except TimeoutError:
-            raise wire.Timeout(f"no more of the body came for {BODY_TIMEOUT:g} s") from None
+            raise wire.Timeout(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+        except ClientDisconnect:
+            raise wire.BadJson("the connection ended within the body") from None
         size += len(chunk)
         if size <= MAX_BODY:
             chunks.append(chunk)
@@ -262,13 +271,16 @@ def doc_fields(doc: ClipDoc) -> dict[str, Any]:
 def json_response(
     content: Any, status: int = 200, encoding_format: EncodingFormat = "float"
 ) -> Response:
+    """An answer in JSON."""
+    return Response(to_json(content, encoding_format), status, media_type="application/json")
+
+
+def to_json(content: Any, encoding_format: EncodingFormat = "float") -> bytes:
     """JSON by orjson: a hundred thousand floats take milliseconds, as base64 less than one."""
     options = orjson.OPT_NON_STR_KEYS
     if encoding_format == "base64":
-        body = orjson.dumps(content, default=to_base64, option=options)
-    else:
-        body = orjson.dumps(content, option=options | orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, status, media_type="application/json")
+        return orjson.dumps(content, default=to_base64, option=options)
+    return orjson.dumps(content, option=options | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def to_base64(embedding: Any) -> str:
@@ -279,5 +291,10 @@ def to_base64(embedding: Any) -> str:
 
 
 def error_response(error: CliptuneError) -> Response:
-    """`{"error": {"type", "message"}}` with the status of the error."""
-    return json_response({"error": wire.as_dict(error)}, error.http_status)
+    """`{"error": {"type", "message"}}` with the status of the error, and what HTTP adds to it."""
+    response = json_response({"error": wire.as_dict(error)}, error.http_status)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return response

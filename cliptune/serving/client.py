@@ -59,19 +59,37 @@ class Client:
     and `clear`. May be used by many threads, and as a context manager.
     """
 
-    def __init__(self, address: str, timeout: float = 300.0, *, retries: int = 2) -> None:
-        """Take the server at `address`: `grpc://host:port` or `http(s)://host:port`.
+    def __init__(
+        self,
+        address: str,
+        timeout: float = 300.0,
+        api_key: str | None = None,
+        ca_file: str | None = None,
+        *,
+        retries: int = 2,
+    ) -> None:
+        """Take the server at `address`.
+
+        Args:
+            address: `grpc://host:port` or `http://host:port`; with TLS `grpcs://` or `https://`.
+            timeout: seconds in which an answer must come.
+            api_key: None: CLIPTUNE_API_KEY, or none.
+            ca_file: certificates (PEM) to trust with TLS, where the server's is of your own
+                making; None: CLIPTUNE_CA_FILE, or those that everybody trusts.
+            retries: how often a call that may be repeated is, see above.
 
         Raises:
-            BadInput: the address is of another form.
+            BadInput: the address is of another form, or the certificates can't be read.
         """
         if not 0 <= retries <= 20:
             raise BadInput(f"retries is {retries}: expected 0 to 20")
         scheme = address.split("://")[0]
         if scheme in ("grpc", "grpcs"):
-            self._transport: GrpcTransport | HttpTransport = GrpcTransport(address, timeout)
+            self._transport: GrpcTransport | HttpTransport = GrpcTransport(
+                address, timeout, api_key, ca_file
+            )
         elif scheme in ("http", "https"):
-            self._transport = HttpTransport(address, timeout)
+            self._transport = HttpTransport(address, timeout, api_key, ca_file)
         else:
             raise BadInput(f"address {address!r}: expected grpc://host:port or http://host:port")
         self.address, self.timeout, self.retries = address, timeout, retries

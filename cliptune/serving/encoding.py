@@ -10,6 +10,7 @@ from docarray import DocList
 from cliptune.data.images import image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
+from cliptune.serving.fetching import Fetcher
 from cliptune.serving.requests import check_docs, has_image, has_text, name
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
@@ -33,23 +34,28 @@ def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
     return docs
 
 
-def embed_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+def embed_pictures(
+    tower: VisionTower, docs: DocList[ClipDoc], fetcher: Fetcher | None = None
+) -> DocList[ClipDoc]:
     """Embed the pictures of the documents without a text.
 
     The pictures themselves are dropped then: who sent them has them, and they are the bulk of
-    an answer.
+    an answer. `fetcher` reads those that are given by URI; None: they are refused.
 
     Raises:
         BadImage: a picture can't be read or decoded: the document's position and id.
     """
-    _embed_pictures(tower, [(i, doc) for i, doc in enumerate(docs) if not has_text(doc)])
+    chosen = [(i, doc) for i, doc in enumerate(docs) if not has_text(doc)]
+    _embed_pictures(tower, chosen, fetcher)
     for doc in docs:
         doc.image = None
     return docs
 
 
-def embed_all_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
-    """Embed the picture of each document, whatever its text.
+def embed_all_pictures(
+    tower: VisionTower, docs: DocList[ClipDoc], fetcher: Fetcher | None = None
+) -> DocList[ClipDoc]:
+    """Embed the picture of each document, whatever its text; `fetcher` as in `embed_pictures`.
 
     Raises:
         BadInput: no documents, or one has no picture: its position and id.
@@ -60,7 +66,7 @@ def embed_all_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[Cl
     for position, doc in enumerate(docs):
         if not has_image(doc):
             raise BadInput(f"{name(position, doc)} has no picture: only pictures are indexed")
-    _embed_pictures(tower, list(enumerate(docs)))
+    _embed_pictures(tower, list(enumerate(docs)), fetcher)
     return docs
 
 
@@ -91,15 +97,25 @@ def embed_new_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[Cl
     for doc in docs:
         doc.embedding = doc.model_digest = None  # never trust what a client sent along
     _embed_pictures(tower, [(i, doc) for i, doc in enumerate(docs) if doc.image is not None
-                            or (doc.uri or "").startswith("data:")])  # fmt: skip
+                            or (doc.uri or "").startswith("data:")], None)  # fmt: skip
     return docs
 
 
-def _embed_pictures(tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None:
+def _embed_pictures(
+    tower: VisionTower, docs: list[tuple[int, ClipDoc]], fetcher: Fetcher | None
+) -> None:
+    elsewhere = [doc for _, doc in docs if _is_elsewhere(doc)] if fetcher else []
+    fetched = iter(fetcher.read_all([str(doc.uri) for doc in elsewhere]) if fetcher else ())
     pictures = []
     for position, doc in docs:
         try:
-            pictures.append(image_bytes(doc, allow_files=False))
+            if fetcher and _is_elsewhere(doc):
+                found = next(fetched)
+                if isinstance(found, BadImage):
+                    raise found
+                pictures.append(found)
+            else:
+                pictures.append(image_bytes(doc, allow_files=False))
         except BadImage as error:
             raise BadImage(f"{name(position, doc)}: {error}") from None
     if not pictures:
@@ -113,6 +129,10 @@ def _embed_pictures(tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None
         if doc.uri and doc.uri.startswith("data:"):
             doc.uri = None
     _set([doc for _, doc in docs], tower, embeddings)
+
+
+def _is_elsewhere(doc: ClipDoc) -> bool:
+    return doc.image is None and bool(doc.uri) and not str(doc.uri).startswith("data:")
 
 
 def _named(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,11 @@ from jina import Executor
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from cliptune.serving import logs, metrics, request_ids, tracing
+from cliptune.serving.workers import prepare_worker
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference.observing import Figure, Observe
 
-CONCURRENT = 64
-"""Requests that one executor works on at once; most wait in an engine's queue."""
 _SPANS: dict[str, str] = {
     "preprocess_seconds": "preprocess",
     "queue_seconds": "queue",
@@ -36,10 +34,7 @@ class ObservedExecutor(Executor):
         tracing.setup(self.short_name)
         if not metrics.is_shared():
             metrics.serve_metrics(str(getattr(self.runtime_args, "host", "127.0.0.1")))
-        # Jina calls an executor's functions in the loop's threads; by default there are few.
-        asyncio.get_running_loop().set_default_executor(
-            request_ids.RequestThreads(CONCURRENT, thread_name_prefix="cliptune-request")
-        )
+        prepare_worker()
 
     async def __acall__(self, req_endpoint: str, **kwargs: Any) -> Any:
         """One request's documents, as Jina hands them over."""

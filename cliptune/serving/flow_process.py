@@ -23,6 +23,8 @@ from cliptune.serving import settings
 
 GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTUNE_HOST"
 CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
+GATEWAY = "gateway"
+"""Jina's name for it."""
 
 
 def main(flow_yml: Path, state_file: Path) -> None:
@@ -31,6 +33,8 @@ def main(flow_yml: Path, state_file: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
+    # How long Jina waits for each part to end (seconds); it is read when Jina is imported.
+    os.environ.setdefault("JINA_DEFAULT_TIMEOUT_CTRL", str(settings.drain_seconds() + 20))
     # Before prometheus_client is imported: all processes of the Flow keep their metrics here.
     shared = state_file.parent / "metrics"
     shared.mkdir()
@@ -43,6 +47,8 @@ def main(flow_yml: Path, state_file: Path) -> None:
     with flow:
         _write(state_file, "ready")
         ended.wait()
+        # Before the executors: the gateway answers what it has taken.
+        flow[GATEWAY].close()
 
 
 def load(flow_yml: Path) -> Any:

@@ -1,9 +1,12 @@
 """The gateway of both Flows: gRPC and HTTP at once, and errors that are fit for clients."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+import cliptune.serving  # (first: it keeps Jina from calling home)
+from jina.proto import jina_pb2
 from jina.serve.runtimes.gateway.gateway import BaseGateway
 from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
 from jina.serve.runtimes.servers.composite import CompositeBaseServer
@@ -11,22 +14,34 @@ from jina.serve.runtimes.servers.grpc import GRPCServer
 from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
-from cliptune.errors import CliptuneError, NotFound, near_matches
-from cliptune.serving import logs, metrics, request_ids, tracing, wire
+from cliptune.errors import BadInput, CliptuneError, NotFound, Unavailable, near_matches
+from cliptune.serving import logs, metrics, request_ids, settings, tracing, wire
+from cliptune.serving.admission import PRESENTED, Admission
 from cliptune.serving.calls import Calls
 from cliptune.serving.clip_service.adapter import Adapter
 from cliptune.serving.clip_service.grpc_server import ClipServiceServer
-from cliptune.serving.observed import OTHER, Stream, observe_app, observed, send_along
+from cliptune.serving.doors import GrpcDoor, abort, until_ended, until_ending
+from cliptune.serving.in_order import in_order
+from cliptune.serving.messages import check_request, check_single
+from cliptune.serving.observed import OTHER, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
+
+WINDOW = 16
+"""Requests of one stream that are worked on at once."""
 
 
 class RequestHandler(GatewayRequestHandler):
     """Sends requests to the executors, and takes tracebacks out of their answers."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take Jina's own arguments; the API keys come from the environment."""
+        super().__init__(*args, **kwargs)
+        self.admission = Admission.from_environment()
+
     async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
         told = dict(context.invocation_metadata() or ()) if context is not None else {}
-        given_id = told.get(request_ids.HEADER) or request.header.request_id
+        given_id = told.get(request_ids.HEADER) or self._header(request).request_id
         with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
             call.endpoint, call.status = self._endpoint(request), "OK"
             if context is not None:
@@ -38,79 +53,104 @@ class RequestHandler(GatewayRequestHandler):
                 call.status = wire.grpc_code(error).name
                 if context is None:
                     raise
-                await context.abort(wire.grpc_code(error), wire.to_text(error))
+                await abort(context, error)
                 raise
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
-        try:
-            if (unknown := self._unknown_endpoint(request)) is not None:
-                raise unknown
-            send_along(request)
-            response = await self.streamer.process_single_data(request)
-        except Exception as error:
-            raise wire.from_exception(error) from None
-        refused = wire.from_status(response.header.status)
-        if refused is not None:
-            raise refused
-        return response
+        documents = check_request(request)
+        endpoint = request.header.exec_endpoint
+        with self.admission.admit(PRESENTED.get(), endpoint, documents):
+            try:
+                self._check_endpoint(endpoint, streams=False)
+                send_along(request)
+                response = await self.streamer.process_single_data(request)
+            except Exception as error:
+                raise wire.from_exception(error) from None
+            refused = wire.from_status(response.header.status)
+            if refused is not None:
+                raise refused
+            return response
 
     async def stream(
         self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
     ) -> AsyncIterator[DataRequest]:
-        """A stream of requests; an error is in the status of its own response.
+        """A stream of requests, answered in order; an error is in the status of its own response.
 
-        Each request of a stream has the id in its own header.
+        `WINDOW` of them are worked on at once; those after them wait at the client's.
         """
-        stream = Stream(request_iterator)
         try:
-            async for response in super().stream(aiter(stream), None, *args, **kwargs):
-                error = wire.from_status(response.header.status)
-                if error is None:
-                    error = self._unknown_endpoint(response)
-                if error is not None:
-                    wire.set_error(response, error)
-                status = wire.grpc_code(error).name if error else "OK"
-                stream.answered(response.header.request_id, self._endpoint(response), status)
+            requests = until_ended(self.admission, request_iterator)
+            async for response in in_order(requests, self._answer, WINDOW):
                 yield response
+            if self.admission.ending.is_set():
+                raise Unavailable("this service is ending")
         except Exception as failure:
             told = wire.from_exception(failure)
             if context is None:
                 raise told from None
-            await context.abort(wire.grpc_code(told), wire.to_text(told))
+            await abort(context, told)
 
     Call = stream
+
+    async def _answer(self, request: DataRequest) -> DataRequest:
+        with observed("grpc", self._header(request).request_id) as call:
+            call.endpoint, call.status = self._endpoint(request), "OK"
+            try:
+                return await self.ask(request)
+            except CliptuneError as error:
+                call.status = wire.grpc_code(error).name
+                return wire.refusal(request, error)
 
     async def stream_doc(
         self, request: SingleDocumentRequest, context: Any
     ) -> AsyncIterator[SingleDocumentRequest]:
         """One document in, many out."""
         try:
-            if (unknown := self._unknown_endpoint(request)) is not None:
-                raise unknown
-            async for response in self.streamer.rpc_stream_doc(request=request):
-                refused = wire.from_status(response.header.status)
-                if refused is not None:
-                    raise refused
-                yield response
+            endpoint = check_single(request)
+            with self.admission.admit_stream(PRESENTED.get(), endpoint):
+                self._check_endpoint(endpoint, streams=True)
+                responses = self.streamer.rpc_stream_doc(request=request)
+                with suppress(StopAsyncIteration):
+                    while True:
+                        response = await until_ending(self.admission, anext(responses))
+                        refused = wire.from_status(response.header.status)
+                        if refused is not None:
+                            raise refused
+                        yield response
         except Exception as failure:
             told = wire.from_exception(failure)
             if context is None:
                 raise told from None
-            await context.abort(wire.grpc_code(told), wire.to_text(told))
+            await abort(context, told)
+
+    async def _status(self, empty: Any, context: Any) -> jina_pb2.JinaInfoProto:
+        """Jina's call for versions; its own answer holds the machine's environment too."""
+        found = jina_pb2.JinaInfoProto()
+        found.jina["cliptune"] = cliptune.__version__
+        return found
+
+    def _header(self, request: Any) -> Any:
+        """The header; an empty one of what is no message."""
+        try:
+            return request.header
+        except Exception:
+            return jina_pb2.HeaderProto()
 
     def _endpoint(self, request: Any) -> str:
         """The endpoint as metrics name it."""
-        unknown = self._unknown_endpoint(request) is not None
-        return OTHER if unknown else str(request.header.exec_endpoint)
+        asked = self._header(request).exec_endpoint
+        return str(asked) if asked in (self.streamer._endpoints_models_map or ()) else OTHER
 
-    def _unknown_endpoint(self, request: Any) -> NotFound | None:
-        known = [name for name in self.streamer._endpoints_models_map or () if name[:2] != "_j"]
-        endpoint = request.header.exec_endpoint
+    def _check_endpoint(self, endpoint: str, streams: bool) -> None:
+        models = self.streamer._endpoints_models_map or {}
+        known = [name for name in models if name[:2] != "_j"]
+        shown = sorted(name for name in known if not name.startswith("_"))
+        asked = endpoint[:100]
         if known and endpoint not in known:
-            shown = sorted(name for name in known if not name.startswith("_"))
-            return NotFound(f"no endpoint {endpoint!r}: {near_matches(endpoint, shown)}")
-        return None
+            raise NotFound(f"no endpoint {asked!r}: {near_matches(asked, shown)}")
+        if known and bool(models[endpoint]["is_generator"]) != streams:
+            raise BadInput(f"{asked!r} is no endpoint of this kind of call")
 
 
 class AppServer(FastAPIBaseServer):
@@ -120,17 +160,44 @@ class AppServer(FastAPIBaseServer):
     def app(self) -> Any:
         """The FastAPI application of this Flow."""
         handler = self._request_handler
-        if "/fit" in (handler.streamer._endpoints_models_map or {}):
+        if handler.admission.training:
             from cliptune.serving.train_app import make_app
         else:
             from cliptune.serving.app import make_app
         return observe_app(make_app(handler))
 
+    async def shutdown(self) -> None:
+        """Close the door, and answer what came in."""
+        for listener in self.server.servers:
+            listener.close()
+        # uvicorn would cut WebSockets off: they end by themselves once their answers are sent.
+        sockets = self._request_handler.admission.sockets
+        if sockets:
+            await asyncio.wait(sockets, timeout=settings.drain_seconds())
+        await super().shutdown()
+
+
+class RpcServer(GRPCServer):
+    """The gRPC side."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take Jina's own arguments."""
+        super().__init__(**kwargs)
+        door = GrpcDoor(self._request_handler.admission)
+        traced: list[Any] = self.aio_tracing_server_interceptors() or []
+        self.grpc_tracing_server_interceptors = [*traced, door]
+
+    async def shutdown(self) -> None:
+        """Close the door, and answer what came in."""
+        await self.health_servicer.enter_graceful_shutdown()
+        await self.server.stop(grace=settings.drain_seconds())
+
 
 class ClipGateway(CompositeBaseServer, BaseGateway):
     """gRPC and HTTP on one port each, as the Flow's `protocol` and `port` list them.
 
-    With `clip_service_port`, clip-as-service's clients are answered there over gRPC too.
+    With `clip_service_port`, clip-as-service's clients are answered there over gRPC too. With TLS,
+    if CLIPTUNE_SSL_CERTFILE and CLIPTUNE_SSL_KEYFILE name a certificate and its key.
     """
 
     def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
@@ -139,26 +206,55 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         logs.setup("gateway")
         tracing.setup("gateway")
         metrics.serve_metrics(self.host)
+        self._clip_service_port = clip_service_port
+        self._ended = False
         self.servers = []
+        tls = settings.tls_files()
         for options in self._server_kwargs:
+            options |= tls
             if str(options["runtime_args"]["protocol"]).lower() == "http":
-                uvicorn = {"timeout_keep_alive": 30, "ws_max_size": MAX_BODY}
-                server: Any = AppServer(**options, uvicorn_kwargs=uvicorn)
+                server: Any = AppServer(**options, uvicorn_kwargs=self._uvicorn_options())
             else:
                 limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
-                server = GRPCServer(**{**options, "grpc_server_options": limit})
+                server = RpcServer(**{**options, "grpc_server_options": limit})
             self.servers.append(server)
         self.gateways = self.servers  # Jina's older name for them
-        self._clip_service_port = clip_service_port
 
     async def setup_server(self) -> None:
         """Begin to serve; clip-as-service's clients last, when the executors are there."""
+        handler = self._request_handler
+        await handler.streamer._get_endpoints_input_output_models(is_cancel=self.is_cancel)
+        handler.admission.training = "/fit" in (handler.streamer._endpoints_models_map or {})
         await super().setup_server()
         if self._clip_service_port:
-            adapter = Adapter(Calls(self._request_handler))
-            server = ClipServiceServer(adapter, self.host, self._clip_service_port)
+            server = ClipServiceServer(
+                Adapter(Calls(handler)),
+                self.host,
+                self._clip_service_port,
+                credentials=settings.grpc_credentials(),
+                interceptors=(GrpcDoor(handler.admission),),
+            )
             await server.setup_server()
             self.servers.append(server)
+
+    async def shutdown(self) -> None:
+        """End in order: nothing new is taken, what was taken is answered, executors are let go."""
+        if self._ended:  # Jina calls this twice
+            return
+        self._ended = True
+        self._request_handler.admission.ending.set()
+        await super().shutdown()
+        await self._request_handler.close()
+
+    @staticmethod
+    def _uvicorn_options() -> dict[str, Any]:
+        return {
+            "timeout_keep_alive": 30,
+            "timeout_graceful_shutdown": settings.drain_seconds(),
+            "ws_max_size": MAX_BODY,
+            "ws_per_message_deflate": False,  # pictures don't shrink, bombs do
+            "server_header": False,
+        }
 
     def _get_request_handler(self) -> RequestHandler:
         self.req_handler_cls = RequestHandler

@@ -19,6 +19,7 @@ from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
 from cliptune.home import home
 from cliptune.serving import settings
 from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HTTP_PORT
+from cliptune.serving.keys import KEYS_FILE, KeyFile
 from cliptune.serving.resources import flow_file
 
 START_TIMEOUT = 300.0
@@ -41,6 +42,9 @@ def serve(
     host: str = "127.0.0.1",
     is_onnx: bool = False,
     precision: str | None = None,
+    ssl_certfile: str | Path | None = None,
+    ssl_keyfile: str | Path | None = None,
+    api_keys: str | Path | None = None,
 ) -> Iterator[None]:
     """Serve a model as text-to-image search, until the block ends.
 
@@ -53,13 +57,22 @@ def serve(
         http_port: for HTTP, and the search page at `/`.
         clip_service_port: for clip-as-service's clients over gRPC (`cliptune serve` takes 51002);
             0: none. Over HTTP and WebSocket they are answered at `http_port`.
-        host: 0.0.0.0 to be reached from other machines. There are no passwords: put a proxy
-            in front.
+        host: 0.0.0.0 to be reached from other machines: with `api_keys` and TLS, or a proxy that
+            asks for passwords.
         is_onnx: run the artifact's ONNX models instead of torch.
         precision: `int8` or `bf16`, where `cliptune quantize` added it; None: CLIPTUNE_PRECISION,
             or `fp32`.
+        ssl_certfile: a certificate (PEM, with its chain) for TLS on both ports; None:
+            CLIPTUNE_SSL_CERTFILE, or no TLS.
+        ssl_keyfile: the certificate's key; None: CLIPTUNE_SSL_KEYFILE.
+        api_keys: a file of `cliptune keys`; None: CLIPTUNE_API_KEYS_FILE, or everybody may do
+            everything.
+
+    When the block ends, requests that were taken are answered first, for up to CLIPTUNE_DRAIN
+    seconds (30).
 
     Raises:
+        BadInput: the certificate or the API keys can't be read.
         PortInUse: a port is taken.
         NotFound, BadArtifact: the model can't be opened.
         Unavailable: the Flow did not start; the message has the end of its log.
@@ -70,6 +83,7 @@ def serve(
         settings.PRECISION: settings.precision(precision),
         settings.INDEX: str(Path(index).absolute()) if index else settings.index_folder(None),
         settings.INDEX_STORAGE: settings.index_options(index_storage).get("storage", ""),
+        **_security(ssl_certfile, ssl_keyfile, api_keys),
     }
     environment[CLIP_SERVICE_PORT] = str(clip_service_port)
     if clip_service_port:
@@ -82,18 +96,39 @@ def serve(
 
 @contextmanager
 def serve_training(
-    *, grpc_port: int = 52000, http_port: int = 52001, host: str = "127.0.0.1"
+    *,
+    grpc_port: int = 52000,
+    http_port: int = 52001,
+    host: str = "127.0.0.1",
+    ssl_certfile: str | Path | None = None,
+    ssl_keyfile: str | Path | None = None,
+    api_keys: str | Path | None = None,
 ) -> Iterator[None]:
     """Serve the Trainer, until the block ends: others start and watch runs on this machine.
 
-    Runs that it started go on after it has ended.
+    Runs that it started go on after it has ended. TLS and API keys as in `serve`.
 
     Raises:
+        BadInput: the certificate or the API keys can't be read.
         PortInUse: a port is taken.
         Unavailable: the Flow did not start; the message has the end of its log.
     """
-    with _flow("train", grpc_port, http_port, host, {"CLIPTUNE_SERVER": ""}):
+    environment = {"CLIPTUNE_SERVER": "", **_security(ssl_certfile, ssl_keyfile, api_keys)}
+    with _flow("train", grpc_port, http_port, host, environment):
         yield
+
+
+def _security(
+    certificate: str | Path | None, key: str | Path | None, api_keys: str | Path | None
+) -> dict[str, str]:
+    """The gateway's environment, checked here: its errors would be lines of a log."""
+    given = {settings.SSL_CERTFILE: certificate, settings.SSL_KEYFILE: key, KEYS_FILE: api_keys}
+    found = {name: str(Path(path).absolute()) for name, path in given.items() if path}
+    environment = {**os.environ, **found}
+    settings.tls_files(environment)
+    if keys := environment.get(KEYS_FILE, "").strip():
+        KeyFile(Path(keys))
+    return found
 
 
 def check_port(host: str, port: int) -> None:
@@ -174,8 +209,9 @@ def _reason(log_file: Path) -> str:
     return f"{found[-1].strip() if found else 'see its log'} (log: {log_file})"
 
 
-def _stop(process: subprocess.Popen, patience: float = 20.0) -> None:
+def _stop(process: subprocess.Popen) -> None:
     """End the Flow in order, and whatever of it is left by force."""
+    patience = settings.drain_seconds() + 20
     try:
         if process.stdin:
             process.stdin.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -83,35 +83,6 @@ def send_along(request: Any, identity: str | None = None, span: Span | None = No
     parameters = {**(request.parameters or {}), request_ids.PARAMETER: identity}
     tracing.send_along(parameters, span)
     request.parameters = parameters
-
-
-class Stream:
-    """The requests of one gRPC stream, answered in any order, each with the id in its header."""
-
-    def __init__(self, requests: AsyncIterator[Any]) -> None:
-        """Take what the client sends."""
-        self.requests = requests
-        self._started: dict[str, tuple[float, Span]] = {}
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        """The requests, with what the executors need to know of them."""
-        async for request in self.requests:
-            identity = request_ids.accept(request.header.request_id)
-            span = tracing.begin("grpc", request_id=identity)
-            send_along(request, identity, span)
-            self._started[identity] = time.perf_counter(), span
-            yield request
-
-    def answered(self, identity: str, endpoint: str, status: str) -> None:
-        """Count, trace and log the request of that id."""
-        if (started := self._started.pop(identity, None)) is None:
-            return  # the client gave the same id to two
-        since, span = started
-        span.update_name(f"grpc {endpoint}")
-        tracing.note_status(span, status)
-        span.end()
-        request_ids.current.set(identity)
-        finish(Call("grpc", endpoint, status), time.perf_counter() - since)
 
 
 class ObservedApp:

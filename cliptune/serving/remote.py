@@ -52,8 +52,16 @@ class RemoteSession(ExperimentCalls):
     sets of the server. All calls raise the classes of `cliptune.errors` that the server raised.
     """
 
-    def __init__(self, address: str, timeout: float = 3600.0) -> None:
-        """Take the train Flow at `address`, `grpc://host:port`.
+    def __init__(
+        self,
+        address: str,
+        timeout: float = 3600.0,
+        api_key: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        """Take the train Flow at `address`, `grpc://host:port` (or `grpcs://`).
+
+        `api_key` and `ca_file` are as `Client`'s.
 
         Raises:
             BadInput: the address is of another form.
@@ -61,7 +69,7 @@ class RemoteSession(ExperimentCalls):
         if not address.startswith(("grpc://", "grpcs://")):
             raise BadInput(f"address {address!r}: expected grpc://host:port of a train Flow")
         self.address = address
-        self._transport = GrpcTransport(address, timeout)
+        self._transport = GrpcTransport(address, timeout, api_key, ca_file)
 
     def __repr__(self) -> str:
         """`RemoteSession('grpc://gpu-box:52000')`."""

@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
-from cliptune.serving import settings
+from cliptune.limits import limit
 
-MAX_DOCS = settings.limit("CLIPTUNE_MAX_DOCS", 256)
+MAX_DOCS = limit("CLIPTUNE_MAX_DOCS", 256)
 """Documents in one request."""
-MAX_TEXT = settings.limit("CLIPTUNE_MAX_TEXT", 100_000)
+MAX_TEXT = limit("CLIPTUNE_MAX_TEXT", 100_000)
 """Characters of one text: the tower reads its first 77 tokens anyway."""
-MAX_BODY = settings.limit("CLIPTUNE_MAX_BODY", 64 * 1024 * 1024)
+MAX_BODY = limit("CLIPTUNE_MAX_BODY", 64 * 1024 * 1024)
 """Bytes of one request."""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from cliptune.errors import BadInput
 from cliptune.home import home
+from cliptune.limits import limit
 
 ARTIFACT = "CLIPTUNE_ARTIFACT"
 ONNX = "CLIPTUNE_ONNX"
@@ -23,6 +26,10 @@ LOG_FORMAT = "CLIPTUNE_LOG_FORMAT"
 TRACES = "CLIPTUNE_TRACES"
 SERVER = "CLIPTUNE_SERVER"
 """The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
+
+SSL_CERTFILE = "CLIPTUNE_SSL_CERTFILE"
+SSL_KEYFILE = "CLIPTUNE_SSL_KEYFILE"
+DRAIN = "CLIPTUNE_DRAIN"
 
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -52,18 +59,28 @@ def device(given: str | None) -> str | None:
     return given or os.environ.get(DEVICE) or None
 
 
-def limit(variable: str, default: int) -> int:
-    """A limit on requests, from the environment of the gateway and of the executors.
+def drain_seconds() -> int:
+    """How long a server that was told to end works on what it has taken."""
+    return limit(DRAIN, 30)
+
+
+def tls_files(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """`ssl_certfile` and `ssl_keyfile` of the gateway; empty: without TLS.
 
     Raises:
-        BadInput: the variable holds no whole number from 1 to 2^31 - 1.
+        BadInput: only one of them is given, or they are not a certificate and its key.
     """
-    value = os.environ.get(variable, "").strip()
-    if not value:
-        return default
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) < 2**31:
-        raise BadInput(f"{variable} is {value!r}: use a whole number from 1 to {2**31 - 1}")
-    return int(value)
+    certificate, key = (environment.get(v, "").strip() for v in (SSL_CERTFILE, SSL_KEYFILE))
+    if not certificate and not key:
+        return {}
+    if not certificate or not key:
+        raise BadInput(f"{SSL_CERTFILE} and {SSL_KEYFILE} go together: only one of them is set")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
+    return {"ssl_certfile": certificate, "ssl_keyfile": key}
 
 
 def metrics_port() -> int | None:
@@ -107,6 +124,16 @@ def traces() -> str | None:
     if parts.scheme not in ("http", "https") or not complete:
         raise BadInput(f"{TRACES} is {value!r}: use an address such as http://collector:4317")
     return value
+
+
+def grpc_credentials() -> Any:
+    """gRPC's server credentials of `tls_files`; None: without TLS."""
+    if not (files := tls_files()):
+        return None
+    import grpc
+
+    pair = Path(files["ssl_keyfile"]).read_bytes(), Path(files["ssl_certfile"]).read_bytes()
+    return grpc.ssl_server_credentials((pair,))
 
 
 def index_folder(given: str | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -29,11 +31,47 @@ OPTIONS = [
 ]
 
 
+API_KEY = "CLIPTUNE_API_KEY"
+CA_FILE = "CLIPTUNE_CA_FILE"
+
+
+def _bearer(api_key: str | None, header: str) -> dict[str, str]:
+    key = (api_key or os.environ.get(API_KEY) or "").strip()
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable():
+        raise BadInput("the API key holds characters that no key has")
+    return {header: f"Bearer {key}"}
+
+
+def _read_ca(ca_file: str | None) -> bytes | None:
+    path = ca_file or os.environ.get(CA_FILE)
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadInput(f"ca_file {path}: {error.strerror}") from None
+
+
 class GrpcTransport:
     """Jina's own messages over one channel."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        """Take `grpc://host:port` (or `grpcs://`); connects with the first call."""
+    def __init__(
+        self, address: str, timeout: float, api_key: str | None = None, ca_file: str | None = None
+    ) -> None:
+        """Take `grpc://host:port` (or `grpcs://`); connects with the first call.
+
+        Args:
+            address: where the server is.
+            timeout: seconds.
+            api_key: None: CLIPTUNE_API_KEY, or none.
+            ca_file: the certificates (PEM) that a `grpcs://` server's may be signed by; None:
+                CLIPTUNE_CA_FILE, or those that everybody trusts.
+
+        Raises:
+            BadInput: the address is of another form, or the certificates can't be read.
+        """
         from jina.proto import jina_pb2_grpc
 
         parts = urlsplit(address)
@@ -41,10 +79,11 @@ class GrpcTransport:
             raise BadInput(f"address {address!r}: expected grpc://host:port")
         self.address, self.timeout = address, timeout
         if parts.scheme == "grpcs":
-            credentials = grpc.ssl_channel_credentials()
+            credentials = grpc.ssl_channel_credentials(_read_ca(ca_file))
             self.channel = grpc.secure_channel(parts.netloc, credentials, OPTIONS)
         else:
             self.channel = grpc.insecure_channel(parts.netloc, OPTIONS)
+        self._metadata = _bearer(api_key, "authorization")
         self._single = jina_pb2_grpc.JinaSingleDataRequestRPCStub(self.channel)
         self._stream = jina_pb2_grpc.JinaSingleDocumentRequestRPCStub(self.channel)
 
@@ -80,7 +119,9 @@ class GrpcTransport:
             except (TypeError, ValueError) as error:
                 raise BadInput(f"parameters {parameters!r:.200}: {error}") from None
         try:
-            response = self._single.process_single_data(request, timeout=self.timeout)
+            response = self._single.process_single_data(
+                request, timeout=self.timeout, metadata=list(self._metadata.items())
+            )
         except grpc.RpcError as error:
             raise self._error(error) from None
         if (failure := wire.from_status(response.header.status)) is not None:
@@ -101,7 +142,8 @@ class GrpcTransport:
         request.document_cls = type(doc)
         request.data.doc = doc
         try:
-            for response in self._stream.stream_doc(request):
+            metadata = list(self._metadata.items())
+            for response in self._stream.stream_doc(request, metadata=metadata):
                 response.document_cls = kind
                 yield response.data.doc
         except grpc.RpcError as error:
@@ -124,10 +166,21 @@ class GrpcTransport:
 class HttpTransport:
     """JSON bodies."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        """Take `http://host:port`; connects with the first call."""
+    def __init__(
+        self, address: str, timeout: float, api_key: str | None = None, ca_file: str | None = None
+    ) -> None:
+        """Take `http://host:port` (or `https://`); connects with the first call.
+
+        The rest as `GrpcTransport`.
+        """
         self.address, self.timeout = address.rstrip("/"), timeout
         self.session = requests.Session()
+        key = _bearer(api_key, "Authorization")
+        self.session.auth = lambda request: (request.headers.update(key), request)[1]
+        # Given with each request: a session's own would give way to REQUESTS_CA_BUNDLE.
+        self.verify: str | None = None
+        if address.startswith("https://") and _read_ca(ca_file) is not None:
+            self.verify = ca_file or os.environ[CA_FILE]
 
     def close(self) -> None:
         """Close the connections."""
@@ -142,7 +195,11 @@ class HttpTransport:
         headers = {"Content-Type": "application/json"}
         try:
             response = self.session.post(
-                self.address + endpoint, data=raw, headers=headers, timeout=self.timeout
+                self.address + endpoint,
+                data=raw,
+                headers=headers,
+                timeout=self.timeout,
+                verify=self.verify,
             )
         except requests.Timeout:
             raise Unavailable(f"{self.address} did not answer within {self.timeout:g} s") from None

@@ -10,16 +10,21 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from cliptune.errors import BadInput, CliptuneError
+from cliptune.errors import BadInput, CliptuneError, Forbidden
 from cliptune.serving import reference, wire
 from cliptune.serving.bodies import error_response, json_response
 from cliptune.serving.calls import Calls
+from cliptune.serving.doors import HttpDoor
 
 CORS = "CLIPTUNE_CORS_ORIGINS"
 """Origins of web sites whose pages may call the service, separated by commas."""
+HOSTS = "CLIPTUNE_ALLOWED_HOSTS"
+"""Names that the service is called by (the Host header), separated by commas; unset: any."""
 
 
 def new_app(title: str, description: str, calls: Calls) -> FastAPI:
@@ -33,7 +38,7 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         docs_url=None,  # it would load scripts from a CDN; ours is below
         redoc_url=None,
     )
-    origins = allowed_origins()
+    origins = listed(CORS)
 
     @app.middleware("http")
     async def same_site(
@@ -41,16 +46,11 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
     ) -> Response:
         # A page of another site can post to a server on its reader's machine or network without
         # asking first: such a request says where it comes from.
-        origin = request.headers.get("origin")
-        changes = request.method not in ("GET", "HEAD", "OPTIONS")
-        if changes and origin and origin not in origins:
-            own = urlsplit(origin).netloc == request.headers.get("host")
-            if not own:
-                return error_response(
-                    wire.Forbidden(
-                        f"requests from pages of {origin[:100]} are not allowed ({CORS})"
-                    )
-                )
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            try:
+                check_origin(request.headers)
+            except Forbidden as error:
+                return error_response(error)
         try:
             response = await go_on(request)
         except CliptuneError as error:
@@ -60,10 +60,17 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
+    app.add_middleware(HttpDoor, admission=calls.handler.admission)
     if origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-ID"],
         )
+    if hosts := listed(HOSTS):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
 
     @app.exception_handler(CliptuneError)
     async def deliberate(_: Request, error: CliptuneError) -> Response:
@@ -103,18 +110,34 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
 
     @app.get("/readyz", tags=["health"])
     async def readyz() -> Response:
-        """Whether all executors answer; 503 if not."""
+        """Whether all executors answer; 503 if not, and once the gateway has been told to end."""
         found = await calls.ready()
-        return json_response(
-            {"ready": all(found.values()), "executors": found}, 200 if all(found.values()) else 503
-        )
+        ready = all(found.values()) and not calls.handler.admission.ending.is_set()
+        return json_response({"ready": ready, "executors": found}, 200 if ready else 503)
 
     return app
 
 
-def allowed_origins() -> list[str]:
-    """The origins whose pages may call the service."""
-    return [o.strip() for o in os.environ.get(CORS, "").split(",") if o.strip()]
+def listed(variable: str) -> list[str]:
+    """The values of an environment variable, separated by commas."""
+    return [value.strip() for value in os.environ.get(variable, "").split(",") if value.strip()]
+
+
+def check_origin(headers: Headers) -> None:
+    """Refuse what a page of another site asks.
+
+    Raises:
+        Forbidden: the origin is neither this service nor in CLIPTUNE_CORS_ORIGINS.
+    """
+    origin = headers.get("origin")
+    if not origin or origin in listed(CORS):
+        return
+    try:
+        own = urlsplit(origin).netloc == headers.get("host")
+    except ValueError:
+        own = False
+    if not own:
+        raise Forbidden(f"requests from pages of {origin[:100]} are not allowed ({CORS})")
 
 
 def body_schema(kind: Any, example: Any = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ one line, `CLIPTUNE:{"type": …, "message": …}`, from which the client makes 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import uuid
@@ -14,7 +15,7 @@ from typing import Any
 import grpc
 
 from cliptune import errors
-from cliptune.errors import BadInput, CliptuneError, Unavailable
+from cliptune.errors import BadInput, CliptuneError, Overloaded, Unavailable
 from cliptune.serving.requests import TooLarge
 
 log = logging.getLogger("cliptune")
@@ -26,12 +27,6 @@ MAX_MESSAGE = 1000
 
 class InternalError(CliptuneError):
     """Something unexpected: the server's log has it under the id in the message."""
-
-
-class Forbidden(CliptuneError):
-    """A request from a web page of another site."""
-
-    http_status = 403
 
 
 class BadJson(BadInput):
@@ -52,7 +47,6 @@ ERRORS: dict[str, type[CliptuneError]] = {
         *(v for v in vars(errors).values() if isinstance(v, type)),
         TooLarge,
         InternalError,
-        Forbidden,
         BadJson,
         Timeout,
     ]
@@ -61,6 +55,7 @@ ERRORS: dict[str, type[CliptuneError]] = {
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     409: grpc.StatusCode.FAILED_PRECONDITION,
@@ -76,12 +71,15 @@ def grpc_code(error: CliptuneError) -> grpc.StatusCode:
     return _CODES.get(error.http_status, grpc.StatusCode.INTERNAL)
 
 
-def as_dict(error: CliptuneError) -> dict[str, str]:
-    """`{"type": class name, "message": …}`."""
+def as_dict(error: CliptuneError) -> dict[str, Any]:
+    """`{"type": class name, "message": …}`, and `retry_after` seconds where that is known."""
     message = str(error)
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 1] + "…"
-    return {"type": type(error).__name__, "message": message}
+    fields: dict[str, Any] = {"type": type(error).__name__, "message": message}
+    if isinstance(error, Overloaded):
+        fields["retry_after"] = round(error.retry_after, 3)
+    return fields
 
 
 def to_text(error: CliptuneError) -> str:
@@ -94,7 +92,10 @@ def from_dict(fields: Any) -> CliptuneError:
     if not isinstance(fields, dict):
         return InternalError(str(fields)[:MAX_MESSAGE])
     kind = ERRORS.get(str(fields.get("type")), CliptuneError)
-    return kind(str(fields.get("message") or "the server gave no reason"))
+    found = kind(str(fields.get("message") or "the server gave no reason"))
+    if isinstance(found, Overloaded) and isinstance(fields.get("retry_after"), int | float):
+        found.retry_after = float(fields["retry_after"])
+    return found
 
 
 def from_text(text: str) -> CliptuneError:
@@ -143,17 +144,11 @@ def from_status(status: Any) -> CliptuneError | None:
     if name == "ValidationError":  # documents that don't fit the endpoint's schema
         return BadInput(status.description)
     stack = "".join(status.exception.stacks)
+    # Documents that DocArray can't read. An AttributeError of its own comes as one of the request.
+    if "in from_protobuf" in stack or stack.rstrip().endswith("AttributeError: docs"):
+        reason = ", ".join(status.exception.args) or name
+        return BadInput(f"a document can't be read: {reason}"[:MAX_MESSAGE])
     return internal(f"in {status.exception.executor or 'the gateway'}: {stack or status}")
-
-
-def set_error(response: Any, error: CliptuneError) -> None:
-    """Write `error` into a response, and take out what else Jina wrote there.
-
-    It notes each executor's status in the response's routes too, traceback included.
-    """
-    for route in response.routes:
-        route.status.Clear()
-    set_status(response.header.status, error)
 
 
 def set_status(status: Any, error: CliptuneError) -> None:
@@ -162,3 +157,15 @@ def set_status(status: Any, error: CliptuneError) -> None:
     status.code = status.ERROR
     status.description = to_text(error)
     status.exception.name = type(error).__name__
+
+
+def refusal(request: Any, error: CliptuneError) -> Any:
+    """The answer of a stream to a request that failed: its id, and the error as status."""
+    from jina.types.request.data import DataRequest
+
+    response = DataRequest()
+    with contextlib.suppress(Exception):  # of a message that can't be read, there is no id
+        response.header.request_id = request.header.request_id
+        response.header.exec_endpoint = request.header.exec_endpoint
+    set_status(response.header.status, error)
+    return response

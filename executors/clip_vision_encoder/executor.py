@@ -7,6 +7,7 @@ from jina import requests
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.serving.encoding import embed_all_pictures, embed_new_pictures, embed_pictures
 from cliptune.serving.executor import ObservedExecutor
+from cliptune.serving.fetching import Fetcher
 from cliptune.serving.ranking import rank_pictures
 from cliptune.serving.reports import Report
 from cliptune.serving.towers import serve_tower
@@ -48,21 +49,22 @@ class CLIPVisionEncoder(ObservedExecutor):
             replicas=getattr(self.runtime_args, "replicas", 1),
             observe=self.tower_observer(),
         )
+        self.fetcher = Fetcher.from_environment()
 
     @requests(on=["/", "/encode"])
     def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents without a text."""
-        return embed_pictures(self.tower, docs)
+        return embed_pictures(self.tower, docs, self.fetcher)
 
     @requests(on="/search")
     def search(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed the queries that are pictures."""
-        return embed_pictures(self.tower, docs)
+        return embed_pictures(self.tower, docs, self.fetcher)
 
     @requests(on="/index")
     def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed each document's picture; its text is the title, shown and not embedded."""
-        return embed_all_pictures(self.tower, docs)
+        return embed_all_pictures(self.tower, docs, self.fetcher)
 
     @requests(on="/rank")
     def rank(self, docs: DocList[RankDoc], **kwargs) -> DocList[RankDoc]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
@@ -14,6 +13,7 @@ from cliptune.serving import training
 from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.training import RUN
 from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
+from cliptune.serving.workers import BoundedThreads
 
 END = object()
 
@@ -32,7 +32,8 @@ class Trainer(ObservedExecutor):
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
-        self.threads = ThreadPoolExecutor(followers, thread_name_prefix="cliptune-stream")
+        # A stream takes a thread for each item in turn, so that a few more streams can share them.
+        self.threads = BoundedThreads(followers, followers, "cliptune-stream")
 
     @requests(on="/fit")
     def fit(self, docs: DocList[Ask], **kwargs) -> DocList[Answer]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from cliptune.errors import BadInput, Unavailable
+from cliptune.errors import BadInput, Overloaded, Unavailable
 from cliptune.inference import get_tower
 from cliptune.inference.batching import BatchingForward, share_batches
 from cliptune.inference.cache import EmbeddingCache
@@ -166,3 +166,23 @@ def test_a_cache_gives_back_what_the_tower_gave(tiny_model: str) -> None:
     assert calls[-1] == 1, "the one used least lately went"
     tower.encode(["long " * 500])
     assert not tower.cache.get(["long " * 500])
+
+
+def test_what_is_beyond_the_queue_is_refused_at_once(engine: Engine) -> None:
+    shared = BatchingForward(engine, batch_size=4, max_pending=6)
+    engine.free.clear()
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(shared, np.ones((2, 1)))
+        engine.entered.wait()
+        alone = pool.submit(shared, np.full((9, 1), 2))  # more than the limit, but nothing waits
+        while shared.pending < 9:
+            time.sleep(0.001)
+        with pytest.raises(Overloaded, match="9 inputs"):
+            shared(np.ones((1, 1)))
+        engine.free.set()
+        assert len(first.result()) == 2
+        assert (alone.result() == 4).all()
+    assert (shared(np.full((1, 1), 3)) == 9).all()
+    shared.close()
+    with pytest.raises(BadInput, match="max_pending"):
+        BatchingForward(engine, max_pending=0)

@@ -11,7 +11,8 @@ from jina.types.request.data import DataRequest
 from cliptune import errors
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound
-from cliptune.serving import settings, tags, wire
+from cliptune.limits import limit
+from cliptune.serving import tags, wire
 from cliptune.serving.requests import MAX_DEPTH
 
 
@@ -95,10 +96,10 @@ def test_what_is_nested_deeply_is_refused_before_it_is_sent(kind: type) -> None:
 
 
 def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings.limit("CLIPTUNE_MAX_DOCS", 256) == 256
+    assert limit("CLIPTUNE_MAX_DOCS", 256) == 256
     monkeypatch.setenv("CLIPTUNE_MAX_DOCS", "7")
-    assert settings.limit("CLIPTUNE_MAX_DOCS", 256) == 7
+    assert limit("CLIPTUNE_MAX_DOCS", 256) == 7
     for value in ("0", "-1", "many", "1e3", "2147483648", "٣"):
         monkeypatch.setenv("CLIPTUNE_MAX_DOCS", value)
         with pytest.raises(BadInput, match="CLIPTUNE_MAX_DOCS"):
-            settings.limit("CLIPTUNE_MAX_DOCS", 256)
+            limit("CLIPTUNE_MAX_DOCS", 256)

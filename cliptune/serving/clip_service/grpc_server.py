@@ -12,8 +12,10 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cliptune.errors import BadInput
+from cliptune.serving import settings
 from cliptune.serving.clip_service.adapter import ENDPOINTS, Adapter
 from cliptune.serving.clip_service.clip_service_pb2 import Request, Status
+from cliptune.serving.doors import until_ended
 from cliptune.serving.in_order import in_order
 from cliptune.serving.observed import observed
 from cliptune.serving.requests import MAX_BODY
@@ -88,18 +90,22 @@ class ClipServiceServer:
     async def shutdown(self) -> None:
         """Finish what was taken, and end."""
         if self.server is not None:
-            await self.server.stop(grace=20)
+            await self.server.stop(grace=settings.drain_seconds())
 
 
 def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
     """What is answered, by service: the calls of Jina 3's clients."""
 
     async def call(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        admission = adapter.calls.handler.admission
         try:
-            async for answer in in_order(requests, partial(answer_to, adapter), WINDOW):
+            taken = until_ended(admission, requests)
+            async for answer in in_order(taken, partial(answer_to, adapter), WINDOW):
                 yield answer.SerializeToString()
         except BadInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if admission.ending.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this service is ending")
 
     async def single(raw: bytes, context: Any) -> bytes:
         try:

@@ -7,21 +7,28 @@ import base64
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from google.protobuf.json_format import MessageToDict
 
-from cliptune.errors import BadInput, CliptuneError, near_matches
+from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches
 from cliptune.serving import wire
-from cliptune.serving.bodies import from_base64, json_response, numbers_in
+from cliptune.serving.bodies import (
+    error_response,
+    from_base64,
+    json_response,
+    numbers_in,
+    to_json,
+)
 from cliptune.serving.clip_service.adapter import Adapter, set_error
 from cliptune.serving.clip_service.clip_service_pb2 import Document, Request
 from cliptune.serving.clip_service.documents import read_array, write_array
 from cliptune.serving.clip_service.grpc_server import WINDOW, answer_to
+from cliptune.serving.doors import open_socket, until_ended
 from cliptune.serving.in_order import in_order
 from cliptune.serving.requests import MAX_DOCS, TooLarge, check_depth
+from cliptune.serving.web import check_origin
 
 _TEXTS = ("id", "parent_id", "uri", "modality", "mime_type")
 _FIELDS = set(Document.DESCRIPTOR.fields_by_name)
@@ -38,6 +45,19 @@ def is_request(body: Any) -> bool:
 
 async def answer_json(adapter: Adapter, body: dict[str, Any]) -> Response:
     """The answer to a JSON body in Jina 3's form, documents below `data`; errors likewise."""
+    content, error = await answer_body(adapter, body)
+    if error is None:
+        return json_response(content)
+    response = error_response(error)
+    response.body = to_json(content)
+    response.headers["Content-Length"] = str(len(response.body))
+    return response
+
+
+async def answer_body(
+    adapter: Adapter, body: dict[str, Any]
+) -> tuple[dict[str, Any], CliptuneError | None]:
+    """The content of the answer, and the error that it tells of."""
     request = Request()
     error: CliptuneError | None = None
     try:
@@ -48,10 +68,9 @@ async def answer_json(adapter: Adapter, body: dict[str, Any]) -> Response:
     except Exception as unexpected:
         error = wire.from_exception(unexpected)
     if error is None:
-        return json_response(await asyncio.to_thread(as_json, request))
+        return await asyncio.to_thread(as_json, request), None
     set_error(request, error)
-    content = as_json(request) | {"error": wire.as_dict(error)}
-    return json_response(content, error.http_status)
+    return as_json(request) | {"error": wire.as_dict(error)}, error
 
 
 def read_request(body: dict[str, Any], request: Request) -> None:
@@ -157,15 +176,14 @@ def _document(doc: Document) -> dict[str, Any]:
     return fields
 
 
-def add_websocket(app: FastAPI, adapter: Adapter, allowed_origins: list[str]) -> None:
+def add_websocket(app: FastAPI, adapter: Adapter) -> None:
     """Answer binary requests at `/`, as Jina's WebSocket client sends them."""
 
     @app.websocket("/")
     async def talk(socket: WebSocket) -> None:
-        # A browser lets a page of any site connect, and says which it is.
-        origin = socket.headers.get("origin")
-        own = urlsplit(origin or "").netloc == socket.headers.get("host")
-        if origin and not own and origin not in allowed_origins:
+        try:
+            check_origin(socket.headers)
+        except Forbidden:
             await socket.close(code=1008)
             return
         await socket.accept(
@@ -177,13 +195,17 @@ def add_websocket(app: FastAPI, adapter: Adapter, allowed_origins: list[str]) ->
                 yield raw
 
         failed = ""
+        admission = adapter.calls.handler.admission
         try:
-            answer_each = partial(answer_to, adapter, protocol="websocket")
-            async for answer in in_order(requests(), answer_each, WINDOW):
-                failed = failed or answer.header.status.description
-                await socket.send_bytes(answer.SerializeToString())
+            with open_socket(admission):
+                taken = until_ended(admission, requests())
+                answer_each = partial(answer_to, adapter, protocol="websocket")
+                async for answer in in_order(taken, answer_each, WINDOW):
+                    failed = failed or answer.header.status.description
+                    await socket.send_bytes(answer.SerializeToString())
             # Jina's client forgets an error if the connection then ends as if all were well.
-            await socket.close(code=1011 if failed else 1000, reason=_cut(failed))
+            code = 1011 if failed else 1012 if admission.ending.is_set() else 1000
+            await socket.close(code=code, reason=_cut(failed))
         except BadInput as error:
             await socket.close(code=1007, reason=_cut(str(error)))
         except (WebSocketDisconnect, RuntimeError):  # it has gone, and needs no answer

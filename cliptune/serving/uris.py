@@ -1,0 +1,105 @@
+"""Which URIs an operator allows to be read: prefixes, and what lies below them."""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from cliptune.errors import BadImage, BadInput
+
+ALLOW_URIS = "CLIPTUNE_ALLOW_URIS"
+"""Prefixes, separated by commas: `https://cdn.shop.example/,file:///data/pictures/`."""
+ALLOW_NETWORKS = "CLIPTUNE_ALLOW_NETWORKS"
+"""Private networks that pictures may come from all the same: `10.1.2.0/24`."""
+_PORTS = {"http": 80, "https": 443}
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A place below which pictures may be read: a folder of a web server, or of this machine."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    """Ends with `/`."""
+
+    def covers(self, uri: SplitResult) -> bool:
+        """Whether `uri`, without its query, lies below."""
+        place = (uri.scheme, uri.hostname or "", port_of(uri))
+        same = place == (self.scheme, self.host, self.port)
+        return same and _plain(uri.path).startswith(self.path)
+
+
+def read_prefixes(text: str) -> list[Prefix]:
+    """The prefixes of `CLIPTUNE_ALLOW_URIS`.
+
+    Raises:
+        BadInput: one is none.
+    """
+    found = []
+    for given in (part.strip() for part in text.split(",") if part.strip()):
+        try:
+            uri = split(given)
+        except BadImage as error:
+            raise BadInput(f"{ALLOW_URIS}: {error}") from None
+        path = uri.path if uri.path.endswith("/") else f"{uri.path}/"
+        if uri.scheme == "file" and uri.hostname:
+            raise BadInput(f"{ALLOW_URIS}: {given!r}: write file:///folder/")
+        if uri.query or uri.fragment or path != _plain(path):
+            raise BadInput(f"{ALLOW_URIS}: {given!r} is no plain prefix")
+        found.append(Prefix(uri.scheme, uri.hostname or "", port_of(uri), path))
+    return found
+
+
+def read_networks(text: str) -> list[Network]:
+    """The networks of `CLIPTUNE_ALLOW_NETWORKS`.
+
+    Raises:
+        BadInput: one is none.
+    """
+    try:
+        return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise BadInput(f"{ALLOW_NETWORKS}: {error}") from None
+
+
+def split(uri: str) -> SplitResult:
+    """The parts of an http, https or file URI.
+
+    Raises:
+        BadImage: it is none, or holds what parsers disagree about.
+    """
+    shown = uri[:200]
+    try:
+        parts = urlsplit(f"file://{uri}" if uri.startswith("/") else uri)
+        port_of(parts)
+    except ValueError as error:
+        raise BadImage(f"uri {shown!r}: {error}") from None
+    if parts.scheme not in ("http", "https", "file"):
+        raise BadImage(f"uri {shown!r}: only http, https and file are read")
+    if (
+        _FORBIDDEN.search(uri)
+        or "@" in parts.netloc
+        or (parts.scheme != "file" and not parts.netloc)
+    ):
+        raise BadImage(f"uri {shown!r} is not a plain URI")
+    return parts
+
+
+def port_of(uri: SplitResult) -> int:
+    """The port that is meant; 0 for a file."""
+    return uri.port or _PORTS.get(uri.scheme, 0)
+
+
+def _plain(path: str) -> str:
+    """The path as a web server or file system takes it: decoded, without `.` and `..`."""
+    decoded = unquote(path)
+    plain = posixpath.normpath(decoded) if decoded else "/"
+    return f"{plain.rstrip('/')}/" if decoded.endswith("/") or plain == "/" else plain
