@@ -42,7 +42,9 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a worker has ended, see {self.log}:\n{self.log.read_text()[-2000:]}")
+            raise RuntimeError(
+                f"a worker has ended, see {self.log}:\n{self.log.read_text()[-2000:]}"
+            )
         return json.loads(line)
 
     def close(self) -> None:
