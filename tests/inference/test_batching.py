@@ -103,6 +103,25 @@ def test_an_error_of_the_engine_reaches_its_callers_only(shared: BatchingForward
     np.testing.assert_array_equal(shared(rows(3)), [[9]])
 
 
+def test_a_second_thread_begins_with_a_full_batch_only(engine: Engine) -> None:
+    shared = BatchingForward(engine, batch_size=4, max_wait=0, threads=2)
+    engine.free.clear()
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(shared, rows(0))]
+        assert engine.entered.wait(10)
+        engine.entered.clear()
+        answers += [pool.submit(shared, rows(i)) for i in (1, 2, 3)]
+        until_pending(shared, 3)
+        assert not engine.entered.wait(0.1), "three rows wait for the batch before them"
+        answers.append(pool.submit(shared, rows(4)))
+        assert engine.entered.wait(10), "four are a batch, and go in beside it"
+        until_pending(shared, 0)
+        engine.free.set()
+        assert [answer.result(10).item() for answer in answers] == [0, 1, 4, 9, 16]
+    assert sorted(engine.sizes) == [1, 4]
+    shared.close()
+
+
 def test_closing_answers_what_waits_and_refuses_the_rest(engine: Engine) -> None:
     forward = BatchingForward(engine, max_wait=1e6)
     engine.free.clear()
@@ -119,7 +138,7 @@ def test_closing_answers_what_waits_and_refuses_the_rest(engine: Engine) -> None
         forward(rows(1))
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"max_wait": -1}])
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"max_wait": -1}, {"threads": 0}])
 def test_wrong_settings_are_named(engine: Engine, wrong: dict) -> None:
     [(name, value)] = wrong.items()
     with pytest.raises(BadInput, match=f"{name} is {value}"):
@@ -166,3 +185,58 @@ def test_a_cache_gives_back_what_the_tower_gave(tiny_model: str) -> None:
     assert calls[-1] == 1, "the one used least lately went"
     tower.encode(["long " * 500])
     assert not tower.cache.get(["long " * 500])
+
+
+def test_what_a_tower_does_is_told(tiny_model: str) -> None:
+    told: list[tuple[str, float]] = []
+    tower = get_tower(tiny_model, "clip-text", batch_size=16)
+    tower.observe = lambda figure, value: told.append((figure, value))
+    tower.cache = EmbeddingCache(10)
+    shared = share_batches(tower)
+    tower.encode(["red boots", "blue hat", "long " * 100])
+    tower.encode(["red boots", "red boots"])
+    shared.close()
+    sums = {name: sum(v for n, v in told if n == name) for name, _ in told}
+    assert (sums["cache_misses"], sums["cache_hits"]) == (3, 1)
+    assert (sums["batch_rows"], sums["truncated_texts"]) == (3, 1)
+    counts = {name: sum(n == name for n, _ in told) for name, _ in told}
+    for stage in ("preprocess_seconds", "queue_seconds", "inference_seconds", "batch_seconds"):
+        assert counts[stage] == 1
+        assert sums[stage] > 0
+    assert told[-1][0] != "waiting_rows" or told[-1][1] == 0
+
+
+@pytest.mark.parametrize("precision", [None, "bf16"])
+def test_a_compiled_engine_is_one_program_for_all_sizes(
+    tiny_model: str, precision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captured as on a GPU; the code that is made for one can't run here, so eager runs it."""
+    import torch
+
+    from cliptune.inference.engines import torch_forward
+    from cliptune.models.loading import load_model
+
+    programs: list[object] = []
+
+    def backend(program: torch.fx.GraphModule, _: object) -> object:
+        programs.append(program)
+        return program.forward
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda m, **kw: compile_(m, backend=backend, **kw))
+    torch._dynamo.reset()
+    model = load_model(tiny_model)
+    dtype = torch.bfloat16 if precision else None
+    cpu = torch.device("cpu")
+    for module, batches in (
+        (model.text_module, [np.full((n, length), 5) for n, length in ((1, 4), (3, 9), (7, 20))]),
+        (model.vision_module, [np.ones((n, 3, 32, 32), np.float32) for n in (1, 2, 5)]),
+    ):
+        programs.clear()
+        plain = torch_forward(module, cpu, dtype)
+        compiled = torch_forward(module, cpu, dtype, compiled=True)
+        for batch in batches:
+            found = compiled(batch)
+            assert len(found) == len(batch)
+            np.testing.assert_allclose(found, plain(batch), atol=1e-5 if dtype is None else 2e-2)
+        assert len(programs) <= 2, "the second size makes it free, further ones use the same"
