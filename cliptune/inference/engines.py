@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -106,12 +107,13 @@ def get_tower(
             raise BadInput("a model in memory has no ONNX engine: write it as an artifact first")
         where = pick_device(device) if device else next(model.clip.parameters()).device
         model.clip.to(where)
-        return _from_model(model, tower, where, batch_size, compiled)
+        return _for_device(_from_model(model, tower, where, batch_size, compiled), where)
     if is_artifact(Path(model)):
         artifact = open_artifact(model, only=(tower,))
         artifact.check_precision(precision)
         forward = _artifact_forward(artifact, tower, is_onnx, precision, device, threads, compiled)
-        return _from_artifact(artifact, tower, forward, batch_size)
+        made = _from_artifact(artifact, tower, forward, batch_size)
+        return _for_device(made, pick_device(device))
     if is_onnx or precision != "fp32":
         raise BadInput(
             f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models and engines "
@@ -119,7 +121,7 @@ def get_tower(
         )
     where = pick_device(device)
     loaded = load_model(model, device=str(where))
-    return _from_model(loaded, tower, where, batch_size, compiled)
+    return _for_device(_from_model(loaded, tower, where, batch_size, compiled), where)
 
 
 def _from_model(
@@ -182,6 +184,13 @@ def _from_artifact(
         output_dim=artifact.output_dim,
         batch_size=batch_size,
     )
+
+
+def _for_device(tower: TextTower | VisionTower, device: torch.device) -> TextTower | VisionTower:
+    """`tower`, which on a GPU gets batches undivided: small ones leave it idle."""
+    if isinstance(tower, TextTower) and device.type != "cpu":
+        tower.call_cost = math.inf
+    return tower
 
 
 def _tower_module(artifact: Artifact, tower: str) -> nn.Module:

@@ -14,6 +14,7 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.inference import get_tower
 from cliptune.inference.batching import BatchingForward, share_batches
 from cliptune.inference.cache import EmbeddingCache
+from cliptune.inference.towers import length_groups
 
 
 class Engine:
@@ -240,3 +241,38 @@ def test_a_compiled_engine_is_one_program_for_all_sizes(
             assert len(found) == len(batch)
             np.testing.assert_allclose(found, plain(batch), atol=1e-5 if dtype is None else 2e-2)
         assert len(programs) <= 2, "the second size makes it free, further ones use the same"
+
+
+def test_a_batch_is_divided_where_that_costs_least() -> None:
+    from itertools import product
+
+    def cost(groups: list[np.ndarray], lengths: np.ndarray, call: float) -> float:
+        return sum(len(rows) * lengths[rows].max() + call for rows in groups)
+
+    rng = np.random.default_rng(3)
+    for call in (0, 2, 5, 30, float("inf")):
+        lengths = rng.integers(3, 9, 12)
+        groups = length_groups(lengths, call)
+        assert sorted(np.concatenate(groups).tolist()) == list(range(12))
+        levels = np.unique(lengths)
+        every = []  # all ways to divide the levels into neighbours
+        for cuts in product([False, True], repeat=len(levels) - 1):
+            label = dict(zip(levels, np.cumsum([0, *cuts]), strict=True))
+            labels = np.array([label[value] for value in lengths])
+            parts = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+            every.append(cost(parts, lengths, call))
+        assert cost(groups, lengths, call) == min(every)
+        if call == float("inf"):
+            assert len(groups) == 1
+
+
+def test_texts_of_like_length_go_through_the_tower_together(tiny_model: str) -> None:
+    short, long = [f"hat {i}" for i in range(20)], ["a very long title " * 8 + str(i) for i in "ab"]
+    tower = get_tower(tiny_model, "clip-text")
+    shapes, forward = [], tower.forward
+    tower.forward = lambda tokens: shapes.append(tokens.shape) or forward(tokens)
+    found = tower.encode([*long, *short])
+    assert [rows for rows, _ in shapes] == [2, 20] or [rows for rows, _ in shapes] == [20, 2]
+    assert sum(rows * length for rows, length in shapes) < 250
+    alone = np.concatenate([tower.encode([text]) for text in [*long, *short]])
+    np.testing.assert_allclose(found, alone, atol=1e-5)
