@@ -127,7 +127,7 @@ def _wait_for(process: subprocess.Popen, log: Path) -> None:
     while "ready to serve" not in log.read_text(errors="replace"):
         if process.poll() is not None or time.monotonic() > deadline:
             end = log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"{process.args} did not start:\n{end}")
+            raise RuntimeError(f"{process.args!r} did not start:\n{end}")
         time.sleep(0.2)
 
 
