@@ -1,13 +1,31 @@
 """The typed documents that travel between users, executors and stores (DocArray 0.41)."""
 
-from typing import Any
+from typing import Any, Self
 
 from docarray import BaseDoc, DocList
 from docarray.typing import NdArray
 from pydantic import ConfigDict, Field
 
 
-class ClipDoc(BaseDoc):
+class WireDoc(BaseDoc):
+    """A document that is read from protobuf quickly."""
+
+    @classmethod
+    def from_protobuf(cls, pb_msg: Any) -> Self:
+        """As DocArray's, several times as fast: that one makes a validator anew for each id."""
+        fields = {}
+        for name, node in pb_msg.data.items():
+            if name not in cls.model_fields:
+                continue
+            kind = node.WhichOneof("content")
+            if kind in ("text", "blob"):
+                fields[name] = getattr(node, kind)
+            elif kind is not None:
+                fields[name] = cls._get_content_from_node_proto(node, name)
+        return cls(**fields)
+
+
+class ClipDoc(WireDoc):
     """A text, a picture, or both.
 
     For training it is one title with one of its pictures; for evaluation a query (`text`)
@@ -42,7 +60,7 @@ class ClipDoc(BaseDoc):
     )
 
 
-class Match(BaseDoc):
+class Match(WireDoc):
     """One answer to a query: an indexed document without its embedding, and how near it is."""
 
     text: str | None = None

@@ -7,6 +7,7 @@ Its one executor has an embedding of 512 floats ready for each text. It ends wit
 
 import os
 import sys
+from typing import Any
 
 os.environ["JINA_OPTOUT_TELEMETRY"] = os.environ["JINA_HIDE_SURVEY"] = "1"
 
@@ -20,13 +21,13 @@ from cliptune.documents import ClipDoc
 class Ready(Executor):
     """Answers at once."""
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         """Have an embedding ready."""
         super().__init__(**kwargs)
-        self.embedding = np.random.default_rng(0).normal(size=512).astype(np.float32)
+        self.embedding: Any = np.random.default_rng(0).normal(size=512).astype(np.float32)
 
     @requests(on="/encode")
-    def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
+    def encode(self, docs: DocList[ClipDoc], **kwargs: Any) -> DocList[ClipDoc]:
         """Set it."""
         for doc in docs:
             doc.embedding = self.embedding

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a worker has ended, see {self.log}:\n{self.log.read_text()[-2000:]}")
+            raise RuntimeError(
+                f"a worker has ended, see {self.log}:\n{self.log.read_text()[-2000:]}"
+            )
         return json.loads(line)
 
     def close(self) -> None:
@@ -85,13 +88,17 @@ executors:
                 stdout=output,
                 stderr=output,
                 env={**os.environ, "JINA_OPTOUT_TELEMETRY": "1", "JINA_HIDE_SURVEY": "1"},
+                start_new_session=True,
             )
         try:
             _wait_for(process, log)
             yield f"grpc://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(60)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its executors, where they are left
 
 
 @contextmanager
@@ -120,7 +127,7 @@ def _wait_for(process: subprocess.Popen, log: Path) -> None:
     while "ready to serve" not in log.read_text(errors="replace"):
         if process.poll() is not None or time.monotonic() > deadline:
             end = log.read_text(errors="replace")[-3000:]
-            raise RuntimeError(f"{process.args} did not start:\n{end}")
+            raise RuntimeError(f"{process.args!r} did not start:\n{end}")
         time.sleep(0.2)
 
 

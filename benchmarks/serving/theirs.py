@@ -9,40 +9,42 @@ Reads tasks from its standard input, one JSON object a line, and answers each wi
 import json
 import sys
 import time
+from pathlib import Path
+from typing import Any, TextIO
 
 from clip_client import Client
 from docarray import Document, DocumentArray
 
 
-def main(address):
+def main(address: str) -> None:
+    """Do the tasks."""
     client = Client(address)
     answers = sys.stdout
     sys.stdout = sys.stderr  # what libraries print is no answer
     for line in sys.stdin:
         task = json.loads(line)
-        if task["kind"] == "texts":
-            items = task["items"]
-            started = time.perf_counter()
-            found = client.encode(items, batch_size=task["batch_size"])
-        elif task["kind"] == "pictures":
-            blobs = [open(path, "rb").read() for path in task["items"]]
-            items = DocumentArray([Document(blob=blob) for blob in blobs])
-            started = time.perf_counter()
-            found = client.encode(items, batch_size=task["batch_size"]).embeddings
-        else:
+        if task["kind"] == "single":
             found, each = [], []
             for item in task["items"]:
                 started = time.perf_counter()
                 found.append(client.encode([item])[0])
                 each.append(time.perf_counter() - started)
-            report(answers, seconds=each, first=[float(x) for x in found[0]])
+            report(answers, each, found[0])
             continue
+        items: Any = task["items"]
+        if task["kind"] == "pictures":
+            blobs = [Path(path).read_bytes() for path in items]
+            items = DocumentArray([Document(blob=blob) for blob in blobs])
+        started = time.perf_counter()
+        found = client.encode(items, batch_size=task["batch_size"])
         seconds = time.perf_counter() - started
-        report(answers, seconds=seconds, first=[float(x) for x in found[0]])
+        report(answers, seconds, found[0] if task["kind"] == "texts" else found[0].embedding)
 
 
-def report(answers, **fields):
-    answers.write(json.dumps(fields) + "\n")
+def report(answers: TextIO, seconds: Any, first: Any) -> None:
+    """Answer one task."""
+    line = json.dumps({"seconds": seconds, "first": [float(value) for value in first]})
+    answers.write(line + "\n")
     answers.flush()
 
 

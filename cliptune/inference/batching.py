@@ -19,10 +19,16 @@ MAX_PENDING = 8192
 """Rows that wait for an engine at most."""
 
 
-def share_batches(tower: TextTower | VisionTower, *, max_wait: float = 0.002) -> BatchingForward:
+def share_batches(
+    tower: TextTower | VisionTower, *, max_wait: float = 0.002, threads: int = 1
+) -> BatchingForward:
     """Let all that many threads encode with `tower` share its batches; see `BatchingForward`."""
     shared = BatchingForward(
-        tower.run, batch_size=tower.batch_size, max_wait=max_wait, observe=tower.observe
+        tower.run,
+        batch_size=tower.batch_size,
+        max_wait=max_wait,
+        threads=threads,
+        observe=tower.observe,
     )
     tower.run = shared
     return shared
@@ -37,12 +43,15 @@ class _Request:
 
 
 class BatchingForward:
-    """An engine that many threads call at once; one thread runs it, on their rows together.
+    """An engine that many threads call at once; its own threads run it, on their rows together.
 
     While a batch is in the engine, the rows that come meanwhile queue up, and the next batch is
     as many of them as it may hold. So batches fill up under load, and a lone request never
     waits. After a batch of several requests, or with others left in the queue, the next one
     waits up to `max_wait` seconds to be full: others are likely to be on their way.
+
+    With a second thread the next batch is prepared and handed to a GPU while the one before is
+    still in it; that one only begins with a full batch, so that batches stay full.
 
     A request's rows stay together. Rows of all requests have one width.
     """
@@ -53,15 +62,17 @@ class BatchingForward:
         *,
         batch_size: int = 32,
         max_wait: float = 0.002,
+        threads: int = 1,
         observe: Observe = unobserved,
         max_pending: int = MAX_PENDING,
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
-            forward: the engine, called by one thread only.
+            forward: the engine, called by its own threads only.
             batch_size: rows of a batch. A request of more is a batch of its own.
             max_wait: seconds, see above.
+            threads: batches that are in the engine at once; more than 1 is for GPUs.
             observe: told of how long requests wait, and of each batch.
             max_pending: rows that wait at most; a request beyond is refused at once, unless
                 nothing waits.
@@ -75,6 +86,8 @@ class BatchingForward:
             raise BadInput(f"max_wait is {max_wait}: use a number of seconds from 0")
         if max_pending < 1:
             raise BadInput(f"max_pending is {max_pending}: use a number from 1")
+        if threads < 1:
+            raise BadInput(f"threads is {threads}: use a number from 1")
         self.forward = forward
         self.max_pending = max_pending
         self.batch_size = batch_size
@@ -82,11 +95,16 @@ class BatchingForward:
         self.observe = observe
         self._queue: deque[_Request] = deque()
         self._pending = 0
+        self._running = 0
         self._overlapping = False
         self._closed = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="cliptune-engine", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name="cliptune-engine", daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __call__(self, rows: NDArray) -> NDArray[np.float32]:
         """What the engine makes of `rows` [n, …]: float32 [n, D]; waits for it.
@@ -117,37 +135,44 @@ class BatchingForward:
         return self._pending
 
     def close(self) -> None:
-        """Answer what is waiting, then end the thread."""
+        """Answer what is waiting, then end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            began = time.perf_counter()
-            try:
-                joined = np.concatenate([request.rows for request in batch])
-                embeddings = self.forward(joined)
-            except BaseException as error:
-                for request in batch:
-                    request.answer.set_exception(error)
-                continue
-            took = time.perf_counter() - began
-            start = 0
+            self._answer(batch)
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def _answer(self, batch: list[_Request]) -> None:
+        began = time.perf_counter()
+        try:
+            joined = np.concatenate([request.rows for request in batch])
+            embeddings = self.forward(joined)
+        except BaseException as error:
             for request in batch:
-                end = start + len(request.rows)
-                request.answer.set_result(embeddings[start:end])
-                start = end
-            self.observe("batch_rows", start)
-            self.observe("batch_seconds", took)
+                request.answer.set_exception(error)
+            return
+        took = time.perf_counter() - began
+        start = 0
+        for request in batch:
+            end = start + len(request.rows)
+            request.answer.set_result(embeddings[start:end])
+            start = end
+        self.observe("batch_rows", start)
+        self.observe("batch_seconds", took)
 
     def _next_batch(self) -> list[_Request]:
         """Wait for requests, and take as many as a batch holds; none when closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
+            full = lambda: self._pending >= self.batch_size or self._closed  # noqa: E731
+            self._changed.wait_for(lambda: (self._queue and not self._running) or full())
             if self._overlapping:
-                full = lambda: self._pending >= self.batch_size or self._closed  # noqa: E731
                 self._changed.wait_for(full, timeout=self.max_wait)
             batch: list[_Request] = []
             size = 0
@@ -156,6 +181,7 @@ class BatchingForward:
                 batch[-1].taken_at = time.perf_counter()
                 size += len(batch[-1].rows)
             self._pending -= size
+            self._running += bool(batch)
             self.observe("waiting_rows", self._pending)
             self._overlapping = len(batch) > 1 or bool(self._queue)
             return batch

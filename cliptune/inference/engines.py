@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -43,6 +44,7 @@ def get_tower(
     device: str | None = ...,
     batch_size: int = ...,
     threads: int | None = ...,
+    compiled: bool = ...,
 ) -> TextTower: ...
 @overload
 def get_tower(
@@ -54,6 +56,7 @@ def get_tower(
     device: str | None = ...,
     batch_size: int = ...,
     threads: int | None = ...,
+    compiled: bool = ...,
 ) -> VisionTower: ...
 @overload
 def get_tower(
@@ -65,6 +68,7 @@ def get_tower(
     device: str | None = ...,
     batch_size: int = ...,
     threads: int | None = ...,
+    compiled: bool = ...,
 ) -> TextTower | VisionTower: ...
 def get_tower(
     model: str | Path | ClipModel,
@@ -75,6 +79,7 @@ def get_tower(
     device: str | None = None,
     batch_size: int = 32,
     threads: int | None = None,
+    compiled: bool = False,
 ) -> TextTower | VisionTower:
     """One tower of `model`, ready to encode.
 
@@ -82,7 +87,8 @@ def get_tower(
     memory, whose weights the tower then shares. `is_onnx` takes the artifact's ONNX file, and
     `threads` says how many ONNX Runtime uses (torch's are set by `torch.set_num_threads`).
     `precision` other than fp32 is for artifacts that `cliptune quantize` has admitted it to:
-    `int8` runs on ONNX Runtime, `bf16` on torch.
+    `int8` runs on ONNX Runtime, `bf16` on torch. `compiled` has torch compile the tower: that takes
+    a minute at its first batch, and pays on GPUs.
 
     Raises:
         BadInput: `select_model` names no tower, or ONNX or a precision is asked of something else
@@ -101,28 +107,30 @@ def get_tower(
             raise BadInput("a model in memory has no ONNX engine: write it as an artifact first")
         where = pick_device(device) if device else next(model.clip.parameters()).device
         model.clip.to(where)
-        return _from_model(model, tower, where, batch_size)
+        return _for_device(_from_model(model, tower, where, batch_size, compiled), where)
     if is_artifact(Path(model)):
         artifact = open_artifact(model, only=(tower,))
         artifact.check_precision(precision)
-        forward = _artifact_forward(artifact, tower, is_onnx, precision, device, threads)
-        return _from_artifact(artifact, tower, forward, batch_size)
+        forward = _artifact_forward(artifact, tower, is_onnx, precision, device, threads, compiled)
+        made = _from_artifact(artifact, tower, forward, batch_size)
+        return _for_device(made, pick_device(device))
     if is_onnx or precision != "fp32":
         raise BadInput(
             f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models and engines "
             "of reduced precision: fine-tune, or write one with `cliptune export`"
         )
     where = pick_device(device)
-    return _from_model(load_model(model, device=str(where)), tower, where, batch_size)
+    loaded = load_model(model, device=str(where))
+    return _for_device(_from_model(loaded, tower, where, batch_size, compiled), where)
 
 
 def _from_model(
-    model: ClipModel, tower: str, device: torch.device, batch_size: int
+    model: ClipModel, tower: str, device: torch.device, batch_size: int, compiled: bool
 ) -> TextTower | VisionTower:
     if tower == TEXT_TOWER:
         module = model.text_module
         return TextTower(
-            forward=torch_forward(module, device),
+            forward=torch_forward(module, device, compiled=compiled),
             tokenizer=model.tokenizer,
             context_length=model.context_length,
             digest=model.digest,
@@ -131,7 +139,7 @@ def _from_model(
             batch_size=batch_size,
         )
     return VisionTower(
-        forward=torch_forward(model.vision_module, device),
+        forward=torch_forward(model.vision_module, device, compiled=compiled),
         preprocessing=model.preprocessing,
         digest=model.digest,
         output_dim=model.output_dim,
@@ -146,12 +154,13 @@ def _artifact_forward(
     precision: Precision,
     device: str | None,
     threads: int | None,
+    compiled: bool,
 ) -> Forward:
     if is_onnx or precision == "int8":
         return onnx_forward(artifact.onnx_path(tower, precision), device, threads)
     where = pick_device(device)
     module = _tower_module(artifact, tower).to(where)
-    return torch_forward(module, where, torch.bfloat16 if precision == "bf16" else None)
+    return torch_forward(module, where, torch.bfloat16 if precision == "bf16" else None, compiled)
 
 
 def _from_artifact(
@@ -177,6 +186,13 @@ def _from_artifact(
     )
 
 
+def _for_device(tower: TextTower | VisionTower, device: torch.device) -> TextTower | VisionTower:
+    """`tower`, which on a GPU gets batches undivided: small ones leave it idle."""
+    if isinstance(tower, TextTower) and device.type != "cpu":
+        tower.call_cost = math.inf
+    return tower
+
+
 def _tower_module(artifact: Artifact, tower: str) -> nn.Module:
     """One tower with its weights; the other one is dropped so that it takes no memory."""
     clip, _ = build_empty(artifact)
@@ -188,15 +204,27 @@ def _tower_module(artifact: Artifact, tower: str) -> nn.Module:
 
 
 def torch_forward(
-    module: nn.Module, device: torch.device, autocast: torch.dtype | None = None
+    module: nn.Module,
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> Forward:
-    """`module` as an engine: numpy in, numpy out, without gradients; `autocast` None: fp32."""
+    """`module` as an engine: numpy in, numpy out, without gradients; `autocast` None: fp32.
+
+    Compiled, it is one program for batches of all sizes and texts of all lengths.
+    """
+    run = torch.compile(module, dynamic=True) if compiled else module
 
     def forward(batch: NDArray) -> NDArray[np.float32]:
+        rows = torch.from_numpy(np.ascontiguousarray(batch))
+        if compiled and len(rows) == 1:
+            rows = rows.expand(2, *rows.shape[1:])  # a size of 1 would be compiled on its own
+        if device.type == "cuda":
+            rows = rows.pin_memory()  # so that it is copied while the batch before is computed
         reduced = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
         with torch.inference_mode(), reduced:
-            embeddings = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device))
-            return embeddings.float().cpu().numpy()
+            embeddings = run(rows.to(device, non_blocking=True))
+            return embeddings[: len(batch)].float().cpu().numpy()
 
     return forward
 

@@ -19,6 +19,7 @@ INDEX = "CLIPTUNE_INDEX"
 INDEX_STORAGE = "CLIPTUNE_INDEX_STORAGE"
 DEVICE = "CLIPTUNE_DEVICE"
 PRECISION = "CLIPTUNE_PRECISION"
+COMPILE = "CLIPTUNE_COMPILE"
 METRICS_PORT = "CLIPTUNE_METRICS_PORT"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes of one machine share their metrics; prometheus_client reads it when imported."""
@@ -41,11 +42,18 @@ def artifact(given: str | None) -> str:
 
 def is_onnx(given: bool | None) -> bool:
     """Whether ONNX Runtime runs it."""
-    if given is not None:
-        return given
-    value = os.environ.get(ONNX, "").strip().lower()
+    return _flag(ONNX) if given is None else given
+
+
+def compiled(on_gpu: bool) -> bool:
+    """Whether torch compiles the towers; by default on a GPU."""
+    return _flag(COMPILE) if os.environ.get(COMPILE, "").strip() else on_gpu
+
+
+def _flag(variable: str) -> bool:
+    value = os.environ.get(variable, "").strip().lower()
     if value not in _YES + _NO:
-        raise BadInput(f"{ONNX} is {value!r}: use 1 or 0")
+        raise BadInput(f"{variable} is {value!r}: use 1 or 0")
     return value in _YES
 
 

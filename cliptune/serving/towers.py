@@ -48,22 +48,42 @@ def serve_tower(
 
     from cliptune.inference import get_tower
     from cliptune.inference.batching import share_batches
+    from cliptune.models.loading import pick_device
 
     chosen: Any = settings.precision(precision)  # get_tower checks it
     threads = max(1, usable_cores() // replicas)
     torch.set_num_threads(threads)
+    onnx = settings.is_onnx(is_onnx)
+    where = settings.device(device)
+    on_gpu = pick_device(where).type == "cuda"
+    compiled = settings.compiled(on_gpu and not onnx)
     tower: TextTower | VisionTower = get_tower(
         settings.artifact(artifact),
         name,
-        is_onnx=settings.is_onnx(is_onnx),
+        is_onnx=onnx,
         precision=chosen,
-        device=settings.device(device),
+        device=where,
         batch_size=batch_size,
         threads=threads,
+        compiled=compiled,
     )
     tower.observe = observe
-    share_batches(tower, max_wait=max_wait_ms / 1000)
+    share_batches(tower, max_wait=max_wait_ms / 1000, threads=2 if on_gpu else 1)
+    if compiled:
+        _warm_up(tower)
     return tower
+
+
+def _warm_up(tower: Any) -> None:
+    """Compile before the first request comes; of two sizes, since one would be taken as fixed."""
+    import numpy as np
+
+    if tower.name == "clip-text":
+        for texts in (["a"], ["a", "a longer text", "one more"]):
+            tower.encode(texts)
+        return
+    for count in (1, 3):
+        tower.encode([np.zeros((64, 64, 3), np.uint8)] * count)
 
 
 def usable_cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -43,6 +44,18 @@ def container(name: str) -> dict[str, Any]:
 
 def flag(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
+
+
+def test_prometheus_is_told_where_each_pod_has_its_metrics() -> None:
+    port = of_kind("ConfigMap")["cliptune"]["data"]["CLIPTUNE_METRICS_PORT"]
+    for workload in WORKLOADS.values():
+        annotations = workload["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["prometheus.io/scrape"] == "true"
+        assert annotations["prometheus.io/port"] == port
+        assert annotations["prometheus.io/path"] == "/metrics"
+    policy = of_kind("NetworkPolicy")["executors"]["spec"]
+    reached = {p["port"] for rule in policy["ingress"] for p in rule["ports"]}
+    assert reached == {8080, int(port)}
 
 
 def test_all_files_are_listed_and_parse() -> None:
@@ -97,7 +110,18 @@ def test_paths_in_the_image_are_in_the_checkout() -> None:
 
 
 @pytest.fixture
-def running(tiny_model: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+def metrics_ports() -> dict[str, str]:
+    """Where each part has its metrics; pods have addresses of their own, processes don't."""
+    from tests.serving.conftest import free_ports
+
+    names = ("text", "vision", "indexer", "search")
+    return dict(zip(names, map(str, free_ports(4)), strict=True))
+
+
+@pytest.fixture
+def running(
+    tiny_model: Path, tmp_path: Path, metrics_ports: dict[str, str]
+) -> Iterator[tuple[str, str]]:
     """The search side's containers as processes on this machine.
 
     Gives the addresses for HTTP, and for clip-as-service's clients.
@@ -130,9 +154,8 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
         words[words.index("--host") + 1] = "127.0.0.1"
         jina = str(Path(sys.executable).with_name(words[0]))
         log = (tmp_path / f"{name}.log").open("wb")
-        processes.append(
-            subprocess.Popen([jina, *words[1:]], env=environment, stdout=log, stderr=log)
-        )
+        own = {**environment, "CLIPTUNE_METRICS_PORT": metrics_ports[name]}
+        processes.append(subprocess.Popen([jina, *words[1:]], env=own, stdout=log, stderr=log))
     try:
         yield f"http://127.0.0.1:{http_port}", f"127.0.0.1:{clip_service_port}"
     finally:
@@ -146,23 +169,42 @@ def running(tiny_model: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.e2e
-def test_the_commands_serve_a_search(running: tuple[str, str]) -> None:
+def test_the_commands_serve_a_search_that_can_be_watched(
+    running: tuple[str, str], metrics_ports: dict[str, str], tmp_path: Path
+) -> None:
     from cliptune.serving import Client
     from tests.serving.conftest import picture
 
-    deadline = time.monotonic() + 180
+    address, clip_service = running
+    deadline = time.monotonic() + 400
     while True:
         try:
-            if requests.get(f"{running[0]}/readyz", timeout=5).status_code == 200:
+            if requests.get(f"{address}/readyz", timeout=5).status_code == 200:
                 break
         except requests.ConnectionError:
             pass
-        assert time.monotonic() < deadline, "the gateway was not ready after three minutes"
+        assert time.monotonic() < deadline, "the gateway was not ready in time"
         time.sleep(1)
-    client = Client(running[0])
+    client = Client(address)
     docs = DocList[ClipDoc](ClipDoc(id=str(i), text=f"t{i}", image=picture(i)) for i in range(3))
     assert client.index(docs) == 3
     assert client.search(picture(2), limit=1).matches[0].id == "2"
-    with grpc.insecure_channel(running[1]) as channel:
+    with grpc.insecure_channel(clip_service) as channel:
         dry_run = channel.unary_unary("/jina.JinaGatewayDryRunRPC/dry_run")
         assert dry_run(b"", timeout=30) == b""  # success
+    # Metrics: each part has its own, and the gateway's are not on its public port.
+    for name, port in metrics_ports.items():
+        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        own = "cliptune_requests_total" if name == "search" else "cliptune_executor_seconds_count"
+        assert f"{own}{{" in text, name
+        assert (f'executor="{name}"' in text) == (name != "search")
+    assert requests.get(f"{address}/metrics", timeout=10).status_code == 404
+    # Logs: JSON, with the same id in all parts.
+    headers = {"X-Request-ID": "watched-1"}
+    picture_query = {"data": [{"image": base64.b64encode(picture(1)).decode()}]}
+    requests.post(f"{address}/search", json=picture_query, headers=headers, timeout=30)
+    for name in metrics_ports:
+        lines = (tmp_path / f"{name}.log").read_text().splitlines()
+        parsed = [json.loads(line) for line in lines if line.startswith('{"time"')]
+        services = {line["service"] for line in parsed if line.get("request_id") == "watched-1"}
+        assert services == {"gateway" if name == "search" else name}

@@ -146,7 +146,8 @@ def test_metrics_count_what_was_asked(watched: Watched) -> None:
     assert gained("cliptune_request_seconds_count", "/encode", "http") == 3
     assert gained("cliptune_request_seconds_sum", "/encode", "http") > 0
     assert gained("cliptune_executor_errors_total", "/delete", "indexer") == 1
-    assert gained("cliptune_executor_seconds_count", "/encode", "vision") == 2
+    assert gained("cliptune_executor_seconds_count", "/encode", "text") == 2
+    assert gained("cliptune_executor_seconds_count", "/encode", "vision") == 1, "texts pass by"
     for stage in ("preprocess", "queue", "inference"):
         assert gained("cliptune_stage_seconds_count", "text", stage) == 1, "the rest was cached"
         assert gained("cliptune_stage_seconds_count", "vision", stage) == 2
@@ -185,13 +186,14 @@ def test_all_that_the_dashboard_queries_is_exported(watched: Watched) -> None:
 
 @pytest.mark.e2e
 def test_an_id_is_accepted_returned_and_logged_by_all(watched: Watched) -> None:
-    answer = encode(watched, [{"text": "a hat"}], **{"X-Request-ID": "shop-42/abc"})
+    items = [{"text": "a hat"}, {"image": base64_of(picture(3))}]
+    answer = encode(watched, items, **{"X-Request-ID": "shop-42/abc"})
     assert answer.headers["X-Request-ID"] == "shop-42/abc"
     found = {line["service"]: line for line in watched.lines("shop-42/abc")}
     assert set(found) == {"gateway", "text", "vision"}
     assert found["gateway"]["endpoint"] == "/encode"
     assert found["gateway"]["status"] == "200"
-    assert found["text"]["documents"] == 1
+    assert found["text"]["documents"] == 2
     refused = encode(watched, [{"text": ""}], **{"X-Request-ID": "refused-1"})
     assert refused.status_code == 422
     assert refused.headers["X-Request-ID"] == "refused-1"
@@ -240,7 +242,7 @@ def test_an_id_over_grpc(watched: Watched) -> None:
 def test_a_trace_goes_through_the_flow(watched: Watched) -> None:
     trace, caller = uuid.uuid4().hex, uuid.uuid4().hex[:16]
     url = f"{watched.http}/search"
-    body = {"data": [{"text": f"never asked before {trace}"}]}
+    body = {"data": [{"image": base64_of(picture(4))}]}
     headers = {"traceparent": f"00-{trace}-{caller}-01"}
     assert requests.post(url, json=body, headers=headers, timeout=60).ok
     spans = {span.name: span for span in watched.collector.of(trace, 8)}
@@ -251,7 +253,7 @@ def test_a_trace_goes_through_the_flow(watched: Watched) -> None:
         assert spans[f"{executor} /search"].parent == gateway.span
         assert spans[f"{executor} /search"].service == f"cliptune-{executor}"
     for stage in ("preprocess", "queue", "inference"):
-        assert spans[stage].parent == spans["text /search"].span
+        assert spans[stage].parent == spans["vision /search"].span
     assert spans["index"].parent == spans["indexer /search"].span
     assert len(spans) == 8
 
