@@ -35,8 +35,12 @@ def serve(
         str, typer.Option(help="The fine-tuned model: an artifact, or a model's name.")
     ] = "builtin",
     index_folder: Annotated[
-        Path | None,
-        typer.Option("--index", help="The index's folder; default: CLIPTUNE_HOME/index."),
+        str | None,
+        typer.Option(
+            "--index",
+            help="The index: a folder, or a collection of a Milvus server "
+            "(http://host:19530/shop); default: CLIPTUNE_HOME/index.",
+        ),
     ] = None,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 51000,
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,

@@ -59,5 +59,5 @@ def limit(variable: str, default: int) -> int:
 
 
 def index_folder(given: str | None) -> str:
-    """Where the index is: a folder."""
+    """Where the index is: a folder, or a Milvus collection's address."""
     return given or os.environ.get(INDEX) or str(Path(home()) / "index")

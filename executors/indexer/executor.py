@@ -28,7 +28,8 @@ class Indexer(Executor):
         """Open the index, or make it.
 
         Args:
-            folder: where it is; None: CLIPTUNE_INDEX or `index` in CLIPTUNE_HOME.
+            folder: where it is, or a Milvus collection's address; None: CLIPTUNE_INDEX or `index`
+                in CLIPTUNE_HOME.
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
