@@ -203,7 +203,8 @@ def test_what_milvus_has_no_room_for_is_refused(milvus: MilvusProcess, tmp_path:
             index.count({"t": {"$gt": "x" * 513}})
         for fields, problem in [
             ({"text": "x" * 3_000_000}, "texts and tags of 30000.. bytes"),
-            ({"tags": {f"n{n}": n for n in range(1900)}}, "to compare by order"),
+            ({"tags": {f"n{n}": n for n in range(1900)}}, "5700 values and names"),
+            ({"tags": {f"n{n}": "x" * 600 for n in range(70)}}, "to compare by order"),
         ]:
             with pytest.raises(BadInput, match=f"document 'bad': .*{problem}"):
                 index.add(docs(doc("bad", **fields)))
@@ -274,9 +275,8 @@ def test_what_was_acknowledged_survives_kills_of_the_server(
         writer = threading.Thread(target=write, args=(patient,))
         writer.start()
         for pause in (0.7, 1.3):
-            before = len(versions)
             time.sleep(pause)
-            assert len(versions) > 0 or before
+            assert versions, "the kills should hit writes"
             server.kill()
             with pytest.raises(Unavailable, match="hasn't answered for 1 s"):
                 hasty.search(vector(0)[None], DIGEST)
