@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from cliptune.serving.bulk import Indexed, LeftOut
 
 console = Console()
-Uri = Annotated[str, typer.Argument(help="An index: its folder, or http://host:19530/collection in Milvus.")]
+Uri = Annotated[
+    str, typer.Argument(help="An index: its folder, or http://host:19530/collection in Milvus.")
+]
 
 
 class DataOrCommand(TyperGroup):

@@ -143,7 +143,9 @@ class MilvusIndex(Index):
                     entity["id"]
                     for start in range(0, len(wanted), KEYS_A_CALL)
                     for page in there.pages(
-                        both(among_keys(wanted[start : start + KEYS_A_CALL]), where), [], KEYS_A_CALL
+                        both(among_keys(wanted[start : start + KEYS_A_CALL]), where),
+                        [],
+                        KEYS_A_CALL,
                     )
                     for entity in page
                 ]
@@ -343,7 +345,9 @@ class MilvusIndex(Index):
         return Collection(self._server, name, stamp)
 
     def _drop(self, name: str) -> None:
-        self._gone("clearing", lambda client, timeout: client.drop_collection(name, timeout=timeout))
+        self._gone(
+            "clearing", lambda client, timeout: client.drop_collection(name, timeout=timeout)
+        )
         PictureFolder(self.options.pictures / name).clear()
 
     def _gone(self, action: str, run: Callable[[Any, float], Any]) -> None:
@@ -357,9 +361,7 @@ class MilvusIndex(Index):
         """(entities in graphs, entities that graphs are being built for)."""
         found = self._server.call(
             "reading the status",
-            lambda client, timeout: client.describe_index(
-                there.name, "embedding", timeout=timeout
-            ),
+            lambda client, timeout: client.describe_index(there.name, "embedding", timeout=timeout),
         )
         return int(found.get("indexed_rows", 0)), int(found.get("pending_index_rows", 0))
 

@@ -130,7 +130,9 @@ class Collection:
             yield page
             after = page[-1]["id"]
 
-    def _query(self, where: str, fields: list[str], limit: int | None = None) -> list[dict[str, Any]]:
+    def _query(
+        self, where: str, fields: list[str], limit: int | None = None
+    ) -> list[dict[str, Any]]:
         # As Milvus' own iterators ask for a page: the first keys (perhaps less than `limit`), not
         # just any. Without a limit these settings would leave entities out.
         paged = {"limit": limit, "iterator": "True", "reduce_stop_for_best": "True"}

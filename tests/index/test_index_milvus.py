@@ -81,7 +81,9 @@ def test_a_server_that_is_not_there_is_told_in_time() -> None:
             index.clear,
             index.status,
         ):
-            with pytest.raises(Unavailable, match=r"127.0.0.1:\d+/shop: .* hasn't answered for 1 s"):
+            with pytest.raises(
+                Unavailable, match=r"127.0.0.1:\d+/shop: .* hasn't answered for 1 s"
+            ):
                 call()
 
 
@@ -111,7 +113,7 @@ def test_a_strangers_collection_and_a_newer_format_are_refused(milvus: MilvusPro
         schema.add_field("embedding", DataType.FLOAT_VECTOR, dim=8)
         client.create_collection(name, schema=schema)
         with open_index(uri) as index:
-            for call in (index.count, lambda: index.add(docs(doc("a"))), index.clear):  # noqa: B023
+            for call in (index.count, lambda: index.add(docs(doc("a"))), index.clear):
                 with pytest.raises(BadInput, match=problem):
                     call()
         assert client.has_collection(name)

@@ -1,4 +1,4 @@
-"""A search Flow whose index is in Milvus: all of it, through a server that goes away and comes back."""
+"""A search Flow whose index is in Milvus, which goes away and comes back."""
 
 from __future__ import annotations
 
