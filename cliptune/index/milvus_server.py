@@ -149,7 +149,7 @@ class MilvusServer:
                 f"{self.address}: the Milvus server refuses the token, or forbids it this; "
                 f"set {TOKEN}"
             ) from error
-        if code == _NO_DATABASE or "database not found" in reason:
+        if code == _NO_DATABASE:
             raise BadInput(
                 f"{self.address}: the Milvus server has no database {self.address.database!r}"
             ) from error
