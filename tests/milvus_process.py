@@ -27,8 +27,7 @@ class MilvusProcess:
     def start(self, *, wait: bool = True) -> None:
         """Start it, or start it again with the same data and port."""
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / "milvus_server.py"), "--quick"]
-            + ["--data", str(self.data)],
+            [sys.executable, ROOT / "scripts" / "milvus_server.py", "--quick", "--data", self.data],
             stdout=subprocess.PIPE,
             text=True,
         )

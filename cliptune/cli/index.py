@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from cliptune.serving.bulk import Indexed, LeftOut
 
 console = Console()
-Uri = Annotated[str, typer.Argument(help="An index: its folder, or a Milvus server's address.")]
+Uri = Annotated[
+    str, typer.Argument(help="An index: its folder, or http://host:19530/collection in Milvus.")
+]
 
 
 class DataOrCommand(TyperGroup):
@@ -178,13 +180,17 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _existing(uri: str) -> Any:
-    """The index at `uri`; a folder that isn't there is not made."""
+    """The index at `uri`; one that isn't there is not made."""
     from cliptune.errors import NotFound
     from cliptune.index import open_index
 
     if "://" not in uri and not Path(uri).expanduser().is_dir():
         raise NotFound(f"no index at {uri!r}")
-    return open_index(uri)
+    index = open_index(uri)
+    if "://" in uri and index.status().model_digest is None:
+        index.close()
+        raise NotFound(f"no index at {uri!r}, or an empty one")
+    return index
 
 
 def _default_report() -> Path:

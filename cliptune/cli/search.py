@@ -49,8 +49,12 @@ def serve(
         str, typer.Option(help="The fine-tuned model: an artifact, or a model's name.")
     ] = "builtin",
     index_folder: Annotated[
-        Path | None,
-        typer.Option("--index", help="The index's folder; default: CLIPTUNE_HOME/index."),
+        str | None,
+        typer.Option(
+            "--index",
+            help="The index: a folder, or a collection of a Milvus server "
+            "(http://host:19530/shop); default: CLIPTUNE_HOME/index.",
+        ),
     ] = None,
     index_storage: Annotated[
         str | None,

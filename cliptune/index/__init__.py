@@ -1,4 +1,5 @@
-"""Documents with embeddings, found again by similarity: one interface, a store behind it.
+"""Documents with embeddings, found again by similarity: one interface, two stores behind it:
+a folder (LanceDB), and a collection of a Milvus server.
 
 `open_index` opens one, `Index` is the manual, `filters` the filter language's.
 """

@@ -38,7 +38,7 @@ class IndexStatus:
     uri: str
     """Where the index is."""
     store: str
-    """The store's name, such as 'lance'."""
+    """The store's name: 'lance' or 'milvus'."""
     storage: Storage = "float32"
     """How the embeddings are kept."""
 
@@ -82,8 +82,9 @@ class Index(ABC):
     def add(self, docs: DocList[ClipDoc]) -> int:
         """Insert `docs`, replacing those whose ids are there; durable when it returns.
 
-        All of the batch is written or nothing is. Of several documents with one id in a batch the
-        last is kept, as if they had been added one after the other. Transactions cost about
+        All of the batch is written or nothing is; only in Milvus, a batch whose `add` raised
+        `Unavailable` may be there in part: repeat it. Of several documents with one id in a batch
+        the last is kept, as if they had been added one after the other. Transactions cost about
         15 ms: add batches of hundreds, not single documents, where you can.
 
         A document without the picture's bytes keeps the `image_digest` that it has.
@@ -117,7 +118,8 @@ class Index(ABC):
             filter: only documents that it holds for are considered (before the search, so
                 `limit` is reached if there are so many).
             score_threshold: only matches of at least this score.
-            exact: compare with every document, even if there is an ANN index.
+            exact: compare with every document, even if there is an ANN index. In Milvus this
+                reads every embedding over the network: for checks, not for serving.
 
         Returns: for each query its matches, best first, ties by id; scores are cosines in
         [-1, 1]. An index without documents gives no matches.

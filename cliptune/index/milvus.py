@@ -143,7 +143,9 @@ class MilvusIndex(Index):
                     entity["id"]
                     for start in range(0, len(wanted), KEYS_A_CALL)
                     for page in there.pages(
-                        both(among_keys(wanted[start : start + KEYS_A_CALL]), where), [], KEYS_A_CALL
+                        both(among_keys(wanted[start : start + KEYS_A_CALL]), where),
+                        [],
+                        KEYS_A_CALL,
                     )
                     for entity in page
                 ]
@@ -219,9 +221,7 @@ class MilvusIndex(Index):
         if there and there.name != name:
             self._gone("clearing", lambda client, timeout: client.drop_alias(name, timeout=timeout))
         pattern = re.compile(rf"{name}_[0-9a-f]{{12}}")
-        listed = self._server.call(
-            "clearing", lambda client, timeout: client.list_collections(timeout=timeout)
-        )
+        listed = self._collections("clearing")
         # Those without the alias are left over from clears or first writes that were cut short.
         for one in [*listed, *([there.name] if there else [])]:
             if pattern.fullmatch(one) or (there and one == there.name):
@@ -298,9 +298,19 @@ class MilvusIndex(Index):
                 lambda client, timeout: client.describe_collection(name, timeout=timeout),
             )
         except CollectionGone:
+            if self.address.database:  # this alone tells a database that isn't there
+                self._collections("looking for the collection")
             return None
         stamp = CollectionStamp.from_description(found["description"], str(self.address))
         return Collection(self._server, found["collection_name"], stamp)
+
+    def _collections(self, action: str) -> list[str]:
+        """The names of all collections; raises `BadInput` if the database isn't there."""
+        return list(
+            self._server.call(
+                action, lambda client, timeout: client.list_collections(timeout=timeout)
+            )
+        )
 
     def _make(self, stamp: CollectionStamp) -> Collection | None:
         """A new collection, ready and then given the alias; None if another has that by now."""
@@ -343,7 +353,9 @@ class MilvusIndex(Index):
         return Collection(self._server, name, stamp)
 
     def _drop(self, name: str) -> None:
-        self._gone("clearing", lambda client, timeout: client.drop_collection(name, timeout=timeout))
+        self._gone(
+            "clearing", lambda client, timeout: client.drop_collection(name, timeout=timeout)
+        )
         PictureFolder(self.options.pictures / name).clear()
 
     def _gone(self, action: str, run: Callable[[Any, float], Any]) -> None:
@@ -357,9 +369,7 @@ class MilvusIndex(Index):
         """(entities in graphs, entities that graphs are being built for)."""
         found = self._server.call(
             "reading the status",
-            lambda client, timeout: client.describe_index(
-                there.name, "embedding", timeout=timeout
-            ),
+            lambda client, timeout: client.describe_index(there.name, "embedding", timeout=timeout),
         )
         return int(found.get("indexed_rows", 0)), int(found.get("pending_index_rows", 0))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cliptune.index.milvus_expression import EVERYTHING, both
+from cliptune.index.milvus_expression import both
 from cliptune.index.milvus_rows import CollectionStamp
 from cliptune.index.milvus_server import MilvusServer, ResultTooLarge
 
@@ -100,7 +100,7 @@ class Collection:
         while start < len(keys):
             part = keys[start : start + step]
             try:
-                entities = self._query(among_keys(part), fields, len(part))
+                entities = self._query(among_keys(part), fields)
             except ResultTooLarge:
                 if step == 1:
                     raise
@@ -130,20 +130,22 @@ class Collection:
             yield page
             after = page[-1]["id"]
 
-    def _query(self, where: str, fields: list[str], limit: int) -> list[dict[str, Any]]:
+    def _query(
+        self, where: str, fields: list[str], limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        # As Milvus' own iterators ask for a page: the first keys (perhaps less than `limit`), not
+        # just any. Without a limit these settings would leave entities out.
+        paged = {"limit": limit, "iterator": "True", "reduce_stop_for_best": "True"}
         return list(
             self.server.call(
                 "reading",
                 lambda client, timeout: client.query(
                     self.name,
-                    filter=where or EVERYTHING,
+                    filter=where,
                     output_fields=["id", *fields],
-                    limit=limit,
                     consistency_level=self._level,
                     timeout=timeout,
-                    # As Milvus' own iterators ask: the first keys, not just any.
-                    iterator="True",
-                    reduce_stop_for_best="True",
+                    **(paged if limit else {}),
                 ),
                 loads=self.name,
             )

@@ -162,6 +162,7 @@ def to_doc(entity: dict[str, Any], model_digest: str) -> tuple[ClipDoc, bool]:
     has_image = kept.pop("image")
     doc = ClipDoc(**kept)
     if "embedding" in entity:
-        doc.embedding = np.asarray(entity["embedding"], dtype=np.float32)
+        embedding: Any = np.asarray(entity["embedding"], dtype=np.float32)
+        doc.embedding = embedding
         doc.model_digest = model_digest
     return doc, has_image

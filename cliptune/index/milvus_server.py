@@ -142,8 +142,6 @@ class MilvusServer:
 
     def _raise_final(self, action: str, error: Exception) -> None:
         code, reason = getattr(error, "code", None), _reason(error)
-        if code == _COLLECTION_NOT_FOUND:
-            raise CollectionGone(reason) from error
         if "maxoutputsize" in reason.lower():
             raise ResultTooLarge(reason) from error
         if code in _REFUSED_CODES or any(word in f"{error}".upper() for word in _REFUSED):
@@ -155,6 +153,8 @@ class MilvusServer:
             raise BadInput(
                 f"{self.address}: the Milvus server has no database {self.address.database!r}"
             ) from error
+        if code == _COLLECTION_NOT_FOUND:
+            raise CollectionGone(reason) from error
         if code in _FINAL or any(word in reason.lower() for word in _FINAL_WORDS):
             raise Unavailable(f"{self.address}: {action} failed ({reason})") from error
 

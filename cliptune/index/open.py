@@ -24,9 +24,6 @@ def open_index(uri: str | Path, **options: Any) -> Index:
     `MilvusOptions` are the `options`; some may stand in the address (`?consistency=session`).
     Any other scheme raises `BadInput`.
     """
-    from cliptune.index.lance import LanceIndex
-    from cliptune.index.lance_options import LanceOptions
-
     text = str(uri)
     if isinstance(uri, str):
         scheme, found, rest = text.partition("://")
@@ -38,6 +35,9 @@ def open_index(uri: str | Path, **options: Any) -> Index:
                 f"address (http:// or https://); got the scheme {scheme!r}"
             )
         text = rest if found else text
+    from cliptune.index.lance import LanceIndex
+    from cliptune.index.lance_options import LanceOptions
+
     if not text.strip() or "\0" in text:
         raise BadInput(f"{uri!r}: an index is a folder's path")
     known = [field.name for field in fields(LanceOptions)]

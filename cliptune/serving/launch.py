@@ -50,9 +50,10 @@ def serve(
 
     Args:
         artifact: an artifact's zip or folder, `Run.artifact_id`, or a model's name.
-        index: the index's folder; None: CLIPTUNE_INDEX, or `index` in CLIPTUNE_HOME.
-        index_storage: how a new index keeps embeddings, `float32` or `float16` (half the room, see
-            `LanceOptions`); None: CLIPTUNE_INDEX_STORAGE, or as the index has them.
+        index: the index's folder, or a Milvus collection's address (`cliptune.index.open_index`);
+            None: CLIPTUNE_INDEX, or `index` in CLIPTUNE_HOME.
+        index_storage: how a new folder's index keeps embeddings, `float32` or `float16` (half the
+            room, see `LanceOptions`); None: CLIPTUNE_INDEX_STORAGE, or as the index has them.
         grpc_port: for `Client("grpc://…")`.
         http_port: for HTTP, and the search page at `/`.
         clip_service_port: for clip-as-service's clients over gRPC (`cliptune serve` takes 51002);
@@ -81,7 +82,7 @@ def serve(
         settings.ARTIFACT: _model(artifact),
         settings.ONNX: "1" if is_onnx else "0",
         settings.PRECISION: settings.precision(precision),
-        settings.INDEX: str(Path(index).absolute()) if index else settings.index_folder(None),
+        settings.INDEX: _index(index) if index else settings.index_folder(None),
         settings.INDEX_STORAGE: settings.index_options(index_storage).get("storage", ""),
         **_security(ssl_certfile, ssl_keyfile, api_keys),
     }
@@ -141,6 +142,11 @@ def check_port(host: str, port: int) -> None:
             raise BadInput(f"port {port}: expected 1 to 65535") from None
         except OSError as error:
             raise PortInUse(f"port {port} of {host} can't be used: {error.strerror}") from None
+
+
+def _index(index: str | Path) -> str:
+    """The index as executors find it, whatever their working directory."""
+    return str(index) if "://" in str(index) else str(Path(index).absolute())
 
 
 def _model(artifact: str | Path) -> str:

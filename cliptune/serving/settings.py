@@ -145,7 +145,7 @@ def grpc_credentials() -> Any:
 
 
 def index_folder(given: str | None) -> str:
-    """Where the index is: a folder."""
+    """Where the index is: a folder, or a Milvus collection's address."""
     return given or os.environ.get(INDEX) or str(Path(home()) / "index")
 
 

@@ -30,8 +30,9 @@ class Indexer(ObservedExecutor):
         """Open the index, or make it.
 
         Args:
-            folder: where it is; None: CLIPTUNE_INDEX or `index` in CLIPTUNE_HOME.
-            storage: how a new index keeps embeddings, `float32` or `float16`; None:
+            folder: where it is, or a Milvus collection's address; None: CLIPTUNE_INDEX or `index`
+                in CLIPTUNE_HOME.
+            storage: how a new folder's index keeps embeddings, `float32` or `float16`; None:
                 CLIPTUNE_INDEX_STORAGE, or as the index has them.
             kwargs: Jina's own.
         """

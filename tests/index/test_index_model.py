@@ -154,7 +154,7 @@ def test_a_store_behaves_like_a_dict(store: str, open_store: Callable[..., Index
     run_state_machine_as_test(
         type("Machine", (_Machine,), attributes),
         settings=settings(
-            max_examples=40 if store == "lance" else 15,
+            max_examples=40 if store == "lance" else 8,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

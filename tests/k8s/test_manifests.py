@@ -64,6 +64,26 @@ def test_all_files_are_listed_and_parse() -> None:
     assert set(WORKLOADS) == {"text", "vision", "indexer", "search", "trainer", "train"}
 
 
+def test_the_overlay_for_milvus_patches_what_is_there() -> None:
+    from cliptune.index.milvus_options import MilvusAddress
+
+    overlay = yaml.safe_load((K8S / "milvus" / "kustomization.yaml").read_text())
+    assert overlay["resources"] == ["..", "network.yaml"]
+    for patch in overlay["patches"]:
+        target = patch["target"]
+        there = of_kind(target["kind"])[target["name"]]
+        changes = yaml.safe_load(patch["patch"])
+        assert (changes["kind"], changes["metadata"]["name"]) == (there["kind"], target["name"])
+        if target["kind"] == "ConfigMap":
+            assert MilvusAddress.parse(changes["data"]["CLIPTUNE_INDEX"]).collection == "shop"
+        else:
+            [patched] = changes["spec"]["template"]["spec"]["containers"]
+            assert patched["name"] == container(target["name"])["name"]
+    policy = yaml.safe_load((K8S / "milvus" / "network.yaml").read_text())
+    labels = WORKLOADS["indexer"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_selectors_ports_volumes_and_settings_fit(name: str) -> None:
     workload = WORKLOADS[name]
