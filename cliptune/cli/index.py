@@ -113,12 +113,11 @@ def migrate(source: Uri, target: Uri) -> None:
     same command again: it goes on where it was. In the end the numbers are compared, and a sample
     of the documents and searches.
     """
-    from cliptune.index import open_index
     from cliptune.index.migrate import migrate as copy
 
     with (
         _existing(source) as there,
-        open_index(target) as new,
+        _open(target) as new,
         _progress("copying", there.count()) as advance,
     ):
         done = copy(there, new, progress=advance)
@@ -150,11 +149,10 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Clear the index first.")] = False,
 ) -> None:
     """Fill an index with a snapshot's documents, of which the files are checked first."""
-    from cliptune.index import open_index
     from cliptune.index.snapshots import Manifest, restore_snapshot
 
     rows = Manifest.read(snapshot).rows
-    with open_index(index) as target, _progress("restoring", rows) as advance:
+    with _open(index) as target, _progress("restoring", rows) as advance:
         restore_snapshot(snapshot, target, replace=replace, progress=advance)
     console.print(f"{rows} documents in {index}")
 
@@ -171,11 +169,18 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def _existing(uri: str) -> Any:
     """The index at `uri`; a folder that isn't there is not made."""
     from cliptune.errors import NotFound
-    from cliptune.index import open_index
 
     if "://" not in uri and not Path(uri).expanduser().is_dir():
         raise NotFound(f"no index at {uri!r}")
-    return open_index(uri)
+    return _open(uri)
+
+
+def _open(uri: str) -> Any:
+    """The index at `uri`: of several generations, the current one's."""
+    from cliptune.generations.live import LiveIndex
+    from cliptune.serving import settings
+
+    return LiveIndex(uri, settings.generations_of(uri))
 
 
 def _default_report() -> Path:

@@ -69,6 +69,7 @@ def serve(
             f"gRPC  grpc://{host}:{grpc_port}\nHTTP  http://{host}:{http_port}\n"
             f"[bold]search page: http://{host}:{http_port}/[/]   (Ctrl-C ends)"
         )
+        _tell_of_swap(index_folder)
         wait_for_signal()
 
 
@@ -113,6 +114,20 @@ def search(
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
         table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
     console.print(table)
+
+
+def _tell_of_swap(index: Path | None) -> None:
+    """Say which model is served, where `cliptune swap` has chosen it."""
+    from cliptune.generations.pointer import State
+    from cliptune.serving import settings
+
+    uri = settings.index_folder(str(index.absolute()) if index else None)
+    pointer = State(uri, settings.generations_folder(None)).read()
+    if pointer:
+        console.print(
+            f"the index is of model {pointer.current.model_digest:.12}, by `cliptune swap`: that "
+            "is served, whatever --artifact says"
+        )
 
 
 def wait_for_signal() -> None:

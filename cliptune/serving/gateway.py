@@ -1,5 +1,6 @@
 """The gateway of both Flows: gRPC and HTTP at once, and errors that are fit for clients."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,13 +12,16 @@ from jina.serve.runtimes.servers.grpc import GRPCServer
 from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
-from cliptune.errors import CliptuneError, NotFound, near_matches
+from cliptune.errors import CliptuneError, ModelSwitched, NotFound, near_matches
 from cliptune.serving import logs, metrics, request_ids, tracing, wire
 from cliptune.serving.calls import Calls
 from cliptune.serving.clip_service.adapter import Adapter
 from cliptune.serving.clip_service.grpc_server import ClipServiceServer
 from cliptune.serving.observed import OTHER, Stream, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
+
+SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)
+"""Seconds before a write is made again that a switch of the model has overtaken."""
 
 
 class RequestHandler(GatewayRequestHandler):
@@ -47,10 +51,15 @@ class RequestHandler(GatewayRequestHandler):
             if (unknown := self._unknown_endpoint(request)) is not None:
                 raise unknown
             send_along(request)
-            response = await self.streamer.process_single_data(request)
+            for wait in (*SWITCH_WAITS, None):
+                response = await self.streamer.process_single_data(request)
+                refused = wire.from_status(response.header.status)
+                if wait is None or not isinstance(refused, ModelSwitched):
+                    break
+                # Embedded by the model from before a switch: once more, by the new one.
+                await asyncio.sleep(wait)
         except Exception as error:
             raise wire.from_exception(error) from None
-        refused = wire.from_status(response.header.status)
         if refused is not None:
             raise refused
         return response

@@ -19,6 +19,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes of one machine share their metrics; prometheus_client reads it when imported."""
 LOG_FORMAT = "CLIPTUNE_LOG_FORMAT"
 TRACES = "CLIPTUNE_TRACES"
+GENERATIONS = "CLIPTUNE_GENERATIONS"
 SERVER = "CLIPTUNE_SERVER"
 """The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
 
@@ -110,3 +111,18 @@ def traces() -> str | None:
 def index_folder(given: str | None) -> str:
     """Where the index is: a folder."""
     return given or os.environ.get(INDEX) or str(Path(home()) / "index")
+
+
+def generations_folder(given: str | None) -> str | None:
+    """Where the pointer and the models of an index's generations are; None: with the index."""
+    return given or os.environ.get(GENERATIONS) or None
+
+
+def generations_of(index_uri: str) -> str | None:
+    """`generations_folder` of an index that may be another than the one that is served."""
+    served = index_folder(None)
+    same = served == index_uri or (
+        "://" not in index_uri
+        and Path(served).expanduser().absolute() == Path(index_uri).expanduser().absolute()
+    )
+    return generations_folder(None) if same else None
