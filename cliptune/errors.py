@@ -101,6 +101,10 @@ class Unavailable(CliptuneError):
     http_status = 503
 
 
+class ModelSwitched(Unavailable):
+    """The model was switched while a write was on its way: sent again, it is made."""
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Words for an error about an unknown `name`: the nearest `known` ones, or all if few."""
     known = list(known)

@@ -97,3 +97,22 @@ def peer_python() -> Callable[[str], Path]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny CLIP of random weights: two transformers, CLIP's own vocabulary."""
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Artifacts of three tiny models that agree in nothing but their shape."""
+    import torch
+
+    from cliptune.models.loading import load_model
+    from cliptune.models.writing import write_artifact
+
+    folder = tmp_path_factory.mktemp("models")
+    for number in range(3):
+        model = load_model(tiny_model)
+        torch.manual_seed(number)
+        with torch.no_grad():
+            for weights in model.clip.parameters():
+                weights += 0.05 * torch.randn_like(weights)
+        write_artifact(model, folder / str(number))
+    return folder / "0", folder / "1", folder / "2"

@@ -124,12 +124,11 @@ def migrate(
     same command again: it goes on where it was. In the end the numbers are compared, and a sample
     of the documents and searches.
     """
-    from cliptune.index import open_index
     from cliptune.index.migrate import migrate as copy
 
     with (
         _existing(source) as there,
-        open_index(target, **({"storage": storage} if storage else {})) as new,
+        _open(target, storage) as new,
         _progress("copying", there.count()) as advance,
     ):
         done = copy(there, new, progress=advance)
@@ -161,11 +160,10 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Clear the index first.")] = False,
 ) -> None:
     """Fill an index with a snapshot's documents, of which the files are checked first."""
-    from cliptune.index import open_index
     from cliptune.index.snapshots import Manifest, restore_snapshot
 
     rows = Manifest.read(snapshot).rows
-    with open_index(index) as target, _progress("restoring", rows) as advance:
+    with _open(index) as target, _progress("restoring", rows) as advance:
         restore_snapshot(snapshot, target, replace=replace, progress=advance)
     console.print(f"{rows} documents in {index}")
 
@@ -182,15 +180,22 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 def _existing(uri: str) -> Any:
     """The index at `uri`; one that isn't there is not made."""
     from cliptune.errors import NotFound
-    from cliptune.index import open_index
 
     if "://" not in uri and not Path(uri).expanduser().is_dir():
         raise NotFound(f"no index at {uri!r}")
-    index = open_index(uri)
+    index = _open(uri)
     if "://" in uri and index.status().model_digest is None:
         index.close()
         raise NotFound(f"no index at {uri!r}, or an empty one")
     return index
+
+
+def _open(uri: str, storage: str | None = None) -> Any:
+    """The index at `uri`: of several generations, the current one's."""
+    from cliptune.generations.live import LiveIndex
+    from cliptune.serving import settings
+
+    return LiveIndex(uri, settings.generations_of(uri), storage=storage)
 
 
 def _default_report() -> Path:

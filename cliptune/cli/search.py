@@ -102,6 +102,7 @@ def serve(
             f"[bold]search page: http{tls}://{host}:{http_port}/[/]   (Ctrl-C ends)"
         )
         _warn(host, api_keys)
+        _tell_of_swap(index_folder)
         wait_for_signal()
 
 
@@ -165,6 +166,21 @@ def search(
 def _warn(host: str, api_keys: Path | None) -> None:
     if not api_keys and host not in ("127.0.0.1", "::1", "localhost"):
         console.print("[yellow]No API keys: whoever reaches these ports may do everything.[/]")
+
+
+def _tell_of_swap(index: str | None) -> None:
+    """Say which model is served, where `cliptune swap` has chosen it."""
+    from cliptune.generations.pointer import State
+    from cliptune.index.open import absolute_uri
+    from cliptune.serving import settings
+
+    uri = settings.index_folder(absolute_uri(index) if index else None)
+    pointer = State(uri, settings.generations_folder(None)).read()
+    if pointer:
+        console.print(
+            f"the index is of model {pointer.current.model_digest:.12}, by `cliptune swap`: that "
+            "is served, whatever --artifact says"
+        )
 
 
 def wait_for_signal() -> None:

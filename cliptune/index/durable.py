@@ -50,11 +50,12 @@ def flush_written(root: Path, began: int) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, timeout: float) -> Iterator[None]:
-    """Hold an exclusive lock on the file at `path`, among threads and processes alike.
+def file_lock(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on the file at `path`, among threads and processes alike.
 
-    The kernel releases it when the process ends, however it ends. Raises `Unavailable` after
-    `timeout` seconds (`LockBusy`; 0 tries once), and if the file can't be made.
+    It is exclusive, or with `shared` held by as many as ask for it so. The kernel releases it when
+    the process ends, however it ends. Raises `Unavailable` after `timeout` seconds (`LockBusy`; 0
+    tries once), and if the file can't be made.
     """
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -64,7 +65,7 @@ def file_lock(path: Path, timeout: float) -> Iterator[None]:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:

@@ -124,13 +124,13 @@ def _same(doc: ClipDoc, other: ClipDoc | None, kept: Storage) -> bool:
     Embeddings are alike if they are kept alike.
     """
     fields = ("text", "uri", "label", "image_digest", "model_digest")
+    if other is None:
+        return False
+    ours, theirs = (as_stored(np.asarray(one.embedding)[None], kept) for one in (doc, other))
     return (
-        other is not None
-        and all(getattr(doc, name) == getattr(other, name) for name in fields)
+        all(getattr(doc, name) == getattr(other, name) for name in fields)
         and same_tags(doc.tags, other.tags)
-        and np.array_equal(
-            *(as_stored(np.asarray(one.embedding)[None], kept) for one in (doc, other))
-        )
+        and np.array_equal(ours, theirs)
     )
 
 

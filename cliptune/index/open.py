@@ -15,6 +15,11 @@ def is_server(uri: str) -> bool:
     return uri.lower().startswith(("http://", "https://"))
 
 
+def absolute_uri(uri: str | Path) -> str:
+    """The same index's address whatever the working directory: a folder's path made absolute."""
+    return str(uri) if "://" in str(uri) else str(Path(uri).absolute())
+
+
 def open_index(uri: str | Path, **options: Any) -> Index:
     """Open the index at `uri`, or make it.
 

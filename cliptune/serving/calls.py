@@ -98,10 +98,13 @@ def status_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
     text, index = reports.get("text", {}), reports.get("indexer", {})
     digest, stamped = text.get("model_digest"), index.get("model_digest")
+    generations = index.get("generations", {})
+    known = {stamped, *(one["model_digest"] for one in generations.values())}
     return {
         "version": cliptune.__version__,
         "model": text,
+        "vision": reports.get("vision", {}),
         "index": index,
-        "searchable": stamped is None or stamped == digest,
+        "searchable": stamped is None or digest in known,
         "documents": index.get("rows", 0),
     }

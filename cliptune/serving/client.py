@@ -217,6 +217,7 @@ class Client:
         filter: str | dict[str, Any] | None = None,
         score_threshold: float | None = None,
         exact: bool = False,
+        model: str | None = None,
         **options: Any,
     ) -> Any:
         """The pictures nearest to a text, or to a picture; of several queries, for each one.
@@ -229,15 +230,19 @@ class Client:
             filter: over tags: `price < 30 and brand == 'Nordvik'`.
             score_threshold: only matches of at least this cosine similarity.
             exact: compare with every document, without the ANN index.
+            model: of a `cliptune swap`: `current` (as without), `previous` or `next`.
             options: for several queries, see `client_batches.Sending`.
 
         Raises:
+            NotFound: there is no such model.
             BadFilter: the filter is wrong; the message gives the position.
             ModelMismatch: the index holds embeddings of another model.
         """
         parameters: dict[str, Any] = {"limit": limit, "offset": offset}
         if exact:
             parameters["exact"] = True
+        if model is not None:
+            parameters["model"] = model
         if filter is not None:
             parameters["filter"] = filter
         if score_threshold is not None:

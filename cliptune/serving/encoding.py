@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # importing it imports torch, which must not happen before Ji
 
 
 def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
-    """Embed the documents with a text; the others stay as they are.
+    """Embed the documents with a text; the others get the model's digest alone.
 
     Raises:
         BadInput: no documents, or one has neither text nor picture: its position and id.
@@ -28,7 +28,8 @@ def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
     for position, doc in enumerate(docs):
         if not has_text(doc) and not has_image(doc):
             raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
-        doc.embedding = doc.model_digest = None  # never trust what a client sent along
+        doc.embedding = None  # never trust what a client sent along
+        doc.model_digest = tower.digest  # by which the vision tower is chosen, for all of a request
     chosen = [doc for doc in docs if has_text(doc)]
     _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]) if chosen else ())
     return docs

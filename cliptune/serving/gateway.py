@@ -14,7 +14,14 @@ from jina.serve.runtimes.servers.grpc import GRPCServer
 from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.types.request.data import DataRequest, SingleDocumentRequest
 
-from cliptune.errors import BadInput, CliptuneError, NotFound, Unavailable, near_matches
+from cliptune.errors import (
+    BadInput,
+    CliptuneError,
+    ModelSwitched,
+    NotFound,
+    Unavailable,
+    near_matches,
+)
 from cliptune.serving import logs, metrics, request_ids, settings, tracing, wire
 from cliptune.serving.admission import PRESENTED, Admission
 from cliptune.serving.calls import Calls
@@ -28,6 +35,8 @@ from cliptune.serving.requests import MAX_BODY
 
 WINDOW = 16
 """Requests of one stream that are worked on at once."""
+SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)
+"""Seconds before a write is made again that a switch of the model has overtaken."""
 
 
 class RequestHandler(GatewayRequestHandler):
@@ -64,10 +73,15 @@ class RequestHandler(GatewayRequestHandler):
             try:
                 self._check_endpoint(endpoint, streams=False)
                 send_along(request)
-                response = await self.streamer.process_single_data(request)
+                for wait in (*SWITCH_WAITS, None):
+                    response = await self.streamer.process_single_data(request)
+                    refused = wire.from_status(response.header.status)
+                    if wait is None or not isinstance(refused, ModelSwitched):
+                        break
+                    # Embedded by the model from before a switch: once more, by the new one.
+                    await asyncio.sleep(wait)
             except Exception as error:
                 raise wire.from_exception(error) from None
-            refused = wire.from_status(response.header.status)
             if refused is not None:
                 raise refused
             return response

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 from docarray import DocList
 
-from cliptune.documents import ClipDoc, SearchResult
+from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput
 from cliptune.serving import tags
 from cliptune.serving.requests import (
@@ -22,6 +23,7 @@ from cliptune.serving.requests import (
 )
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
+    from cliptune.generations.live import LiveIndex
     from cliptune.index import Index
 
 log = logging.getLogger("cliptune")
@@ -56,23 +58,33 @@ def search(
         ModelMismatch: the index holds embeddings of another model.
     """
     check_docs(docs)
+    by_model: dict[str, list[int]] = {}
     for position, doc in enumerate(docs):
         if doc.embedding is None or doc.model_digest is None:
             raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
-    found = index.search(
-        np.stack([np.asarray(doc.embedding) for doc in docs]),
-        str(docs[0].model_digest),
-        limit=parameters.limit,
-        offset=parameters.offset,
-        filter=parameters.filter,
-        score_threshold=parameters.score_threshold,
-        exact=parameters.exact,
-    )
+        by_model.setdefault(doc.model_digest, []).append(position)
+    found: dict[int, DocList[Match]] = {}
+    # Several only for a moment, where one encoder has switched to another model before the other.
+    for digest, positions in by_model.items():
+        matches = index.search(
+            np.stack([np.asarray(docs[position].embedding) for position in positions]),
+            digest,
+            limit=parameters.limit,
+            offset=parameters.offset,
+            filter=parameters.filter,
+            score_threshold=parameters.score_threshold,
+            exact=parameters.exact,
+        )
+        found |= dict(zip(positions, matches, strict=True))
     results = DocList[SearchResult](
         SearchResult(
-            id=doc.id, text=doc.text, tags=doc.tags, model_digest=doc.model_digest, matches=matches
+            id=doc.id,
+            text=doc.text,
+            tags=doc.tags,
+            model_digest=doc.model_digest,
+            matches=found[position],
         )
-        for doc, matches in zip(docs, found, strict=True)
+        for position, doc in enumerate(docs)
     )
     tags.pack(results)
     return results
@@ -102,6 +114,28 @@ def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocL
     )
     tags.pack(found)
     return found
+
+
+def status(index: LiveIndex) -> dict[str, Any]:
+    """The current generation's index, all generations, and how far a swap is."""
+    from cliptune.generations.progress import read_progress
+
+    found = index.status().to_dict()
+    if generations := index.generations():
+        found["generations"] = generations
+    if progress := read_progress(index.state):
+        found["swap"] = progress
+    # Where `cliptune swap` finds what it works on.
+    found |= {"index_uri": _shown(index.state.index_uri), "state": str(index.state.folder)}
+    return found
+
+
+def _shown(uri: str) -> str:
+    """A URI without the name and password that it may hold."""
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class Tidier:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
 from cliptune.home import home
+from cliptune.index.open import absolute_uri
 from cliptune.serving import settings
 from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HTTP_PORT
 from cliptune.serving.keys import KEYS_FILE, KeyFile
@@ -82,8 +83,8 @@ def serve(
         settings.ARTIFACT: _model(artifact),
         settings.ONNX: "1" if is_onnx else "0",
         settings.PRECISION: settings.precision(precision),
-        settings.INDEX: _index(index) if index else settings.index_folder(None),
-        settings.INDEX_STORAGE: settings.index_options(index_storage).get("storage", ""),
+        settings.INDEX: absolute_uri(index) if index else settings.index_folder(None),
+        settings.INDEX_STORAGE: settings.index_storage(index_storage) or "",
         **_security(ssl_certfile, ssl_keyfile, api_keys),
     }
     environment[CLIP_SERVICE_PORT] = str(clip_service_port)
@@ -142,11 +143,6 @@ def check_port(host: str, port: int) -> None:
             raise BadInput(f"port {port}: expected 1 to 65535") from None
         except OSError as error:
             raise PortInUse(f"port {port} of {host} can't be used: {error.strerror}") from None
-
-
-def _index(index: str | Path) -> str:
-    """The index as executors find it, whatever their working directory."""
-    return str(index) if "://" in str(index) else str(Path(index).absolute())
 
 
 def _model(artifact: str | Path) -> str:

@@ -1,6 +1,6 @@
 """What a request may hold: limits, and the parameters of each endpoint, checked in one place."""
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from docarray import DocList
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -55,6 +55,9 @@ class SearchParameters(Parameters):
         None, ge=-1, le=1, description="Only matches of at least this cosine similarity."
     )
     exact: bool = Field(False, description="Compare with every document, without the ANN index.")
+    model: Literal["current", "previous", "next"] | None = Field(
+        None, description="Of a swap: the model served (default), that before, or that prepared."
+    )
 
 
 class DeleteParameters(Parameters):

@@ -6,12 +6,15 @@ import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cliptune.errors import BadInput
 from cliptune.home import home
 from cliptune.limits import limit
+
+if TYPE_CHECKING:
+    from cliptune.index.storage import Storage
 
 ARTIFACT = "CLIPTUNE_ARTIFACT"
 ONNX = "CLIPTUNE_ONNX"
@@ -25,6 +28,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes of one machine share their metrics; prometheus_client reads it when imported."""
 LOG_FORMAT = "CLIPTUNE_LOG_FORMAT"
 TRACES = "CLIPTUNE_TRACES"
+GENERATIONS = "CLIPTUNE_GENERATIONS"
 SERVER = "CLIPTUNE_SERVER"
 """The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
 
@@ -149,16 +153,31 @@ def index_folder(given: str | None) -> str:
     return given or os.environ.get(INDEX) or str(Path(home()) / "index")
 
 
-def index_options(storage: str | None) -> dict[str, Any]:
-    """Options for `open_index`: how embeddings are kept, if that was chosen.
+def index_storage(given: str | None) -> Storage | None:
+    """How a new index keeps embeddings; None: it wasn't chosen.
 
     Raises:
         BadInput: there is no such storage.
     """
     from cliptune.index.storage import check_storage
 
-    chosen = storage or os.environ.get(INDEX_STORAGE)
+    chosen = given or os.environ.get(INDEX_STORAGE)
     try:
-        return {"storage": check_storage(chosen)} if chosen else {}
+        return check_storage(chosen) if chosen else None
     except BadInput as error:
-        raise error if storage else BadInput(f"{INDEX_STORAGE}: {error}") from None
+        raise error if given else BadInput(f"{INDEX_STORAGE}: {error}") from None
+
+
+def generations_folder(given: str | None) -> str | None:
+    """Where the pointer and the models of an index's generations are; None: with the index."""
+    return given or os.environ.get(GENERATIONS) or None
+
+
+def generations_of(index_uri: str) -> str | None:
+    """`generations_folder` of an index that may be another than the one that is served."""
+    served = index_folder(None)
+    same = served == index_uri or (
+        "://" not in index_uri
+        and Path(served).expanduser().absolute() == Path(index_uri).expanduser().absolute()
+    )
+    return generations_folder(None) if same else None

@@ -1,4 +1,4 @@
-"""The tower that an encoder executor serves to many clients at once."""
+"""The towers that an encoder executor serves to many clients at once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cliptune.generations.pointer import State
 from cliptune.serving import settings
+from cliptune.serving.served_towers import ServedTowers
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
     from cliptune.inference.observing import Observe
 
 
-def serve_tower(
+def serve_towers(
     name: Literal["clip-text", "clip-vision"],
     artifact: str | None,
     is_onnx: bool | None,
@@ -25,10 +27,12 @@ def serve_tower(
     max_wait_ms: float,
     replicas: int,
     observe: Observe,
-) -> Any:
-    """Load a tower whose batches all requests share, on this executor's part of the cores.
+    query_cache: int = 0,
+) -> ServedTowers[Any]:
+    """Load the current tower: all requests share its batches, on this executor's part of the cores.
 
-    To be called in the executor's own process: native threads don't survive Jina's fork.
+    Other generations' towers are loaded when they are wanted. To be called in the executor's own
+    process: native threads don't survive Jina's fork.
 
     Args:
         name: which tower.
@@ -40,38 +44,49 @@ def serve_tower(
         max_wait_ms: how long a batch waits to be full while requests overlap.
         replicas: processes on this machine that share its cores.
         observe: told of what the tower does.
+        query_cache: how many texts' embeddings each text tower remembers.
 
     Returns:
-        A `TextTower` or `VisionTower`.
+        Of `TextTower` or `VisionTower`.
     """
     import torch
 
     from cliptune.inference import get_tower
     from cliptune.inference.batching import share_batches
+    from cliptune.inference.cache import EmbeddingCache
     from cliptune.models.loading import pick_device
 
     chosen: Any = settings.precision(precision)  # get_tower checks it
+    onnx = settings.is_onnx(is_onnx)
     threads = max(1, usable_cores() // replicas)
     torch.set_num_threads(threads)
-    onnx = settings.is_onnx(is_onnx)
     where = settings.device(device)
     on_gpu = pick_device(where).type == "cuda"
     compiled = settings.compiled(on_gpu and not onnx)
-    tower: TextTower | VisionTower = get_tower(
-        settings.artifact(artifact),
-        name,
-        is_onnx=onnx,
-        precision=chosen,
-        device=where,
-        batch_size=batch_size,
-        threads=threads,
-        compiled=compiled,
-    )
-    tower.observe = observe
-    share_batches(tower, max_wait=max_wait_ms / 1000, threads=2 if on_gpu else 1)
-    if compiled:
-        _warm_up(tower)
-    return tower
+
+    def load(path: str) -> TextTower | VisionTower:
+        tower: TextTower | VisionTower = get_tower(
+            path,
+            name,
+            is_onnx=onnx,
+            precision=chosen,
+            device=where,
+            batch_size=batch_size,
+            threads=threads,
+            compiled=compiled,
+        )
+        tower.observe = observe
+        share_batches(tower, max_wait=max_wait_ms / 1000, threads=2 if on_gpu else 1)
+        if compiled:
+            _warm_up(tower)
+        if query_cache and name == "clip-text":
+            tower.cache = EmbeddingCache(query_cache)  # type: ignore[union-attr]
+        return tower
+
+    state = State(settings.index_folder(None), settings.generations_folder(None))
+    model = settings.artifact(artifact)
+    told = {"artifact": model, "onnx": onnx, "precision": str(chosen)}
+    return ServedTowers(load, model, state, told)
 
 
 def _warm_up(tower: Any) -> None:

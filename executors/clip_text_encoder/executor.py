@@ -9,7 +9,8 @@ from cliptune.serving.encoding import embed_all_texts, embed_texts
 from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.ranking import rank_texts
 from cliptune.serving.reports import Report
-from cliptune.serving.towers import serve_tower
+from cliptune.serving.requests import SearchParameters, read_parameters
+from cliptune.serving.towers import serve_towers
 
 
 class CLIPTextEncoder(ObservedExecutor):
@@ -26,7 +27,7 @@ class CLIPTextEncoder(ObservedExecutor):
         query_cache: int = 10_000,
         **kwargs,
     ) -> None:
-        """Load the text tower.
+        """Load the text tower: that of the index's current generation, if it has some.
 
         Args:
             artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
@@ -39,7 +40,7 @@ class CLIPTextEncoder(ObservedExecutor):
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
-        self.tower = serve_tower(
+        self.towers = serve_towers(
             "clip-text",
             artifact,
             is_onnx,
@@ -49,39 +50,41 @@ class CLIPTextEncoder(ObservedExecutor):
             max_wait_ms=max_wait_ms,
             replicas=getattr(self.runtime_args, "replicas", 1),
             observe=self.tower_observer(),
+            query_cache=query_cache,
         )
-        if query_cache:
-            from cliptune.inference.cache import EmbeddingCache
-
-            self.tower.cache = EmbeddingCache(query_cache)
 
     @requests(on=["/", "/encode"])
     def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents with a text."""
-        return embed_texts(self.tower, docs)
+        return embed_texts(self.towers.pick(), docs)
 
     @requests(on="/search")
-    def search(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
-        """Embed the queries that are texts."""
-        return embed_texts(self.tower, docs)
+    def search(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[ClipDoc]:
+        """Embed the queries that are texts, by the model asked for."""
+        model = read_parameters(SearchParameters, parameters).model
+        return embed_texts(self.towers.pick(model), docs)
 
     @requests(on="/rank")
     def rank(self, docs: DocList[RankDoc], **kwargs) -> DocList[RankDoc]:
         """Embed the texts among documents and matches."""
-        return rank_texts(self.tower, docs)
+        return rank_texts(self.towers.pick(), docs)
 
     @requests(on="/index_texts")
     def index_texts(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed each document's text."""
-        return embed_all_texts(self.tower, docs)
+        return embed_all_texts(self.towers.pick(), docs)
 
     @requests(on="/status")
     def status(self, docs: DocList[ClipDoc], **kwargs) -> DocList[Report]:
         """The model served."""
+        tower = self.towers.pick()
         values = {
-            "model_digest": self.tower.digest,
-            "output_dim": self.tower.output_dim,
-            "truncated_texts": self.tower.truncated,
-            "cache_hits": self.tower.cache.hits if self.tower.cache else 0,
+            "model_digest": tower.digest,
+            "output_dim": tower.output_dim,
+            "truncated_texts": tower.truncated,
+            "cache_hits": tower.cache.hits if tower.cache else 0,
+            **self.towers.status(),
         }
         return DocList[Report]([Report(source="text", values=values)])

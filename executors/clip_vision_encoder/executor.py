@@ -10,7 +10,7 @@ from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.fetching import Fetcher
 from cliptune.serving.ranking import rank_pictures
 from cliptune.serving.reports import Report
-from cliptune.serving.towers import serve_tower
+from cliptune.serving.towers import serve_towers
 
 
 class CLIPVisionEncoder(ObservedExecutor):
@@ -26,7 +26,7 @@ class CLIPVisionEncoder(ObservedExecutor):
         max_wait_ms: float = 2.0,
         **kwargs,
     ) -> None:
-        """Load the vision tower.
+        """Load the vision tower: that of the index's current generation, if it has some.
 
         Args:
             artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
@@ -38,7 +38,7 @@ class CLIPVisionEncoder(ObservedExecutor):
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
-        self.tower = serve_tower(
+        self.towers = serve_towers(
             "clip-vision",
             artifact,
             is_onnx,
@@ -54,34 +54,39 @@ class CLIPVisionEncoder(ObservedExecutor):
     @requests(on=["/", "/encode"])
     def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents without a text."""
-        return embed_pictures(self.tower, docs, self.fetcher)
+        tower = self.towers.of(doc.model_digest for doc in docs)
+        return embed_pictures(tower, docs, self.fetcher)
 
     @requests(on="/search")
     def search(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed the queries that are pictures."""
-        return embed_pictures(self.tower, docs, self.fetcher)
+        tower = self.towers.of(doc.model_digest for doc in docs)
+        return embed_pictures(tower, docs, self.fetcher)
 
     @requests(on="/index")
     def index(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed each document's picture; its text is the title, shown and not embedded."""
-        return embed_all_pictures(self.tower, docs, self.fetcher)
+        return embed_all_pictures(self.towers.pick(), docs, self.fetcher)
 
     @requests(on="/rank")
     def rank(self, docs: DocList[RankDoc], **kwargs) -> DocList[RankDoc]:
         """Embed the pictures among documents and matches, and sort the matches."""
-        return rank_pictures(self.tower, docs)
+        both = [one.model_digest for doc in docs for one in (doc, *doc.matches)]
+        return rank_pictures(self.towers.of(both), docs)
 
     @requests(on="/update")
     def update(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed the pictures that are to replace stored ones."""
-        return embed_new_pictures(self.tower, docs)
+        return embed_new_pictures(self.towers.pick(), docs)
 
     @requests(on="/status")
     def status(self, docs: DocList[Report], **kwargs) -> DocList[Report]:
         """The model served."""
+        tower = self.towers.pick()
         values = {
-            "model_digest": self.tower.digest,
-            "output_dim": self.tower.output_dim,
+            "model_digest": tower.digest,
+            "output_dim": tower.output_dim,
+            **self.towers.status(),
         }
         docs.append(Report(source="vision", values=values))
         return docs

@@ -26,7 +26,13 @@ def report(values: dict) -> DocList[Report]:
 class Indexer(ObservedExecutor):
     """The index behind `/index`, `/search`, `/delete`, `/get`, `/status` and `/clear`."""
 
-    def __init__(self, folder: str | None = None, storage: str | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        folder: str | None = None,
+        storage: str | None = None,
+        generations: str | None = None,
+        **kwargs,
+    ) -> None:
         """Open the index, or make it.
 
         Args:
@@ -34,13 +40,20 @@ class Indexer(ObservedExecutor):
                 in CLIPTUNE_HOME.
             storage: how a new folder's index keeps embeddings, `float32` or `float16`; None:
                 CLIPTUNE_INDEX_STORAGE, or as the index has them.
+            generations: the folder that says which generation is current, and has their models;
+                None: CLIPTUNE_GENERATIONS or `generations` in the index's folder.
             kwargs: Jina's own.
         """
         super().__init__(**kwargs)
         # Here, in the executor's own process: native threads don't survive Jina's fork.
-        from cliptune.index import open_index
+        from cliptune.generations.live import LiveIndex
 
-        self.store = open_index(settings.index_folder(folder), **settings.index_options(storage))
+        self.store = LiveIndex(
+            settings.index_folder(folder),
+            settings.generations_folder(generations),
+            storage=settings.index_storage(storage),
+            tidy=True,
+        )
         self.tidier = indexing.Tidier(self.store)
         self._count_rows()
 
@@ -97,9 +110,11 @@ class Indexer(ObservedExecutor):
     def status(
         self, docs: DocList[Report], parameters: dict | None = None, **kwargs
     ) -> DocList[Report]:
-        """Add to the encoders' reports: rows, dimension, digest and state of the index."""
+        """Add to the encoders' reports: rows, dimension, digest and state of the index, its
+        generations, and how far a swap is.
+        """
         read_parameters(NoParameters, parameters)
-        docs.extend(report(self.store.status().to_dict()))
+        docs.extend(report(indexing.status(self.store)))
         return docs
 
     @requests(on="/clear")

@@ -173,16 +173,16 @@ def test_servers_are_told_by_argument_or_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CLIPTUNE_INDEX_STORAGE", raising=False)
-    assert settings.index_options(None) == {}
-    assert settings.index_options("float16") == {"storage": "float16"}
+    assert settings.index_storage(None) is None
+    assert settings.index_storage("float16") == "float16"
     with (
         pytest.raises(BadInput, match="expected one of float32, float16, got 'int3'"),
         serve(index=tmp_path, index_storage="int3"),
     ):
         pass
     monkeypatch.setenv("CLIPTUNE_INDEX_STORAGE", "float16")
-    assert settings.index_options(None) == {"storage": "float16"}
-    assert settings.index_options("float32") == {"storage": "float32"}
+    assert settings.index_storage(None) == "float16"
+    assert settings.index_storage("float32") == "float32"
     monkeypatch.setenv("CLIPTUNE_INDEX_STORAGE", "int3")
     with pytest.raises(BadInput, match="CLIPTUNE_INDEX_STORAGE: storage: expected"):
-        settings.index_options(None)
+        settings.index_storage(None)

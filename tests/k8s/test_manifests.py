@@ -155,6 +155,7 @@ def running(
         "CLIPTUNE_ARTIFACT": str(tiny_model),
         "CLIPTUNE_HOME": str(tmp_path),
         "CLIPTUNE_INDEX": str(tmp_path / "index"),
+        "CLIPTUNE_GENERATIONS": str(tmp_path / "generations"),
     }
     ports = {name: str(free_port()) for name in ("text", "vision", "indexer")}
     grpc_port, http_port, clip_service_port = (str(free_port()) for _ in range(3))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from docarray import DocList
 
+from cliptune.generations.swap import Swap
 from cliptune.serving import Client
 from tests.serving.conftest import Server, picture
 
@@ -154,3 +155,63 @@ def test_the_page_loads_nothing_from_elsewhere(page: Any, server: Server) -> Non
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+@pytest.fixture
+def prepared(page: Any, server: Server, models: tuple[Path, ...]) -> Iterator[Any]:
+    """The page, and another model that was prepared for the pictures."""
+    with Swap.at_work(server.index) as work:
+        work.begin(models[1], served=server.model)
+        work.prepare()
+    yield page
+    with Swap.at_work(server.index) as work:
+        work.discard()
+
+
+def test_two_models_side_by_side(prepared: Any, server: Server, tmp_path: Path) -> None:
+    page = prepared
+    page.goto(f"{server.http}/?q=red")
+    page.wait_for_selector(".card")
+    page.get_by_role("button", name="Compare models").click()
+    page.wait_for_selector(".row")
+    client = Client(server.grpc, timeout=60)
+    names = ("current", "next")
+    lists = [[m.id for m in client.search("red", 100, model=name).matches] for name in names]
+    assert len(lists[0]) == len(lists[1]) == 12
+    assert lists[0] != lists[1]
+    for side, ids in zip(page.locator(".side").all(), lists, strict=True):
+        shown = side.locator(".row").evaluate_all("rows => rows.map(row => row.dataset.id)")
+        assert shown == ids
+    assert page.locator(".side h2").first.inner_text().startswith("Served now")
+    assert page.locator(".side h2").last.inner_text().startswith("Prepared")
+    moved = page.locator(".side").last.locator(".moved").all_inner_texts()
+    for rank, (one, said) in enumerate(zip(lists[1], moved, strict=True)):
+        was = lists[0].index(one)
+        assert said == ("=" if was == rank else f"{'▲' if rank < was else '▼'} {abs(rank - was)}")
+    assert "12 of 12 stay among the first" in page.locator("#said").inner_text()
+    page.locator(".side").first.locator(".row").first.hover()
+    same = page.locator(".row.same").evaluate_all("rows => rows.map(row => row.dataset.id)")
+    assert same == [lists[0][0]] * 2
+    page.screenshot(path=str(tmp_path / "compare.png"))
+    assert "compare=1" in page.url
+    page.locator(".side").last.locator(".row").first.click()
+    assert page.locator("#dialog dl").inner_text().startswith("id")
+    page.locator("#close").click()
+
+    page.reload()  # a shared link
+    page.wait_for_selector(".row")
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.screenshot(path=str(tmp_path / "compare-phone.png"))
+    page.get_by_role("button", name="Compare models").click()
+    page.wait_for_selector(".card")
+    assert page.locator("#sides").is_hidden()
+    assert page.problems == []
+
+
+def test_one_model_has_nothing_to_compare_with(page: Any, server: Server) -> None:
+    page.goto(f"{server.http}/?q=red&compare=1")
+    page.get_by_text("One model").wait_for()
+    page.goto(server.http)
+    page.locator(".card").first.wait_for()
+    assert page.get_by_role("button", name="Compare models").is_hidden()

@@ -1,0 +1,300 @@
+"""`cliptune swap`: another model for a running search Flow, without downtime, and back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cliptune.cli.search import SERVER, Address
+
+if TYPE_CHECKING:
+    from cliptune.generations.quality import Quality, Query
+    from cliptune.generations.swap import Swap
+    from cliptune.generations.work import Engine
+    from cliptune.serving import Client
+
+console = Console()
+LOAD_TIMEOUT = 600.0
+"""Seconds that the encoders have to load a model."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(
+        epilog="Example: cliptune swap --artifact artifacts/calm-heron-81d0.zip\n\n"
+        "Look at it first: cliptune swap --artifact … --prepare, then the search page's Compare\n\n"
+        "Back again: cliptune swap --undo"
+    )(swap)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the index is, and what serves it."""
+
+    index_uri: str
+    state: str | None
+    served: str
+    engine: Engine
+    client: Client | None
+
+
+def swap(
+    artifact: Annotated[
+        str | None, typer.Option(help="The new model: an artifact, a run's name, or a model's.")
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Back to the model before.")] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Remove what was prepared, or else the model before.")
+    ] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Do all but the switch: to compare the two first.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Switch even if the new model finds clearly less.")
+    ] = False,
+    queries: Annotated[
+        str | None,
+        typer.Option(help="Labelled queries: a CSV or a data set's name. Default: stored titles."),
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="The column of queries.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="The column of what the right answers are labelled.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="How many stored titles to ask.")] = 300,
+    tolerance: Annotated[
+        float, typer.Option(help="How far the reciprocal rank may fall with 95 % confidence.")
+    ] = 0.01,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pictures that are embedded at once.")
+    ] = 32,
+    device: Annotated[str | None, typer.Option(help="Where: cpu, cuda, cuda:1, …")] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(help="The index itself, where no server can be asked for its place."),
+    ] = None,
+    server: Address = SERVER,
+) -> None:
+    """Go over to another model without downtime; without options: show how things are.
+
+    Embeds the stored pictures again, beside the index that is served, on this machine: it must
+    have the index's folder. Then puts sample queries to both, and switches the towers and the
+    index at once. No query fails, and none sees both models. What is indexed or deleted meanwhile
+    is kept. After an interruption of any kind, give the same command again.
+    """
+    from cliptune.errors import BadInput
+    from cliptune.generations.swap import Swap
+
+    if sum((artifact is not None, undo, discard)) > 1:
+        raise BadInput("give one of --artifact, --undo and --discard")
+    place = _place(server, index, device, batch_size)
+    if artifact is None and not undo and not discard:
+        _show_status(place)
+        return
+    os.nice(10)  # what is served comes first
+    with Swap.at_work(place.index_uri, place.state, engine=place.engine) as work:
+        if discard:
+            removed = work.discard()
+            console.print(f"model {removed.model_digest:.12} is removed")
+        elif undo:
+            _go_back(work, place)
+        else:
+            model = _model(str(artifact))
+            if work.is_served(model):
+                console.print("that model is the one that is served")
+                return
+            with _progress() as report:
+                work.begin(model, served=place.served)
+                done = work.prepare(report)
+            told = f"{done.embedded} documents embedded, {done.unchanged} were there already"
+            console.print(told, highlight=False)
+            columns = {"text_column": text_column, "label_column": label_column}
+            asked = _queries(work, queries, columns, sample)
+            _check_quality(work, asked, tolerance, force=force or prepare)
+            _go_over(work, place, only_prepare=prepare)
+
+
+def _go_back(work: Swap, place: Place) -> None:
+    _await_encoders(place, work.warm_previous().model_digest)
+    with _progress() as report:
+        digest = work.go_back(report).current.model_digest
+    _await_encoders(place, digest, serving=True)
+    console.print(
+        f"[green]back[/] at model {digest:.12}, with all that was indexed and deleted since. Once "
+        "more --undo goes forward again"
+    )
+
+
+def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
+    digest = work.pointer.next.model_digest  # type: ignore[union-attr]
+    _await_encoders(place, digest)
+    if only_prepare:
+        console.print(
+            f"model {digest:.12} is prepared. Compare it on the search page, or by searches with "
+            "model=next; the same command without --prepare switches to it, --discard removes it"
+        )
+        return
+    with _progress() as report:
+        pointer = work.switch(report)
+    _await_encoders(place, digest, serving=True)
+    console.print(
+        f"[green]switched[/] to model {digest:.12}. `cliptune swap --undo` goes back to "
+        f"{pointer.previous.model_digest:.12}, `--discard` frees its room"  # type: ignore[union-attr]
+    )
+
+
+def _place(server: str, index: str | None, device: str | None, batch_size: int) -> Place:
+    from cliptune.errors import BadInput, NotFound
+    from cliptune.generations.work import Engine
+    from cliptune.serving import Client, settings
+
+    if index is not None:
+        if "://" not in index and not Path(index).expanduser().is_dir():
+            raise NotFound(f"no index at {index!r}")
+        engine = Engine(
+            settings.is_onnx(None), settings.precision(None), settings.device(device), batch_size
+        )
+        uri = index if "://" in index else str(Path(index).expanduser().absolute())
+        state = settings.generations_of(uri)
+        return Place(uri, state, settings.artifact(None), engine, None)
+    client = Client(server)
+    status = client.status()
+    found, model = status["index"], status["model"]
+    uri, state = found["index_uri"], found["state"]
+    here = Path(uri).is_dir() if "://" not in uri else Path(state).is_dir()
+    if not here:
+        raise BadInput(
+            f"{server} keeps its index at {uri}, which is not on this machine: give the command "
+            "where it is, for example by kubectl exec, with --index"
+        )
+    engine = Engine(bool(model["onnx"]), model["precision"], settings.device(device), batch_size)
+    return Place(uri, state, model["artifact"], engine, client)
+
+
+def _model(artifact: str) -> str:
+    """The path of an artifact or of a run's; else a model's name."""
+    from cliptune.errors import NotFound
+    from cliptune.sdk.models import find_artifact
+
+    try:
+        return str(find_artifact(artifact).absolute())
+    except NotFound:
+        if artifact.endswith(".zip"):
+            raise
+        return artifact
+
+
+def _queries(
+    work: Swap, queries: str | None, columns: dict[str, str | None], sample: int
+) -> list[Query]:
+    """Those of a data set, or titles of stored documents."""
+    from cliptune.data.source import load_documents
+    from cliptune.generations.quality import given
+
+    if queries is None:
+        return work.titles(sample)
+    named = {name: value for name, value in columns.items() if value is not None}
+    return given(load_documents(queries, csv_options=named or None, role="queries"))
+
+
+def _check_quality(work: Swap, asked: list[Query], tolerance: float, *, force: bool) -> None:
+    from cliptune.errors import BadInput
+
+    with console.status("comparing the two models"):
+        if not asked:
+            if not force:
+                raise BadInput(
+                    "no stored document has a title to compare the models by: give --queries, or "
+                    "--force to switch unseen"
+                )
+            console.print("not compared: no stored document has a title")
+            return
+        found = work.compare(asked, tolerance=tolerance)
+    console.print(_table(found))
+    if not force:
+        found.check()
+    elif found.is_worse:
+        console.print("[yellow]the new model finds clearly less[/]")
+
+
+def _table(found: Quality) -> Table:
+    from cliptune.generations.quality import K
+
+    title = f"{found.queries} queries, the first {K} answers"
+    table = Table("", "now", "new", "difference (95 %)", title=title, header_style="bold")
+    for name, change in found.changes.items():
+        gain = change.difference
+        style = "" if not change.is_certain else "green" if gain.mean > 0 else "red"
+        table.add_row(
+            name,
+            f"{change.before.mean:.4f}",
+            f"{change.after.mean:.4f}",
+            f"[{style}]{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})[/]"
+            if style
+            else f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})",
+        )
+    table.caption = f"{found.shared:.0%} of the answers are the same"
+    return table
+
+
+def _await_encoders(place: Place, digest: str, *, serving: bool = False) -> None:
+    """Wait until the encoders have a model, or serve it; without a server there is no knowing."""
+    from cliptune.errors import Unavailable
+
+    if place.client is None:
+        return
+    deadline = time.monotonic() + LOAD_TIMEOUT
+    with console.status("the encoders load the model"):
+        while time.monotonic() < deadline:
+            status = place.client.status()
+            towers = [status["model"], status["vision"]]
+            for tower in towers:
+                if digest in tower.get("not_loaded", {}):
+                    raise Unavailable(
+                        f"the encoders can't load model {digest:.12}: {tower['not_loaded'][digest]}"
+                    )
+            if serving and all(tower.get("model_digest") == digest for tower in towers):
+                return
+            if not serving and all(digest in tower.get("loaded", ()) for tower in towers):
+                return
+            time.sleep(0.2)
+    raise Unavailable(f"the encoders did not load model {digest:.12} within {LOAD_TIMEOUT:g} s")
+
+
+def _show_status(place: Place) -> None:
+    from cliptune.generations.live import LiveIndex
+    from cliptune.generations.progress import read_progress
+
+    with LiveIndex(place.index_uri, place.state) as index:
+        generations, progress = index.generations(), read_progress(index.state)
+    if not generations:
+        console.print("one model, never swapped: cliptune swap --artifact NEW goes to another")
+    else:
+        table = Table("", "model", "documents", "")
+        for slot, one in generations.items():
+            note = "" if one["complete"] else "not complete"
+            table.add_row(slot, one["model_digest"][:12], str(one["documents"]), note)
+        console.print(table)
+    if progress:
+        done = f", {progress['done']} of {progress['total']}" if progress["total"] else ""
+        console.print(f"{progress['phase']}{done}", highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar that is gone in the end."""
+    columns: Any = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total or None
+        )

@@ -1,0 +1,106 @@
+"""The journal of a generation that is not current: which documents it no longer has as they are.
+
+A line a write, in JSON: a list of ids, or `"*"` where it may have been any. A write is noted before
+it is made, so that none is missed; what was noted and then not made does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cliptune.errors import BadInput, Unavailable
+from cliptune.index.checks import check_id
+from cliptune.index.durable import sync_path
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was written between two places of a journal."""
+
+    ids: list[str]
+    """Each once, in the order of their first write."""
+    everything: bool
+    """Whether there may be others."""
+    end: int
+    """Where the next changes begin."""
+
+
+def note(path: Path, ids: Iterable[str] | None) -> None:
+    """Append a write to the documents `ids`, or None: to any; on the disk when it returns.
+
+    Raises:
+        Unavailable: it can't be written, so the write must not be made either.
+    """
+    line = json.dumps("*" if ids is None else list(ids)) + "\n"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(handle).st_size
+            # The end of a line that a full disk or a power cut left without one.
+            torn = size and os.pread(handle, 1, size - 1) != b"\n"
+            data = (b"\n" if torn else b"") + line.encode()
+            while data:
+                data = data[os.write(handle, data) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise Unavailable(f"{path}: can't be written ({error.strerror})") from error
+
+
+def size(path: Path) -> int:
+    """Where the journal ends now."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def read(path: Path, start: int, end: int) -> Changes:
+    """The changes from `start` to `end`, both ends of lines."""
+    if start >= end:
+        return Changes([], False, max(start, end))
+    with path.open("rb") as file:
+        file.seek(start)
+        lines = file.read(end - start).split(b"\n")
+    ids: dict[str, None] = {}
+    everything = False
+    for line in lines:
+        if not line:
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError:  # torn: it was noted for a write that was refused, or not begun
+            found = "*"
+        if isinstance(found, list):
+            ids.update(dict.fromkeys(one for one in found if _is_id(one)))
+        else:
+            everything = True
+    return Changes(list(ids), everything, end)
+
+
+def _is_id(one: object) -> bool:
+    try:
+        check_id(one)
+    except BadInput:  # of a write that the index refused
+        return False
+    return True
+
+
+def restart(path: Path) -> None:
+    """Begin an empty journal, durably; to be called while writes are held.
+
+    Raises:
+        Unavailable: it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            os.fsync(file.fileno())
+        sync_path(path.parent)
+    except OSError as error:
+        raise Unavailable(f"{path}: can't be written ({error.strerror})") from error

@@ -1,0 +1,49 @@
+"""The models of generations: which one it is, and a copy that stays."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cliptune.errors import BadInput, Unavailable
+from cliptune.files import new_folder
+
+
+def model_digest(model: str | Path) -> str:
+    """The digest of a model; of an artifact without loading it.
+
+    Raises:
+        NotFound, BadArtifact, BadInput: as `open_artifact` and `load_model`.
+    """
+    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.loading import load_model
+
+    if is_artifact(Path(model)):
+        return open_artifact(model).digest
+    return load_model(model).digest
+
+
+def keep_model(model: str | Path, target: Path, digest: str) -> None:
+    """Copy a model to the artifact folder `target`: what it came from may go.
+
+    Raises:
+        BadInput: it isn't the model `digest` (any more).
+        Unavailable: it can't be written there.
+    """
+    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.loading import load_model
+    from cliptune.models.writing import write_artifact
+
+    if target.is_dir() and model_digest(target) == digest:
+        return
+    try:
+        if is_artifact(Path(model)):
+            source = open_artifact(model)
+            with new_folder(target, replace=True) as beside:
+                shutil.copytree(source.path, beside, dirs_exist_ok=True)
+        else:
+            write_artifact(load_model(model), target, replace=True)
+    except OSError as error:  # shutil.Error is one
+        raise Unavailable(f"{target}: the model can't be copied there ({error})") from error
+    if model_digest(target) != digest:
+        raise BadInput(f"{model} changed while it was copied: begin again")
