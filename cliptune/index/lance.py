@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -307,7 +307,11 @@ class LanceIndex(Index):
         from lancedb.index import BTree, HnswSq, LabelList
 
         options = self.options
-        self._retry("optimizing", lambda: table.optimize(cleanup_older_than=options.keep_versions))
+        self._retry(
+            "optimizing",
+            lambda: table.optimize(cleanup_older_than=options.keep_versions),
+            alone_at_last=True,
+        )
         rows = table.count_rows()
         if rows < options.ann_threshold:
             return
@@ -393,11 +397,18 @@ class LanceIndex(Index):
                     raise self._failed(action, error) from error
         raise AssertionError
 
-    def _retry(self, action: str, run: Callable[[], Any]) -> Any:
-        """`run`, again after a conflict with a concurrent transaction such as a compaction."""
+    def _retry(self, action: str, run: Callable[[], Any], *, alone_at_last: bool = False) -> Any:
+        """`run`, again after a conflict with a concurrent transaction such as a compaction.
+
+        With `alone_at_last` the last attempt keeps writes waiting: else they could win every time.
+        """
         for attempt in range(_CONFLICT_RETRIES + 1):
+            alone = alone_at_last and attempt == _CONFLICT_RETRIES
             try:
-                return run()
+                with self._writing() if alone else nullcontext():
+                    return run()
+            except CliptuneError:
+                raise
             except (RuntimeError, ValueError, OSError) as error:
                 if attempt == _CONFLICT_RETRIES or "conflict" not in str(error).lower():
                     raise self._failed(action, error) from error

@@ -351,3 +351,29 @@ def test_an_index_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path:
         assert index.get(["old"])[0].image_digest is None
         index.add(docs(doc("new", image=b"picture")))
         assert index.get(["new"])[0].image_digest is not None
+
+
+def test_a_compaction_that_writes_always_outrun_gets_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance.time, "sleep", lambda _: None)  # between attempts
+    with open_index(tmp_path, fsync=False, lock_timeout=0.05) as index:
+        index.add(docs(doc("one")))
+        index.add(docs(doc("two")))
+        table = index._open().table
+        optimize, attempts = table.optimize, []
+
+        def outrun(**options: object) -> object:
+            try:
+                index.add(docs(doc(f"more-{len(attempts)}")))
+            except Unavailable:  # the write waits
+                attempts.append("alone")
+                return optimize(**options)
+            attempts.append("outrun")
+            raise RuntimeError("Retryable commit conflict: preempted")
+
+        monkeypatch.setattr(table, "optimize", outrun)
+        index.optimize()
+        assert attempts[-2:] == ["outrun", "alone"]
+        index.add(docs(doc("later")))
+        assert index.count() == len(attempts) + 2
