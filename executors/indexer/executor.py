@@ -1,10 +1,13 @@
 """Indexer: keeps embedded documents in an index, and answers queries from it."""
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from contextlib import suppress
+
 from docarray import DocList
 from jina import requests
 
 from cliptune.documents import ClipDoc, SearchResult
+from cliptune.errors import Unavailable
 from cliptune.serving import indexing, metrics, settings, updating
 from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.reports import Report
@@ -129,7 +132,9 @@ class Indexer(ObservedExecutor):
         return report({"deleted": deleted})
 
     def _count_rows(self) -> None:
-        metrics.INDEX_ROWS.set(self.store.count())
+        # A server that is away has its errors told by calls, not by what they are counted with.
+        with suppress(Unavailable):
+            metrics.INDEX_ROWS.set(self.store.count())
 
     def close(self) -> None:
         """Let go of the index's files."""
