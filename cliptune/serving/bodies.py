@@ -74,14 +74,6 @@ class RankBody(BaseModel):
     encoding_format: EncodingFormat = Field("float", description="As `/encode` has it.")
 
 
-class PostBody(BaseModel):
-    """The one form of clip-as-service: which endpoint, and what for."""
-
-    data: list[Item] = Field(default_factory=list)
-    exec_endpoint: str = Field("/", alias="execEndpoint")
-    parameters: dict[str, Any] | None = None
-
-
 class CallItem(BaseModel):
     """A document as DocArray 0.21 has it, with one content; further fields of its are let be."""
 
