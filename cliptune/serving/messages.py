@@ -47,6 +47,8 @@ def _read(request: Any) -> Any:
         proto = request.proto_with_data
     except (DecodeError, ValueError):  # a ValueError for an empty message
         raise BadInput(UNREADABLE) from None
+    if request.buffer:  # it was looked at before, and what could be read of it was kept
+        raise BadInput(UNREADABLE)
     header = proto.header
     if len(header.exec_endpoint) > MAX_ENDPOINT or len(header.request_id) > MAX_ENDPOINT:
         raise BadInput(f"exec_endpoint and request_id: at most {MAX_ENDPOINT} characters")
