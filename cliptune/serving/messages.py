@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from cliptune.errors import BadInput
 from cliptune.serving.requests import MAX_DOCS, TooLarge
+from cliptune.serving.wire import UNREADABLE
 
 MAX_ENDPOINT = 256
 _TYPES = ("", "id", "ndarray")
@@ -45,7 +46,9 @@ def _read(request: Any) -> Any:
     try:
         proto = request.proto_with_data
     except (DecodeError, ValueError):  # a ValueError for an empty message
-        raise BadInput("the message can't be read: expected a jina.DataRequestProto") from None
+        raise BadInput(UNREADABLE) from None
+    if request.buffer:  # it was looked at before, and what could be read of it was kept
+        raise BadInput(UNREADABLE)
     header = proto.header
     if len(header.exec_endpoint) > MAX_ENDPOINT or len(header.request_id) > MAX_ENDPOINT:
         raise BadInput(f"exec_endpoint and request_id: at most {MAX_ENDPOINT} characters")

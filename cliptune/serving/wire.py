@@ -13,6 +13,7 @@ import uuid
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from cliptune import errors
 from cliptune.errors import BadInput, CliptuneError, Overloaded, Unavailable
@@ -21,6 +22,7 @@ from cliptune.serving.requests import TooLarge
 log = logging.getLogger("cliptune")
 
 PREFIX = "CLIPTUNE:"
+UNREADABLE = "the message can't be read: expected a jina.DataRequestProto"
 MAX_MESSAGE = 1000
 """Characters of a message: gRPC keeps 8 KiB for all of a status."""
 
@@ -121,6 +123,8 @@ def from_exception(error: BaseException) -> CliptuneError:
 
     if isinstance(error, CliptuneError):
         return error
+    if isinstance(error, DecodeError):
+        return BadInput(UNREADABLE)
     if isinstance(error, InternalNetworkError):
         log.error("an executor did not answer: %s", error.details())
         late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -143,6 +147,8 @@ def from_status(status: Any) -> CliptuneError | None:
         return ERRORS[name](status.exception.args[0] if status.exception.args else name)
     if name == "ValidationError":  # documents that don't fit the endpoint's schema
         return BadInput(status.description)
+    if name == DecodeError.__name__:  # an executor is stricter about bytes than the gateway
+        return BadInput(UNREADABLE)
     stack = "".join(status.exception.stacks)
     # Documents that DocArray can't read. An AttributeError of its own comes as one of the request.
     if "in from_protobuf" in stack or stack.rstrip().endswith("AttributeError: docs"):
