@@ -54,8 +54,8 @@ def observed(
                 span.update_name(f"{protocol} {call.endpoint}")
                 tracing.note_status(span, call.status)
     finally:
-        in_progress.dec()
         finish(call, time.perf_counter() - start)
+        in_progress.dec()  # last: what is not in progress any more is counted
         request_ids.current.reset(token)
 
 

@@ -224,6 +224,7 @@ def test_the_commands_serve_a_search_that_can_be_watched(
     headers = {"X-Request-ID": "watched-1"}
     picture_query = {"data": [{"image": base64.b64encode(picture(1)).decode()}]}
     requests.post(f"{address}/search", json=picture_query, headers=headers, timeout=30)
+    time.sleep(1)  # the gateway's line comes after the answer
     for name in metrics_ports:
         lines = (tmp_path / f"{name}.log").read_text().splitlines()
         parsed = [json.loads(line) for line in lines if line.startswith('{"time"')]

@@ -40,6 +40,34 @@ def test_clip_as_services_form(server: Server) -> None:
     assert [d["embedding"] for d in answer["data"]] == [d["embedding"] for d in plain["data"]]
 
 
+def test_embeddings_as_base64_are_the_same(server: Server, clients: list[Client]) -> None:
+    body = {"data": [{"text": "a hat"}, {"image": RED}, {"text": "boots"}]}
+    numbers = requests.post(f"{server.http}/encode", json=body, timeout=30)
+    encoded = requests.post(
+        f"{server.http}/encode", json={**body, "encoding_format": "base64"}, timeout=30
+    )
+    assert len(encoded.content) < len(numbers.content)
+    for plain, packed in zip(numbers.json()["data"], encoded.json()["data"], strict=True):
+        raw = base64.b64decode(packed["embedding"], validate=True)
+        found = np.frombuffer(raw, "<f4")
+        np.testing.assert_array_equal(found, np.array(plain["embedding"], np.float32))
+        assert packed["id"] != plain["id"]  # made up anew: all else is as it was
+        assert packed["model_digest"] == plain["model_digest"]
+    # cliptune's own client asks for it, and gets what it gets over gRPC.
+    over_grpc, over_http = (client.encode(["a hat", "boots"]) for client in clients)
+    np.testing.assert_array_equal(over_grpc, over_http)
+    assert over_http.dtype == np.float32
+    over_http[0, 0] = 0  # it is the caller's own
+    clients[0].index(shop())
+    [stored] = clients[1].get(["shop/red"], include_embedding=True)
+    [same] = clients[0].get(["shop/red"], include_embedding=True)
+    np.testing.assert_array_equal(stored.embedding, same.embedding)
+    wrong = {**body, "encoding_format": "hex"}
+    answer = requests.post(f"{server.http}/encode", json=wrong, timeout=30)
+    assert answer.status_code == 422
+    assert "encoding_format" in answer.json()["error"]["message"]
+
+
 def test_search_by_get_and_the_stored_picture(server: Server, clients: list[Client]) -> None:
     clients[0].index(shop())
     found = requests.get(

@@ -74,19 +74,27 @@ class Watched:
     collector: Collector
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        """Samples by name and the values of their labels, in the labels' order."""
-        text = requests.get(f"{self.http}/metrics", timeout=30).text
-        return {
-            (sample.name, *(v for _, v in sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        """Samples by name and the values of their labels, once all answered requests count."""
+        while True:
+            text = requests.get(f"{self.http}/metrics", timeout=30).text
+            found = {
+                (sample.name, *(v for _, v in sorted(sample.labels.items()))): sample.value
+                for family in text_string_to_metric_families(text)
+                for sample in family.samples
+            }
+            if not any(v for k, v in found.items() if k[0] == "cliptune_requests_in_progress"):
+                return found
+            time.sleep(0.05)
 
     def lines(self, identity: str) -> list[dict[str, Any]]:
-        """The log's lines with a request's id."""
-        lines = self.log.read_text().splitlines()
-        parsed = [json.loads(line) for line in lines if line.startswith("{")]
-        return [line for line in parsed if line.get("request_id") == identity]
+        """The log's lines with a request's id; the gateway's is written last."""
+        while True:
+            lines = self.log.read_text().splitlines()
+            parsed = [json.loads(line) for line in lines if line.startswith("{")]
+            found = [line for line in parsed if line.get("request_id") == identity]
+            if any(line["service"] == "gateway" for line in found):
+                return found
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

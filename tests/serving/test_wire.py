@@ -103,3 +103,35 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv("CLIPTUNE_MAX_DOCS", value)
         with pytest.raises(BadInput, match="CLIPTUNE_MAX_DOCS"):
             limit("CLIPTUNE_MAX_DOCS", 256)
+
+
+def test_documents_are_read_from_protobuf_as_docarray_reads_them() -> None:
+    import numpy as np
+    from docarray import BaseDoc, DocList
+
+    from cliptune.documents import ClipDoc, Match, SearchResult
+
+    tags = {"price": 1.5, "ean": 3, "on sale": True, "sizes": [1, "b", None], "of": {"a": "x"}}
+    vector = np.arange(4, dtype=np.float32)
+    full = ClipDoc(text="a hat", image=b"\x00\xff", uri="u", label="l", tags=tags)
+    full.embedding, full.model_digest = vector, "d" * 64
+    matches = DocList[Match]([Match(text="m", tags=tags, score=0.5), Match()])
+    for doc in (full, ClipDoc(), SearchResult(text="q", matches=matches)):
+        message = doc.to_protobuf()
+        found = type(doc).from_protobuf(message)
+        theirs = BaseDoc.from_protobuf.__func__(type(doc), message)  # type: ignore[attr-defined]
+        assert type(found) is type(doc)
+        assert type(found.id) is type(theirs.id)
+        for name in type(doc).model_fields:
+            one, other = getattr(found, name), getattr(theirs, name)
+            if name == "embedding" and other is not None:
+                np.testing.assert_array_equal(one, other)
+                assert one.dtype == np.float32
+            else:
+                assert one == other, name
+    message = full.to_protobuf()
+    message.data["unknown"].text = "left out"
+    assert ClipDoc.from_protobuf(message).text == "a hat"
+    message.data["text"].blob = b"\xff"  # of another kind than the field
+    with pytest.raises(ValueError, match="text"):
+        ClipDoc.from_protobuf(message)
