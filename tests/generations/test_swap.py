@@ -408,6 +408,17 @@ def test_discarded_generations_are_removed_when_nobody_needs_them(
         check_embeddings(again, third)
 
 
+def test_embeddings_are_kept_as_the_index_keeps_them(tmp_path: Path, models: Models) -> None:
+    first, second, _ = models
+    folder = tmp_path / "half"
+    with open_index(folder, storage="float16") as made:
+        made.add(embed(first, products(3)))
+    swap_to(folder, second, first)
+    with LiveIndex(folder, storage="float16") as live:
+        assert live.status().storage == "float16"
+        assert live.status().model_digest == model_digest(second)
+
+
 def test_a_swap_of_an_empty_index(tmp_path: Path, models: Models) -> None:
     first, second, _ = models
     swap_to(tmp_path / "empty", second, first)
