@@ -10,7 +10,6 @@ from docarray import BaseDoc, DocList
 from cliptune.documents import ClipDoc
 from cliptune.serving import tags
 from cliptune.serving.reports import Report
-from cliptune.serving.requests import target_executor
 
 D = TypeVar("D", bound=BaseDoc)
 
@@ -49,7 +48,6 @@ class Calls:
         tags.pack(docs)
         request = DataRequest()
         request.header.exec_endpoint = endpoint
-        request.header.target_executor = target_executor(endpoint, docs)
         request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
         request.data.docs = docs
         if parameters:

@@ -29,7 +29,7 @@ from cliptune.serving.clip_service.adapter import Adapter
 from cliptune.serving.clip_service.grpc_server import ClipServiceServer
 from cliptune.serving.doors import GrpcDoor, abort, until_ended, until_ending
 from cliptune.serving.in_order import in_order
-from cliptune.serving.messages import check_request, check_single
+from cliptune.serving.messages import check_request, check_single, choose_executors
 from cliptune.serving.observed import OTHER, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
 
@@ -73,6 +73,7 @@ class RequestHandler(GatewayRequestHandler):
             try:
                 self._check_endpoint(endpoint, streams=False)
                 send_along(request)
+                choose_executors(request)
                 for wait in (*SWITCH_WAITS, None):
                     response = await self.streamer.process_single_data(request)
                     refused = wire.from_status(response.header.status)

@@ -13,6 +13,9 @@ from cliptune.serving.requests import MAX_DOCS, TooLarge
 from cliptune.serving.wire import UNREADABLE
 
 MAX_ENDPOINT = 256
+ALL_BUT_VISION = "(?!vision$)"
+"""The executors to go through, as Jina's regular expression over their names."""
+_EMBEDDING = ("/", "/encode", "/search")
 _TYPES = ("", "id", "ndarray")
 _NUMBERS = re.compile(r"[<=|]?(u?int(8|16|32|64)|float(16|32|64)|[ui][1248]|f[248])")
 
@@ -33,6 +36,13 @@ def check_request(request: Any) -> int:
     for position, doc in enumerate(docs):
         _check_doc(doc, f"document {position}")
     return len(docs)
+
+
+def choose_executors(request: Any) -> None:
+    """Let a checked `DataRequest` of nothing but texts pass the vision executor by."""
+    docs = request.proto_with_data.data.docs.docs
+    if request.header.exec_endpoint in _EMBEDDING and docs and all(map(_is_text, docs)):
+        request.header.target_executor = ALL_BUT_VISION
 
 
 def check_single(request: Any) -> str:
@@ -65,6 +75,14 @@ def _read(request: Any) -> Any:
         if "__" in name:  # Jina's form for one executor alone
             raise BadInput(f"parameters: {name[:100]} is unknown")
     return proto
+
+
+def _is_text(doc: Any) -> bool:
+    # Not by [ ], which would add what is missing.
+    text, *others = (doc.data.get(name) for name in ("text", "image", "uri"))
+    if text is None or not text.text.strip():
+        return False
+    return all(node is None or node.WhichOneof("content") is None for node in others)
 
 
 def _check_doc(doc: Any, what: str) -> None:

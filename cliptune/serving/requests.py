@@ -170,18 +170,3 @@ def has_text(doc: ClipDoc) -> bool:
 def has_image(doc: ClipDoc) -> bool:
     """Whether there is a picture, or what should be one."""
     return doc.image is not None or bool(doc.uri)
-
-
-ALL_BUT_VISION = "(?!vision$)"
-"""Jina's `target_executor` for a request that has nothing for the vision executor to do."""
-
-
-def target_executor(endpoint: str, docs: DocList) -> str:
-    """Which executors a request must go through, as a regular expression; empty: all."""
-    if endpoint in ("/", "/encode", "/search") and docs and all(_is_text(doc) for doc in docs):
-        return ALL_BUT_VISION
-    return ""
-
-
-def _is_text(doc: ClipDoc) -> bool:
-    return has_text(doc) and doc.image is None and not doc.uri

@@ -18,7 +18,7 @@ from docarray import BaseDoc, DocList
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.serving import tags, wire
-from cliptune.serving.requests import check_depth, target_executor
+from cliptune.serving.requests import check_depth
 
 D = TypeVar("D", bound=BaseDoc)
 OPTIONS = [
@@ -110,7 +110,6 @@ class GrpcTransport:
             tags.pack(docs)
         request = DataRequest()
         request.header.exec_endpoint = endpoint
-        request.header.target_executor = target_executor(endpoint, docs)
         request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
         request.data.docs = docs
         if parameters:

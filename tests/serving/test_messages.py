@@ -15,7 +15,7 @@ from jina.types.request.data import DataRequest
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadInput, Overloaded
 from cliptune.serving.in_order import in_order
-from cliptune.serving.messages import check_request
+from cliptune.serving.messages import ALL_BUT_VISION, check_request, choose_executors
 from cliptune.serving.requests import TooLarge
 from cliptune.serving.workers import BoundedThreads
 
@@ -58,6 +58,24 @@ def test_bytes_that_are_no_message(raw: bytes) -> None:
                 _ = request.header
         with pytest.raises(BadInput, match="can't be read"):
             check_request(request)
+
+
+def test_only_what_is_nothing_but_texts_passes_the_vision_executor_by() -> None:
+    text = ClipDoc(text="a hat")
+    others = [ClipDoc(text=" "), ClipDoc(image=b"x"), ClipDoc(text="a", uri="b")]
+    others.append(ClipDoc(text="a", image=b""))
+    for endpoint, docs, expected in (
+        ("/search", [text, text], ALL_BUT_VISION),
+        ("/index", [text], ""),
+        ("/encode", [], ""),
+        *(("/encode", [text, other], "") for other in others),
+    ):
+        request = made(*docs)
+        request.header.exec_endpoint = endpoint
+        arrived = sent(request)
+        check_request(arrived)
+        choose_executors(arrived)
+        assert arrived.header.target_executor == expected
 
 
 def test_what_is_not_offered() -> None:
