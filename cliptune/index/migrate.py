@@ -128,10 +128,13 @@ def _same(doc: ClipDoc, other: ClipDoc | None, kept: Storage) -> bool:
         other is not None
         and all(getattr(doc, name) == getattr(other, name) for name in fields)
         and same_tags(doc.tags, other.tags)
-        and np.array_equal(
-            *(as_stored(np.asarray(one.embedding)[None], kept) for one in (doc, other))
-        )
+        and np.array_equal(_kept(doc, kept), _kept(other, kept))
     )
+    )
+
+
+def _kept(doc: ClipDoc, kept: Storage) -> np.ndarray:
+    return as_stored(np.asarray(doc.embedding)[None], kept)
 
 
 def _compare_documents(source: Index, target: Index, ids: list[str], kept: Storage) -> int:
