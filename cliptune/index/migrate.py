@@ -130,7 +130,6 @@ def _same(doc: ClipDoc, other: ClipDoc | None, kept: Storage) -> bool:
         and same_tags(doc.tags, other.tags)
         and np.array_equal(_kept(doc, kept), _kept(other, kept))
     )
-    )
 
 
 def _kept(doc: ClipDoc, kept: Storage) -> np.ndarray:
