@@ -46,7 +46,7 @@ class Cliptune(Contender):
         """One call of `Index.search`."""
         filter = None if only_share is None else f"share == {only_share}"
         [matches] = self.index.search(query[None], DIGEST, limit=K, filter=filter)
-        return [int(match.id[1:]) for match in matches]
+        return [int(str(match.id)[1:]) for match in matches]
 
 
 class LanceDB(Contender):

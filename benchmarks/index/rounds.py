@@ -76,7 +76,8 @@ def _work(pipe: Connection, name: str, folder: Path, rows: int) -> None:
         pipe.send(None)
         while True:
             queries, clients, only_share = pipe.recv()
-            seconds, found = np.zeros(len(queries)), [[] for _ in queries]
+            seconds = np.zeros(len(queries))
+            found: list[list[int]] = [[] for _ in queries]
 
             def ask(
                 first: int,

@@ -69,13 +69,14 @@ def main() -> None:
                 return time.perf_counter() - began
 
             figures["undisturbed"] = _figures([ask(query) for query in asked])
-            works = {
+            works: dict[str, tuple[Any, tuple[Any, ...]]] = {
                 "while adding": (_add, (folder, rows, args.add)),
                 "while optimising": (_optimize, (folder,)),
             }
             for name, (work, given) in works.items():
                 process = context.Process(target=work, args=given)
-                began, seconds = time.perf_counter(), []
+                began = time.perf_counter()
+                seconds: list[float] = []
                 process.start()
                 while process.is_alive():
                     seconds.append(ask(asked[len(seconds) % len(asked)]))

@@ -124,14 +124,16 @@ def _same(doc: ClipDoc, other: ClipDoc | None, kept: Storage) -> bool:
     Embeddings are alike if they are kept alike.
     """
     fields = ("text", "uri", "label", "image_digest", "model_digest")
-    if other is None:
-        return False
-    ours, theirs = (as_stored(np.asarray(one.embedding)[None], kept) for one in (doc, other))
     return (
-        all(getattr(doc, name) == getattr(other, name) for name in fields)
+        other is not None
+        and all(getattr(doc, name) == getattr(other, name) for name in fields)
         and same_tags(doc.tags, other.tags)
-        and np.array_equal(ours, theirs)
+        and np.array_equal(_kept(doc, kept), _kept(other, kept))
     )
+
+
+def _kept(doc: ClipDoc, kept: Storage) -> np.ndarray:
+    return as_stored(np.asarray(doc.embedding)[None], kept)
 
 
 def _compare_documents(source: Index, target: Index, ids: list[str], kept: Storage) -> int:
