@@ -9,8 +9,10 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from cliptune.errors import Unavailable
 from cliptune.index import Index, open_index
 
 KILLS = 100
+AHEAD = 3
+"""Writers that get ready meanwhile."""
 OPTIONS = {"ann_threshold": 300}
 
 
@@ -34,7 +38,10 @@ def written(id: str, version: int) -> ClipDoc:
 
 
 def write_until_killed(folder: Path, turn: int, acknowledge: Connection) -> None:
-    """Add, replace and delete; say after each call that it has returned."""
+    """Wait to be told, then add, replace and delete; say after each call that it has returned."""
+    import lancedb  # noqa: F401  (what takes longest, so before it waits)
+
+    acknowledge.recv()
     index = open_index(folder, **OPTIONS)
 
     def tidy() -> None:
@@ -57,17 +64,30 @@ def write_until_killed(folder: Path, turn: int, acknowledge: Connection) -> None
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1800)
 def test_what_was_acknowledged_survives_100_kills(tmp_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_index_kills"])
+    # What takes longest of importing LanceDB, and starts no threads of its own.
+    context.set_forkserver_preload(["test_index_kills", "pandas", "lance_namespace"])
     draw = random.Random(os.urandom(8))
     expected: dict[str, int] = {}  # the version of each id
     cut_short = 0
-    for turn in range(1, KILLS + 1):
-        ours, theirs = context.Pipe(duplex=False)
-        writer = context.Process(target=write_until_killed, args=(tmp_path, turn, theirs))
+
+    def start(turn: int) -> tuple[BaseProcess, Connection]:
+        ours, theirs = context.Pipe()
+        writer = context.Process(
+            target=write_until_killed, args=(tmp_path, turn, theirs), daemon=True
+        )
         writer.start()
         theirs.close()
+        return writer, ours
+
+    started = deque(start(turn) for turn in range(1, AHEAD + 1))
+    for turn in range(1, KILLS + 1):
+        writer, ours = started.popleft()
+        if turn + AHEAD <= KILLS:
+            started.append(start(turn + AHEAD))
+        ours.send("go")
         assert ours.recv() == "ready"
         time.sleep(draw.uniform(0, 0.4))
         os.kill(writer.pid, signal.SIGKILL)
