@@ -190,6 +190,8 @@ def wandb_records(path: Path) -> Iterator[Any]:
             place += left
             continue
         _, size, kind = struct.unpack_from("<IHB", data, place)
+        if place + 7 + size > len(data):
+            return  # it is being written
         whole += data[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # a whole record, or the last part of one
@@ -203,6 +205,12 @@ def test_wandb_offline(tmp_path: Path, interrupted_by: BaseException | None) -> 
     drive(WandBLogger(log_every=2, project="shop"), run_dir, interrupted_by)
     files = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == (1 if interrupted_by is None else 2)
+    # W&B's own process writes them, and may be a moment behind.
+    deadline = time.monotonic() + 60
+    while not all(
+        any(record.HasField("exit") for record in wandb_records(file)) for file in files
+    ) and (time.monotonic() < deadline):
+        time.sleep(0.2)
     told: dict[str, set[tuple[int, float]]] = defaultdict(set)
     ids, names, exits, config = set(), set(), [], {}
     for file in files:
