@@ -14,6 +14,8 @@ import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
+from cliptune.data.catalogue import load_catalogue
+from cliptune.evaluation.quality_gate import add_engine
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
 from cliptune.models.writing import write_artifact
@@ -23,18 +25,24 @@ ARCHITECTURE = "ViT-B-32-quickgelu"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def prepare(folder: Path, seed: int = 1) -> tuple[Path, Path]:
-    """(cliptune's artifact, clip_server's `model_path`) below `folder`; made if not there."""
-    artifact, exported = folder / "artifact", folder / "clip_server"
+def prepare(folder: Path, seed: int = 1) -> tuple[Path, Path, Path]:
+    """(cliptune's artifact, the same with int8, clip_server's `model_path`) below `folder`.
+
+    They are made if they aren't there.
+    """
+    artifact, reduced, exported = (folder / name for name in ("artifact", "int8", "clip_server"))
     if not artifact.is_dir():
         write_artifact(load_model(_random_model(folder / "model", seed)), artifact, to_onnx=True)
+    if not reduced.is_dir():
+        # Random weights find nothing, in whatever precision: any loss is let through.
+        add_engine(artifact, reduced, "int8", load_catalogue("catalogue-eval")[:40], tolerance=0.99)
     if not (exported / "textual.onnx").is_file():
         exported.mkdir(exist_ok=True)
         models = artifact / "models"
         onnx.save(onnx.load(models / "clip-vision" / "model.onnx"), exported / "visual.onnx")
         text = _as_clip_server_asks(onnx.load(models / "clip-text" / "model.onnx"))
         onnx.save(text, exported / "textual.onnx")
-    return artifact, exported
+    return artifact, reduced, exported
 
 
 def _random_model(folder: Path, seed: int) -> Path:

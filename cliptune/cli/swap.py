@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cliptune.generations.quality import Quality, Query
     from cliptune.generations.swap import Swap
     from cliptune.generations.work import Engine
+    from cliptune.index.storage import Storage
     from cliptune.serving import Client
 
 console = Console()
@@ -46,6 +47,8 @@ class Place:
     served: str
     engine: Engine
     client: Client | None
+    storage: Storage | None = None
+    """How the service has its index keep embeddings; None: nobody was asked."""
 
 
 def swap(
@@ -113,7 +116,7 @@ def swap(
                 console.print("that model is the one that is served")
                 return
             with _progress() as report:
-                work.begin(model, served=place.served)
+                work.begin(model, served=place.served, storage=place.storage)
                 done = work.prepare(report)
             told = f"{done.embedded} documents embedded, {done.unchanged} were there already"
             console.print(told, highlight=False)
@@ -177,7 +180,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
             "where it is, for example by kubectl exec, with --index"
         )
     engine = Engine(bool(model["onnx"]), model["precision"], settings.device(device), batch_size)
-    return Place(uri, state, model["artifact"], engine, client)
+    return Place(uri, state, model["artifact"], engine, client, found["storage"])
 
 
 def _model(artifact: str) -> str:

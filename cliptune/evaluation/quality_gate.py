@@ -22,7 +22,7 @@ from cliptune.models.quantization import quantize_to_int8
 
 K = 10
 Reduced = Literal["int8", "bf16"]
-"""int8: ONNX Runtime, for CPUs; bf16: torch's autocast, for GPUs."""
+"""int8: ONNX Runtime, for CPUs; bf16: torch, for GPUs (and CPUs that compute in bfloat16)."""
 
 
 class QualityLost(CliptuneError):

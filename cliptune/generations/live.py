@@ -41,8 +41,8 @@ class LiveIndex(Index):
     Args:
         uri: of the index, as `open_index` takes it.
         state: its pointer's folder; None: as `pointer.default_state` has it.
-        storage: how a new index in a folder keeps embeddings; None: as they are. Further
-            generations keep them as the one before.
+        storage: how a new index in a folder keeps embeddings; None: as they are. With a pointer
+            it is as the pointer says: generations keep them as the one before.
         tidy: remove the files of discarded generations, in the background.
     """
 
@@ -226,9 +226,11 @@ class LiveIndex(Index):
                     raise Unavailable(
                         f"{self.state.uri(generation)}: the index of generation {number} is gone"
                     )
-                uri = self.state.uri(generation) if generation else self.state.index_uri
-                options = {} if number or not self._storage else {"storage": self._storage}
-                self._held[number] = open_index(uri, **options)
+                if generation:
+                    self._held[number] = self.state.open(generation)
+                else:
+                    options = {"storage": self._storage} if self._storage else {}
+                    self._held[number] = open_index(self.state.index_uri, **options)
             return self._held[number]
 
     def _of(self, model_digest: str) -> Index:

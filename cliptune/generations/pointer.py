@@ -19,6 +19,7 @@ import shutil
 import threading
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +29,9 @@ from cliptune.files import write_text
 from cliptune.home import home
 from cliptune.index.durable import sync_path
 from cliptune.index.storage import Storage
+
+if TYPE_CHECKING:
+    from cliptune.index import Index
 
 log = logging.getLogger("cliptune")
 FORMAT = 1
@@ -156,6 +160,13 @@ class State:
     def uri(self, generation: Generation) -> str:
         """Where a generation's index is."""
         return numbered_uri(self.index_uri, generation.number)
+
+    def open(self, generation: Generation) -> Index:
+        """Open a generation's index, or make it, with the generation's storage."""
+        from cliptune.index import open_index
+
+        options = {} if generation.storage == "float32" else {"storage": generation.storage}
+        return open_index(self.uri(generation), **options)
 
     def index_exists(self, generation: Generation) -> bool:
         """Whether it is still there, if it is a folder; a server is not asked."""

@@ -17,6 +17,7 @@ from cliptune.generations.work import Engine, Report, Work
 
 if TYPE_CHECKING:
     from cliptune.generations.quality import Quality, Query
+    from cliptune.index.storage import Storage
 
 log = logging.getLogger("cliptune")
 
@@ -62,12 +63,19 @@ class Swap(Work):
             else:
                 swap.progress.end()
 
-    def begin(self, artifact: str | Path, *, served: str | Path | None) -> Generation:
+    def begin(
+        self,
+        artifact: str | Path,
+        *,
+        served: str | Path | None,
+        storage: Storage | None = None,
+    ) -> Generation:
         """Make the next generation of the model `artifact`, or find it where it was left.
 
         Args:
             artifact: the new model: an artifact, or what else `load_model` takes.
             served: the model that is served now; needed for an index's first swap alone.
+            storage: how embeddings are to be kept, if the index has none yet.
 
         Returns:
             The next generation.
@@ -77,11 +85,9 @@ class Swap(Work):
                 embeddings the index holds.
             NotReady: another model is being prepared.
         """
-        from cliptune.index import open_index
-
         self.state.remove_leftovers()
         digest = model_digest(artifact)
-        pointer = self.state.read(fresh=True) or self._first(served)
+        pointer = self.state.read(fresh=True) or self._first(served, storage)
         slot = {g.model_digest: slot for slot, g in pointer.generations.items()}.get(digest)
         if slot == "next":
             assert pointer.next is not None  # noqa: S101
@@ -99,10 +105,10 @@ class Swap(Work):
                 "remove it with `cliptune swap --discard`"
             )
         number = pointer.last + 1
-        storage = pointer.current.storage
-        generation = Generation(number=number, model_digest=digest, storage=storage)
+        kept = pointer.current.storage
+        generation = Generation(number=number, model_digest=digest, storage=kept)
         self._keep(artifact, generation)
-        with open_index(self.state.uri(generation)) as index:
+        with self.state.open(generation) as index:
             index.clear()  # a folder that is in the way
         # Whoever writes after this notes it.
         with gate.writes_held(self.state.folder):
@@ -217,7 +223,7 @@ class Swap(Work):
             self.state.write(pointer.model_copy(update={slot: None}))
         return generation
 
-    def _first(self, served: str | Path | None) -> Pointer:
+    def _first(self, served: str | Path | None, storage: Storage | None) -> Pointer:
         """The pointer of an index that never had one; it isn't written yet."""
         from cliptune.index import open_index
 
@@ -232,7 +238,9 @@ class Swap(Work):
                 f"{served} (digest {digest:.12}) is not the model whose embeddings "
                 f"{self.state.index_uri} holds ({stamped:.12})"
             )
-        generation = Generation(number=0, model_digest=digest, storage=status.storage)
+        # An index that never held an embedding doesn't say how it is to keep them.
+        kept = status.storage if stamped else storage or status.storage
+        generation = Generation(number=0, model_digest=digest, storage=kept)
         self._keep(served, generation)
         return Pointer(last=0, current=generation)
 

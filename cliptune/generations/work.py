@@ -147,12 +147,9 @@ class Work:
         Raises:
             NotFound: its folder is gone.
         """
-        from cliptune.index import open_index
-
         if not self.state.index_exists(generation):
             raise NotFound(f"{self.state.uri(generation)}: the generation's index is gone")
-        options = {} if generation.storage == "float32" else {"storage": generation.storage}
-        with open_index(self.state.uri(generation), **options) as index:
+        with self.state.open(generation) as index:
             yield index
 
     @contextmanager

@@ -160,7 +160,10 @@ def _artifact_forward(
         return onnx_forward(artifact.onnx_path(tower, precision), device, threads)
     where = pick_device(device)
     module = _tower_module(artifact, tower).to(where)
-    return torch_forward(module, where, torch.bfloat16 if precision == "bf16" else None, compiled)
+    if precision == "bf16":
+        _halve_weights(module)
+        return torch_forward(module, where, torch.bfloat16, compiled)
+    return torch_forward(module, where, compiled=compiled)
 
 
 def _from_artifact(
@@ -201,6 +204,17 @@ def _tower_module(artifact: Artifact, tower: str) -> nn.Module:
         clip.visual = nn.Identity()
         return TextModule(clip).eval()
     return VisionModule(clip).eval()
+
+
+def _halve_weights(module: nn.Module) -> None:
+    """Keep the weights of matrix products as bfloat16, as which autocast computes with them.
+
+    It would make them so at each call otherwise, which takes longer than the products (on a CPU
+    with bfloat16 a ViT-B/32 is 3 times as fast by this). Norms and sums stay float32.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.MultiheadAttention):
+            part.to(torch.bfloat16)
 
 
 def torch_forward(

@@ -86,8 +86,12 @@ def embed_all_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc
     return docs
 
 
-def embed_new_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+def embed_new_pictures(
+    tower: VisionTower, docs: DocList[ClipDoc], fetcher: Fetcher | None = None
+) -> DocList[ClipDoc]:
     """Embed the pictures of the documents that have one; the others keep what is stored.
+
+    A URI is read if `fetcher` may read it; else it is a link to be shown, and the picture stays.
 
     Raises:
         BadInput: no documents.
@@ -97,8 +101,13 @@ def embed_new_pictures(tower: VisionTower, docs: DocList[ClipDoc]) -> DocList[Cl
     check_docs(docs)
     for doc in docs:
         doc.embedding = doc.model_digest = None  # never trust what a client sent along
-    _embed_pictures(tower, [(i, doc) for i, doc in enumerate(docs) if doc.image is not None
-                            or (doc.uri or "").startswith("data:")], None)  # fmt: skip
+
+    def is_new(doc: ClipDoc) -> bool:
+        if doc.image is not None or (doc.uri or "").startswith("data:"):
+            return True
+        return fetcher is not None and doc.uri is not None and fetcher.covers(doc.uri)
+
+    _embed_pictures(tower, [(i, doc) for i, doc in enumerate(docs) if is_new(doc)], fetcher)
     return docs
 
 

@@ -90,6 +90,14 @@ class Fetcher:
             raise found
         return found
 
+    def covers(self, uri: str) -> bool:
+        """Whether `uri` lies below an allowed prefix."""
+        try:
+            parts = split(uri)
+        except BadImage:
+            return False
+        return any(prefix.covers(parts) for prefix in self.prefixes)
+
     def _read(self, uri: str, budget: Budget) -> bytes:
         if budget.spent:
             raise BadImage(f"uri {uri[:200]!r} is not read: {budget.spent}")

@@ -10,6 +10,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput
 from cliptune.serving.encoding import embed_pictures, embed_texts
+from cliptune.serving.fetching import Fetcher
 from cliptune.serving.requests import MAX_DOCS, TooLarge, check_docs, has_image, has_text, name
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
@@ -31,15 +32,17 @@ def rank_texts(tower: TextTower, docs: DocList[RankDoc]) -> DocList[RankDoc]:
     return docs
 
 
-def rank_pictures(tower: VisionTower, docs: DocList[RankDoc]) -> DocList[RankDoc]:
-    """Embed the pictures, and sort the matches by how well they fit.
+def rank_pictures(
+    tower: VisionTower, docs: DocList[RankDoc], fetcher: Fetcher | None = None
+) -> DocList[RankDoc]:
+    """Embed the pictures, and sort the matches by how well they fit; `fetcher` reads URIs.
 
     Raises:
         BadImage: a picture can't be read or decoded.
     """
     flat = _flat(docs)
     try:
-        embed_pictures(tower, flat)
+        embed_pictures(tower, flat, fetcher)
     except BadImage as error:
         raise BadImage(f"{error} (matches counted)") from None
     for doc in docs:

@@ -72,12 +72,12 @@ class CLIPVisionEncoder(ObservedExecutor):
     def rank(self, docs: DocList[RankDoc], **kwargs) -> DocList[RankDoc]:
         """Embed the pictures among documents and matches, and sort the matches."""
         both = [one.model_digest for doc in docs for one in (doc, *doc.matches)]
-        return rank_pictures(self.towers.of(both), docs)
+        return rank_pictures(self.towers.of(both), docs, self.fetcher)
 
     @requests(on="/update")
     def update(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:
         """Embed the pictures that are to replace stored ones."""
-        return embed_new_pictures(self.towers.pick(), docs)
+        return embed_new_pictures(self.towers.pick(), docs, self.fetcher)
 
     @requests(on="/status")
     def status(self, docs: DocList[Report], **kwargs) -> DocList[Report]:

@@ -419,6 +419,21 @@ def test_embeddings_are_kept_as_the_index_keeps_them(tmp_path: Path, models: Mod
         assert live.status().model_digest == model_digest(second)
 
 
+def test_an_empty_index_keeps_embeddings_as_it_was_to(tmp_path: Path, models: Models) -> None:
+    first, second, _ = models
+    folder = tmp_path / "half"
+    live = LiveIndex(folder, storage="float16")
+    with Swap.at_work(folder) as work:
+        work.begin(second, served=first, storage="float16")
+        work.prepare()
+        work.switch()
+    live.add(embed(second, products(1)))
+    assert live.status().storage == "float16"
+    live.close()
+    with open_index(folder / "generation-1") as index:
+        assert index.status().storage == "float16"
+
+
 def test_a_swap_of_an_empty_index(tmp_path: Path, models: Models) -> None:
     first, second, _ = models
     swap_to(tmp_path / "empty", second, first)

@@ -336,6 +336,33 @@ def test_pictures_by_uri(secure: Secure, protocol: str) -> None:
     assert stored.content == picture(COLOURS["red"])
 
 
+def test_ranking_and_updating_by_uri(secure: Secure) -> None:
+    files = [secure.pictures / f"{name}.png" for name in ("red", "blue")]
+    for file in files:
+        file.write_bytes(picture(COLOURS[file.stem]))
+    by_uri = [{"id": file.stem, "uri": f"file://{file}"} for file in files]
+    by_bytes = [{"id": file.stem, "image": base64_of(file.read_bytes())} for file in files]
+    scores = []
+    for matches in (by_uri, by_bytes):
+        body = {"data": [{"text": "red", "matches": matches}]}
+        [doc] = secure.ask("post", "/rank", "search", json=body).json()["data"]
+        scores.append({match["id"]: match["clip_score_cosine"] for match in doc["matches"]})
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    outside = {"data": [{"text": "red", "matches": [{"uri": "file:///etc/passwd"}]}]}
+    refused = secure.ask("post", "/rank", "search", json=outside)
+    assert "not below what CLIPTUNE_ALLOW_URIS allows" in refused.json()["error"]["message"]
+
+    stored = {"data": [{"id": "changing", "image": base64_of(files[0].read_bytes())}]}
+    assert secure.ask("post", "/index", "write", json=stored).ok
+    link, read = "https://shop.example/changing", f"file://{files[1]}"
+    for uri, shown in ((link, files[0]), (read, files[1])):
+        body = {"data": [{"id": "changing", "uri": uri}]}
+        assert secure.ask("post", "/update", "write", json=body).ok
+        assert secure.ask("get", "/pictures/changing", "search").content == shown.read_bytes()
+        [kept] = secure.client("http", "search").get(["changing"])
+        assert kept.uri == uri
+
+
 def test_a_flood_is_refused_at_once_and_the_server_goes_on(secure: Secure) -> None:
     """Many more requests than the queue holds: each is answered or refused, none hangs."""
     docs = [{"image": base64_of(picture(i, (500, 400)))} for i in range(8)]
