@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jina import Executor
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
-from cliptune.serving import logs, metrics, request_ids, tracing
+from cliptune.serving import jina_counters, logs, metrics, request_ids, tracing
 from cliptune.serving.workers import prepare_worker
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
@@ -29,6 +29,7 @@ class ObservedExecutor(Executor):
     def __init__(self, **kwargs: Any) -> None:
         """Take Jina's own arguments."""
         super().__init__(**kwargs)
+        jina_counters.keep_out_of_environment()
         self.short_name = str(getattr(self.runtime_args, "name", "")).split("/")[0] or "executor"
         logs.setup(self.short_name)
         tracing.setup(self.short_name)

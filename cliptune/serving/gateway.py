@@ -22,7 +22,7 @@ from cliptune.errors import (
     Unavailable,
     near_matches,
 )
-from cliptune.serving import logs, metrics, request_ids, settings, tracing, wire
+from cliptune.serving import jina_counters, logs, metrics, request_ids, settings, tracing, wire
 from cliptune.serving.admission import PRESENTED, Admission
 from cliptune.serving.calls import Calls
 from cliptune.serving.clip_service.adapter import Adapter
@@ -218,6 +218,7 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
         """Take the port for clip-as-service's clients (0: none), and Jina's own arguments."""
         super().__init__(**kwargs)
+        jina_counters.keep_out_of_environment()
         logs.setup("gateway")
         tracing.setup("gateway")
         metrics.serve_metrics(self.host)

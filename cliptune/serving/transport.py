@@ -17,7 +17,7 @@ from docarray import BaseDoc, DocList
 
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.errors import BadInput, CliptuneError, Unavailable
-from cliptune.serving import tags, wire
+from cliptune.serving import jina_counters, tags, wire
 from cliptune.serving.requests import check_depth
 
 D = TypeVar("D", bound=BaseDoc)
@@ -74,6 +74,7 @@ class GrpcTransport:
         """
         from jina.proto import jina_pb2_grpc
 
+        jina_counters.keep_out_of_environment()
         parts = urlsplit(address)
         if not parts.hostname or not parts.port:
             raise BadInput(f"address {address!r}: expected grpc://host:port")

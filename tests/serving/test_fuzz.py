@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import psutil
 import pytest
 
@@ -15,6 +17,24 @@ pytestmark = pytest.mark.e2e
 def processes() -> set[int]:
     return {p.pid for p in psutil.Process().children(recursive=True) if "flow_process" in
             " ".join(p.cmdline())}  # fmt: skip
+
+
+def own_memory() -> dict[int, float]:
+    """MiB that each of the Flow's processes has for itself."""
+    return {pid: psutil.Process(pid).memory_full_info().uss / 2**20 for pid in processes()}
+
+
+def test_memory_stays_as_it_is(server: Server) -> None:
+    with Client(server.grpc) as client:
+        for _ in range(200):
+            client.encode(["red"])
+        before = own_memory()
+        for _ in range(2000):
+            client.encode(["red"])
+    grown = {pid: size - before[pid] for pid, size in own_memory().items()}
+    assert grown
+    assert max(grown.values()) < 1.5, "Jina's own counting took 2.8 MiB of the gateway"
+    assert not any(name.startswith("JINA_GRPC") for name in os.environ)
 
 
 def test_nothing_breaks(server: Server) -> None:
