@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files that run at once, each with servers and browsers of its own.
+TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
@@ -18,7 +20,7 @@ serve: $(VENV)/.ready ## The demo, and keep its search page up until Ctrl-C
 
 test: $(VENV)/.ready ## All tests, those through real servers and browsers included
 	UV=$(abspath $(UV)) PYTHON=$(PYTHON) scripts/install-test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 test-fast: $(VENV)/.ready ## The unit tests alone
 	$(BIN)/python -m pytest -m "not e2e"

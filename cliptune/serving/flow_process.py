@@ -25,6 +25,8 @@ GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTU
 CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
 GATEWAY = "gateway"
 """Jina's name for it."""
+ENCODER = "text"
+"""The name that a search Flow's text encoder has."""
 
 
 def main(flow_yml: Path, state_file: Path) -> None:
@@ -43,6 +45,10 @@ def main(flow_yml: Path, state_file: Path) -> None:
 
     logs.setup("flow")
     flow = load(flow_yml)
+    if ENCODER in dict(iter(flow)):
+        # Both encoders need it, and it takes seconds: Jina's forks then find it here and share its
+        # memory. No thread is started by it, which a fork would lose.
+        import cliptune.models.openclip  # noqa: F401
     threading.Thread(target=_watch_children, args=(ended, state_file), daemon=True).start()
     with flow:
         _write(state_file, "ready")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HT
 from cliptune.serving.keys import KEYS_FILE, KeyFile
 from cliptune.serving.resources import flow_file
 
+log = logging.getLogger("cliptune")
 START_TIMEOUT = 300.0
 """Seconds that a Flow has to start: models are read, on slow machines."""
 
@@ -175,18 +177,22 @@ def _flow(
     with tempfile.TemporaryDirectory() as folder:
         state_file = Path(folder) / "state.json"
         command = [sys.executable, "-m", "cliptune.serving.flow_process"]
-        with log_file.open("wb") as log:
+        with log_file.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603  (our own module)
                 [*command, str(flow_file(name)), str(state_file)],
                 stdin=subprocess.PIPE,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **ports, **environment, "JINA_LOG_NO_COLOR": "1"},
                 start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
             )
         try:
             _wait_until_ready(process, state_file, log_file)
-            yield
+            try:
+                yield
+            finally:
+                if process.poll() is not None:
+                    log.error("the service has ended by itself: %s", _reason(log_file))
         finally:
             _stop(process)
 

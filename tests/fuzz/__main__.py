@@ -20,7 +20,7 @@ import psutil
 from cliptune.serving import serve
 from tests.fuzz.outcomes import memory
 from tests.fuzz.run import fuzz
-from tests.serving.conftest import free_ports
+from tests.ports import free_ports
 from tests.tiny_model import make_tiny_model
 
 

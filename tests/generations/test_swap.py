@@ -44,6 +44,17 @@ def index(models: Models, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(params=["folder", pytest.param("milvus", marks=pytest.mark.e2e)])
+def any_index(request: pytest.FixtureRequest, models: Models) -> Path | str:
+    """The same in a folder, and in a Milvus server."""
+    if request.param == "folder":
+        return request.getfixturevalue("index")
+    uri = request.getfixturevalue("milvus").new_uri()
+    with open_index(uri) as made:
+        made.add(embed(models[0], products(60)))
+    return uri
+
+
 def contents(index: Index) -> dict[str, tuple]:
     """Everything in an index but the embeddings."""
     return {
@@ -62,19 +73,19 @@ def check_embeddings(index: Index, model: Path) -> None:
     np.testing.assert_allclose(np.stack([d.embedding for d in docs]), expected, atol=1e-4)
 
 
-def swap_to(index: Path, model: Path, served: Path | None) -> None:
+def swap_to(index: Path | str, model: Path, served: Path | None) -> None:
     with Swap.at_work(index) as work:
         work.begin(model, served=served)
         work.prepare()
         work.switch()
 
 
-def test_a_swap_back_and_forth_loses_nothing(index: Path, models: Models) -> None:
+def test_a_swap_back_and_forth_loses_nothing(any_index: Path | str, models: Models) -> None:
     first, second, _ = models
-    with open_index(index) as there:
+    with open_index(any_index) as there:
         before = contents(there)
-    live = LiveIndex(index)
-    swap_to(index, second, first)
+    live = LiveIndex(any_index)
+    swap_to(any_index, second, first)
     assert live.status().model_digest == model_digest(second)
     assert contents(live) == before
     check_embeddings(live, second)
@@ -91,21 +102,23 @@ def test_a_swap_back_and_forth_loses_nothing(index: Path, models: Models) -> Non
     live.delete(filter="n == 20 or n == 103")
     after = contents(live)
     assert len(after) == 60 + 5 - 3
-    with Swap.at_work(index) as work:
+    with Swap.at_work(any_index) as work:
         work.go_back()
     assert contents(live) == after
     check_embeddings(live, first)
-    with Swap.at_work(index) as work:
+    with Swap.at_work(any_index) as work:
         work.go_back()
     assert contents(live) == after
     check_embeddings(live, second)
     live.close()
 
 
-def test_what_is_written_between_the_passes_is_followed(index: Path, models: Models) -> None:
+def test_what_is_written_between_the_passes_is_followed(
+    any_index: Path | str, models: Models
+) -> None:
     first, second, _ = models
-    live = LiveIndex(index)
-    with Swap.at_work(index) as work:
+    live = LiveIndex(any_index)
+    with Swap.at_work(any_index) as work:
         work.begin(second, served=first)
         live.add(embed(first, products(3, start=200)))
         work.prepare()
@@ -123,7 +136,7 @@ def test_what_is_written_between_the_passes_is_followed(index: Path, models: Mod
     assert not {"p0001", "p0200", "p0002"} & before.keys()
     check_embeddings(live, second)
     live.clear()
-    with Swap.at_work(index) as work:
+    with Swap.at_work(any_index) as work:
         work.go_back()
     assert live.count() == 0
     live.add(embed(first, products(1)))

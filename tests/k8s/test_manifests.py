@@ -132,7 +132,7 @@ def test_paths_in_the_image_are_in_the_checkout() -> None:
 @pytest.fixture
 def metrics_ports() -> dict[str, str]:
     """Where each part has its metrics; pods have addresses of their own, processes don't."""
-    from tests.serving.conftest import free_ports
+    from tests.ports import free_ports
 
     names = ("text", "vision", "indexer", "search")
     return dict(zip(names, map(str, free_ports(4)), strict=True))
@@ -146,7 +146,7 @@ def running(
 
     Gives the addresses for HTTP, and for clip-as-service's clients.
     """
-    from tests.serving.conftest import free_port
+    from tests.ports import free_port
 
     settings = of_kind("ConfigMap")["cliptune"]["data"]
     environment = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,7 @@ from PIL import Image
 
 from cliptune.documents import ClipDoc
 from cliptune.serving import Client, serve
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def free_port() -> int:
-    return free_ports(1)[0]
+from tests.ports import free_ports
 
 
 def picture(colour: tuple[int, int, int] | int, size: tuple[int, int] = (40, 30)) -> bytes:

@@ -167,7 +167,7 @@ def test_another_models_index_is_refused(client: Client, server: Server) -> None
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_an_unreachable_server(scheme: str) -> None:
-    from tests.serving.conftest import free_ports
+    from tests.ports import free_ports
 
     with pytest.raises(errors.Unavailable, match="can't be reached"):
         Client(f"{scheme}://127.0.0.1:{free_ports(1)[0]}", timeout=10).status()

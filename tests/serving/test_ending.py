@@ -26,7 +26,8 @@ from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
 from cliptune.serving import wire
-from tests.serving.conftest import base64_of, free_ports, picture
+from tests.ports import free_ports
+from tests.serving.conftest import base64_of, picture
 
 pytestmark = pytest.mark.e2e
 MARGIN = 1.0

@@ -13,7 +13,8 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.serving import Client, serve
 from cliptune.serving.launch import PortInUse, check_port
 from cliptune.serving.resources import flows_dir
-from tests.serving.conftest import free_ports, shop
+from tests.ports import free_ports
+from tests.serving.conftest import shop
 
 
 def children(pid: int) -> list[int]:

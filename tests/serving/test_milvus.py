@@ -14,7 +14,8 @@ from cliptune.cli.app import app
 from cliptune.errors import Unavailable
 from cliptune.index import open_index
 from cliptune.serving import Client, serve
-from tests.serving.conftest import free_ports, shop
+from tests.ports import free_ports
+from tests.serving.conftest import shop
 
 
 @pytest.mark.e2e

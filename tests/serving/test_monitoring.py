@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.serving import Client, serve, settings
-from tests.serving.conftest import base64_of, free_ports, picture
+from tests.ports import free_ports
+from tests.serving.conftest import base64_of, picture
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-dashboard.json"
 

@@ -14,7 +14,8 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadImage, BadInput, ModelMismatch, NotFound, Unavailable
 from cliptune.inference import get_tower
 from cliptune.serving import Client, serve
-from tests.serving.conftest import Server, free_port, picture
+from tests.ports import free_port
+from tests.serving.conftest import Server, picture
 
 pytestmark = pytest.mark.e2e
 TEXTS = ["a red shirt", "blue jeans", "a red shirt", "x" * 5000]

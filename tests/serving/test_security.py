@@ -25,7 +25,8 @@ from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauth
 from cliptune.serving import Client, serve
 from cliptune.serving.clip_service import clip_service_pb2
 from cliptune.serving.keys import make_key
-from tests.serving.conftest import COLOURS, base64_of, free_ports, picture, shop
+from tests.ports import free_ports
+from tests.serving.conftest import COLOURS, base64_of, picture, shop
 from tests.serving.test_grpc import request
 from tests.serving.test_page import browser  # noqa: F401  (a fixture)
 

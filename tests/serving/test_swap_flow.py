@@ -22,7 +22,8 @@ from cliptune.errors import CliptuneError, NotFound
 from cliptune.generations.models import model_digest
 from cliptune.inference import get_tower
 from cliptune.serving import Client, serve
-from tests.serving.conftest import base64_of, free_ports, picture
+from tests.ports import free_ports
+from tests.serving.conftest import base64_of, picture
 
 pytestmark = pytest.mark.e2e
 STABLE = 40

@@ -19,7 +19,8 @@ from cliptune.models.artifact import open_artifact
 from cliptune.serving import serve_training
 from cliptune.serving.remote import RemoteRun
 from cliptune.training.callbacks import EvaluationCallback
-from tests.serving.conftest import free_port, picture
+from tests.ports import free_port
+from tests.serving.conftest import picture
 
 pytestmark = pytest.mark.e2e
 T = TypeVar("T")
