@@ -77,7 +77,7 @@ class Evil:
         b"",
         b"nonsense",
         pickle.dumps(Evil()),
-        gzip.compress(pickle.dumps(Evil())),
+        gzip.compress(pickle.dumps(Evil()), mtime=0),
         b"\x02" + (1).to_bytes(8, "big") + (2**31).to_bytes(4, "big") + b"abc",
         b"\x02" + (1).to_bytes(8, "big") + (3).to_bytes(4, "big") + b"abc",
         b"\x02" + (2**60).to_bytes(8, "big"),
