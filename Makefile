@@ -20,7 +20,8 @@ serve: $(VENV)/.ready ## The demo, and keep its search page up until Ctrl-C
 
 test: $(VENV)/.ready ## All tests, those through real servers and browsers included
 	UV=$(abspath $(UV)) PYTHON=$(PYTHON) scripts/install-test-tools
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
+		--no-loadscope-reorder --durations 30
 
 test-fast: $(VENV)/.ready ## The unit tests alone
 	$(BIN)/python -m pytest -m "not e2e"

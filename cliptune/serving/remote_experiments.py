@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cliptune.serving.remote import RemoteRun, RemoteSession
+    from cliptune.serving.remote import RemoteSession
+    from cliptune.serving.remote_run import RemoteRun
 
 
 @dataclass(frozen=True)

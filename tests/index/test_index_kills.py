@@ -65,7 +65,7 @@ def write_until_killed(folder: Path, turn: int, acknowledge: Connection) -> None
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
-def test_what_was_acknowledged_survives_100_kills(tmp_path: Path) -> None:
+def test_what_was_acknowledged_survives_100_kills(memory_path: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     # What takes longest of importing LanceDB, and starts no threads of its own.
     context.set_forkserver_preload(["test_index_kills", "pandas", "lance_namespace"])
@@ -76,7 +76,7 @@ def test_what_was_acknowledged_survives_100_kills(tmp_path: Path) -> None:
     def start(turn: int) -> tuple[BaseProcess, Connection]:
         ours, theirs = context.Pipe()
         writer = context.Process(
-            target=write_until_killed, args=(tmp_path, turn, theirs), daemon=True
+            target=write_until_killed, args=(memory_path, turn, theirs), daemon=True
         )
         writer.start()
         theirs.close()
@@ -105,7 +105,7 @@ def test_what_was_acknowledged_survives_100_kills(tmp_path: Path) -> None:
         except EOFError:
             pass
         cut_short += unsure is not None
-        with open_index(tmp_path, **OPTIONS) as index:
+        with open_index(memory_path, **OPTIONS) as index:
             expected = check(index, expected, unsure)
     assert cut_short > KILLS / 4, "the kills should hit writes"
 

@@ -360,7 +360,7 @@ def test_a_compaction_that_writes_always_outrun_gets_its_turn(
     with open_index(tmp_path, fsync=False, lock_timeout=0.05) as index:
         index.add(docs(doc("one")))
         index.add(docs(doc("two")))
-        table = index._open().table
+        table = index._folder.open().table
         optimize, attempts = table.optimize, []
 
         def outrun(**options: object) -> object:

@@ -93,6 +93,13 @@ def fork_server() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def home_in_memory(cliptune_home: Path, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of checkpoints are written."""
+    (memory_path / "cache").symlink_to(cliptune_home / "cache")
+    monkeypatch.setenv("CLIPTUNE_HOME", str(memory_path))
+
+
+@pytest.fixture(autouse=True)
 def forked(fork_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = SimpleNamespace(Popen=ForkedWorker, DEVNULL=subprocess.DEVNULL)
     monkeypatch.setattr(process, "subprocess", stand_in)

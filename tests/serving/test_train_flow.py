@@ -17,7 +17,7 @@ from cliptune.data.store import parse_documents
 from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
 from cliptune.models.artifact import open_artifact
 from cliptune.serving import serve_training
-from cliptune.serving.remote import RemoteRun
+from cliptune.serving.remote_run import RemoteRun
 from cliptune.training.callbacks import EvaluationCallback
 from tests.ports import free_port
 from tests.serving.conftest import picture
