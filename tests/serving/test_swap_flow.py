@@ -22,11 +22,14 @@ from cliptune.errors import CliptuneError, NotFound
 from cliptune.generations.models import model_digest
 from cliptune.inference import get_tower
 from cliptune.serving import Client, serve
+from cliptune.serving.keys import make_key
 from tests.ports import free_ports
 from tests.serving.conftest import base64_of, picture
 
 pytestmark = pytest.mark.e2e
 STABLE = 40
+KEY = "operator"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
 QUERIES = ["a red thing", "something blue", "product 7", "zebra"]
 
 
@@ -110,7 +113,7 @@ class Load:
     def _by_http(self, number: int) -> None:
         parameters = {"limit": 5, "filter": f"n < {STABLE}"}
         body = {"data": [{"image": base64_of(picture(3))}], "parameters": parameters}
-        response = requests.post(f"{self.http}/search", json=body, timeout=60)
+        response = requests.post(f"{self.http}/search", json=body, headers=HEADERS, timeout=60)
         assert response.status_code == 200, response.text
         [found] = response.json()["data"]
         matches = {m["id"]: m["score"] for m in found["matches"]}
@@ -176,9 +179,15 @@ def place(
     home = tmp_path_factory.mktemp("swap-home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPTUNE_HOME", str(home))
+        patch.setenv("CLIPTUNE_API_KEY", KEY)  # of the clients, `cliptune swap` among them
+        (home / "keys").write_text(make_key(KEY, "ops", "write").line() + "\n")
         yield {
             "index": home / "shop",
-            "ports": {"grpc_port": grpc_port, "http_port": http_port},
+            "options": {
+                "grpc_port": grpc_port,
+                "http_port": http_port,
+                "api_keys": home / "keys",
+            },
             "grpc": f"grpc://127.0.0.1:{grpc_port}",
             "http": f"http://127.0.0.1:{http_port}",
         }
@@ -196,7 +205,7 @@ def test_swaps_under_load_undo_kill_and_restart(
     truth = Truth(models[:2])
     grpc, http = place["grpc"], place["http"]
     client = Client(grpc, timeout=120)
-    with serve(models[0], index=place["index"], **place["ports"]):
+    with serve(models[0], index=place["index"], **place["options"]):
         client.index(products(STABLE))
         assert "never swapped" in swap(grpc)
         with Load(grpc, http, truth) as load:
@@ -230,11 +239,12 @@ def test_swaps_under_load_undo_kill_and_restart(
         assert load.problems == []
         assert set(load.seen) == {first, second}
         load.check_kept()
-        response = requests.get(f"{http}/search?q=zebra&limit=5&model=previous", timeout=60)
+        options: dict[str, Any] = {"headers": HEADERS, "timeout": 60}
+        response = requests.get(f"{http}/search?q=zebra&limit=5&model=previous", **options)
         assert response.json()["model_digest"] == first
-        assert requests.get(f"{http}/search?q=a&model=x", timeout=60).status_code == 422
+        assert requests.get(f"{http}/search?q=a&model=x", **options).status_code == 422
 
-    with serve(models[0], index=place["index"], **place["ports"]):
+    with serve(models[0], index=place["index"], **place["options"]):
         # The setting names the first model; the index was switched to the second.
         again = Client(http, timeout=120)
         status = again.status()

@@ -14,12 +14,20 @@ import requests
 
 import cliptune
 from cliptune.data.store import parse_documents
-from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
+from cliptune.errors import (
+    AlreadyExists,
+    BadInput,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
 from cliptune.models.artifact import open_artifact
 from cliptune.serving import serve_training
+from cliptune.serving.keys import make_key
 from cliptune.serving.remote_run import RemoteRun
 from cliptune.training.callbacks import EvaluationCallback
-from tests.ports import free_port
+from tests.ports import free_port, free_ports
 from tests.serving.conftest import picture
 
 pytestmark = pytest.mark.e2e
@@ -144,7 +152,7 @@ def test_errors_from_afar(addresses: tuple[str, str]) -> None:
     assert "Traceback" not in answer.text
 
 
-def eventually(call: Callable[[], T], patience: float = 15) -> T:
+def eventually(call: Callable[[], T], patience: float = 60) -> T:
     """What `call` returns once the client has found the server again."""
     deadline = time.monotonic() + patience
     while True:
@@ -214,3 +222,28 @@ def test_a_log_goes_on_when_the_server_is_started_anew(
         assert not failures
         assert lines == run.logs().splitlines(), "each line once"
         assert len(lines) > seen
+
+
+def test_a_train_flow_asks_for_an_admins_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPTUNE_HOME", str(tmp_path))
+    keys = tmp_path / "keys"
+    keys.write_text("".join(f"{make_key(r, r, r).line()}\n" for r in ("write", "admin")))
+    grpc_port, http_port = free_ports(2)
+    with serve_training(grpc_port=grpc_port, http_port=http_port, api_keys=keys):
+        address = f"grpc://127.0.0.1:{grpc_port}"
+        for key, refused in ((None, Unauthorized), ("wrong", Unauthorized), ("write", Forbidden)):
+            session = cliptune.connect(address, api_key=key)
+            with pytest.raises(refused):
+                session.list_runs()
+            with pytest.raises(refused):
+                session.push(cliptune.pull("catalogue-eval")[:2], "mine")
+            given = {"Authorization": f"Bearer {key}"} if key else {}
+            log = requests.get(
+                f"http://127.0.0.1:{http_port}/logs?name=x", headers=given, timeout=30
+            )
+            assert log.status_code == {Unauthorized: 401, Forbidden: 403}[refused]
+        session = cliptune.connect(address, api_key="admin")
+        session.push(cliptune.pull("catalogue-eval")[:2], "mine")
+        assert session.list_runs() == []
