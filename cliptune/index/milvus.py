@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -16,11 +14,12 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
 from cliptune.index.filters import Filter, parse_filter
+from cliptune.index.milvus_alias import Alias
 from cliptune.index.milvus_collection import KEYS_A_CALL, Collection, among_keys
 from cliptune.index.milvus_expression import both, to_expression
 from cliptune.index.milvus_keys import hex_of
 from cliptune.index.milvus_options import MilvusAddress, MilvusOptions
-from cliptune.index.milvus_rows import CollectionStamp, schema, to_doc, to_rows
+from cliptune.index.milvus_rows import CollectionStamp, to_doc, to_rows
 from cliptune.index.milvus_search import Searcher
 from cliptune.index.milvus_server import CollectionGone, MilvusServer, ResultTooLarge
 from cliptune.index.pictures import PictureFolder
@@ -55,6 +54,7 @@ class MilvusIndex(Index):
         self.address = address
         self.options = options or MilvusOptions()
         self._server = MilvusServer(address, self.options)
+        self._alias = Alias(self._server, address, self.options)
 
     def add(self, docs: DocList[ClipDoc]) -> int:
         """See `Index.add`."""
@@ -74,7 +74,7 @@ class MilvusIndex(Index):
             )
             rows = to_rows(batch, store_images=self.options.store_images)
             if there is None:
-                made = self._make(CollectionStamp(batch.model_digest, batch.dim))
+                made = self._alias.make(CollectionStamp(batch.model_digest, batch.dim))
                 if made is None:  # another writer was first, perhaps with another model
                     raise CollectionGone("another writer has made it")
                 there = made
@@ -215,24 +215,14 @@ class MilvusIndex(Index):
 
     def clear(self) -> None:
         """See `Index.clear`."""
-        self._server.check()
-        there = self._find()
-        name = self.address.collection
-        if there and there.name != name:
-            self._gone("clearing", lambda client, timeout: client.drop_alias(name, timeout=timeout))
-        pattern = re.compile(rf"{name}_[0-9a-f]{{12}}")
-        listed = self._collections("clearing")
-        # Those without the alias are left over from clears or first writes that were cut short.
-        for one in [*listed, *([there.name] if there else [])]:
-            if pattern.fullmatch(one) or (there and one == there.name):
-                self._drop(one)
+        self._alias.clear()
 
     def status(self) -> IndexStatus:
         """See `Index.status`."""
 
         def run(there: Collection | None) -> IndexStatus:
             rows = there.count(None) if there else 0
-            indexed, pending = self._graphs(there) if there else (0, 0)
+            indexed, pending = there.graphs() if there else (0, 0)
             return IndexStatus(
                 rows=rows,
                 dim=there.stamp.dim if there else None,
@@ -259,7 +249,7 @@ class MilvusIndex(Index):
             call("optimizing", lambda client, timeout: client.flush(name, timeout=timeout))
             call("optimizing", lambda client, timeout: client.compact(name, timeout=timeout))
             deadline = time.monotonic() + _BUILD_SECONDS
-            while self._graphs(there)[1] and time.monotonic() < deadline:
+            while there.graphs()[1] and time.monotonic() < deadline:
                 time.sleep(0.2)
 
             def wanted() -> set[str]:
@@ -279,7 +269,7 @@ class MilvusIndex(Index):
         """`run` on the collection there is, again if it was cleared away in the meantime."""
         for _ in range(_ATTEMPTS):
             try:
-                return run(self._find())
+                return run(self._alias.find())
             except CollectionGone as error:
                 gone = error
             except ResultTooLarge as error:
@@ -287,91 +277,6 @@ class MilvusIndex(Index):
         raise Unavailable(
             f"{self.address}: {action} failed: the index is cleared and made again all the time"
         ) from gone
-
-    def _find(self) -> Collection | None:
-        """The collection that the alias stands for now."""
-        self._server.check()
-        name = self.address.collection
-        try:
-            found = self._server.call(
-                "looking for the collection",
-                lambda client, timeout: client.describe_collection(name, timeout=timeout),
-            )
-        except CollectionGone:
-            if self.address.database:  # this alone tells a database that isn't there
-                self._collections("looking for the collection")
-            return None
-        stamp = CollectionStamp.from_description(found["description"], str(self.address))
-        return Collection(self._server, found["collection_name"], stamp)
-
-    def _collections(self, action: str) -> list[str]:
-        """The names of all collections; raises `BadInput` if the database isn't there."""
-        return list(
-            self._server.call(
-                action, lambda client, timeout: client.list_collections(timeout=timeout)
-            )
-        )
-
-    def _make(self, stamp: CollectionStamp) -> Collection | None:
-        """A new collection, ready and then given the alias; None if another has that by now."""
-        name = f"{self.address.collection}_{uuid.uuid4().hex[:12]}"
-        options = self.options
-
-        def make(client: Any, timeout: float) -> None:
-            graph = client.prepare_index_params()
-            graph.add_index(
-                "embedding",
-                index_name="embedding",
-                index_type="HNSW",
-                metric_type="COSINE",
-                params={"M": options.hnsw_m, "efConstruction": options.hnsw_ef_construction},
-            )
-            client.create_collection(
-                name,
-                schema=schema(stamp),
-                index_params=graph,
-                num_shards=options.shards,
-                consistency_level="Strong",
-                timeout=timeout,
-            )
-
-        alias = self.address.collection
-        try:
-            self._server.call("making the collection", make)
-            self._server.call(
-                "making the collection",
-                lambda client, timeout: client.create_alias(name, alias, timeout=timeout),
-            )
-        except (Unavailable, CollectionGone):
-            found = self._find()
-            if found is not None and found.name == name:  # only the answer was lost
-                return found
-            self._drop(name)
-            if found is None:
-                raise
-            return None
-        return Collection(self._server, name, stamp)
-
-    def _drop(self, name: str) -> None:
-        self._gone(
-            "clearing", lambda client, timeout: client.drop_collection(name, timeout=timeout)
-        )
-        PictureFolder(self.options.pictures / name).clear()
-
-    def _gone(self, action: str, run: Callable[[Any, float], Any]) -> None:
-        """`run`, which takes away what may be gone already."""
-        try:
-            self._server.call(action, run)
-        except CollectionGone:
-            return
-
-    def _graphs(self, there: Collection) -> tuple[int, int]:
-        """(entities in graphs, entities that graphs are being built for)."""
-        found = self._server.call(
-            "reading the status",
-            lambda client, timeout: client.describe_index(there.name, "embedding", timeout=timeout),
-        )
-        return int(found.get("indexed_rows", 0)), int(found.get("pending_index_rows", 0))
 
     def _docs(
         self, there: Collection, entities: list[dict[str, Any]], include_image: bool

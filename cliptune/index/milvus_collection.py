@@ -58,6 +58,14 @@ class Collection:
                 loads=self.name,
             )
 
+    def graphs(self) -> tuple[int, int]:
+        """(entities in graphs, entities that graphs are being built for)."""
+        found = self.server.call(
+            "reading the status",
+            lambda client, timeout: client.describe_index(self.name, "embedding", timeout=timeout),
+        )
+        return int(found.get("indexed_rows", 0)), int(found.get("pending_index_rows", 0))
+
     def search(
         self, queries: np.ndarray, k: int, where: str | None, ef: int
     ) -> list[list[dict[str, Any]]]:
