@@ -84,9 +84,12 @@ def mount_disk() -> Iterator[Callable[[Path, str], None]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def new_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], MilvusProcess]]:
-    """Starts a Milvus server of its own at each call; skips where none is installed."""
+    """Starts a Milvus server of its own at each call; skips where none is installed.
+
+    They end with the module: a server starts within seconds, and is never quite idle.
+    """
     if not INSTALLED.is_file():
         pytest.skip("no Milvus server here: scripts/install-milvus installs one")
     started: list[MilvusProcess] = []
@@ -101,9 +104,9 @@ def new_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[]
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def milvus(new_milvus: Callable[[], MilvusProcess]) -> MilvusProcess:
-    """The session's one Milvus server, which no test ends."""
+    """The module's one Milvus server, which no test ends."""
     return new_milvus()
 
 

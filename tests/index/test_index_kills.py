@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -65,8 +66,12 @@ def write_until_killed(folder: Path, turn: int, acknowledge: Connection) -> None
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
-def test_what_was_acknowledged_survives_100_kills(memory_path: Path) -> None:
+def test_what_was_acknowledged_survives_100_kills(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = multiprocessing.get_context("forkserver")
+    # Python 3.11's server has not our `sys.path`, and silently preloads nothing that it can't find.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     # What takes longest of importing LanceDB, and starts no threads of its own.
     context.set_forkserver_preload(["test_index_kills", "pandas", "lance_namespace"])
     draw = random.Random(os.urandom(8))
