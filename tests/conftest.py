@@ -14,18 +14,23 @@ from milvus_process import INSTALLED, MilvusProcess
 from tiny_model import make_tiny_model
 
 SLOWEST = [
-    "index/test_index_kills.py",
-    "runs/test_survival.py",
+    "test_wheel.py",
     "serving/test_train_flow.py",
     "serving/test_swap_flow.py",
     "generations/test_swap.py",
-    "serving/test_milvus.py",
-    "models/test_plug_out.py",
+    "test_sdk.py",
     "cli/test_cli.py",
+    "runs/test_survival.py",
+    "serving/test_milvus.py",
+    "runs/test_training_runs.py",
+    "training/test_distributed.py",
+    "training/test_objective.py",
+    "index/test_index_kills.py",
+    "serving/test_launch.py",
+    "serving/test_search_flow.py",
+    "models/test_plug_out.py",
     "cli/test_cli_wise_ft.py",
     "serving/test_ending.py",
-    "serving/test_launch.py",
-    "test_wheel.py",
 ]
 """Files that begin first, so that no process of the tests is left alone with one at the end."""
 
