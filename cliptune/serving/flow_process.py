@@ -7,6 +7,7 @@ gone), or on SIGTERM or SIGINT. Ports and host come from the environment.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -49,6 +50,7 @@ def main(flow_yml: Path, state_file: Path) -> None:
         # Both encoders need it, and it takes seconds: Jina's forks then find it here and share its
         # memory. No thread is started by it, which a fork would lose.
         import cliptune.models.openclip  # noqa: F401
+    gc.freeze()  # a collection in a fork would write to all of it, and so make copies
     threading.Thread(target=_watch_children, args=(ended, state_file), daemon=True).start()
     with flow:
         _write(state_file, "ready")
