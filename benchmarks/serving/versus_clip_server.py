@@ -86,6 +86,7 @@ def main() -> None:
         for worker in workers.values():
             stack.callback(worker.close)
         figures = rounds(workers, titles, photos, args)
+        # Already here: nothing of it is lost if the second part fails.
         write(args.out, {"sides": figures, "arguments": str(vars(args))})
         json_address = stack.enter_context(jina_json(logs / "json"))
         seconds = json_rounds(json_address, http_address, args.rounds * 3)

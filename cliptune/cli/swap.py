@@ -47,8 +47,8 @@ class Place:
     served: str
     engine: Engine
     client: Client | None
-    storage: Storage | None = None
-    """How the service has its index keep embeddings; None: nobody was asked."""
+    storage: Storage | None
+    """How the service has its index keep embeddings; None: it wasn't chosen."""
 
 
 def swap(
@@ -168,7 +168,8 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
         )
         uri = index if "://" in index else str(Path(index).expanduser().absolute())
         state = settings.generations_of(uri)
-        return Place(uri, state, settings.artifact(None), engine, None)
+        storage = settings.index_storage(None)
+        return Place(uri, state, settings.artifact(None), engine, None, storage)
     client = Client(server)
     status = client.status()
     found, model = status["index"], status["model"]

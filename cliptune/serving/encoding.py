@@ -102,12 +102,11 @@ def embed_new_pictures(
     for doc in docs:
         doc.embedding = doc.model_digest = None  # never trust what a client sent along
 
-    def is_new(doc: ClipDoc) -> bool:
-        if doc.image is not None or (doc.uri or "").startswith("data:"):
-            return True
-        return fetcher is not None and doc.uri is not None and fetcher.covers(doc.uri)
+    def is_link(doc: ClipDoc) -> bool:
+        return _is_elsewhere(doc) and not (fetcher and fetcher.covers(str(doc.uri)))
 
-    _embed_pictures(tower, [(i, doc) for i, doc in enumerate(docs) if is_new(doc)], fetcher)
+    new = [(i, doc) for i, doc in enumerate(docs) if has_image(doc) and not is_link(doc)]
+    _embed_pictures(tower, new, fetcher)
     return docs
 
 

@@ -93,9 +93,11 @@ class Fetcher:
     def covers(self, uri: str) -> bool:
         """Whether `uri` lies below an allowed prefix."""
         try:
-            parts = split(uri)
+            return self._is_allowed(split(uri))
         except BadImage:
             return False
+
+    def _is_allowed(self, parts: SplitResult) -> bool:
         return any(prefix.covers(parts) for prefix in self.prefixes)
 
     def _read(self, uri: str, budget: Budget) -> bytes:
@@ -104,7 +106,7 @@ class Fetcher:
         deadline = time.monotonic() + MAX_SECONDS
         for _ in range(MAX_REDIRECTS + 1):
             parts = split(uri)
-            if not any(prefix.covers(parts) for prefix in self.prefixes):
+            if not self._is_allowed(parts):
                 raise BadImage(f"uri {uri[:200]!r} is not below what {ALLOW_URIS} allows")
             if parts.scheme == "file":
                 return self._read_file(parts, budget)

@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from docarray import DocList
 from safetensors.torch import save_file
 
+from cliptune.documents import ClipDoc
+from cliptune.evaluation.quality_gate import add_engine
 from cliptune.inference import get_tower
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import needs_transformers, open_clip
 from cliptune.models.writing import write_artifact
+from tests.serving.conftest import picture
 
 transformers = pytest.importorskip("transformers", reason="needs cliptune[hf]")
 
@@ -103,3 +107,18 @@ def test_its_artifact_needs_nothing_else(
         np.testing.assert_allclose(vision_tower.encode(pictures), images, atol=1e-4)
     again = load_model(path)
     np.testing.assert_allclose(get_tower(again, "clip-text").encode(TEXTS), texts, atol=1e-5)
+
+
+def test_its_towers_in_bf16(folder: Path, tmp_path: Path) -> None:
+    """Towers of other libraries take weights in bfloat16 beside others in float32."""
+    docs = DocList[ClipDoc](
+        [ClipDoc(text=text, image=picture(number)) for number, text in enumerate(TEXTS)]
+    )
+    write_artifact(load_model(folder), tmp_path / "artifact")
+    add_engine(tmp_path / "artifact", tmp_path / "half", "bf16", docs, tolerance=0.99, device="cpu")
+    given = {"clip-text": TEXTS, "clip-vision": [doc.image for doc in docs]}
+    for name, data in given.items():
+        full = get_tower(tmp_path / "half", name, device="cpu").encode(data)
+        reduced = get_tower(tmp_path / "half", name, precision="bf16", device="cpu").encode(data)
+        assert (full * reduced).sum(axis=1).min() > 0.999
+        assert np.abs(full - reduced).max() > 1e-5, "it is another engine"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -74,12 +75,12 @@ class Tracker(Callback):
                 "pip install 'cliptune[trackers]'"
             )
 
+    @abstractmethod
     def open(self, training: Training, state: dict[str, Any]) -> GeneralTracker:
         """The tracker of this run, started.
 
         `state` is empty for a new run; what is put there is found again in a resumed one.
         """
-        raise NotImplementedError
 
     def close(self, tracker: GeneralTracker, error: BaseException | None) -> None:
         """End the tracker's run, which ended with `error`, or finished."""
