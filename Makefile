@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: help demo serve test test-fast lint types format lock wheel clean
+.PHONY: help demo serve test test-fast test-versions lint types format lock wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ test: $(VENV)/.ready ## All tests, those through real servers and browsers inclu
 
 test-fast: $(VENV)/.ready ## The unit tests alone
 	$(BIN)/python -m pytest -m "not e2e"
+
+test-versions: $(UV) ## The unit tests on Python 3.12 and 3.13
+	UV=$(abspath $(UV)) TEST_PROCESSES=$(TEST_PROCESSES) scripts/test-versions 3.12 3.13
 
 lint: $(VENV)/.ready ## Lint and format checks
 	$(BIN)/ruff check .
@@ -44,7 +47,7 @@ lock: $(UV) ## Resolve the dependencies again
 	scripts/lock $(UV)
 
 clean: ## Remove what was built (not the runs in CLIPTUNE_HOME)
-	rm -rf $(VENV) .uv .peers build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .uv .peers .versions build dist .mypy_cache .ruff_cache .pytest_cache
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
