@@ -63,8 +63,9 @@ def export(
 
     from cliptune.errors import AlreadyExists
     from cliptune.files import zip_folder
-    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.artifact import open_artifact
     from cliptune.models.loading import load_model
+    from cliptune.models.names import artifact_path
     from cliptune.models.writing import write_artifact
 
     if out.exists():
@@ -82,8 +83,8 @@ def export(
         return
     with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
         folder = Path(scratch) / "artifact"
-        if format_ is Format.ZIP and is_artifact(Path(model)):
-            shutil.copytree(open_artifact(model).path, folder)
+        if format_ is Format.ZIP and (path := artifact_path(model)):
+            shutil.copytree(open_artifact(path).path, folder)
         else:
             write_artifact(load_model(model), folder, to_onnx=format_ is Format.ONNX)
         if format_ is Format.ZIP:

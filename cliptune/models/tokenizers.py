@@ -44,7 +44,7 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
             str(merges) if merges and merges.is_file() else open_clip.tokenizer.default_bpe()
         )
         return SimpleTokenizer(context_length=context_length, **kwargs)
-    if folder and (folder / "tokenizer_config.json").is_file():
+    if folder and has_tokenizer(folder):
         hf_name = str(folder)
     try:
         return HFTokenizer(
@@ -57,8 +57,13 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
         raise Unavailable(
             f"the tokenizer {hf_name!r} can't be loaded ({str(error).splitlines()[0]}): install "
             "cliptune[hf], and where no hub can be reached put the tokenizer's files into the "
-            "model's folder"
+            "model's folder, or beside its checkpoint"
         ) from error
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a Hugging Face tokenizer's files are in `folder`."""
+    return (folder / "tokenizer_config.json").is_file()
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, source: Path | None) -> None:
