@@ -137,7 +137,12 @@ def load_model(
     except CliptuneError as error:
         error.args = (f"model {str(name)!r}: {error}",)
         raise
-    except (pickle.UnpicklingError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except pickle.UnpicklingError as error:
+        raise BadInput(
+            f"model {str(name)!r}: its weights can't be read: neither safetensors nor a checkpoint "
+            "of tensors alone (others can run code, and are not read)"
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise BadInput(
             f"model {str(name)!r}: its config or weights can't be read: {error}"
         ) from error

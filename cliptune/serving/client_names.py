@@ -23,13 +23,12 @@ from cliptune.models.names import (
     parse_model_name,
 )
 from cliptune.models.registry import SHORT_NAMES, known_models
-from cliptune.runs.names import check_name
 from cliptune.sdk.models import ArtifactId
 from cliptune.serving import settings
 
-MAX_NAME = 256
+MAX_NAME = 220
 """Characters of a name."""
-_LIKE_A_PATH = re.compile(r"[/\\:]|^[.~]|\.\.")
+_PATH = re.compile(r"[/\\:]|^[.~]|\.\.")
 _NO_FILES = "paths of the server are not read"
 
 
@@ -47,7 +46,7 @@ def model_name(value: Any, what: str = "model") -> str:
     if isinstance(parsed, HubName):
         return _hub_model(parsed, text, what)
     if isinstance(parsed, LocalName):
-        if _LIKE_A_PATH.search(text):
+        if _is_path(text):
             raise BadInput(f"{what} {text!r}: give a name; {_NO_FILES}")
         names = [model.name for model in known_models()]
         raise NotFound(f"{what}: the server has no model {text!r}: {near_matches(text, names)}")
@@ -63,12 +62,8 @@ def artifact_id(value: Any, what: str = "model_artifact") -> ArtifactId:
     """
     text = _text(value, what)
     experiment, slash, name = text.rpartition("/")
-    try:
-        check_name(name)
-        if slash:
-            check_name(experiment)
-    except BadInput:
-        raise BadInput(f"{what} {text!r}: give a run, EXPERIMENT/RUN; {_NO_FILES}") from None
+    if not name or bool(slash) != bool(experiment) or any(map(_is_path, (name, experiment))):
+        raise BadInput(f"{what} {text!r}: give a run, EXPERIMENT/RUN; {_NO_FILES}")
     runs.get_run(name, experiment or None)
     return ArtifactId(text)
 
@@ -105,7 +100,7 @@ def data_set(value: Any, what: str) -> DataSetName:
     if not isinstance(value, str):
         raise BadInput(f"{what} is a {type(value).__name__}: give the name of a data set")
     text = _text(value, what)
-    if _LIKE_A_PATH.search(text):
+    if _is_path(text):
         raise BadInput(f"{what} {text!r} must be a name: {_NO_FILES}")
     if text not in (known := known_names()):
         raise NotFound(f"{what}: the server has no data set {text!r}: {near_matches(text, known)}")
@@ -123,7 +118,7 @@ def _listed(parsed: OpenClipName, text: str, what: str) -> str:
             f"{', '.join(tags) or 'none'}"
         )
     file = str(parsed.file)
-    if parsed.tag or _LIKE_A_PATH.search(file):
+    if parsed.tag or _is_path(file):
         raise BadInput(
             f"{what} {text!r} names a file: {_NO_FILES}; give {architecture}::TAG with a tag of "
             f"{', '.join(tags) or 'none'}"
@@ -142,6 +137,10 @@ def _hub_model(parsed: HubName, text: str, what: str) -> str:
         f"{'models of ' + ', '.join(allowed) if allowed else 'no models'} of the hub; its operator "
         f"can allow others by {settings.HUB_MODELS}"
     )
+
+
+def _is_path(text: str) -> bool:
+    return _PATH.search(text) is not None
 
 
 def _text(value: Any, what: str) -> str:
