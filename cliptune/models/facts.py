@@ -115,7 +115,9 @@ def _shared_preprocessing(architecture: str) -> dict[str, Any]:
     keys = ("mean", "std", "interpolation", "resize_mode")
     stated = [
         {key: tag[key] for key in keys}
-        for tag in (open_clip.get_pretrained_cfg(architecture, t) for t in listed_tags(architecture))
+        for tag in (
+            open_clip.get_pretrained_cfg(architecture, t) for t in listed_tags(architecture)
+        )
     ]
     return stated[0] if stated and all(one == stated[0] for one in stated) else {}
 
@@ -126,9 +128,7 @@ def _assumed(name: OpenClipName, facts: WeightsFacts) -> str:
     if not (tags := listed_tags(name.architecture)):
         return words
     others = [
-        tag
-        for tag in tags
-        if _differ(_of_open_clip(OpenClipName(name.architecture, tag)), facts)
+        tag for tag in tags if _differ(_of_open_clip(OpenClipName(name.architecture, tag)), facts)
     ]
     named = f"{name.architecture}::TAG::{name.file}"
     if others:

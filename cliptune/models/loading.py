@@ -88,7 +88,7 @@ class ClipModel:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights as they are now and of their network (`cliptune.models.digest`)."""
+        """SHA-256 of the weights as they are now, and of their network (see `models.digest`)."""
         # Tensors count their in-place changes: the digest is made again only after one.
         state = self.clip.state_dict()
         version = sum(value._version for value in state.values())

@@ -193,7 +193,5 @@ def _repository(name: str) -> str:
 def _nothing_at(parsed: LocalName, name: str) -> str:
     if name.startswith((FOLDER_PREFIX, "/", ".", "~")):
         return f"model {name!r}: no model config at {parsed.path / CONFIG_FILE}, and no artifact"
-    known = [model.name for model in known_models()]
-    return (
-        f"unknown model {name!r}: {near_matches(name, known)} (a local model is given by its folder)"
-    )
+    near = near_matches(name, [model.name for model in known_models()])
+    return f"unknown model {name!r}: {near} (a local model is given by its folder)"

@@ -78,7 +78,7 @@ def model_or_run(value: Any, what: str = "model") -> str | Path:
     from cliptune.sdk.models import find_artifact
 
     text = _text(value, what)
-    experiment, slash, name = text.rpartition("/")
+    _, slash, name = text.rpartition("/")
     if not isinstance(parse_model_name(text), LocalName) or text in SHORT_NAMES:
         return model_name(text, what)
     try:

@@ -54,7 +54,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     save_file(state, file)
     shared = {"url": "", "hf_hub": "", "file": str(file), "resize_mode": "shortest"}
     listed = {
-        "quick": shared | {"mean": MEAN, "std": STD, "interpolation": "bicubic", "quick_gelu": True},
+        "quick": shared
+        | {"mean": MEAN, "std": STD, "interpolation": "bicubic", "quick_gelu": True},
         "plain": shared | {"mean": MEAN, "std": STD, "interpolation": "bilinear"},
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -251,7 +252,9 @@ def test_an_old_artifact_stays_what_it_is_and_says_so(
         mix_models(load_model(f"{ARCH}::quick"), model, 0.5)
     # Made anew, it says nothing.
     told: list[str] = []
-    load_model(write_artifact(load_model(f"{ARCH}::quick"), tmp_path / "new").path, tell=told.append)
+    load_model(
+        write_artifact(load_model(f"{ARCH}::quick"), tmp_path / "new").path, tell=told.append
+    )
     assert told == []
 
 

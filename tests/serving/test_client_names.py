@@ -41,22 +41,36 @@ def hostile(folder: Path) -> list[Any]:
     paths = [
         *("/etc/passwd", "/etc", "/etc/shadow", "/proc/self/environ", f"{folder}/weights.pt"),
         *(up, "..", ".", "./model", "../there/model", "~/.ssh/id_rsa", "~root", "\\\\host\\share"),
-        *("weights.pt", "model", "artifact", "artifact.zip", "./artifact.zip", f"{folder}/artifact"),
-        *("C:\\secret", "file:///etc/passwd", "s3://bucket/name", "http://localhost/x", "table.csv"),
+        *("weights.pt", "model", "artifact", "artifact.zip", "./artifact.zip", "table.csv"),
+        *("C:\\secret", "file:///etc/passwd", "s3://bucket/name", "http://localhost/x"),
+        f"{folder}/artifact",
     ]
-    joined = [f"{prefix}{path}" for path in paths for prefix in (
-        "ViT-B-32::", "ViT-B-32::openai::", "ViT-B-32::OPENAI::", "RN50::", "local-dir:", "hf-hub:",
-        "LOCAL-DIR:", "Hf-Hub:", " ", "default/", "clip-base-en::", "builtin::", "ViT-B-32::random::",
-    )]  # fmt: skip
+    prefixes = [
+        *("ViT-B-32::", "ViT-B-32::openai::", "ViT-B-32::OPENAI::", "ViT-B-32::random::", "RN50::"),
+        *("local-dir:", "hf-hub:", "LOCAL-DIR:", "Hf-Hub:", " ", "default/", "builtin::"),
+    ]
+    joined = [f"{prefix}{path}" for path in paths for prefix in prefixes]
     odd = [
-        "", " ", "\0", "/etc/passwd\0", "ViT-B-32::openai\0/etc/passwd", "ViT-B-32::openai\n",
-        "ViT-B-32:: openai", "ViT-B-32::", "::", "::openai", "ViT-B-32::opanai", "ViT-B-32",
-        "vit-b-32::openai", "ViT-B/32::openai", "a/b/c", "../default/x", "default/..", "x" * 5000,
-        "\ud800", "ＶiT-B-32::openai", "ViT-B-32::ｏpenai", "hf-hub:laion/../../etc",
-        "hf-hub:laion-evil/CLIP", "hf-hub:LAION/CLIP", "hf-hub:laion/CLIP::openai", "hf-hub:/etc",
-        "hf-hub:laion", "hf-hub:laion/CLIP@main", "hf-hub:laion/a/b", "hf-hub:laion/", 7, True, None,
-        ["builtin"], {"name": "builtin"}, 1.5,
-    ]  # fmt: skip
+        *("", " ", "\0", "/etc/passwd\0", "ViT-B-32::openai\0/etc/passwd", "ViT-B-32::openai\n"),
+        *("ViT-B-32:: openai", "ViT-B-32::", "::", "::openai", "ViT-B-32::opanai", "ViT-B-32"),
+        *(
+            "vit-b-32::openai",
+            "ViT-B/32::openai",
+            "a/b/c",
+            "../default/x",
+            "default/..",
+            "x" * 5000,
+        ),
+        *("\ud800", "\uff36iT-B-32::openai", "ViT-B-32::\uff4fpenai", "hf-hub:laion/../../etc"),
+        *(
+            "hf-hub:laion-evil/CLIP",
+            "hf-hub:LAION/CLIP",
+            "hf-hub:laion/CLIP::openai",
+            "hf-hub:/etc",
+        ),
+        *("hf-hub:laion", "hf-hub:laion/CLIP@main", "hf-hub:laion/a/b", "hf-hub:laion/", "hf-hub:"),
+        *(7, True, None, 1.5, ["builtin"], {"name": "builtin"}),
+    ]
     return [*paths, *joined, *odd]
 
 

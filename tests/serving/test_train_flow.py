@@ -171,7 +171,7 @@ def test_no_answer_tells_which_files_there_are(
                     for path in paths:
                         sent = {**given, name: f"{prefix}{path}"}
                         answer = requests.post(f"{addresses[1]}{endpoint}", json=sent, timeout=60)
-                        assert answer.status_code == 400, (sent, answer.text)
+                        assert answer.status_code == 422, (sent, answer.text)
                         text = answer.text.replace(str(path), "PATH")
                         assert "secret" not in text
                         assert "root:" not in text
