@@ -35,7 +35,11 @@ def models(
         bool, typer.Option("--all", help="Also open_clip's weights by their own names.")
     ] = False,
 ) -> None:
-    """List the models that can be fine-tuned."""
+    """List the models that can be fine-tuned.
+
+    Others are given by ARCH::TAG, as open_clip lists them; ARCH::TAG::FILE, a checkpoint of such
+    weights or tuned from them; hf-hub:ORG/NAME; or the path of a model's folder or an artifact.
+    """
     from cliptune.models.registry import MODELS, known_models
 
     table = Table("name", "task", "dim", "architecture", "description")

@@ -147,7 +147,7 @@ def load_model(
             f"model {str(name)!r}: its config or weights can't be read: {error}"
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
-        raise _loading_error(str(name), error) from error
+        raise _loading_error(parsed, str(name), error) from error
     if facts.assumed:
         (tell or _warn_once)(facts.assumed)
     return ClipModel(
@@ -317,14 +317,16 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], *, partial: bool =
         raise BadInput(f"weights do not fit the model: missing {missing}, unknown {unexpected}")
 
 
-def _loading_error(name: str, error: Exception) -> CliptuneError:
+def _loading_error(parsed: ModelName, name: str, error: Exception) -> CliptuneError:
     """What to tell the user about open_clip's `error`."""
     words = " ".join(str(error).split())
     network = ("huggingface", "connection", "offline", "resolve", "download", "hub", "urlopen")
     if isinstance(error, OSError) or any(word in words.lower() for word in network):
+        is_listed = isinstance(parsed, OpenClipName) and parsed.tag
+        listed = f"{parsed.architecture}::{parsed.tag}" if is_listed else "ARCH::TAG"
         return Unavailable(
             f"the weights of {name!r} can't be fetched from here ({words[:200]}). Fetch them on a "
-            "machine that reaches the hub and give the checkpoint's path (ARCH::TAG::FILE), "
+            f"machine that reaches the hub and give the checkpoint's path ({listed}::FILE), "
             "or a folder with open_clip_config.json and its weights"
         )
     return BadInput(f"model {name!r} can't be loaded: {words[:400]}")

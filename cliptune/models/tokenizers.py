@@ -55,9 +55,10 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
         )
     except (OSError, ImportError, ValueError) as error:
         raise Unavailable(
-            f"the tokenizer {hf_name!r} can't be loaded ({str(error).splitlines()[0]}): install "
-            "cliptune[hf], and where no hub can be reached put the tokenizer's files into the "
-            "model's folder, or beside its checkpoint"
+            f"the tokenizer {hf_name!r} can't be loaded ({' '.join(str(error).split())[:200]}): "
+            "install cliptune[hf], and where no hub can be reached put the tokenizer's files "
+            "(tokenizer_config.json and what goes with it) beside the weights: into the model's "
+            "folder, or where FILE of ARCH::TAG::FILE is"
         ) from error
 
 
