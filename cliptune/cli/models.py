@@ -35,7 +35,11 @@ def models(
         bool, typer.Option("--all", help="Also open_clip's weights by their own names.")
     ] = False,
 ) -> None:
-    """List the models that can be fine-tuned."""
+    """List the models that can be fine-tuned.
+
+    Others are given by ARCH::TAG, as open_clip lists them; ARCH::TAG::FILE, a checkpoint of such
+    weights or tuned from them; hf-hub:ORG/NAME; or the path of a model's folder or an artifact.
+    """
     from cliptune.models.registry import MODELS, known_models
 
     table = Table("name", "task", "dim", "architecture", "description")
@@ -63,8 +67,9 @@ def export(
 
     from cliptune.errors import AlreadyExists
     from cliptune.files import zip_folder
-    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.artifact import open_artifact
     from cliptune.models.loading import load_model
+    from cliptune.models.names import artifact_path
     from cliptune.models.writing import write_artifact
 
     if out.exists():
@@ -82,8 +87,8 @@ def export(
         return
     with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
         folder = Path(scratch) / "artifact"
-        if format_ is Format.ZIP and is_artifact(Path(model)):
-            shutil.copytree(open_artifact(model).path, folder)
+        if format_ is Format.ZIP and (path := artifact_path(model)):
+            shutil.copytree(open_artifact(path).path, folder)
         else:
             write_artifact(load_model(model), folder, to_onnx=format_ is Format.ONNX)
         if format_ is Format.ZIP:

@@ -37,7 +37,7 @@ def fit(
     train_data: Annotated[
         str, typer.Argument(help="A CSV, a folder of pictures, or the name of a data set.")
     ],
-    model: Annotated[str, typer.Option(help="See `cliptune models`.")] = "builtin",
+    model: Annotated[str, typer.Option(help="See `cliptune models --help`.")] = "builtin",
     eval_data: Annotated[str | None, typer.Option(help="Pairs for val_loss.")] = None,
     queries: Annotated[
         str | None,

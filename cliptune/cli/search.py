@@ -113,6 +113,13 @@ def train_server(
     ssl_certfile: CertFile = None,
     ssl_keyfile: KeyFile = None,
     api_keys: ApiKeys = None,
+    hub_models: Annotated[
+        str | None,
+        typer.Option(
+            help="Models of the Hugging Face hub that clients may name: organisations, or "
+            "beginnings of ORG/NAME, separated by commas; default: CLIPTUNE_HUB_MODELS, or none."
+        ),
+    ] = None,
 ) -> None:
     """Serve the Trainer: others start and watch runs on this machine."""
     from cliptune.serving import serve_training
@@ -124,6 +131,7 @@ def train_server(
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
         api_keys=api_keys,
+        hub_models=hub_models,
     ):
         tls = "s" if ssl_certfile else ""
         console.print(

@@ -96,6 +96,7 @@ def swap(
     """
     from cliptune.errors import BadInput
     from cliptune.generations.swap import Swap
+    from cliptune.sdk.models import locate_model
 
     if sum((artifact is not None, undo, discard)) > 1:
         raise BadInput("give one of --artifact, --undo and --discard")
@@ -111,7 +112,7 @@ def swap(
         elif undo:
             _go_back(work, place)
         else:
-            model = _model(str(artifact))
+            model = locate_model(str(artifact))
             if work.is_served(model):
                 console.print("that model is the one that is served")
                 return
@@ -182,19 +183,6 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
         )
     engine = Engine(bool(model["onnx"]), model["precision"], settings.device(device), batch_size)
     return Place(uri, state, model["artifact"], engine, client, found["storage"])
-
-
-def _model(artifact: str) -> str:
-    """The path of an artifact or of a run's; else a model's name."""
-    from cliptune.errors import NotFound
-    from cliptune.sdk.models import find_artifact
-
-    try:
-        return str(find_artifact(artifact).absolute())
-    except NotFound:
-        if artifact.endswith(".zip"):
-            raise
-        return artifact
 
 
 def _queries(

@@ -73,6 +73,15 @@ class ImagePreprocessing:
             fill_color=int(config.get("fill_color") or 0),
         )
 
+    @property
+    def summary(self) -> str:
+        """All of it in a few words, for logs."""
+        mean, std = (" ".join(f"{value:.4g}" for value in part) for part in (self.mean, self.std))
+        return (
+            f"pictures {self.size[0]} x {self.size[1]}, {self.interpolation}, {self.resize_mode}, "
+            f"mean {mean}, std {std}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able values, readable by `from_open_clip` and by open_clip."""
         values = asdict(self)

@@ -18,6 +18,10 @@ from cliptune.errors import BadData, BadInput, NotFound, near_matches
 _TABLES = (".csv", ".tsv", ".txt")
 
 
+class DataSetName(str):
+    """The name of a data set as a type of its own: `load_documents` takes it for no path."""
+
+
 class Documents(Protocol):
     """Documents one after the other, and how many there are."""
 
@@ -47,7 +51,9 @@ def load_documents(
         NotFound: neither a path nor a known name; the message lists near names.
         BadData: nothing in it, it can't be read, or an id is given to several documents.
     """
-    if isinstance(data, str | Path):
+    if isinstance(data, DataSetName):
+        docs = DocList[ClipDoc](iter(_data_set(data)))
+    elif isinstance(data, str | Path):
         found = _from_name(str(data), csv_options, role)
         is_table = isinstance(found, CsvTable)
         docs = read_csv(data, csv_options) if is_table else DocList[ClipDoc](iter(found))
@@ -97,13 +103,15 @@ def known_names() -> list[str]:
     return [*CATALOGUE_NAMES, *list_pushed()]
 
 
+def _data_set(name: str) -> Documents:
+    return load_catalogue(name) if name in CATALOGUE_NAMES else pull(name)
+
+
 def _from_name(
     name: str, csv_options: CsvOptions | Mapping[str, Any] | None, role: str
 ) -> Documents:
-    if name in CATALOGUE_NAMES:
-        return load_catalogue(name)
-    if name.startswith("s3://"):
-        return pull(name)
+    if name in CATALOGUE_NAMES or name.startswith("s3://"):
+        return _data_set(name)
     path = Path(name)
     if path.is_dir():
         return PictureFolder(path)

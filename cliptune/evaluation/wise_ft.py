@@ -27,7 +27,12 @@ from cliptune.evaluation.retrieval import evaluate_embeddings
 from cliptune.inference import get_tower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.loading import ClipModel
-from cliptune.models.wise_ft import check_alpha, check_same_architecture, mix_models
+from cliptune.models.wise_ft import (
+    check_alpha,
+    check_same_activation,
+    check_same_architecture,
+    mix_models,
+)
 
 MAX_ALPHAS = 1001
 
@@ -160,6 +165,7 @@ def sweep(
         raise BadInput("no alphas: give at least one from 0 to 1")
     ordered = sorted(wanted | {0.0} if robust is not None else wanted)
     check_same_architecture(before.clip.state_dict(), after.clip.state_dict())
+    check_same_activation(before, after)
     report = on_progress or (lambda *_: None)
     tasks = [
         SearchTask.prepare(after, documents, role, pixel_cache, report)

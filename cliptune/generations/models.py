@@ -15,11 +15,12 @@ def model_digest(model: str | Path) -> str:
     Raises:
         NotFound, BadArtifact, BadInput: as `open_artifact` and `load_model`.
     """
-    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.artifact import open_artifact
     from cliptune.models.loading import load_model
+    from cliptune.models.names import artifact_path
 
-    if is_artifact(Path(model)):
-        return open_artifact(model).digest
+    if path := artifact_path(model):
+        return open_artifact(path).digest
     return load_model(model).digest
 
 
@@ -30,15 +31,16 @@ def keep_model(model: str | Path, target: Path, digest: str) -> None:
         BadInput: it isn't the model `digest` (any more).
         Unavailable: it can't be written there.
     """
-    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.artifact import open_artifact
     from cliptune.models.loading import load_model
+    from cliptune.models.names import artifact_path
     from cliptune.models.writing import write_artifact
 
     if target.is_dir() and model_digest(target) == digest:
         return
     try:
-        if is_artifact(Path(model)):
-            source = open_artifact(model)
+        if path := artifact_path(model):
+            source = open_artifact(path)
             with new_folder(target, replace=True) as beside:
                 shutil.copytree(source.path, beside, dirs_exist_ok=True)
         else:

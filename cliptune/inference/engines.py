@@ -18,7 +18,6 @@ from cliptune.models.artifact import (
     TEXT_TOWER,
     Artifact,
     check_tower,
-    is_artifact,
     open_artifact,
 )
 from cliptune.models.loading import (
@@ -27,7 +26,9 @@ from cliptune.models.loading import (
     load_model,
     load_weights,
     pick_device,
+    tell_outdated,
 )
+from cliptune.models.names import artifact_path
 from cliptune.models.tokenizers import load_tokenizer
 from cliptune.models.towers import TextModule, VisionModule
 
@@ -108,8 +109,9 @@ def get_tower(
         where = pick_device(device) if device else next(model.clip.parameters()).device
         model.clip.to(where)
         return _for_device(_from_model(model, tower, where, batch_size, compiled), where)
-    if is_artifact(Path(model)):
-        artifact = open_artifact(model, only=(tower,))
+    if path := artifact_path(model):
+        artifact = open_artifact(path, only=(tower,))
+        tell_outdated(artifact)
         artifact.check_precision(precision)
         forward = _artifact_forward(artifact, tower, is_onnx, precision, device, threads, compiled)
         made = _from_artifact(artifact, tower, forward, batch_size)

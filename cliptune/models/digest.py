@@ -1,9 +1,10 @@
-"""The model digest: SHA-256 over a model's weights, carried by every embedding."""
+"""The model digest: SHA-256 of a model's weights and network, carried by every embedding."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +22,17 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def combine_digests(text_digest: str, vision_digest: str) -> str:
-    """The model's digest from those of its two towers, so that one tower can be checked alone."""
-    return hashlib.sha256(f"{text_digest}{vision_digest}".encode()).hexdigest()
+def combine_digests(text_digest: str, vision_digest: str, model_cfg: Mapping[str, Any]) -> str:
+    """The model's digest from those of its two towers, so that one tower can be checked alone.
+
+    With QuickGELU (`quick_gelu` of the open_clip config `model_cfg`) the same weights are another
+    model, with other embeddings, and so another digest.
+    """
+    activation = "quick_gelu" if model_cfg.get("quick_gelu") else ""
+    return hashlib.sha256(f"{text_digest}{vision_digest}{activation}".encode()).hexdigest()
 
 
-def model_digest(state: Mapping[str, Tensor]) -> str:
-    """The digest of a whole CLIP state dict."""
+def model_digest(state: Mapping[str, Tensor], model_cfg: Mapping[str, Any]) -> str:
+    """The digest of a whole CLIP's state dict and open_clip config."""
     text, vision = split_state(dict(state))
-    return combine_digests(weights_digest(text), weights_digest(vision))
+    return combine_digests(weights_digest(text), weights_digest(vision), model_cfg)

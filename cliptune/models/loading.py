@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from cliptune.data.images import ImagePreprocessing
-from cliptune.errors import BadInput, CliptuneError, NotFound, Unavailable, near_matches
-from cliptune.models.artifact import Artifact, is_artifact, open_artifact
+from cliptune.errors import BadInput, CliptuneError, Unavailable
+from cliptune.models.artifact import Artifact, open_artifact
 from cliptune.models.digest import model_digest
+from cliptune.models.facts import WeightsFacts, read_facts
+from cliptune.models.names import (
+    FOLDER_PREFIX,
+    HUB_PREFIX,
+    HubName,
+    LocalName,
+    ModelName,
+    OpenClipName,
+    absolute_name,
+    artifact_path,
+    check_exists,
+    parse_model_name,
+)
 from cliptune.models.openclip import needs_transformers, open_clip
-from cliptune.models.registry import RANDOM_WEIGHTS, SHORT_NAMES, known_models
-from cliptune.models.tokenizers import Tokenizer, load_tokenizer
+from cliptune.models.tokenizers import Tokenizer, has_tokenizer, load_tokenizer
 from cliptune.models.towers import TextModule, VisionModule
 
-CONFIG_FILE = "open_clip_config.json"
+log = logging.getLogger("cliptune")
 
 
 @dataclass
@@ -48,9 +62,19 @@ class ClipModel:
         return int(self.model_cfg["embed_dim"])
 
     @property
+    def facts(self) -> WeightsFacts:
+        """What belongs to its weights."""
+        return WeightsFacts(self.model_cfg, self.preprocessing)
+
+    @property
+    def activation(self) -> str:
+        """Of its transformers: `QuickGELU` or `GELU` (see `WeightsFacts.activation`)."""
+        return self.facts.activation
+
+    @property
     def context_length(self) -> int:
         """How many tokens of a text are read; the rest is cut."""
-        return int(self.model_cfg["text_cfg"].get("context_length", 77))
+        return self.facts.context_length
 
     @property
     def text_module(self) -> TextModule:
@@ -64,53 +88,76 @@ class ClipModel:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the weights as they are now (see `cliptune.models.digest`)."""
+        """SHA-256 of the weights as they are now, and of their network (see `models.digest`)."""
         # Tensors count their in-place changes: the digest is made again only after one.
         state = self.clip.state_dict()
         version = sum(value._version for value in state.values())
         if self._digest is None or self._digest[0] != version:
-            self._digest = (version, model_digest(state))
+            self._digest = (version, model_digest(state, self.model_cfg))
         return self._digest[1]
 
 
-def load_model(name: str | Path, *, device: str = "cpu") -> ClipModel:
+def load_model(
+    name: str | Path, *, device: str = "cpu", tell: Callable[[str], None] | None = None
+) -> ClipModel:
     """Load the model `name` in fp32, in evaluation mode, on `device`.
 
     `name` is one of
     `builtin` and the other short names of `describe_models()`;
-    `architecture::tag` of open_clip (`ViT-B-32::openai`), where the tag may be the path of a
-    checkpoint, or `random` for untrained weights;
+    `ARCH::TAG` of open_clip (`ViT-B-32::openai`), or `ARCH::random` for untrained weights;
+    `ARCH::TAG::FILE`: a checkpoint of those weights, or tuned from them; `ARCH::FILE`: one of
+    which nothing more is known;
     `hf-hub:org/name`;
     the path of a folder with an `open_clip_config.json` of your own and its weights
     (safetensors, or a checkpoint that `torch.load(weights_only=True)` reads);
     the path of an artifact, as a folder or a zip.
+
+    Activation, preprocessing, context and tokenizer are those of the weights, whatever the
+    architecture is called (see `cliptune.models.facts`). What had to be assumed, and that an
+    artifact was made with another activation than its base model has, is told to `tell`; None
+    logs it as a warning, once a process.
 
     Raises:
         NotFound: no such model; the message lists near names.
         Unavailable: its weights are on a hub that can't be reached from here.
         BadInput: its config or its weights are not usable.
     """
-    name = str(name)
-    if is_artifact(Path(name)):
-        return load_artifact_model(open_artifact(name), device=device)
-    source = model_source(name)
+    if path := artifact_path(name):
+        artifact = open_artifact(path)
+        tell_outdated(artifact, tell)
+        return load_artifact_model(artifact, device=device)
+    parsed = parse_model_name(name)
+    check_exists(parsed, name)
     try:
-        clip, model_cfg = _create(source)
-    except CliptuneError:
+        facts = read_facts(parsed)
+        needs_transformers(facts.model_cfg)
+        folder = _tokenizer_folder(parsed)
+        tokenizer = load_tokenizer(facts.model_cfg["text_cfg"], folder)
+        clip = _create(parsed, facts)
+    except CliptuneError as error:
+        error.args = (f"model {str(name)!r}: {error}",)
         raise
-    except (pickle.UnpicklingError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BadInput(f"model {name!r}: its config or weights can't be read: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise BadInput(
+            f"model {str(name)!r}: its weights can't be read: neither safetensors nor a checkpoint "
+            "of tensors alone (others can run code, and are not read)"
+        ) from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"model {str(name)!r}: its config or weights can't be read: {error}"
+        ) from error
     except (RuntimeError, ValueError, OSError) as error:
-        raise _loading_error(name, error) from error
-    folder = Path(source.removeprefix("local-dir:")) if source.startswith("local-dir:") else None
+        raise _loading_error(parsed, str(name), error) from error
+    if facts.assumed:
+        (tell or _warn_once)(facts.assumed)
     return ClipModel(
-        name=name,
+        name=str(name),
         clip=clip.to(device).eval(),
-        tokenizer=load_tokenizer(model_cfg["text_cfg"], folder),
-        preprocessing=ImagePreprocessing.from_open_clip(clip.visual.preprocess_cfg),
-        model_cfg=model_cfg,
+        tokenizer=tokenizer,
+        preprocessing=facts.preprocessing,
+        model_cfg=facts.model_cfg,
         folder=folder,
-        base=name,
+        base=absolute_name(name),
     )
 
 
@@ -120,11 +167,15 @@ def check_model(name: str) -> None:
     Raises:
         NotFound: no such model; the message lists near names.
         BadArtifact: an artifact that is not whole.
+        BadInput: the name is none, or of a model that writes captions (CoCa).
     """
-    if is_artifact(Path(name)):
-        open_artifact(name)
-    else:
-        model_source(name)
+    if path := artifact_path(name):
+        open_artifact(path)
+        return
+    parsed = parse_model_name(name)
+    check_exists(parsed, name)
+    if isinstance(parsed, OpenClipName):
+        read_facts(parsed)
 
 
 def check_same_model(name: str, artifact: Path) -> None:
@@ -133,11 +184,14 @@ def check_same_model(name: str, artifact: Path) -> None:
     Raises:
         BadInput: they differ.
     """
-    source = "" if is_artifact(Path(name)) else model_source(name)
-    if not source or source.startswith("hf-hub:"):
+    parsed = parse_model_name(name)
+    if isinstance(parsed, HubName) or artifact_path(name):
         return  # what an artifact is of is asked of its base; a hub may be out of reach
+    check_exists(parsed, name)
     tuned = open_artifact(artifact)
-    expected = open_clip.get_model_config(source.partition("::")[0])
+    expected = dict(read_facts(parsed).model_cfg)
+    if outdated(tuned):  # it goes on as it was made, and says so when it is loaded
+        expected["quick_gelu"] = False
     if _towers_config(expected) != _towers_config(tuned.model_cfg):
         raise BadInput(
             f"model is {name!r}, and the model_artifact {artifact} is a fine-tuned "
@@ -149,62 +203,79 @@ def _towers_config(model_cfg: dict[str, Any]) -> list[Any]:
     """What the towers of a model are built from, without where their files lie."""
     places = ("hf_model_name", "hf_tokenizer_name")
     text = {key: value for key, value in model_cfg["text_cfg"].items() if key not in places}
-    return [model_cfg["embed_dim"], model_cfg["vision_cfg"], text]
+    is_quick = bool(model_cfg.get("quick_gelu"))
+    return [model_cfg["embed_dim"], is_quick, model_cfg["vision_cfg"], text]
 
 
-def model_source(name: str) -> str:
-    """What open_clip calls the model `name`, which is no artifact.
+def outdated(artifact: Artifact) -> bool:
+    """Whether `artifact` was made with GELU from weights that need QuickGELU.
 
-    Raises:
-        NotFound: no such model; the message lists near names.
-        BadInput: a tag where there can be none.
+    Earlier versions did that. It stays what it is: its weights are tuned to that network.
     """
-    path = Path(name.removeprefix("local-dir:"))
-    if (path / CONFIG_FILE).is_file():
-        return f"local-dir:{path}"
-    if name.startswith("local-dir:"):
-        raise NotFound(f"no model config at {path / CONFIG_FILE}")
-    source = SHORT_NAMES[name].source if name in SHORT_NAMES else name
-    architecture, _, tag = source.partition("::")
-    if architecture.startswith(("hf-hub:", "local-dir:")):
-        if tag:
-            raise BadInput(f"model {name!r}: a tag goes with an open_clip architecture only")
-        return source
-    if open_clip.get_model_config(architecture) is None:
-        known = [model.name for model in known_models()]
-        raise NotFound(
-            f"unknown model {name!r}: {near_matches(name, known)} "
-            "(a local model is given by its folder)"
-        )
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if not tag:
-        raise NotFound(
-            f"model {name!r} names no weights: write {architecture}::TAG with a tag of "
-            f"{', '.join(tags) or 'none'}, the path of a checkpoint, or "
-            f"{RANDOM_WEIGHTS!r} for untrained weights"
-        )
-    if tag not in (RANDOM_WEIGHTS, *tags) and not Path(tag).is_file():
-        raise NotFound(
-            f"model {name!r}: unknown weights {tag!r}, and no such checkpoint file; "
-            f"{near_matches(tag, tags)}"
-        )
-    return source
+    if artifact.model_cfg.get("quick_gelu"):
+        return False
+    try:
+        base = parse_model_name(str(artifact.metadata.get("base_model")))
+    except BadInput:
+        return False
+    if not isinstance(base, OpenClipName) or base.tag is None:
+        return False
+    stated = open_clip.get_pretrained_cfg(base.architecture, base.tag)
+    return bool(stated.get("quick_gelu"))
 
 
-def _create(source: str) -> tuple[Any, dict[str, Any]]:
-    """Build `source` with its weights by open_clip; returns the module and its config."""
-    architecture, _, tag = source.partition("::")
-    model_cfg = open_clip.get_model_config(architecture)
-    needs_transformers(model_cfg)
+def tell_outdated(artifact: Artifact, tell: Callable[[str], None] | None = None) -> None:
+    """Say of an `outdated` artifact that it is one; None logs it as a warning, once a process."""
+    if outdated(artifact):
+        (tell or _warn_once)(
+            f"{artifact.path} was made by an earlier version, with GELU from weights of "
+            f"{artifact.metadata['base_model']} that were trained with QuickGELU. It works as it "
+            "was measured; made again from the same data it should be better"
+        )
+
+
+_told: set[str] = set()
+
+
+def _warn_once(words: str) -> None:
+    if words not in _told:
+        _told.add(words)
+        log.warning("%s", words)
+
+
+def _tokenizer_folder(parsed: ModelName) -> Path | None:
+    """Where the tokenizer's files are if they lie with the weights."""
+    if isinstance(parsed, LocalName):
+        return parsed.path
+    if isinstance(parsed, OpenClipName) and parsed.file is not None:
+        beside = parsed.file.expanduser().absolute().parent
+        return beside if has_tokenizer(beside) else None
+    return None
+
+
+def _create(parsed: ModelName, facts: WeightsFacts) -> Any:
+    """Build the network of `facts` with the weights of `parsed`, by open_clip."""
     with _quiet():
-        if not tag:
-            clip = open_clip.create_model(architecture, require_pretrained=True, weights_only=True)
-        elif tag == RANDOM_WEIGHTS:
-            # Without pretrained text and image bases too: nothing is fetched.
-            clip = open_clip.create_model(architecture, pretrained_text=False)
-        else:
-            clip = open_clip.create_model(architecture, pretrained=tag, weights_only=True)
-    return clip, model_cfg
+        if isinstance(parsed, HubName):
+            source = f"{HUB_PREFIX}{parsed.repository}"
+            return open_clip.create_model(source, require_pretrained=True, weights_only=True)
+        if isinstance(parsed, LocalName):
+            source = f"{FOLDER_PREFIX}{parsed.path}"
+            return open_clip.create_model(source, require_pretrained=True, weights_only=True)
+        is_quick = bool(facts.model_cfg.get("quick_gelu"))
+        weights = parsed.tag
+        if parsed.file is not None:
+            # Absolute, so that open_clip can't take a file's name for a tag.
+            weights = str(parsed.file.expanduser().absolute())
+        # Without pretrained text and image bases too: nothing more is fetched.
+        return open_clip.create_model(
+            parsed.architecture,
+            pretrained=weights,
+            pretrained_text=False,
+            require_pretrained=not parsed.is_random,
+            weights_only=True,
+            quick_gelu=is_quick,
+        )
 
 
 def load_artifact_model(artifact: Artifact, *, device: str = "cpu") -> ClipModel:
@@ -246,27 +317,36 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], *, partial: bool =
         raise BadInput(f"weights do not fit the model: missing {missing}, unknown {unexpected}")
 
 
-def _loading_error(name: str, error: Exception) -> CliptuneError:
+def _loading_error(parsed: ModelName, name: str, error: Exception) -> CliptuneError:
     """What to tell the user about open_clip's `error`."""
     words = " ".join(str(error).split())
     network = ("huggingface", "connection", "offline", "resolve", "download", "hub", "urlopen")
     if isinstance(error, OSError) or any(word in words.lower() for word in network):
+        is_listed = isinstance(parsed, OpenClipName) and parsed.tag
+        listed = f"{parsed.architecture}::{parsed.tag}" if is_listed else "ARCH::TAG"
         return Unavailable(
             f"the weights of {name!r} can't be fetched from here ({words[:200]}). Fetch them on a "
-            "machine that reaches the hub and give the checkpoint's path (architecture::FILE), "
+            f"machine that reaches the hub and give the checkpoint's path ({listed}::FILE), "
             "or a folder with open_clip_config.json and its weights"
         )
     return BadInput(f"model {name!r} can't be loaded: {words[:400]}")
 
 
 class _quiet:  # noqa: N801 - reads as a statement
-    """Keep open_clip's own log lines about loading out of the user's log."""
+    """Keep open_clip's own words about loading out of the user's log.
+
+    It warns of a QuickGELU mismatch before it takes the activation that it is given.
+    """
 
     def __enter__(self) -> None:
         self._level = logging.root.level
         logging.root.setLevel(logging.ERROR)
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", message="QuickGELU mismatch")
 
     def __exit__(self, *_: object) -> None:
+        self._warnings.__exit__(None, None, None)
         logging.root.setLevel(self._level)
 
 

@@ -44,7 +44,7 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
             str(merges) if merges and merges.is_file() else open_clip.tokenizer.default_bpe()
         )
         return SimpleTokenizer(context_length=context_length, **kwargs)
-    if folder and (folder / "tokenizer_config.json").is_file():
+    if folder and has_tokenizer(folder):
         hf_name = str(folder)
     try:
         return HFTokenizer(
@@ -55,10 +55,16 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
         )
     except (OSError, ImportError, ValueError) as error:
         raise Unavailable(
-            f"the tokenizer {hf_name!r} can't be loaded ({str(error).splitlines()[0]}): install "
-            "cliptune[hf], and where no hub can be reached put the tokenizer's files into the "
-            "model's folder"
+            f"the tokenizer {hf_name!r} can't be loaded ({' '.join(str(error).split())[:200]}): "
+            "install cliptune[hf], and where no hub can be reached put the tokenizer's files "
+            "(tokenizer_config.json and what goes with it) beside the weights: into the model's "
+            "folder, or where FILE of ARCH::TAG::FILE is"
         ) from error
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a Hugging Face tokenizer's files are in `folder`."""
+    return (folder / "tokenizer_config.json").is_file()
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, source: Path | None) -> None:

@@ -95,12 +95,27 @@ def mix_models(before: ClipModel, after: ClipModel, alpha: float) -> ClipModel:
     """A new model with the interpolated weights, and all else as `after` has it.
 
     Raises:
-        BadInput: as `interpolate`.
+        BadInput: as `interpolate`, or the two have other activations.
     """
+    check_same_activation(before, after)
     weights = interpolate(before.clip.state_dict(), after.clip.state_dict(), alpha)
     clip = copy.deepcopy(after.clip)
     clip.load_state_dict(weights)
     return replace(after, clip=clip, _digest=None)
+
+
+def check_same_activation(before: ClipModel, after: ClipModel) -> None:
+    """Check that the weights of both are of one network.
+
+    Raises:
+        BadInput: one has QuickGELU and the other GELU.
+    """
+    if before.activation != after.activation:
+        raise BadInput(
+            f"{before.name} has {before.activation} and {after.name} has {after.activation}: their "
+            "weights can't be mixed. Artifacts of earlier versions may have the wrong one: tune "
+            "such a model again"
+        )
 
 
 def _mix(before: Tensor, tuned: Tensor, alpha: float) -> Tensor:

@@ -22,7 +22,8 @@ from cliptune.models.artifact import (
     write_checksums,
 )
 from cliptune.models.digest import combine_digests, weights_digest
-from cliptune.models.loading import CONFIG_FILE, ClipModel
+from cliptune.models.loading import ClipModel
+from cliptune.models.names import CONFIG_FILE
 from cliptune.models.onnx import export_towers
 from cliptune.models.tokenizers import describe_tokenizer, save_text_config, save_tokenizer
 from cliptune.models.towers import split_state
@@ -69,8 +70,11 @@ def write_artifact(
                 "format": FORMAT,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "base_model": model.base,
-                "digest": combine_digests(digests[TEXT_TOWER], digests[VISION_TOWER]),
+                "digest": combine_digests(
+                    digests[TEXT_TOWER], digests[VISION_TOWER], model.model_cfg
+                ),
                 "output_dim": model.output_dim,
+                "activation": model.activation,
                 "preprocessing": preprocessing,
                 "tokenizer": describe_tokenizer(model.tokenizer, model.model_cfg["text_cfg"]),
                 "onnx": to_onnx,

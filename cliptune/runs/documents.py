@@ -9,7 +9,7 @@ from typing import Any
 
 from docarray import DocList
 
-from cliptune.data.source import load_documents
+from cliptune.data.source import DataSetName, load_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 
@@ -54,7 +54,7 @@ def referred_documents(reference: dict[str, Any], folder: Path) -> DocList[ClipD
     """
     if "stored" in reference:
         return stored_documents(folder / "data" / reference["stored"], reference["documents"])
-    return load_documents(reference["name"])
+    return load_documents(DataSetName(reference["name"]))
 
 
 def _anchored(doc: ClipDoc) -> ClipDoc:

@@ -11,7 +11,7 @@ import torch
 from docarray import DocList
 
 from cliptune.data.catalogue import CATALOGUE_NAMES
-from cliptune.data.source import load_documents
+from cliptune.data.source import DataSetName, load_documents
 from cliptune.data.store import list_pushed
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
@@ -71,7 +71,7 @@ def make_plan(
 
     def refer(data: Any, role: str) -> dict[str, Any]:
         if isinstance(data, str) and _is_name(data):
-            return {"name": data}
+            return {"name": str(data)}
         docs = load_documents(data, csv_options=csv_options, role=role)
         if not docs:
             raise BadData(f"{role} has no documents")
@@ -122,7 +122,7 @@ def _parsed(callbacks: Sequence[Callback | Mapping[str, Any] | str]) -> list[Cal
 
 def _is_name(data: str) -> bool:
     """Whether `data` names a data set, which the run's process reads by itself."""
-    if data in CATALOGUE_NAMES or data.startswith("s3://"):
+    if isinstance(data, DataSetName) or data in CATALOGUE_NAMES or data.startswith("s3://"):
         return True
     return data in list_pushed() and not Path(data).exists()
 

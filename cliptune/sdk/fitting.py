@@ -57,8 +57,9 @@ def fit(
     What can be checked is checked here, before anything is stored or started.
 
     Args:
-        model: a name of `describe_models()`, `architecture::tag` of open_clip, `hf-hub:…`, or
-            the path of a model's folder or of an artifact.
+        model: a name of `describe_models()`; `ARCH::TAG` of open_clip; `ARCH::TAG::FILE`, a
+            checkpoint of such weights or tuned from them; `hf-hub:…`; or the path of a model's
+            folder or of an artifact.
         train_data: pairs of a text and a picture: documents (`ClipDoc`), the name of a data set
             (`push`ed, or of the built-in catalogue), a CSV file, or a folder of pictures.
         eval_data: pairs for `val_loss`, given alike; overrides `val_split`.
@@ -114,6 +115,7 @@ def fit(
         return session().fit(**changed, **options)
     _refuse_metric_learning(given)
     from cliptune.models.loading import check_same_model
+    from cliptune.models.names import absolute_name
     from cliptune.models.registry import BUILTIN
     from cliptune.runs.plan import make_plan
 
@@ -129,13 +131,13 @@ def fit(
         if model != BUILTIN:  # the default wherever a model need not be named
             check_same_model(model, Path(start))
     plan = make_plan(
-        {**options, **chosen, "model": _absolute(start)},
+        {**options, **chosen, "model": absolute_name(start)},
         train_data,
         eval_data,
         callbacks,
         csv_options,
     )
-    config = {"model": model, "model_artifact": _text(model_artifact), **plan.config}
+    config = {"model": str(model), "model_artifact": _text(model_artifact), **plan.config}
     run = runs.create_run(config, plan.documents, run_name, experiment_name, description)
     run.start()
     return run
@@ -155,13 +157,6 @@ def _refuse_metric_learning(given: Mapping[str, Any]) -> None:
             f"output_dim is {given['output_dim']!r}: CLIP's is fixed by its model "
             "(see describe_models())"
         )
-
-
-def _absolute(model: str) -> str:
-    """A path among models as an absolute one: the run may go on in another working directory."""
-    prefix = "local-dir:" if model.startswith("local-dir:") else ""
-    path = Path(model.removeprefix(prefix))
-    return f"{prefix}{path.absolute()}" if path.exists() and "::" not in model else model
 
 
 def _text(value: str | Path | None) -> str | None:

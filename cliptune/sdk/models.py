@@ -160,6 +160,10 @@ def encode(
     return items
 
 
+class ArtifactId(str):
+    """`Run.artifact_id` as a type of its own: `find_artifact` takes it for no path."""
+
+
 def find_artifact(artifact: str | Path) -> Path:
     """The artifact at a path, or of the run whose `artifact_id` is given.
 
@@ -168,7 +172,7 @@ def find_artifact(artifact: str | Path) -> Path:
         NotReady, RunFailed: the run has no artifact (yet).
     """
     path = Path(artifact)
-    if path.exists():
+    if not isinstance(artifact, ArtifactId) and path.exists():
         return path
     experiment, slash, name = str(artifact).partition("/")
     try:
@@ -176,6 +180,32 @@ def find_artifact(artifact: str | Path) -> Path:
     except LookupError:
         raise NotFound(f"no artifact at {path}, and no run of that name") from None
     return run.artifact_folder
+
+
+def locate_model(model: str | Path) -> str:
+    """A model's name, or the absolute path of an artifact, a run's or a folder's model.
+
+    A process in another working directory finds the same by it.
+
+    Raises:
+        NotFound: a zip that isn't there.
+        NotReady, RunFailed: the run has no artifact (yet).
+    """
+    from cliptune.models.names import LocalName, absolute_name, parse_model_name
+    from cliptune.models.registry import SHORT_NAMES
+
+    if isinstance(model, Path) and not model.exists():
+        model = str(model)
+    name = absolute_name(model)
+    is_local = isinstance(parse_model_name(name), LocalName) and name not in SHORT_NAMES
+    if not is_local or Path(name).exists():
+        return name
+    try:
+        return str(find_artifact(name).absolute())
+    except NotFound:
+        if name.endswith(".zip"):
+            raise
+        return name  # whoever loads it says what is wrong with it
 
 
 def refuse_model_options(model_options: Mapping[str, Any] | None) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cliptune.errors import AlreadyExists, BadInput, NotFound, Unavailable
+from cliptune.errors import AlreadyExists, BadInput, Unavailable
 from cliptune.home import home
 from cliptune.index.open import absolute_uri
 from cliptune.serving import settings
@@ -81,8 +81,10 @@ def serve(
         NotFound, BadArtifact: the model can't be opened.
         Unavailable: the Flow did not start; the message has the end of its log.
     """
+    from cliptune.sdk.models import locate_model
+
     environment = {
-        settings.ARTIFACT: _model(artifact),
+        settings.ARTIFACT: locate_model(artifact),
         settings.ONNX: "1" if is_onnx else "0",
         settings.PRECISION: settings.precision(precision),
         settings.INDEX: absolute_uri(index) if index else settings.index_folder(None),
@@ -107,10 +109,13 @@ def serve_training(
     ssl_certfile: str | Path | None = None,
     ssl_keyfile: str | Path | None = None,
     api_keys: str | Path | None = None,
+    hub_models: str | None = None,
 ) -> Iterator[None]:
     """Serve the Trainer, until the block ends: others start and watch runs on this machine.
 
-    Runs that it started go on after it has ended. TLS and API keys as in `serve`.
+    Runs that it started go on after it has ended. TLS and API keys as in `serve`. `hub_models`
+    says which models of the Hugging Face hub clients may name: organisations, or beginnings of
+    `ORG/NAME`, separated by commas; None: CLIPTUNE_HUB_MODELS, or none.
 
     Raises:
         BadInput: the certificate or the API keys can't be read.
@@ -118,6 +123,7 @@ def serve_training(
         Unavailable: the Flow did not start; the message has the end of its log.
     """
     environment = {"CLIPTUNE_SERVER": "", **_security(ssl_certfile, ssl_keyfile, api_keys)}
+    environment[settings.HUB_MODELS] = ",".join(settings.hub_models(hub_models))
     with _flow("train", grpc_port, http_port, host, environment):
         yield
 
@@ -145,21 +151,6 @@ def check_port(host: str, port: int) -> None:
             raise BadInput(f"port {port}: expected 1 to 65535") from None
         except OSError as error:
             raise PortInUse(f"port {port} of {host} can't be used: {error.strerror}") from None
-
-
-def _model(artifact: str | Path) -> str:
-    """The model's name as executors find it, whatever their working directory."""
-    text = str(artifact)
-    if Path(text).exists():
-        return str(Path(text).absolute())
-    from cliptune.sdk import find_artifact
-
-    try:
-        return str(find_artifact(text).absolute())
-    except NotFound:
-        if text.endswith(".zip"):
-            raise
-        return text  # a model's name
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ SERVER = "CLIPTUNE_SERVER"
 SSL_CERTFILE = "CLIPTUNE_SSL_CERTFILE"
 SSL_KEYFILE = "CLIPTUNE_SSL_KEYFILE"
 DRAIN = "CLIPTUNE_DRAIN"
+HUB_MODELS = "CLIPTUNE_HUB_MODELS"
 
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -74,6 +76,25 @@ def device(given: str | None) -> str | None:
 def drain_seconds() -> int:
     """How long a server that was told to end works on what it has taken."""
     return limit(DRAIN, 30)
+
+
+def hub_models(given: str | None) -> tuple[str, ...]:
+    """Which models of the Hugging Face hub a train Flow's clients may name; empty: none.
+
+    Each is an organisation, or the beginning of `ORG/NAME`; commas separate them.
+
+    Raises:
+        BadInput: one of them can't be the beginning of a repository's name.
+    """
+    text = os.environ.get(HUB_MODELS, "") if given is None else given
+    allowed = tuple(part for part in (part.strip() for part in text.split(",")) if part)
+    for part in allowed:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]*)?", part, re.ASCII):
+            raise BadInput(
+                f"{HUB_MODELS}: {part!r} is neither an organisation nor the beginning of ORG/NAME, "
+                "such as laion or timm/vit_"
+            )
+    return allowed
 
 
 def tls_files(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

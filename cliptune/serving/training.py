@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from typing import Any
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import AlreadyExists, BadInput, NotFound
+from cliptune.errors import AlreadyExists, BadInput
 from cliptune.files import write_bytes
 from cliptune.home import home
-from cliptune.serving import tags, wire
+from cliptune.models.registry import BUILTIN
+from cliptune.serving import client_names, tags, wire
 from cliptune.serving.requests import PartParameters, check_docs, read_parameters
 from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
 
@@ -70,18 +70,17 @@ def fit(arguments: dict[str, Any]) -> dict[str, Any]:
     """Start a run; returns what `describe` returns."""
     from cliptune import sdk
 
-    given = dict(arguments)
-    for name in ("model", "model_artifact"):
-        if isinstance(given.get(name), str):
-            _no_path(given[name], name)
+    given = {name: value for name, value in arguments.items() if value is not None}
+    given["model"] = client_names.model_name(given.get("model", BUILTIN))
+    if "model_artifact" in given:
+        given["model_artifact"] = client_names.artifact_id(given["model_artifact"])
     for name in ("train_data", "eval_data"):
-        if given.get(name) is not None:
-            _only_name(given[name], name)
+        if name in given:
+            given[name] = client_names.data_set(given[name], name)
     if given.get("csv_options"):
         raise BadInput("csv_options: tables are read by the client, which sends the documents")
-    for callback in given.get("callbacks") or []:
-        if isinstance(callback, dict):
-            _check_callback(callback)
+    if "callbacks" in given:
+        given["callbacks"] = _checked_callbacks(given["callbacks"])
     _check_processes(given.get("num_processes"))
     try:
         return describe(sdk.fit(**given))
@@ -89,20 +88,30 @@ def fit(arguments: dict[str, Any]) -> dict[str, Any]:
         raise BadInput(str(error).replace("fit() ", "fit: ")) from None
 
 
-def _check_callback(callback: dict[str, Any]) -> None:
+def _checked_callbacks(callbacks: Any) -> list[Any]:
+    if not isinstance(callbacks, list):
+        raise BadInput(f"callbacks is {callbacks!r:.200}: give a list")
+    return [_checked_callback(one) if isinstance(one, dict) else one for one in callbacks]
+
+
+def _checked_callback(callback: dict[str, Any]) -> dict[str, Any]:
     """Refuse a client's callback that reads, writes or sends where the operator has not said so."""
+    checked = dict(callback)
     for name, value in callback.items():
         if name.endswith("_data") and value is not None:
-            _only_name(value, name)
+            checked[name] = client_names.data_set(value, name)
         if name in ("logging_dir", "tracking_uri") and value is not None:
             raise BadInput(f"{name} is {value!r}: the server keeps what it tracks with its runs")
-        if name == "offline" and value is False:
-            raise BadInput("offline is False: the server's own settings decide what leaves it")
+        if name == "offline" and value is not None and value is not True:
+            raise BadInput(f"{name} is {value!r}: the server's own settings decide what leaves it")
+    return checked
 
 
 def _check_processes(count: Any) -> None:
     most = os.cpu_count() or 1
-    if isinstance(count, int) and count > most:
+    if count is not None and type(count) is not int:
+        raise BadInput(f"num_processes is {count!r}: expected a whole number")
+    if count is not None and count > most:
         raise BadInput(f"num_processes is {count}: this server has {most} processors")
 
 
@@ -183,18 +192,17 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
     from cliptune.data.source import load_documents
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
     from cliptune.inference import get_tower
-    from cliptune.sdk import find_artifact
 
-    model = str(arguments.get("model") or "builtin")
-    _no_path(model, "model")
-    with suppress(NotFound):  # then it is a model's name
-        model = str(find_artifact(model))
-    queries = load_documents(_only_name(arguments.get("query_data"), "query_data"), role="queries")
-    index = arguments.get("index_data")
-    index_docs = load_documents(_only_name(index, "index_data"), role="index") if index else queries
+    model = client_names.model_or_run(arguments.get("model") or BUILTIN)
+    query_data = client_names.data_set(arguments.get("query_data"), "query_data")
+    index_data = query_data
+    if arguments.get("index_data") is not None:
+        index_data = client_names.data_set(arguments["index_data"], "index_data")
     limit = arguments.get("limit", 20)
     if not isinstance(limit, int) or not 1 <= limit <= 1000:
         raise BadInput(f"limit is {limit!r}: expected 1 to 1000")
+    queries = load_documents(query_data, role="queries")
+    index_docs = load_documents(index_data, role="index") if index_data != query_data else queries
     text, vision = get_tower(model, "clip-text"), get_tower(model, "clip-vision")
     return evaluate_towers(text, vision, queries, index_docs, limit=limit).metrics
 
@@ -290,26 +298,3 @@ def artifact_chunks(text: str) -> Iterator[Chunk]:
 
 def _told(error: Exception) -> str:
     return wire.to_text(wire.from_exception(error))
-
-
-def _only_name(value: Any, what: str) -> str:
-    from cliptune.data.source import known_names
-    from cliptune.errors import near_matches
-
-    if not isinstance(value, str):
-        raise BadInput(f"{what} is a {type(value).__name__}: give the name of a data set")
-    if "/" in value or "\\" in value or value.startswith("."):
-        raise BadInput(f"{what} {value[:200]!r} must be a name: paths of the server are not read")
-    if value not in known_names():
-        raise NotFound(
-            f"{what}: the server has no data set {value[:200]!r}: "
-            f"{near_matches(value[:200], known_names())}"
-        )
-    return value
-
-
-def _no_path(value: str, what: str) -> None:
-    """Refuse paths of the server; `hf-hub:org/name` and `experiment/run` are none."""
-    looks_like_path = value.startswith(("/", ".", "~", "\\", "local-dir:"))
-    if looks_like_path or ".." in value or Path(value).exists():
-        raise BadInput(f"{what} {value!r}: give a name; paths of the server are not read")

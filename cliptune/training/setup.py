@@ -30,7 +30,10 @@ def load_trainable(
 ) -> tuple[ClipModel, Adapters | None]:
     """The model to start from, frozen as asked for, with adapters if there are to be some."""
     reporter.log("INFO", f"loading the model {options.model}")
-    model = load_model(options.model, device=str(device))
+    model = load_model(
+        options.model, device=str(device), tell=lambda words: reporter.log("WARNING", words)
+    )
+    reporter.log("INFO", model.facts.summary)
     freeze_parameters(model.clip, options.freeze)
     adapters = None
     if options.lora is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from cliptune.errors import BadInput, NotFound, Unavailable
 from cliptune.models.loading import load_model
@@ -72,10 +73,41 @@ def test_unknown_names_list_near_ones(name: str, error: type, words: str) -> Non
 def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(Unavailable, match="give the checkpoint's path"):
+    with pytest.raises(Unavailable, match=r"give the checkpoint's path \(ViT-B-32::openai::FILE\)"):
         load_model("ViT-B-32::openai")
     with pytest.raises(Unavailable, match="reaches the hub"):
         load_model("hf-hub:someone/some-clip")
+
+
+def test_a_model_of_the_hub_is_what_its_config_says(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--shop--quick"
+    snapshot = repository / "snapshots" / "abc"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    snapshot.mkdir(parents=True)
+    config = json.loads((tiny_model / "open_clip_config.json").read_text())
+    config["model_cfg"]["quick_gelu"] = True
+    config["preprocess_cfg"] |= {"mean": [0.0] * 3, "std": [1.0] * 3, "resize_mode": "squash"}
+    (snapshot / "open_clip_config.json").write_text(json.dumps(config))
+    weights = "open_clip_model.safetensors"
+    shutil.copy(tiny_model / weights, snapshot / weights)
+    model = load_model("hf-hub:shop/quick")
+    reference, _, transform = open_clip.create_model_and_transforms("hf-hub:shop/quick")
+    assert model.activation == "QuickGELU"
+    assert model.model_cfg == config["model_cfg"]
+    p = model.preprocessing
+    assert (p.mean, p.std, p.resize_mode) == ((0.0,) * 3, (1.0,) * 3, "squash")
+    assert model.digest != load_model(tiny_model).digest, "the same weights, another network"
+    tokens = model.tokenizer(["a red shoe"])
+    pixels = transform(Image.new("RGB", (40, 90), "red"))[None]
+    reference.eval()
+    with torch.inference_mode():
+        assert torch.equal(model.clip.encode_text(tokens), reference.encode_text(tokens))
+        assert torch.equal(model.clip.encode_image(pixels), reference.encode_image(pixels))
 
 
 def test_a_broken_config_is_named(tiny_model: Path, tmp_path: Path) -> None:

@@ -152,6 +152,38 @@ def test_errors_from_afar(addresses: tuple[str, str]) -> None:
     assert "Traceback" not in answer.text
 
 
+def test_no_answer_tells_which_files_there_are(
+    addresses: tuple[str, str], server_home: Path
+) -> None:
+    (server_home / "weights.pt").write_text("secret")
+    files = [server_home / "weights.pt", Path("/etc/passwd"), Path("/etc"), server_home]
+    missing = [server_home / "wejghts.pt", Path("/etc/pasvvd"), Path("/ecc"), Path("/no/home")]
+    calls = {
+        "/fit": ({"train_data": "catalogue-eval"}, ("model", "model_artifact", "train_data")),
+        "/evaluate": ({"query_data": "catalogue-eval"}, ("model", "query_data", "index_data")),
+    }
+    told = []
+    for paths in (files, missing):
+        answers = []
+        for endpoint, (given, names) in calls.items():
+            for name in names:
+                for prefix in ("", "ViT-B-32::", "ViT-B-32::openai::", "local-dir:", "hf-hub:"):
+                    for path in paths:
+                        sent = {**given, name: f"{prefix}{path}"}
+                        answer = requests.post(f"{addresses[1]}{endpoint}", json=sent, timeout=60)
+                        assert answer.status_code == 422, (sent, answer.text)
+                        text = answer.text.replace(str(path), "PATH")
+                        assert "secret" not in text
+                        assert "root:" not in text
+                        answers.append(text)
+        told.append(answers)
+    assert told[0] == told[1]
+    with pytest.raises(BadInput, match="takes no models of the hub"):
+        cliptune.connect(addresses[0]).fit(model="hf-hub:laion/CLIP", train_data="catalogue-eval")
+    with pytest.raises(BadInput, match="paths of the server"):
+        cliptune.connect(addresses[0]).evaluate("./weights.pt", "catalogue-eval")
+
+
 def eventually(call: Callable[[], T], patience: float = 60) -> T:
     """What `call` returns once the client has found the server again."""
     deadline = time.monotonic() + patience

@@ -29,6 +29,7 @@ class WiSEFTCallback(Callback):
     def on_merge(self, training: Training) -> None:
         """Mix, in place."""
         tuned = training.model.clip.state_dict()
-        before = load_model(training.options.model).clip.state_dict()
+        # What had to be assumed of it was told when training began.
+        before = load_model(training.options.model, tell=lambda words: None).clip.state_dict()
         training.model.clip.load_state_dict(interpolate(before, tuned, self.alpha))
         training.reporter.log("INFO", f"WiSE-FT: weights mixed with alpha {self.alpha}")

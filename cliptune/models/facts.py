@@ -1,0 +1,148 @@
+"""What belongs to a model's weights: activation, preprocessing, context, tokenizer.
+
+None of it shows in the weights themselves, and a wrong guess gives no error but poor embeddings.
+So it is taken from where the weights' makers have written it down: open_clip's table of pretrained
+tags, or the config that lies with the weights. An architecture's name says nothing of it:
+`ViT-B-32` has weights that were trained with GELU and others with QuickGELU.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cliptune.data.images import ImagePreprocessing
+from cliptune.errors import BadInput
+from cliptune.models.names import (
+    CONFIG_FILE,
+    HubName,
+    LocalName,
+    ModelName,
+    OpenClipName,
+    listed_tags,
+)
+from cliptune.models.openclip import open_clip
+
+_DEFAULT_CONTEXT = 77
+_DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """What a network of some weights is built from, and how it is fed."""
+
+    model_cfg: dict[str, Any]
+    """open_clip's config, with `quick_gelu` as the weights need it."""
+    preprocessing: ImagePreprocessing
+    assumed: str = ""
+    """What nobody has said of these weights and is only assumed; empty: all of it is known."""
+
+    @property
+    def activation(self) -> str:
+        """Of the transformers that open_clip itself builds: `QuickGELU` or `GELU`.
+
+        Towers of timm and of Hugging Face have their own.
+        """
+        return "QuickGELU" if self.model_cfg.get("quick_gelu") else "GELU"
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens of a text are read."""
+        return int(self.model_cfg["text_cfg"].get("context_length", _DEFAULT_CONTEXT))
+
+    @cached_property
+    def summary(self) -> str:
+        """All of it in one line, for logs."""
+        tokenizer = self.model_cfg["text_cfg"].get("hf_tokenizer_name") or "CLIP's tokenizer"
+        return (
+            f"{self.activation}; {self.preprocessing.summary}; "
+            f"{self.context_length} tokens of {tokenizer}"
+        )
+
+
+def read_facts(name: ModelName) -> WeightsFacts:
+    """The facts of the weights that `name` names; of an artifact's, the artifact says them itself.
+
+    Raises:
+        BadInput: the config with the weights is not usable, or a captioning model (CoCa).
+        OSError: the hub can't be reached.
+    """
+    if isinstance(name, OpenClipName):
+        return _of_open_clip(name)
+    config = json.loads(_config_file(name).read_text(encoding="utf-8"))
+    model_cfg = config.get("model_cfg", config)
+    _check_contrastive(model_cfg)
+    return WeightsFacts(model_cfg, _preprocessing(model_cfg, config.get("preprocess_cfg")))
+
+
+def _config_file(name: HubName | LocalName) -> Path:
+    if isinstance(name, LocalName):
+        return name.path / CONFIG_FILE
+    fetch = open_clip.pretrained.download_pretrained_from_hf
+    return Path(fetch(name.repository, filename=CONFIG_FILE))
+
+
+def _of_open_clip(name: OpenClipName) -> WeightsFacts:
+    model_cfg = open_clip.get_model_config(name.architecture)
+    _check_contrastive(model_cfg)
+    if name.tag is None:
+        shared = _shared_preprocessing(name.architecture)
+        facts = WeightsFacts(model_cfg, _preprocessing(model_cfg, shared))
+        assumed = "" if name.is_random else _assumed(name, facts)
+        return WeightsFacts(facts.model_cfg, facts.preprocessing, assumed)
+    tag = open_clip.get_pretrained_cfg(name.architecture, name.tag)
+    # A tag that says nothing of it was trained as the architecture's config says: roberta-ViT-B-32
+    # is the one whose config has QuickGELU by itself, and its published results are made so.
+    if "quick_gelu" in tag:
+        model_cfg["quick_gelu"] = bool(tag["quick_gelu"])
+    return WeightsFacts(model_cfg, _preprocessing(model_cfg, tag))
+
+
+def _preprocessing(model_cfg: dict[str, Any], stated: dict[str, Any] | None) -> ImagePreprocessing:
+    """What is `stated`, and open_clip's defaults for the rest; the size is the vision tower's."""
+    merged = open_clip.transform.merge_preprocess_dict(
+        open_clip.transform.PreprocessCfg(), stated or {}
+    )
+    merged["size"] = model_cfg["vision_cfg"].get("image_size", _DEFAULT_SIZE)
+    return ImagePreprocessing.from_open_clip(merged)
+
+
+def _shared_preprocessing(architecture: str) -> dict[str, Any]:
+    """The preprocessing that all listed weights of an architecture have; empty if they differ."""
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    stated = [
+        {key: tag[key] for key in keys}
+        for tag in (
+            open_clip.get_pretrained_cfg(architecture, t) for t in listed_tags(architecture)
+        )
+    ]
+    return stated[0] if stated and all(one == stated[0] for one in stated) else {}
+
+
+def _assumed(name: OpenClipName, facts: WeightsFacts) -> str:
+    """What is said of a checkpoint whose tag isn't named."""
+    words = f"{name.architecture}::{name.file} says nothing of its weights: assumed {facts.summary}"
+    if not (tags := listed_tags(name.architecture)):
+        return words
+    others = [
+        tag for tag in tags if _differ(_of_open_clip(OpenClipName(name.architecture, tag)), facts)
+    ]
+    named = f"{name.architecture}::TAG::{name.file}"
+    if others:
+        words += f". Of {', '.join(others)}, or what was tuned from them, that is wrong"
+    return f"{words}. Name the weights that it is of, or was tuned from: {named}"
+
+
+def _differ(one: WeightsFacts, other: WeightsFacts) -> bool:
+    return (one.activation, one.preprocessing) != (other.activation, other.preprocessing)
+
+
+def _check_contrastive(model_cfg: dict[str, Any]) -> None:
+    if "multimodal_cfg" in model_cfg:
+        raise BadInput(
+            "CoCa's models are made to write captions, and can't be tuned or served here: choose "
+            "one with two towers alone (`cliptune models --all`)"
+        )
