@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import BadInput, Unavailable
+from cliptune.files import make_folder, open_file
 from cliptune.index.checks import check_id
 from cliptune.index.durable import sync_path
 
@@ -37,7 +38,7 @@ def note(path: Path, ids: Iterable[str] | None) -> None:
     """
     line = json.dumps("*" if ids is None else list(ids)) + "\n"
     try:
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, private=True)
         try:
             size = os.fstat(handle).st_size
             # The end of a line that a full disk or a power cut left without one.
@@ -98,9 +99,12 @@ def restart(path: Path) -> None:
         Unavailable: it can't be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            os.fsync(file.fileno())
+        make_folder(path.parent, private=True)
+        handle = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, private=True)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         sync_path(path.parent)
     except OSError as error:
         raise Unavailable(f"{path}: can't be written ({error.strerror})") from error

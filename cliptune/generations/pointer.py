@@ -144,7 +144,7 @@ class State:
             Unavailable: it can't be written; it is as it was.
         """
         try:
-            write_text(self.folder / POINTER, pointer.model_dump_json(indent=2) + "\n")
+            write_text(self.folder / POINTER, pointer.model_dump_json(indent=2) + "\n", private=True)
             sync_path(self.folder)
         except OSError as error:
             raise Unavailable(f"{self.folder}: can't be written ({error.strerror})") from error

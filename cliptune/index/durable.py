@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cliptune.errors import Unavailable
+from cliptune.files import open_file
 
 _FLUSHES_AT_ONCE = 8
 _CLOCK_SLACK = 100_000_000
@@ -58,7 +59,7 @@ def file_lock(path: Path, timeout: float, *, shared: bool = False) -> Iterator[N
     tries once), and if the file can't be made.
     """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = open_file(path, os.O_RDWR | os.O_CREAT, private=True)
     except OSError as error:
         raise Unavailable(f"{path}: can't be opened for writing ({error.strerror})") from error
     try:

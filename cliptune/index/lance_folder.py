@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cliptune.errors import BadInput, CliptuneError, Unavailable
+from cliptune.files import make_folder
 from cliptune.index.durable import file_lock, flush_written, is_locked, sync_path
 from cliptune.index.lance_options import LanceOptions
 from cliptune.index.lance_table import upgrade
@@ -49,7 +50,7 @@ class LanceFolder:
         """
         self.path, self.options = path, options
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path, private=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise BadInput(f"{self.path}: an index is a folder, this is a file") from error
         except OSError as error:

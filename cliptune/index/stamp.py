@@ -92,7 +92,7 @@ def write_stamp(folder: Path, stamp: Stamp) -> None:
     if stamp.storage == "float32":
         del content["storage"]
     content["version"] = FORMAT if "storage" in content else 1
-    write_text(folder / STAMP_NAME, json.dumps(content, indent=2) + "\n")
+    write_text(folder / STAMP_NAME, json.dumps(content, indent=2) + "\n", private=True)
     sync_path(folder)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import AlreadyExists, BadInput, NotFound, near_matches
-from cliptune.files import new_folder, remove_folder, write_text
+from cliptune.files import make_folder, new_folder, remove_folder, write_text
 from cliptune.home import runs_dir
 from cliptune.runs import process
 from cliptune.runs.liveness import ProcessMark
@@ -152,7 +152,8 @@ def create_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
     """
     folder = _root() / check_name(name, "the experiment's name")
     try:
-        folder.mkdir(parents=True)
+        make_folder(folder.parent)
+        make_folder(folder, exist_ok=False)
     except FileExistsError:
         raise AlreadyExists(f"there is an experiment {name!r} already") from None
     return _read_experiment(_ensure_experiment(name))
@@ -203,7 +204,7 @@ def _root() -> Path:
 
 def _ensure_experiment(name: str) -> Path:
     folder = _root() / check_name(name, "experiment_name")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not (folder / EXPERIMENT_FILE).is_file():
         write_text(folder / EXPERIMENT_FILE, json.dumps({"name": name, "created": now()}))
     return folder

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptune.errors import NotFound
-from cliptune.files import write_text
+from cliptune.files import open_file, write_text
 from cliptune.runs.liveness import ProcessMark
 
 RECORD_FILE = "run.json"
@@ -141,7 +141,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = open_file(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:
         raise NotFound(f"no run {folder.name!r} in experiment {folder.parent.name!r}") from None
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliptune.errors import BadArtifact, NotReady, Unavailable
+from cliptune.files import make_folder, open_file
 from cliptune.runs.logs import Progress
 from cliptune.serving.training_docs import Chunk, LogItem
 
@@ -129,11 +130,12 @@ class RemoteRun:
             BadArtifact: it did not arrive whole.
         """
         path = Path(directory) / f"{self.name}.zip"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         digest, expected = hashlib.sha256(), None
         try:
-            with beside.open("wb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            with os.fdopen(open_file(beside, flags), "wb") as file:
                 for chunk in self._session.stream("/artifact", self._id, Chunk):
                     file.write(chunk.data or b"")
                     digest.update(chunk.data or b"")

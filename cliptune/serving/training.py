@@ -22,7 +22,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadInput, NotFound
-from cliptune.files import write_bytes
+from cliptune.files import make_folder, write_bytes
 from cliptune.home import home
 from cliptune.serving import tags, wire
 from cliptune.serving.requests import PartParameters, check_docs, read_parameters
@@ -227,7 +227,7 @@ def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, 
     folder = uploads / f"{given.name}-{given.upload}"
     with _lock:
         _forget_abandoned(uploads)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_bytes(folder / f"{given.part}.docs", dump_documents(docs))
         files = [folder / f"{number}.docs" for number in range(given.parts)]
         if not all(file.is_file() for file in files):
