@@ -101,6 +101,15 @@ class Unavailable(CliptuneError):
     http_status = 503
 
 
+class DamagedIndex(CliptuneError):
+    """What says which tables are the index is gone or unusable; nothing was changed.
+
+    The message says how the tables are found again.
+    """
+
+    http_status = 503
+
+
 class ModelSwitched(Unavailable):
     """The model was switched while a write was on its way: sent again, it is made."""
 

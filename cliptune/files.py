@@ -61,7 +61,7 @@ def make_folder(path: Path, *, private: bool = False, exist_ok: bool = True) -> 
                 raise
             continue
         if own and _is_shared(folder.parent):
-            os.chmod(folder, 0o2770)
+            os.chmod(folder, 0o2770)  # noqa: S103 - the group that shares it, nobody else
     return path
 
 

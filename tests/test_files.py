@@ -1,4 +1,4 @@
-"""Who may read what is written: by the umask, by CLIPTUNE_HOME, by what its writer calls private."""
+"""Who may read what is written: by the umask, by CLIPTUNE_HOME, by what is called private."""
 
 import os
 import stat

@@ -259,7 +259,7 @@ class LiveIndex(Index):
     def _note(self, pointer: Pointer | None, ids: list[str] | None) -> None:
         for generation in (pointer.previous, pointer.next) if pointer else ():
             if generation:
-                journal.note(self.state.journal(generation), ids)
+                journal.note(self.state.journal(generation), ids, generation.caught_up or 0)
 
     def _drop(self) -> None:
         """Let go of what the pointer doesn't name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pyarrow.compute as pc
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
-from cliptune.index.storage import Storage, as_stored
+from cliptune.index.storage import Storage, as_stored, check_storage
 from cliptune.index.tags import from_json
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 MATCH_COLUMNS = ["id", "text", "uri", "tags", "_distance"]
 DOC_COLUMNS = ["id", "text", "uri", "label", "tags", "image_digest"]
+_METADATA = b"cliptune"
 _TAG_COLUMNS = {
     "terms": pa.string(),
     "number_paths": pa.string(),
@@ -27,6 +30,28 @@ _TAG_COLUMNS = {
     "string_min": pa.string(),
     "string_max": pa.string(),
 }
+
+
+@dataclass(frozen=True)
+class TableNote:
+    """What a table itself says of the embeddings in it, should its folder's stamp get lost."""
+
+    model_digest: str
+    storage: Storage
+
+    @classmethod
+    def of(cls, table: Table) -> TableNote | None:
+        """The note in a table; None if an earlier cliptune made it."""
+        kept = (table.schema.metadata or {}).get(_METADATA)
+        try:
+            found = json.loads(kept or b"null")
+            return cls(str(found["model_digest"]), check_storage(found["storage"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def on(self, rows: pa.Table) -> pa.Table:
+        """The first rows of a table, with the note."""
+        return rows.replace_schema_metadata({_METADATA: json.dumps(asdict(self))})
 
 
 def schema(dim: int, storage: Storage) -> pa.Schema:
