@@ -149,6 +149,10 @@ class LiveIndex(Index):
         """See `Index.count`."""
         return self._current()[0].count(filter)
 
+    def warnings(self, filter: Filter | None, *, found: bool) -> list[str]:
+        """See `Index.warnings`."""
+        return self._current()[0].warnings(filter, found=found)
+
     def clear(self) -> None:
         """See `Index.clear`; with a pointer, the model stays that of the current generation."""
 

@@ -51,11 +51,10 @@ def repair(
             done += _repair_pointer(state)
     if folder is None:
         return done + _repair_alias(state.index_uri, table)
-    folders = {0: folder} | {
-        int(number): path
-        for path in folder.glob("generation-*")
-        if (number := path.name.removeprefix("generation-")).isdigit() and path.is_dir()
-    }
+    folders = {0: folder}
+    for path in folder.glob("generation-*"):
+        if (name := path.name.removeprefix("generation-")).isdigit() and path.is_dir():
+            folders[int(name)] = path
     for number, one in folders.items():
         found = repair_folder(
             one,

@@ -17,12 +17,20 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
 from cliptune.index.durable import LockBusy
+from cliptune.index.filter_warnings import Version
 from cliptune.index.filters import Filter, parse_filter
 from cliptune.index.lance_folder import LanceFolder, Opened, new_table_name
 from cliptune.index.lance_options import LanceOptions
 from cliptune.index.lance_search import nearest
 from cliptune.index.lance_sql import literal, to_sql
-from cliptune.index.lance_table import DOC_COLUMNS, offsets_by_id, to_docs, to_table
+from cliptune.index.lance_table import (
+    DOC_COLUMNS,
+    offsets_by_id,
+    tag_names,
+    tag_values,
+    to_docs,
+    to_table,
+)
 from cliptune.index.stamp import Stamp
 
 if TYPE_CHECKING:
@@ -213,6 +221,27 @@ class LanceIndex(Index):
         where = _where(filter)
         return self._folder.read(
             "counting", lambda opened: opened.table.count_rows(where) if opened else 0
+        )
+
+    def version(self) -> Version:
+        """See `Index.version`."""
+        return self._folder.read(
+            "reading the status",
+            lambda opened: Version(
+                opened.stamp.table if opened else None, opened.table.version if opened else 0
+            ),
+        )
+
+    def tag_names(self) -> frozenset[str]:
+        """See `Index.tag_names`: of the first 100,000 documents."""
+        return self._folder.read(
+            "reading", lambda opened: tag_names(opened.table) if opened else frozenset()
+        )
+
+    def tag_values(self, path: str) -> frozenset[str]:
+        """See `Index.tag_values`: of the first 100,000 documents."""
+        return self._folder.read(
+            "reading", lambda opened: tag_values(opened.table, path) if opened else frozenset()
         )
 
     def clear(self) -> None:

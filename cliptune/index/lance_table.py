@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,38 @@ def offsets_by_id(table: Table, after: str | None) -> list[int]:
     if after is not None:
         order = order.filter(pc.greater(ids.take(order), after))
     return order.to_pylist()
+
+
+_NAME = r'^\["(?:[^"\\]|\\.)*"\]$'
+_TERMS_OF = 100_000
+"""Documents whose terms are read: tens of milliseconds."""
+
+
+def tag_names(table: Table) -> frozenset[str]:
+    """The paths of the tags that documents have."""
+    return frozenset(json.loads(one)[0] for one in _terms(table, _is_name))
+
+
+def tag_values(table: Table, path: str) -> frozenset[str]:
+    """The texts that stand at a tag's path; long ones, of which a hash is kept, are left out."""
+    start = json.dumps([path])[:-1] + ', "'
+    return frozenset(
+        json.loads(one)[1] for one in _terms(table, lambda terms: pc.starts_with(terms, start))
+    )
+
+
+def _is_name(terms: pa.Array) -> pa.Array:
+    return pc.match_substring_regex(terms, _NAME)
+
+
+def _terms(table: Table, wanted: Callable[[pa.Array], pa.Array]) -> set[str]:
+    """The distinct `tags.term`s in the table for which `wanted` is true."""
+    found: set[str] = set()
+    rows = table.search().select(["terms"]).limit(_TERMS_OF)
+    for batch in rows.to_batches():
+        terms = pc.unique(batch["terms"].flatten())
+        found.update(terms.filter(wanted(terms)).to_pylist())
+    return found
 
 
 def to_docs(rows: pa.Table, model_digest: str) -> list[ClipDoc]:

@@ -179,7 +179,7 @@ def _cosines(folder: Path, table: FoundTable, model: ClipModel) -> np.ndarray:
     with_picture = [doc for doc in docs if doc.image is not None]
     texts = [] if with_picture else [doc for doc in docs if doc.text and doc.text.strip()]
     if with_picture:
-        made = get_tower(model, "clip-vision").encode([doc.image for doc in with_picture])
+        made = get_tower(model, "clip-vision").encode([doc.image or b"" for doc in with_picture])
     elif texts:
         made = get_tower(model, "clip-text").encode([str(doc.text) for doc in texts])
     else:

@@ -26,7 +26,7 @@ from cliptune.serving.client_batches import (
     rows_of,
     run_batches,
 )
-from cliptune.serving.reports import Report
+from cliptune.serving.reports import Report, by_source
 from cliptune.serving.requests import MAX_DOCS
 from cliptune.serving.transport import GrpcTransport, HttpTransport, to_item
 
@@ -301,7 +301,7 @@ class Client:
         if isinstance(self._transport, HttpTransport):
             return self._again(partial(self._transport.json, "/status", {}))
         post = partial(self._transport.post, "/status", DocList[ClipDoc](), None, Report)
-        return status_of({report.source: report.values for report in self._again(post)})
+        return status_of(by_source(self._again(post)))
 
     def profile(self, content: str | bytes = "", show: bool = True) -> dict[str, float]:
         """Where the time of one call goes, in milliseconds; printed as a tree if `show`.

@@ -13,6 +13,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput
 from cliptune.serving import tags
+from cliptune.serving.reports import IndexReport
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
@@ -116,18 +117,18 @@ def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocL
     return found
 
 
-def status(index: LiveIndex) -> dict[str, Any]:
+def status(index: LiveIndex) -> IndexReport:
     """The current generation's index, all generations, and how far a swap is."""
     from cliptune.generations.progress import read_progress
 
-    found = index.status().to_dict()
-    if generations := index.generations():
-        found["generations"] = generations
-    if progress := read_progress(index.state):
-        found["swap"] = progress
-    # Where `cliptune swap` finds what it works on.
-    found |= {"index_uri": _shown(index.state.index_uri), "state": str(index.state.folder)}
-    return found
+    return IndexReport(
+        **index.status().to_dict(),
+        # Where `cliptune swap` finds what it works on.
+        index_uri=_shown(index.state.index_uri),
+        generations_folder=str(index.state.folder),
+        generations=index.generations() or None,
+        swap=read_progress(index.state),
+    )
 
 
 def _shown(uri: str) -> str:

@@ -117,7 +117,7 @@ class Indexer(ObservedExecutor):
         generations, and how far a swap is.
         """
         read_parameters(NoParameters, parameters)
-        docs.extend(report(indexing.status(self.store)))
+        docs.append(indexing.status(self.store).report("indexer"))
         return docs
 
     @requests(on="/clear")
