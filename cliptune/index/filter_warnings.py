@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from cliptune.errors import near_matches
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 EMPTY = "the index is empty: nothing has been indexed yet"
 MAX_CHECKED = 16
-"""Fields of a filter, and values of a field, that are looked at: each may cost a count."""
+"""Fields of a filter that are looked at: each costs up to three counts."""
+MAX_VALUES = 4
+"""Values of a filter that are looked at: each costs a count, and a look at a tag's values."""
 
 Kind = Literal["anything", "number", "text", "boolean"]
 _SHOWN: dict[Kind, str] = {"number": "a number", "text": "a text", "boolean": "true or false"}
@@ -113,6 +116,7 @@ class _Look:
         self._remembered, self._found = remembered, found
         self._index = remembered._index
         self._version: Version | None = None
+        self._values_left = MAX_VALUES
 
     def at(self, field: Field, of_field: list[Compare | In]) -> list[str]:
         """The sentences about one field."""
@@ -142,7 +146,7 @@ class _Look:
     def _never(self, field: Field) -> str:
         if field.builtin:
             return f"no document has a {field}"
-        names = self._index.tag_names()
+        names = self._names
         last = field.name.rpartition(".")[2].casefold()
         same_end = sorted(name for name in names if name.rpartition(".")[2].casefold() == last)
         advice = (
@@ -157,7 +161,7 @@ class _Look:
         never = " or ".join(_SHOWN[kind] for kind in _TYPES if kind in kinds)
         there = [kind for kind in _TYPES if self._occurs(field, kind)]
         if not there:
-            names = self._index.tag_names()
+            names = self._names
             parts = sorted(name for name in names if name.startswith(f"{field.name}."))
             its = f"it has the parts {', '.join(map(repr, parts[:10]))}" if parts else "it is empty"
             return f"the tag {field.name!r} is never {never}: {its}"
@@ -169,18 +173,22 @@ class _Look:
         if isinstance(leaf, Compare) and leaf.op != "==":
             return []
         field, sentences = leaf.field, []
-        for value in [one for one in _values(leaf) if isinstance(one, str)][:MAX_CHECKED]:
-            if self._index.count(Compare(field, "==", value)):
+        texts = [value for value in _values(leaf) if isinstance(value, str)][: self._values_left]
+        self._values_left -= len(texts)
+        for text in texts:
+            if self._index.count(Compare(field, "==", text)):
                 continue
-            same = [
-                one for one in self._index.tag_values(field.name) if _folded(one) == _folded(value)
-            ]
-            if same:
-                near = ", ".join(map(repr, sorted(same)[:5]))
+            known = self._index.tag_values(field.name)
+            if same := sorted(one for one in known if _folded(one) == _folded(text)):
+                near = ", ".join(map(repr, same[:5]))
                 sentences.append(
-                    f"the tag {field.name!r} is never {value!r:.80}: did you mean {near}?"
+                    f"the tag {field.name!r} is never {text!r:.80}: did you mean {near}?"
                 )
         return sentences
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return self._index.tag_names()
 
 
 def _condition(field: Field, kind: Kind) -> Node:

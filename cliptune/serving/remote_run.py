@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cliptune.errors import BadArtifact, NotReady, Unavailable
 from cliptune.files import make_folder, open_file
 from cliptune.runs.logs import Progress
+from cliptune.runs.summary import RunSummary
 from cliptune.serving.training_docs import Chunk, LogItem
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class RemoteRun:
     def history(self) -> list[dict[str, Any]]:
         """As `Run.history`."""
         return self._described()["history"]
+
+    def summary(self) -> RunSummary:
+        """As `Run.summary`."""
+        return RunSummary(**self._described()["summary"])
 
     def logs(self) -> str:
         """As `Run.logs`."""

@@ -125,6 +125,7 @@ def describe(run: Any) -> dict[str, Any]:
         "description": run.description,
         "config": run.config,
         "history": run.history(),
+        "summary": asdict(run.summary()),
         "progress": asdict(progress) if progress else None,
         **run.status(),
     }

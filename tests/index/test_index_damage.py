@@ -167,7 +167,7 @@ def test_several_tables_must_be_told_apart(shop: Path, tmp_path: Path) -> None:
     repair_folder(shop, table=right)
     with open_index(shop) as index:
         assert index.count() == COUNT
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / STAMP).write_text("")
     with pytest.raises(NotFound, match="nothing to be found"):
-        (tmp_path / "empty").mkdir()
-        (tmp_path / "empty" / STAMP).write_text("")
         repair_folder(tmp_path / "empty")
