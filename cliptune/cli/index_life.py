@@ -137,8 +137,7 @@ def delete(
         if dry_run:
             console.print(f"{found.documents} documents would be deleted")
             return
-        # What a typing error makes of a filter's negation can be everything there is.
-        confirm(f"delete {found.documents} documents", yes and not found.warnings)
+        confirm(f"delete {found.documents} documents", yes)
         console.print(f"{client.delete(ids or None, filter_)} documents deleted")
 
 

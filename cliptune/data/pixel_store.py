@@ -116,7 +116,7 @@ def _read(folder: Path, size: tuple[int, int]) -> StoredPixels | None:
             else np.empty(shape, dtype=np.uint8)
         )
         stored = StoredPixels(pixels, rows, manifest["undecodable"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     with contextlib.suppress(OSError):  # a cache of another user's can be read and not touched
         os.utime(folder)

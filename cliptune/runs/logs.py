@@ -78,7 +78,7 @@ def read_progress(folder: Path) -> Progress | None:
     """
     try:
         return Progress(**json.loads((folder / PROGRESS_FILE).read_text()))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cliptune.errors import NotFound, NotReady, RunFailed
+from cliptune.errors import BadData, NotFound, NotReady, RunFailed
 from cliptune.files import zip_folder
 from cliptune.runs import process
 from cliptune.runs.logs import Progress, follow, read_log, read_progress
@@ -272,7 +272,10 @@ class Run:
         raise NotReady(f"run {self.name!r} is {record.status}: {what} come when it is FINISHED")
 
     def _json(self, file: str) -> Any:
+        path = self.folder / file
         try:
-            return json.loads((self.folder / file).read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise BadData(f"{path} is damaged: {error}") from error

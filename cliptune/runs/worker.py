@@ -114,6 +114,8 @@ def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
     checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
     _check_cancelled(reporter)
     resume_from = checkpoints[-1] if checkpoints else None
+    if record.starts > 1 and resume_from is None:
+        reporter.log("WARNING", "no checkpoint is left: the run begins again from its start")
     train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from)
 
 
