@@ -123,7 +123,7 @@ def near_matches(name: str, known: Iterable[str]) -> str:
         by_folded.setdefault(one.casefold(), []).append(one)
     close = difflib.get_close_matches(name.casefold(), by_folded, n=5, cutoff=0.4)
     if close:
-        shown = [repr(one) for folded in close for one in by_folded[folded]]
-        return f"did you mean {', '.join(shown[:5])}?"
+        near = [repr(one) for folded in close for one in by_folded[folded]]
+        return f"did you mean {', '.join(near[:5])}?"
     shown = ", ".join(map(repr, known[:20]))
     return f"known: {shown}{', …' if len(known) > 20 else ''}" if known else "none are known yet"

@@ -84,7 +84,7 @@ def is_locked(path: Path) -> bool:
     """Whether a `file_lock` on the file at `path` is held, also where nothing can be written."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # another user's: only its owner can hold it
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

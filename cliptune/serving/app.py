@@ -55,6 +55,32 @@ ENDPOINTS = (
 )  # fmt: skip
 
 
+WARNED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, with `warnings` beside it.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "warnings": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "Sentences about what of the filter can never hold: "
+                            "tags that no document has, or never of the type compared with, with "
+                            "near matches. Or that the index is empty. Empty, if there is nothing "
+                            "to say.",
+                        }
+                    },
+                    "required": ["warnings"],
+                }
+            }
+        },
+    }
+}
+"""What OpenAPI is told of answers that depend on a filter."""
+
+
 def make_app(handler: Any) -> FastAPI:
     """The application over a gateway's `RequestHandler`."""
     calls = Calls(handler)
@@ -166,7 +192,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         found = await answer(calls, "/rank", docs, given.parameters)
         return json_response(found, encoding_format=given.encoding_format)
 
-    @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"])
+    @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"],
+              responses=WARNED)  # fmt: skip
     async def search(request: Request) -> Response:
         """The nearest pictures of texts or pictures. Parameters: see GET /search.
 
@@ -175,7 +202,7 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         """
         return await respond(request, "/search")
 
-    @app.get("/search", tags=["search"])
+    @app.get("/search", tags=["search"], responses=WARNED)
     async def search_one(
         request: Request,
         q: str = Query("", description="The text."),
@@ -206,7 +233,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         found = await answer(calls, "/get", to_docs(body.data), body.parameters)
         return json_response(found, encoding_format=body.encoding_format)
 
-    @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"])
+    @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"],
+              responses=WARNED)  # fmt: skip
     async def delete(request: Request) -> Response:
         """Delete documents by `ids`, or those that a `filter` holds for: `deleted` says how many.
 
