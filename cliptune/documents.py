@@ -74,6 +74,11 @@ class SearchResult(ClipDoc):
     """A query with its matches, best first."""
 
     matches: DocList[Match] = Field(default_factory=DocList[Match])
+    warnings: list[str] = Field(
+        default_factory=list,
+        description="What of the filter can never hold (a tag that no document has, or never of "
+        "that type), or that the index is empty.",
+    )
 
 
 class RankMatch(ClipDoc):

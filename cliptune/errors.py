@@ -101,6 +101,15 @@ class Unavailable(CliptuneError):
     http_status = 503
 
 
+class DamagedIndex(CliptuneError):
+    """What says which tables are the index is gone or unusable; nothing was changed.
+
+    The message says how the tables are found again.
+    """
+
+    http_status = 503
+
+
 class ModelSwitched(Unavailable):
     """The model was switched while a write was on its way: sent again, it is made."""
 
@@ -108,8 +117,13 @@ class ModelSwitched(Unavailable):
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Words for an error about an unknown `name`: the nearest `known` ones, or all if few."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+    # Whatever their case: `PRICE` is near to `price`.
+    by_folded: dict[str, list[str]] = {}
+    for one in known:
+        by_folded.setdefault(one.casefold(), []).append(one)
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=5, cutoff=0.4)
     if close:
-        return f"did you mean {', '.join(map(repr, close))}?"
+        near = [repr(one) for folded in close for one in by_folded[folded]]
+        return f"did you mean {', '.join(near[:5])}?"
     shown = ", ".join(map(repr, known[:20]))
     return f"known: {shown}{', …' if len(known) > 20 else ''}" if known else "none are known yet"

@@ -1,60 +1,117 @@
-"""Writing files and folders whole or not at all, and unzipping without leaving the folder."""
+"""Writing files and folders whole or not at all, and unzipping without leaving the folder.
+
+**Who may read them.** What lies in CLIPTUNE_HOME (runs, data sets, caches, logs) and what its
+writer calls `private` (an index, API keys) is its owner's alone: files 0600, folders 0700. All else
+follows the umask. Only in a folder that a group shares on purpose (setgid and writable for the
+group, as Kubernetes' `fsGroup` makes a volume) the group has what the owner has: 0660 and 2770.
+What is there already keeps its mode.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
-import tempfile
+import stat
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cliptune.errors import BadArtifact
+from cliptune.home import home
 
 MAX_UNZIPPED_BYTES = 64 * 2**30
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def open_file(path: Path, flags: int, *, private: bool = False) -> int:
+    """`os.open`, with the mode that the module's docstring says for a file that it makes."""
+    if not (private or _in_home(path)):
+        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+    mode = 0o660 if _is_shared(path.parent) else 0o600
+    handle = os.open(path, flags | os.O_CLOEXEC, mode)
+    if mode == 0o660 and flags & os.O_CREAT:
+        with suppress(PermissionError):  # another one's, who has seen to it
+            os.fchmod(handle, mode)  # whatever the umask takes from the group
+    return handle
+
+
+def make_folder(path: Path, *, private: bool = False, exist_ok: bool = True) -> Path:
+    """Make the folder `path`, and those above it that are missing, if it isn't there.
+
+    With `private` the last one is its owner's alone, even outside of CLIPTUNE_HOME.
+
+    Raises:
+        FileExistsError, NotADirectoryError: a file is in the way, or without `exist_ok` a folder.
+    """
+    if not exist_ok and path.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    missing = []
+    for folder in (path, *path.parents):
+        if folder.is_dir():
+            break
+        missing.append(folder)
+    for folder in reversed(missing):
+        own = (private and folder == path) or _in_home(folder)
+        try:
+            os.mkdir(folder, 0o700 if own else 0o777)
+        except FileExistsError:
+            if not folder.is_dir():  # else another process was first
+                raise
+            continue
+        if own and _is_shared(folder.parent):
+            os.chmod(folder, 0o2770)  # noqa: S103 - the group that shares it, nobody else
+    return path
+
+
+def guard_process(folder: Path) -> None:
+    """Have all files that this process makes be as private as those in CLIPTUNE_HOME are.
+
+    For a process of its own whose libraries write into `folder` by themselves.
+    """
+    os.umask(0o007 if _is_shared(folder) else 0o077)
+
+
+def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write `data` beside `path`, flush it to disk and rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    make_folder(path.parent)
+    beside = _beside(path)
+    handle = open_file(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private=private)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(beside, 0o644)  # mkstemp's own mode is for its owner alone
         os.replace(beside, path)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """`write_bytes` of UTF-8 text."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), private=private)
 
 
 @contextmanager
-def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, *, replace: bool = False, private: bool = False) -> Iterator[Path]:
     """Fill a temporary folder beside `path`; it takes that name only if the block succeeds.
 
-    By then all in it is on the disk itself, so that a power cut leaves no empty files there.
+    By then all in it is on the disk itself, so that a power cut leaves no empty files there, and
+    has the mode of what is made here, whatever modes it was copied with or its writers chose.
     With `replace`, a folder that is already there gives way to the new one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    make_folder(path.parent)
+    beside = make_folder(_beside(path), private=private)
     try:
         yield beside
+        mode = stat.S_IMODE(beside.stat().st_mode)
         for written in beside.rglob("*"):
-            if written.is_file():
-                os.chmod(written, 0o644)  # safetensors' own mode, too, is for its owner alone
+            os.chmod(written, mode if written.is_dir() else mode & 0o666)
             _sync(written)
-        os.chmod(beside, 0o755)  # noqa: S103 - mkdtemp's own mode is for its owner alone
         if replace and path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            old = make_folder(path.with_name(f"{beside.name}.old"), private=True)
             os.replace(path, old / "old")
             os.replace(beside, path)
             shutil.rmtree(old, ignore_errors=True)
@@ -73,6 +130,24 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _beside(path: Path) -> Path:
+    """A new hidden name beside `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def _in_home(path: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home()))
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether a group shares the folder on purpose."""
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
+
+
 def _sync(path: Path) -> None:
     """Have the system put the file or folder `path` on the disk itself."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -87,19 +162,18 @@ def _sync(path: Path) -> None:
 
 def zip_folder(folder: Path, target: Path) -> Path:
     """Zip `folder`'s files under their relative names to `target`, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
+    make_folder(target.parent)
+    beside = _beside(target)
+    handle = open_file(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         # Weights barely compress, and storing them lets a reader map them in place.
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+        with os.fdopen(handle, "w+b") as opened, zipfile.ZipFile(opened, "w") as archive:
             for file in sorted(p for p in folder.rglob("*") if p.is_file()):
                 archive.write(file, file.relative_to(folder))
-        os.chmod(beside, 0o644)
-        _sync(Path(beside))
+        _sync(beside)
         os.replace(beside, target)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
     return target
 

@@ -24,9 +24,20 @@ for module in (runs, report, models, quantize, wise_ft, search, index, swap, key
     module.register(app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import cliptune
+
+        typer.echo(f"cliptune {cliptune.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Show debugging log lines."),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=_print_version
+    ),
 ) -> None:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(message)s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
+from cliptune.cli import index_life
 from cliptune.cli.search import SERVER, Address
 
 if TYPE_CHECKING:
@@ -32,8 +34,23 @@ class DataOrCommand(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert `add` where no command is named."""
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            self._refuse_mistyped(args[0])
             args = ["add", *args]
         return super().parse_args(ctx, args)
+
+    def _refuse_mistyped(self, data: str) -> None:
+        """Raise `NotFound` for what is no data, but nearly a command."""
+        from cliptune.errors import NotFound
+
+        near = difflib.get_close_matches(data, self.commands, n=1, cutoff=0.75)
+        if near and not data.startswith("-") and not Path(data).exists():
+            from cliptune.data.source import known_names
+
+            if data not in known_names():
+                raise NotFound(
+                    f"{data!r} is neither a command nor data: did you mean `cliptune index "
+                    f"{near[0]}`?"
+                )
 
 
 def register(app: typer.Typer) -> None:
@@ -41,12 +58,14 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         cls=DataOrCommand,
         no_args_is_help=True,
-        help="Add pictures to a search Flow's index; copy, keep and move whole indexes.\n\n"
-        "`cliptune index DATA` is short for `cliptune index add DATA`.",
+        help="Fill a search Flow's index and keep it up to date; copy, keep and move whole "
+        "indexes.\n\n`cliptune index DATA` is short for `cliptune index add DATA`. Data that are "
+        "called as a command is are given as a path: `cliptune index ./status`.",
         epilog="Example: cliptune index products.csv --text-column title --image-column picture",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     group.command(epilog="Example: cliptune index add pictures/")(add)
+    index_life.register(group)
     group.command(epilog="Example: cliptune index migrate shop-index http://milvus:19530/shop")(
         migrate
     )

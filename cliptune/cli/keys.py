@@ -105,5 +105,5 @@ def _write(file: Path, lines: list[str]) -> None:
     from cliptune.files import write_text
 
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
-    write_text(file, "".join(f"{line}\n" for line in lines))
+    write_text(file, "".join(f"{line}\n" for line in lines), private=True)
     file.chmod(mode)

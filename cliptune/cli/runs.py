@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from cliptune.cli.confirm import confirm
 from cliptune.errors import BadInput
+
+if TYPE_CHECKING:
+    from cliptune.runs.summary import RunSummary
 
 console = Console()
 Server = Annotated[
@@ -23,7 +30,14 @@ Server = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(epilog="Example: cliptune fit products.csv --text-column title --epochs 5")(fit)
-    app.command(epilog="Example: cliptune runs --experiment default")(runs)
+    group = typer.Typer(
+        invoke_without_command=True,
+        epilog="Example: cliptune runs --experiment default",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        callback=runs,
+    )
+    group.command(epilog="Example: cliptune runs delete brave-otter-3f2a")(delete)
+    app.add_typer(group, name="runs")
     app.command(epilog="Example: cliptune logs brave-otter-3f2a --follow")(logs)
     app.command(epilog="Example: cliptune cancel brave-otter-3f2a")(cancel)
     app.command(epilog="Example: cliptune resume brave-otter-3f2a")(resume)
@@ -134,22 +148,72 @@ def fit(
 
 
 def runs(
+    context: typer.Context,
     experiment: Annotated[str | None, typer.Option(help="Of this experiment only.")] = None,
     page: Annotated[int, typer.Option(min=1)] = 1,
     size: Annotated[int, typer.Option(min=1)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     server: Server = None,
 ) -> None:
-    """List the runs, newest first."""
-    found = _session(server).list_runs(experiment_name=experiment, page=page, size=size)
-    rows = [{"name": run.name, "experiment": run.experiment_name, **run.status()} for run in found]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+    """List the runs, newest first: when, how long, of what, and the best metric of any epoch.
+
+    `cliptune runs delete` deletes some.
+    """
+    if context.invoked_subcommand is not None:
         return
-    table = Table("run", "experiment", "status", "details")
-    for row in rows:
-        table.add_row(row["name"], row["experiment"], row["status"], row["details"])
+    found = _session(server).list_runs(experiment_name=experiment, page=page, size=size)
+    summaries = [run.summary() for run in found]
+    if as_json:
+        rows = [asdict(one) for one in summaries]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if not summaries:
+        console.print("No runs." if page == 1 else f"No runs on page {page}.")
+        return
+    table = Table("run", "experiment", "started", "took", "model", "data", "best metric", "status")
+    for one in summaries:
+        table.add_row(*(escape(cell) for cell in _cells(one)))
     console.print(table)
+
+
+def _cells(one: RunSummary) -> list[str]:
+    started = datetime.fromisoformat(one.created).astimezone()
+    documents = f" ({one.documents})" if one.documents is not None else ""
+    metric = ""
+    if one.metric is not None and one.value is not None:
+        short = one.metric.removeprefix("clip-text-to-clip-vision_")
+        epoch = f" (epoch {one.epoch})" if one.epoch is not None else ""
+        metric = f"{short} {one.value:.4f}{epoch}"
+    # Of a finished run there is nothing to add.
+    status = one.status if not one.details else f"{one.status}: {one.details}"
+    return [
+        one.name,
+        one.experiment,
+        f"{started:%Y-%m-%d %H:%M}",
+        "" if one.seconds is None else str(timedelta(seconds=round(one.seconds))),
+        one.model,
+        one.data + documents,
+        metric,
+        status,
+    ]
+
+
+def delete(
+    names: Annotated[list[str], typer.Argument(help="Runs' names.")],
+    experiment: Annotated[str | None, typer.Option(help="Their experiment.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    server: Server = None,
+) -> None:
+    """Delete runs with all their files: logs, checkpoints and artifacts.
+
+    A run that is under way is stopped first. Artifacts that were saved elsewhere stay.
+    """
+    session = _session(server)
+    found = [session.get_run(name, experiment) for name in dict.fromkeys(names)]
+    confirm(f"delete {', '.join(run.name for run in found)}", yes)
+    for run in found:
+        session.delete_run(run.name, run.experiment_name)
+        console.print(f"run {run.name} deleted")
 
 
 def logs(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 console = Console()
+errors = Console(stderr=True)
 SERVER = "grpc://localhost:51000"
 Address = Annotated[
     str, typer.Option(envvar="CLIPTUNE_SEARCH_SERVER", help="Address of a search Flow.")
@@ -159,16 +162,28 @@ def search(
     if picture and not Path(query).is_file():
         raise NotFound(f"no picture at {query}")
     asked = Path(query).read_bytes() if picture else query
-    matches = Client(server).search(asked, limit=limit, filter=filter_).matches
+    with Client(server) as client:
+        result = client.search(asked, limit=limit, filter=filter_)
+    matches = result.matches
+    show_warnings(result.warnings)
     if as_json:
         rows = [{"id": m.id, "score": m.score, "text": m.text, "tags": m.tags} for m in matches]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if not matches:
+        console.print("Nothing found" + (f" where {filter_}." if filter_ else "."), markup=False)
         return
     table = Table("score", "title", "id", "tags")
     for match in matches:
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
         table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
     console.print(table)
+
+
+def show_warnings(sentences: Iterable[str]) -> None:
+    """Print what there is to say of a filter on stderr: stdout may be read by a program."""
+    for sentence in sentences:
+        errors.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 def _warn(host: str, api_keys: Path | None) -> None:

@@ -174,7 +174,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
     client = Client(server)
     status = client.status()
     found, model = status["index"], status["model"]
-    uri, state = found["index_uri"], found["state"]
+    uri, state = found["index_uri"], found["generations_folder"]
     here = Path(uri).is_dir() if "://" not in uri else Path(state).is_dir()
     if not here:
         raise BadInput(

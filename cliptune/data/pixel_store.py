@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cliptune.errors import BadInput, Unavailable
-from cliptune.files import new_folder
+from cliptune.files import make_folder, new_folder, open_file
 
 log = logging.getLogger("cliptune")
 
@@ -68,7 +68,7 @@ def read_or_write(
         return stored
     needed = count * size[0] * size[1] * 3
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         with _lock(root / f"{key}.lock"):
             if (stored := _read(folder, size)) is not None:
                 return stored
@@ -116,7 +116,7 @@ def _read(folder: Path, size: tuple[int, int]) -> StoredPixels | None:
             else np.empty(shape, dtype=np.uint8)
         )
         stored = StoredPixels(pixels, rows, manifest["undecodable"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     with contextlib.suppress(OSError):  # a cache of another user's can be read and not touched
         os.utime(folder)
@@ -142,7 +142,7 @@ def _write(folder: Path, decoded: Decoded) -> None:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; the system frees it if the process dies."""
-    with path.open("w") as handle:
+    with os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT), "w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

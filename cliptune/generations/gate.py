@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cliptune.errors import AlreadyExists, Unavailable
+from cliptune.files import make_folder
 from cliptune.index.durable import LockBusy, file_lock
 
 WRITE_TIMEOUT = 60.0
@@ -98,6 +99,6 @@ def is_swapping(state_folder: Path) -> bool:
 
 def _make(state_folder: Path) -> None:
     try:
-        state_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(state_folder, private=True)
     except OSError as error:
         raise Unavailable(f"{state_folder}: can't be made ({error.strerror})") from error

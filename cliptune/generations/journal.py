@@ -1,7 +1,8 @@
 """The journal of a generation that is not current: which documents it no longer has as they are.
 
 A line a write, in JSON: a list of ids, or `"*"` where it may have been any. A write is noted before
-it is made, so that none is missed; what was noted and then not made does no harm.
+it is made, so that none is missed; what was noted and then not made does no harm. The first line
+is an empty list: a journal without it has been lost, and then anything may have been written.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import BadInput, Unavailable
+from cliptune.files import make_folder, open_file
 from cliptune.index.checks import check_id
 from cliptune.index.durable import sync_path
+
+_FIRST = b"[]\n"
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,24 @@ class Changes:
     """Where the next changes begin."""
 
 
-def note(path: Path, ids: Iterable[str] | None) -> None:
+def note(path: Path, ids: Iterable[str] | None, followed: int = 0) -> None:
     """Append a write to the documents `ids`, or None: to any; on the disk when it returns.
+
+    `followed` is up to where the journal was read. One that ends before it, or that is not there,
+    has been lost: it begins again beyond, with a write to any.
 
     Raises:
         Unavailable: it can't be written, so the write must not be made either.
     """
     line = json.dumps("*" if ids is None else list(ids)) + "\n"
     try:
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, private=True)
         try:
             size = os.fstat(handle).st_size
+            if size < max(followed, len(_FIRST)):
+                size = max(followed, len(_FIRST))
+                os.ftruncate(handle, size)
+                line = f'"*"\n{line}'
             # The end of a line that a full disk or a power cut left without one.
             torn = size and os.pread(handle, 1, size - 1) != b"\n"
             data = (b"\n" if torn else b"") + line.encode()
@@ -60,10 +71,15 @@ def size(path: Path) -> int:
         return 0
 
 
+def has_changes(path: Path) -> bool:
+    """Whether there is a journal in which anything was noted."""
+    return size(path) > len(_FIRST)
+
+
 def read(path: Path, start: int, end: int) -> Changes:
     """The changes from `start` to `end`, both ends of lines."""
-    if start >= end:
-        return Changes([], False, max(start, end))
+    if start > end or size(path) < len(_FIRST):
+        return Changes([], True, end)
     with path.open("rb") as file:
         file.seek(start)
         lines = file.read(end - start).split(b"\n")
@@ -98,9 +114,13 @@ def restart(path: Path) -> None:
         Unavailable: it can't be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            os.fsync(file.fileno())
+        make_folder(path.parent, private=True)
+        handle = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, private=True)
+        try:
+            os.write(handle, _FIRST)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
         sync_path(path.parent)
     except OSError as error:
         raise Unavailable(f"{path}: can't be written ({error.strerror})") from error

@@ -149,6 +149,10 @@ class LiveIndex(Index):
         """See `Index.count`."""
         return self._current()[0].count(filter)
 
+    def warnings(self, filter: Filter | None, *, found: bool) -> list[str]:
+        """See `Index.warnings`."""
+        return self._current()[0].warnings(filter, found=found)
+
     def clear(self) -> None:
         """See `Index.clear`; with a pointer, the model stays that of the current generation."""
 
@@ -259,7 +263,7 @@ class LiveIndex(Index):
     def _note(self, pointer: Pointer | None, ids: list[str] | None) -> None:
         for generation in (pointer.previous, pointer.next) if pointer else ():
             if generation:
-                journal.note(self.state.journal(generation), ids)
+                journal.note(self.state.journal(generation), ids, generation.caught_up or 0)
 
     def _drop(self) -> None:
         """Let go of what the pointer doesn't name."""

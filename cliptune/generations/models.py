@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from cliptune.errors import BadInput, Unavailable
-from cliptune.files import new_folder
+from cliptune.files import make_folder, new_folder
 
 
 def model_digest(model: str | Path) -> str:
@@ -39,12 +39,13 @@ def keep_model(model: str | Path, target: Path, digest: str) -> None:
     if target.is_dir() and model_digest(target) == digest:
         return
     try:
+        make_folder(target.parent, private=True)
         if path := artifact_path(model):
             source = open_artifact(path)
-            with new_folder(target, replace=True) as beside:
+            with new_folder(target, replace=True, private=True) as beside:
                 shutil.copytree(source.path, beside, dirs_exist_ok=True)
         else:
-            write_artifact(load_model(model), target, replace=True)
+            write_artifact(load_model(model), target, replace=True, private=True)
     except OSError as error:  # shutil.Error is one
         raise Unavailable(f"{target}: the model can't be copied there ({error})") from error
     if model_digest(target) != digest:

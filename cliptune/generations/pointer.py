@@ -2,6 +2,7 @@
 
 STATE/                     `generations` in the index's folder, unless set elsewhere
   generations.json         the pointer
+  generations-copy.json    the same: it shows that there was one, should the pointer get lost
   1/artifact/              the model of generation 1
   1/journal                ids that were written since generation 1 was brought up to date
   swap.json                how far the swap is that is, or was, at work
@@ -24,10 +25,12 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cliptune.errors import BadInput, Unavailable
+from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.files import write_text
+from cliptune.generations import journal
 from cliptune.home import home
 from cliptune.index.durable import sync_path
+from cliptune.index.stamp import REPAIR
 from cliptune.index.storage import Storage
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cliptune")
 FORMAT = 1
-POINTER, PROGRESS = "generations.json", "swap.json"
+POINTER, COPY, PROGRESS = "generations.json", "generations-copy.json", "swap.json"
 SLOTS = ("current", "previous", "next")
 
 
@@ -117,7 +120,8 @@ class State:
             fresh: read the file even if its time and size are the same as last.
 
         Raises:
-            BadInput: the file isn't a pointer that this cliptune reads.
+            BadInput: it is of a newer format.
+            DamagedIndex: the file is no pointer, or is gone though there was one.
             Unavailable: it can't be read.
         """
         path = self.folder / POINTER
@@ -129,6 +133,7 @@ class State:
                     return self._pointer
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
+            self._check_never_swapped()
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(f"{path}: can't be read ({error})") from error
@@ -137,6 +142,38 @@ class State:
             self._signature, self._pointer = signature, pointer
         return pointer
 
+    def read_copy(self) -> Pointer | None:
+        """The pointer as it was written last, from its copy; None if there is none.
+
+        Raises:
+            DamagedIndex: the copy is no pointer.
+        """
+        path = self.folder / COPY
+        try:
+            return _parse(path.read_text(encoding="utf-8"), path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedIndex(f"{path}: can't be read ({error})") from error
+
+    def _check_never_swapped(self) -> None:
+        """Raise `DamagedIndex` if there was a pointer: generation 0 may be long out of date."""
+        index = folder_of(self.index_uri)
+        traces = [
+            self.folder / COPY,
+            *(path for path in self.folder.glob("*/journal") if journal.has_changes(path)),
+            *(index.glob("generation-*/cliptune-index.json") if index else ()),
+            *(index.glob("generation-*/documents-*.lance") if index else ()),
+        ]
+        for trace in traces:
+            # A swap that is beginning writes the copy last.
+            if trace.exists() and not (self.folder / POINTER).exists():
+                raise DamagedIndex(
+                    f"{self.folder / POINTER} is gone, which says which generation is served; "
+                    f"that there was one shows in {trace}. Nothing was changed: put the file back, "
+                    f"or {REPAIR.format(folder=self.index_uri)}"
+                )
+
     def write(self, pointer: Pointer) -> None:
         """Write the pointer durably, whole or not at all.
 
@@ -144,7 +181,9 @@ class State:
             Unavailable: it can't be written; it is as it was.
         """
         try:
-            write_text(self.folder / POINTER, pointer.model_dump_json(indent=2) + "\n")
+            content = pointer.model_dump_json(indent=2) + "\n"
+            for name in (POINTER, COPY):
+                write_text(self.folder / name, content, private=True)
             sync_path(self.folder)
         except OSError as error:
             raise Unavailable(f"{self.folder}: can't be written ({error.strerror})") from error
@@ -170,7 +209,7 @@ class State:
 
     def index_exists(self, generation: Generation) -> bool:
         """Whether it is still there, if it is a folder; a server is not asked."""
-        folder = _folder_of(self.uri(generation))
+        folder = folder_of(self.uri(generation))
         return folder is None or folder.is_dir()
 
     def remove_leftovers(self, keep: Collection[int] = ()) -> None:
@@ -185,7 +224,7 @@ class State:
         if pointer is None:
             return
         kept = {*keep, *(generation.number for generation in pointer.generations.values())}
-        for name in (POINTER, PROGRESS):
+        for name in (POINTER, COPY, PROGRESS):
             for begun in self.folder.glob(f".{name}.*"):
                 begun.unlink(missing_ok=True)
         for number in range(pointer.last + 1):
@@ -195,7 +234,7 @@ class State:
                     shutil.rmtree(begun, ignore_errors=True)
             elif folder.is_dir():
                 uri = numbered_uri(self.index_uri, number)
-                index_folder = _folder_of(uri)
+                index_folder = folder_of(uri)
                 if index_folder is None or index_folder.is_dir():
                     with open_index(uri) as index:
                         index.clear()
@@ -209,7 +248,7 @@ def numbered_uri(index_uri: str, number: int) -> str:
     """Where the index of generation `number` is, if generation 0's is at `index_uri`."""
     if not number:
         return index_uri
-    folder = _folder_of(index_uri)
+    folder = folder_of(index_uri)
     if folder is not None:
         return str(folder / f"generation-{number}")
     parts = urlsplit(index_uri)
@@ -217,7 +256,7 @@ def numbered_uri(index_uri: str, number: int) -> str:
     return urlunsplit(parts._replace(path=f"{path}_g{number}"))
 
 
-def _folder_of(uri: str) -> Path | None:
+def folder_of(uri: str) -> Path | None:
     """The folder of an index, None if it is in a server."""
     scheme, found, rest = uri.partition("://")
     if found and scheme.lower() != "file":
@@ -229,7 +268,10 @@ def _parse(text: str, path: Path) -> Pointer:
     try:
         pointer = Pointer.model_validate_json(text)
     except ValidationError as error:
-        raise BadInput(f"{path}: not the pointer of an index's generations ({error})") from None
+        raise DamagedIndex(
+            f"{path}: not the pointer of an index's generations ({error}). Nothing was changed: "
+            f"put the file back, or {REPAIR.format(folder='INDEX')}"
+        ) from None
     if pointer.format > FORMAT:
         raise BadInput(
             f"{path}: of format {pointer.format}, this cliptune reads up to {FORMAT}: upgrade it"

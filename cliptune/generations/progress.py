@@ -42,7 +42,7 @@ class ProgressFile:
         if self.going_to:
             progress["going_to"] = self.going_to
         try:
-            write_text(self._path, json.dumps(progress))
+            write_text(self._path, json.dumps(progress), private=True)
         except OSError as failure:  # a full disk: it shows elsewhere
             log.warning("the progress can't be noted: %s", failure)
 

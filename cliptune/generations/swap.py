@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from cliptune.errors import BadInput, NotFound, NotReady
+from cliptune.errors import AlreadyExists, BadInput, NotFound, NotReady
 from cliptune.generations import catch_up, gate, journal
 from cliptune.generations.catch_up import CaughtUp
 from cliptune.generations.models import keep_model, model_digest
@@ -84,6 +84,7 @@ class Swap(Work):
             BadInput: it is the model that is served, or was before; `served` isn't the model whose
                 embeddings the index holds.
             NotReady: another model is being prepared.
+            AlreadyExists: there are documents where the next generation would be.
         """
         self.state.remove_leftovers()
         digest = model_digest(artifact)
@@ -109,7 +110,12 @@ class Swap(Work):
         generation = Generation(number=number, model_digest=digest, storage=kept)
         self._keep(artifact, generation)
         with self.state.open(generation) as index:
-            index.clear()  # a folder that is in the way
+            if count := index.count():  # whose they are can't be known from here
+                raise AlreadyExists(
+                    f"{self.state.uri(generation)} holds {count} documents that no swap has put "
+                    "there: move it away"
+                )
+            index.clear()
         # Whoever writes after this notes it.
         with gate.writes_held(self.state.folder):
             journal.restart(self.state.journal(generation))

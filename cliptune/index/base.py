@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -12,10 +14,14 @@ import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
+from cliptune.index.filter_warnings import FilterWarnings, Version
 from cliptune.index.filters import Filter
 from cliptune.index.storage import Storage
+from cliptune.index.tags import names_in, texts_in
 
 State = Literal["flat", "building", "ready"]
+SAMPLE = 2000
+"""Documents that are read for near matches of a tag's name."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,42 @@ class Index(ABC):
     @abstractmethod
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many a filter holds for."""
+
+    def warnings(self, filter: Filter | None, *, found: bool) -> list[str]:
+        """Sentences about what of a filter can never hold, for who has written it.
+
+        Tags that no document has, or never of the type that they are compared with, with near
+        matches; where nothing was found also values that occur in another case. Or that the index
+        is empty. It is cheap for filters that find something: see `filter_warnings`.
+
+        Args:
+            filter: as `search`, `delete` and `count` take it.
+            found: whether it held for any document.
+        """
+        return self._filter_warnings.of(filter, found=found)
+
+    @cached_property
+    def _filter_warnings(self) -> FilterWarnings:
+        return FilterWarnings(self)
+
+    def version(self) -> Version:
+        """Which state the index is in."""
+        return Version(self.status().uri, None)
+
+    def tag_names(self) -> frozenset[str]:
+        """The tags' paths (`size.width`) that documents have, for near matches.
+
+        Those of some thousand documents, where the store has no quicker way to all of them.
+        """
+        return names_in(doc.tags for doc in self._some())
+
+    def tag_values(self, path: str) -> frozenset[str]:
+        """Texts that stand at a tag's path, for near matches; of how many documents, as above."""
+        return texts_in((doc.tags for doc in self._some()), path)
+
+    def _some(self) -> Iterator[ClipDoc]:
+        docs = (doc for batch in self.scan(batch_size=1000) for doc in batch)
+        return islice(docs, SAMPLE)
 
     @abstractmethod
     def clear(self) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cliptune.errors import Unavailable
+from cliptune.files import open_file
 
 _FLUSHES_AT_ONCE = 8
 _CLOCK_SLACK = 100_000_000
@@ -58,7 +59,7 @@ def file_lock(path: Path, timeout: float, *, shared: bool = False) -> Iterator[N
     tries once), and if the file can't be made.
     """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = open_file(path, os.O_RDWR | os.O_CREAT, private=True)
     except OSError as error:
         raise Unavailable(f"{path}: can't be opened for writing ({error.strerror})") from error
     try:
@@ -83,7 +84,7 @@ def is_locked(path: Path) -> bool:
     """Whether a `file_lock` on the file at `path` is held, also where nothing can be written."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # another user's: only its owner can hold it
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -258,25 +258,26 @@ def _flatten(node: Node) -> Node:
     return node
 
 
-def _leaves(node: Node, depth: int) -> Iterator[Compare | In]:
+def leaves(node: Node, depth: int = 0) -> Iterator[Compare | In]:
+    """The comparisons that a tree is made of; raises `BadFilter` where it nests too deeply."""
     if depth > MAX_DEPTH:
         raise BadFilter(f"the filter nests deeper than {MAX_DEPTH} levels")
     if isinstance(node, Compare | In):
         yield node
     elif isinstance(node, Not):
-        yield from _leaves(node.item, depth)
+        yield from leaves(node.item, depth)
     else:
         for item in node.items:
-            yield from _leaves(item, depth + 1)
+            yield from leaves(item, depth + 1)
 
 
 def _check_size(node: Node) -> None:
-    leaves = list(_leaves(node, 0))
-    if len(leaves) > MAX_COMPARISONS:
+    found = list(leaves(node))
+    if len(found) > MAX_COMPARISONS:
         raise BadFilter(
-            f"the filter makes {len(leaves)} comparisons, at most {MAX_COMPARISONS} are allowed "
+            f"the filter makes {len(found)} comparisons, at most {MAX_COMPARISONS} are allowed "
             "(use `in [...]` for many values of one field)"
         )
-    values = sum(len(leaf.values) for leaf in leaves if isinstance(leaf, In))
+    values = sum(len(leaf.values) for leaf in found if isinstance(leaf, In))
     if values > MAX_VALUES:
         raise BadFilter(f"the filter lists {values} values, at most {MAX_VALUES} are allowed")

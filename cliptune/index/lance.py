@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -18,13 +17,21 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
 from cliptune.index.durable import LockBusy
+from cliptune.index.filter_warnings import Version
 from cliptune.index.filters import Filter, parse_filter
-from cliptune.index.lance_folder import LanceFolder, Opened
+from cliptune.index.lance_folder import LanceFolder, Opened, new_table_name
 from cliptune.index.lance_options import LanceOptions
 from cliptune.index.lance_search import nearest
 from cliptune.index.lance_sql import literal, to_sql
-from cliptune.index.lance_table import DOC_COLUMNS, offsets_by_id, to_docs, to_table
-from cliptune.index.stamp import Stamp, remove_stamp, write_stamp
+from cliptune.index.lance_table import (
+    DOC_COLUMNS,
+    offsets_by_id,
+    tag_names,
+    tag_values,
+    to_docs,
+    to_table,
+)
+from cliptune.index.stamp import Stamp
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -75,9 +82,9 @@ class LanceIndex(Index):
             )
             storage = stamp.storage if stamp else self.options.storage or "float32"
             rows = to_table(batch, store_images=self.options.store_images, storage=storage)
-            began = time.time_ns()
+            self._folder.remove_unfinished(stamp.table if stamp else None)
             if opened:
-                table = opened.table
+                table, began = opened.table, time.time_ns()
                 self._folder.retry(
                     "writing",
                     lambda: (
@@ -89,11 +96,8 @@ class LanceIndex(Index):
                 )
                 self._folder.flush(opened.stamp.table, began)
             else:
-                name = f"documents-{uuid.uuid4().hex[:12]}"
-                self._folder.drop_tables()
-                self._folder.create_table(name, rows)
-                self._folder.flush(name, began)
-                write_stamp(self.folder, Stamp(name, batch.model_digest, batch.dim, storage))
+                made = Stamp(new_table_name(), batch.model_digest, batch.dim, storage)
+                self._folder.create_table(made, rows)
         return len(batch.docs)
 
     def search(
@@ -219,13 +223,36 @@ class LanceIndex(Index):
             "counting", lambda opened: opened.table.count_rows(where) if opened else 0
         )
 
+    def version(self) -> Version:
+        """See `Index.version`."""
+        return self._folder.read(
+            "reading the status",
+            lambda opened: Version(
+                opened.stamp.table if opened else None, opened.table.version if opened else 0
+            ),
+        )
+
+    def tag_names(self) -> frozenset[str]:
+        """See `Index.tag_names`: of the first 100,000 documents."""
+        return self._folder.read(
+            "reading", lambda opened: tag_names(opened.table) if opened else frozenset()
+        )
+
+    def tag_values(self, path: str) -> frozenset[str]:
+        """See `Index.tag_values`: of the first 100,000 documents."""
+        return self._folder.read(
+            "reading", lambda opened: tag_values(opened.table, path) if opened else frozenset()
+        )
+
     def clear(self) -> None:
         """See `Index.clear`."""
         self._folder.check_open()
         with self._folder.writing():
-            remove_stamp(self.folder)
-            self._folder.open()
-            self._folder.drop_tables()
+            opened = self._folder.open()
+            if opened:
+                self._folder.drop_table(opened.stamp.table)
+            else:
+                self._folder.remove_unfinished(None)
 
     def status(self) -> IndexStatus:
         """See `Index.status`."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pyarrow.compute as pc
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
-from cliptune.index.storage import Storage, as_stored
+from cliptune.index.storage import Storage, as_stored, check_storage
 from cliptune.index.tags import from_json
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
 MATCH_COLUMNS = ["id", "text", "uri", "tags", "_distance"]
 DOC_COLUMNS = ["id", "text", "uri", "label", "tags", "image_digest"]
+_METADATA = b"cliptune"
 _TAG_COLUMNS = {
     "terms": pa.string(),
     "number_paths": pa.string(),
@@ -27,6 +31,28 @@ _TAG_COLUMNS = {
     "string_min": pa.string(),
     "string_max": pa.string(),
 }
+
+
+@dataclass(frozen=True)
+class TableNote:
+    """What a table itself says of the embeddings in it, should its folder's stamp get lost."""
+
+    model_digest: str
+    storage: Storage
+
+    @classmethod
+    def of(cls, table: Table) -> TableNote | None:
+        """The note in a table; None if an earlier cliptune made it."""
+        kept = (table.schema.metadata or {}).get(_METADATA)
+        try:
+            found = json.loads(kept or b"null")
+            return cls(str(found["model_digest"]), check_storage(found["storage"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def on(self, rows: pa.Table) -> pa.Table:
+        """The first rows of a table, with the note."""
+        return rows.replace_schema_metadata({_METADATA: json.dumps(asdict(self))})
 
 
 def schema(dim: int, storage: Storage) -> pa.Schema:
@@ -87,6 +113,38 @@ def offsets_by_id(table: Table, after: str | None) -> list[int]:
     if after is not None:
         order = order.filter(pc.greater(ids.take(order), after))
     return order.to_pylist()
+
+
+_NAME = r'^\["(?:[^"\\]|\\.)*"\]$'
+_TERMS_OF = 100_000
+"""Documents whose terms are read: tens of milliseconds."""
+
+
+def tag_names(table: Table) -> frozenset[str]:
+    """The paths of the tags that documents have."""
+    return frozenset(json.loads(one)[0] for one in _terms(table, _is_name))
+
+
+def tag_values(table: Table, path: str) -> frozenset[str]:
+    """The texts that stand at a tag's path; long ones, of which a hash is kept, are left out."""
+    start = json.dumps([path])[:-1] + ', "'
+    return frozenset(
+        json.loads(one)[1] for one in _terms(table, lambda terms: pc.starts_with(terms, start))
+    )
+
+
+def _is_name(terms: pa.Array) -> pa.Array:
+    return pc.match_substring_regex(terms, _NAME)
+
+
+def _terms(table: Table, wanted: Callable[[pa.Array], pa.Array]) -> set[str]:
+    """The distinct `tags.term`s in the table for which `wanted` is true."""
+    found: set[str] = set()
+    rows = table.search().select(["terms"]).limit(_TERMS_OF)
+    for batch in rows.to_batches():
+        terms = pc.unique(batch["terms"].flatten())
+        found.update(terms.filter(wanted(terms)).to_pylist())
+    return found
 
 
 def to_docs(rows: pa.Table, model_digest: str) -> list[ClipDoc]:

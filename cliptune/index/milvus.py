@@ -13,6 +13,7 @@ from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
+from cliptune.index.filter_warnings import Version
 from cliptune.index.filters import Filter, parse_filter
 from cliptune.index.milvus_alias import Alias
 from cliptune.index.milvus_collection import KEYS_A_CALL, Collection, among_keys
@@ -212,6 +213,11 @@ class MilvusIndex(Index):
         """See `Index.count`."""
         where = _where(filter)
         return self._with_collection("counting", lambda there: there.count(where) if there else 0)
+
+    def version(self) -> Version:
+        """See `Index.version`: another collection after a `clear`; Milvus doesn't count writes."""
+        found = self._with_collection("reading the status", lambda there: there and there.name)
+        return Version(found, None)
 
     def clear(self) -> None:
         """See `Index.clear`."""

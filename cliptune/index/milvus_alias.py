@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
-from cliptune.errors import Unavailable
+from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.index.milvus_collection import Collection
 from cliptune.index.milvus_options import MilvusAddress, MilvusOptions
 from cliptune.index.milvus_rows import CollectionStamp, schema
 from cliptune.index.milvus_server import CollectionGone, MilvusServer
 from cliptune.index.pictures import PictureFolder
+
+_LOOKS, _BETWEEN_LOOKS = 5, 0.5
 
 
 class Alias:
@@ -26,7 +29,11 @@ class Alias:
         self._server = server
 
     def find(self) -> Collection | None:
-        """The collection that the alias stands for now."""
+        """The collection that the alias stands for now; None if there never was one.
+
+        Raises:
+            DamagedIndex: the alias is gone, and a collection of its documents is there.
+        """
         self._server.check()
         name = self.address.collection
         try:
@@ -35,8 +42,7 @@ class Alias:
                 lambda client, timeout: client.describe_collection(name, timeout=timeout),
             )
         except CollectionGone:
-            if self.address.database:  # this alone tells a database that isn't there
-                self._collections("looking for the collection")
+            self._check_no_orphans()
             return None
         stamp = CollectionStamp.from_description(found["description"], str(self.address))
         return Collection(self._server, found["collection_name"], stamp)
@@ -81,6 +87,70 @@ class Alias:
             return None
         return Collection(self._server, name, stamp)
 
+    def orphans(self) -> list[Collection]:
+        """The index's collections that have no name any more: left over, or robbed of it.
+
+        A collection is the index's by its name, and cliptune's by its description.
+        """
+        found = []
+        pattern = re.compile(rf"{self.address.collection}_[0-9a-f]{{12}}")
+        for name in self._collections("looking for the collection"):
+            if pattern.fullmatch(name) is None:
+                continue
+            try:
+                described = self._server.call(
+                    "looking for the collection",
+                    lambda client, timeout: client.describe_collection(name, timeout=timeout),  # noqa: B023
+                )
+                stamp = CollectionStamp.from_description(described["description"], name)
+            except (CollectionGone, BadInput):  # gone by now, or a stranger's
+                continue
+            if not described["aliases"]:
+                found.append(Collection(self._server, name, stamp))
+        return found
+
+    def adopt(self, name: str) -> None:
+        """Let the index's name stand for the collection `name` again."""
+        self._server.call(
+            "naming the collection",
+            lambda client, timeout: client.create_alias(
+                name, self.address.collection, timeout=timeout
+            ),
+        )
+
+    def _check_no_orphans(self) -> None:
+        """Raise `DamagedIndex` if there are documents that the name stood for."""
+        for look in range(_LOOKS):
+            held = [one.name for one in self.orphans() if self._rows(one)]
+            if not held:
+                return
+            if look + 1 < _LOOKS:  # another process may be clearing it
+                time.sleep(_BETWEEN_LOOKS)
+                if self._has_alias():
+                    return
+        raise DamagedIndex(
+            f"{self.address}: the alias {self.address.collection!r} is gone, and {', '.join(held)} "
+            "with documents is there. Nothing was changed: make the alias again, which `cliptune "
+            f"index repair {self.address}` does"
+        )
+
+    def _has_alias(self) -> bool:
+        name = self.address.collection
+        try:
+            self._server.call(
+                "looking for the collection",
+                lambda client, timeout: client.describe_collection(name, timeout=timeout),
+            )
+        except CollectionGone:
+            return False
+        return True
+
+    def _rows(self, collection: Collection) -> int:
+        try:
+            return collection.count(None)
+        except CollectionGone:
+            return 0
+
     def clear(self) -> None:
         """Take the alias away, then its collection, and what was left over by others."""
         self._server.check()
@@ -88,12 +158,10 @@ class Alias:
         name = self.address.collection
         if there and there.name != name:
             self._gone("clearing", lambda client, timeout: client.drop_alias(name, timeout=timeout))
-        pattern = re.compile(rf"{name}_[0-9a-f]{{12}}")
-        listed = self._collections("clearing")
-        # Those without the alias are left over from clears or first writes that were cut short.
-        for one in [*listed, *([there.name] if there else [])]:
-            if pattern.fullmatch(one) or (there and one == there.name):
-                self._drop(one)
+        # Those without a name are left over from clears or first writes that were cut short.
+        left_over = [one.name for one in self.orphans()]
+        for one in dict.fromkeys([*left_over, *([there.name] if there else [])]):
+            self._drop(one)
 
     def _collections(self, action: str) -> list[str]:
         """The names of all collections; raises `BadInput` if the database isn't there."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cliptune.errors import Unavailable
-from cliptune.files import remove_folder, write_bytes
+from cliptune.files import make_folder, remove_folder, write_bytes
 from cliptune.index.durable import sync_path
 
 MIN_AGE = 24 * 3600
@@ -30,13 +30,15 @@ class PictureFolder:
         """Write each (SHA-256, picture) durably; raises `Unavailable`."""
         written = set()
         try:
+            make_folder(self.folder, private=True)
             for digest, picture in pictures:
                 path = self._path(digest)
                 if path.is_file():
                     # As young as a new one, for `keep_only`.
                     path.touch()
                     continue
-                write_bytes(path, picture)
+                make_folder(path.parent, private=True)
+                write_bytes(path, picture, private=True)
                 written.add(path.parent)
             for parent in written:
                 sync_path(parent)

@@ -100,7 +100,7 @@ def write_snapshot(
     folder = Path(folder).expanduser().absolute()
     if folder.exists():
         raise AlreadyExists(f"{folder}: a snapshot is a new folder, and this exists")
-    with new_folder(folder) as beside:
+    with new_folder(folder, private=True) as beside:
         batches = index.scan(batch_size=BATCH, include_embedding=True, include_image=include_images)
         files: list[Part] = []
         digest, dim = None, None

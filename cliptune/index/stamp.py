@@ -11,12 +11,14 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from cliptune.errors import BadInput
+from cliptune.errors import BadInput, DamagedIndex
 from cliptune.files import write_text
 from cliptune.index.durable import sync_path
 from cliptune.index.storage import Storage, check_storage
 
 STAMP_NAME = "cliptune-index.json"
+REPAIR = "`cliptune index repair {folder}` finds the tables and makes it anew"
+"""What a user can do whose index has lost what says which tables it has."""
 FORMAT = 2
 """The newest format that is read. 2 has `storage`; what is kept as float32 is still written as 1,
 which earlier versions of cliptune can read."""
@@ -48,19 +50,26 @@ class Stamp:
 
 
 def read_stamp(folder: Path) -> Stamp | None:
-    """The folder's stamp, None if it has none; one that can't be used raises `BadInput`."""
-    path = folder / STAMP_NAME
+    """The folder's stamp, None if it has none.
+
+    Raises:
+        BadInput: it is of a newer format.
+        DamagedIndex: it can't be used.
+    """
+    path, advice = folder / STAMP_NAME, REPAIR.format(folder=folder)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: can't be read ({error})") from error
+        raise DamagedIndex(f"{path}: can't be read ({error})") from error
     try:
         found = json.loads(text)
         version = int(found["version"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: not the stamp of a cliptune index ({error!r})") from error
+        raise DamagedIndex(
+            f"{path}: not the stamp of a cliptune index ({error!r}); {advice}"
+        ) from error
     if version > FORMAT:
         raise BadInput(
             f"{path}: the index was written in format {version} by "
@@ -76,13 +85,13 @@ def read_stamp(folder: Path) -> Stamp | None:
             created_by=str(found.get("created_by", "")),
         )
     except KeyError as error:
-        raise BadInput(f"{path}: the stamp lacks {error}") from error
+        raise DamagedIndex(f"{path}: the stamp lacks {error}; {advice}") from error
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
+        raise DamagedIndex(f"{path}: {error}; {advice}") from error
     # The table's name becomes part of a path.
     plain = isinstance(stamp.table, str) and stamp.table.replace("-", "").isalnum()
     if not plain or not isinstance(stamp.model_digest, str) or not isinstance(stamp.dim, int):
-        raise BadInput(f"{path}: the stamp has unusable values")
+        raise DamagedIndex(f"{path}: the stamp has unusable values; {advice}")
     return stamp
 
 
@@ -92,7 +101,7 @@ def write_stamp(folder: Path, stamp: Stamp) -> None:
     if stamp.storage == "float32":
         del content["storage"]
     content["version"] = FORMAT if "storage" in content else 1
-    write_text(folder / STAMP_NAME, json.dumps(content, indent=2) + "\n")
+    write_text(folder / STAMP_NAME, json.dumps(content, indent=2) + "\n", private=True)
     sync_path(folder)
 
 

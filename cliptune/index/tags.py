@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,21 @@ class TagColumns:
             string_min=[min(values) for values in strings.values()],
             string_max=[max(values) for values in strings.values()],
         )
+
+
+def names_in(all_tags: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The paths of everything in documents' tags that is not null."""
+    return frozenset(path for tags in all_tags for path, _ in _values(tags, ""))
+
+
+def texts_in(all_tags: Iterable[Mapping[str, Any]], path: str) -> frozenset[str]:
+    """The texts that stand at `path` in documents' tags."""
+    return frozenset(
+        value
+        for tags in all_tags
+        for where, value in _values(tags, "")
+        if where == path and isinstance(value, str)
+    )
 
 
 def _values(value: Any, path: str, top: bool = True) -> Iterator[tuple[str, Any]]:

@@ -136,7 +136,20 @@ def open_artifact(path: str | Path, *, only: tuple[str, ...] = TOWERS) -> Artifa
     path = Path(path)
     if not path.exists():
         raise NotFound(f"no artifact at {path}")
-    folder = _unzipped(path) if path.is_file() else path
+    if path.is_dir():
+        return _open_folder(path, path, only)
+    folder = _unzipped(path)
+    try:
+        return _open_folder(path, folder, only)
+    except BadArtifact:
+        # What was unpacked earlier may have been damaged since: the zip says what it is.
+        with new_folder(folder, replace=True) as beside:
+            unzip(path, beside)
+        return _open_folder(path, folder, only)
+
+
+def _open_folder(path: Path, folder: Path, only: tuple[str, ...]) -> Artifact:
+    """The artifact in `folder`, which a user knows as `path`."""
     if not (folder / "metadata.yml").is_file() or not (folder / CHECKSUMS).is_file():
         raise BadArtifact(
             f"{path} is not a model artifact: no metadata.yml or no {CHECKSUMS} in it"

@@ -39,17 +39,18 @@ def write_artifact(
     metrics: dict[str, Any] | None = None,
     to_onnx: bool = False,
     replace: bool = False,
+    private: bool = False,
 ) -> Artifact:
     """Write `model` as an artifact folder, whole or not at all, and open it again.
 
     `config` holds the run's options and `metrics` its figures, both JSON-able. With `to_onnx`
-    each tower is exported to ONNX as well.
+    each tower is exported to ONNX as well; `replace` and `private` are `new_folder`'s.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in model.clip.state_dict().items()}
     text, vision = split_state(state)
     digests = {TEXT_TOWER: weights_digest(text), VISION_TOWER: weights_digest(vision)}
     preprocessing = model.preprocessing.to_dict()
-    with new_folder(folder, replace=replace) as beside:
+    with new_folder(folder, replace=replace, private=private) as beside:
         models = beside / "models"
         for tower, weights in ((TEXT_TOWER, text), (VISION_TOWER, vision)):
             (models / tower).mkdir(parents=True)

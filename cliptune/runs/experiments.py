@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cliptune.errors import AlreadyExists, BadInput, NotFound, near_matches
-from cliptune.files import new_folder, remove_folder, write_text
+from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, near_matches
+from cliptune.files import make_folder, new_folder, remove_folder, write_text
 from cliptune.home import runs_dir
 from cliptune.runs import process
 from cliptune.runs.liveness import ProcessMark
@@ -17,6 +19,7 @@ from cliptune.runs.names import DEFAULT_EXPERIMENT, check_name, make_name
 from cliptune.runs.record import RECORD_FILE, Record, now, read_record, write_record
 from cliptune.runs.run import Run
 
+log = logging.getLogger("cliptune")
 EXPERIMENT_FILE = "experiment.json"
 
 
@@ -152,7 +155,8 @@ def create_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
     """
     folder = _root() / check_name(name, "the experiment's name")
     try:
-        folder.mkdir(parents=True)
+        make_folder(folder.parent)
+        make_folder(folder, exist_ok=False)
     except FileExistsError:
         raise AlreadyExists(f"there is an experiment {name!r} already") from None
     return _read_experiment(_ensure_experiment(name))
@@ -203,7 +207,7 @@ def _root() -> Path:
 
 def _ensure_experiment(name: str) -> Path:
     folder = _root() / check_name(name, "experiment_name")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not (folder / EXPERIMENT_FILE).is_file():
         write_text(folder / EXPERIMENT_FILE, json.dumps({"name": name, "created": now()}))
     return folder
@@ -211,11 +215,12 @@ def _ensure_experiment(name: str) -> Path:
 
 def _read_experiment(folder: Path) -> Experiment:
     try:
-        return Experiment(
-            folder.name, json.loads((folder / EXPERIMENT_FILE).read_text())["created"]
-        )
-    except FileNotFoundError:  # made at this very moment
-        return Experiment(folder.name, now())
+        found = json.loads((folder / EXPERIMENT_FILE).read_text(encoding="utf-8"))
+        return Experiment(folder.name, str(found["created"]))
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        # Made at this very moment, or damaged: the folder knows when, about.
+        changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+        return Experiment(folder.name, changed.isoformat(timespec="microseconds"))
 
 
 def _all_runs(experiment_name: str | None) -> list[Run]:
@@ -229,6 +234,8 @@ def _all_runs(experiment_name: str | None) -> list[Run]:
                 created.append((read_record(folder).created, Run(folder)))
             except NotFound:
                 continue  # deleted meanwhile
+            except BadData as error:
+                log.warning("a run is left out: %s", error)
     return [run for _, run in sorted(created, key=lambda pair: pair[0], reverse=True)]
 
 

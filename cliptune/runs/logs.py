@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from cliptune.files import open_file
+
 LOG_FILE = "run.log"
 PROGRESS_FILE = "progress.json"
 _BAR = "━" * 20
@@ -53,8 +55,7 @@ def log_lines(level: str, message: str, clock: str | None) -> list[str]:
 
 def append_lines(folder: Path, lines: list[str]) -> None:
     """Add whole `lines` to the log in one write, so that lines of two writers never mix."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    handle = os.open(folder / LOG_FILE, flags, 0o644)
+    handle = open_file(folder / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         data = "".join(f"{line}\n" for line in lines).encode()
         while data:
@@ -77,7 +78,7 @@ def read_progress(folder: Path) -> Progress | None:
     """
     try:
         return Progress(**json.loads((folder / PROGRESS_FILE).read_text()))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 

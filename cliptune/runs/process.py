@@ -15,6 +15,7 @@ from typing import Any
 
 import cliptune
 from cliptune.errors import NotReady
+from cliptune.files import open_file
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.logs import LOG_FILE, append_lines, log_lines
 from cliptune.runs.record import Record, Status, now, read_record, update_record
@@ -37,7 +38,8 @@ def start(folder: Path) -> None:
     record = update_record(folder, _to_be_started)
     (folder / "progress.json").unlink(missing_ok=True)
     try:
-        with (folder / LOG_FILE).open("ab") as log:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        with os.fdopen(open_file(folder / LOG_FILE, flags), "ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, *_launcher(record), *_WORKER, str(folder), str(record.starts)],
                 stdin=subprocess.DEVNULL,

@@ -25,8 +25,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cliptune.errors import NotFound
-from cliptune.files import write_text
+from cliptune.errors import BadData, NotFound
+from cliptune.files import open_file, write_text
 from cliptune.runs.liveness import ProcessMark
 
 RECORD_FILE = "run.json"
@@ -103,11 +103,18 @@ def read_record(folder: Path) -> Record:
 
     Raises:
         NotFound: there is no run (any more).
+        BadData: the record can't be read.
     """
+    path = folder / RECORD_FILE
     try:
-        return Record.from_json((folder / RECORD_FILE).read_text())
+        return Record.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFound(f"no run {folder.name!r} in experiment {folder.parent.name!r}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadData(
+            f"{path} is damaged ({error}); what the run has made is beside it: its artifact, "
+            "checkpoints and log"
+        ) from error
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -141,7 +148,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        handle = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = open_file(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:
         raise NotFound(f"no run {folder.name!r} in experiment {folder.parent.name!r}") from None
     try:

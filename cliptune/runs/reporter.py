@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from cliptune.files import write_text
+from cliptune.files import open_file, write_text
 from cliptune.runs.logs import Progress, append_lines, log_lines, write_progress
 from cliptune.runs.record import now
 
@@ -106,5 +107,6 @@ class RunReporter:
 def append_event(folder: Path, event: str, **values: Any) -> None:
     """Add one event to `events.jsonl`."""
     line = json.dumps({"time": now(), "event": event, **values}, ensure_ascii=False)
-    with (folder / EVENTS_FILE).open("a", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with os.fdopen(open_file(folder / EVENTS_FILE, flags), "a", encoding="utf-8") as file:
         file.write(line + "\n")

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cliptune.errors import NotFound, NotReady, RunFailed
+from cliptune.errors import BadData, NotFound, NotReady, RunFailed
 from cliptune.files import zip_folder
 from cliptune.runs import process
 from cliptune.runs.logs import Progress, follow, read_log, read_progress
 from cliptune.runs.record import Record, Status, read_record
 from cliptune.runs.reporter import EXAMPLES_FILE, METRICS_FILE
+from cliptune.runs.summary import RunSummary
 
 
 class Run:
@@ -131,6 +132,14 @@ class Run:
         """What each finished epoch came to: epoch, loss, val_loss, metrics, …; at any time."""
         self.record()
         return (self._json(METRICS_FILE) or {}).get("epochs", [])
+
+    def after(self) -> dict[str, float]:
+        """The metrics of the model in the artifact, so far as there are any; at any time."""
+        return (self._json(METRICS_FILE) or {}).get("after", {})
+
+    def summary(self) -> RunSummary:
+        """When it ran, how long, of what, and its best metric; at any time."""
+        return RunSummary.of(self)
 
     def display_metrics(self) -> None:
         """Print a table of `metrics()` with the gains.
@@ -263,7 +272,10 @@ class Run:
         raise NotReady(f"run {self.name!r} is {record.status}: {what} come when it is FINISHED")
 
     def _json(self, file: str) -> Any:
+        path = self.folder / file
         try:
-            return json.loads((self.folder / file).read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise BadData(f"{path} is damaged: {error}") from error

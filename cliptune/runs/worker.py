@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptune.errors import CliptuneError, NotFound
+from cliptune.files import guard_process
 from cliptune.runs import liveness
 from cliptune.runs.failures import explain
 from cliptune.runs.liveness import ProcessMark
@@ -30,6 +31,7 @@ def main(folder: Path, start: int) -> int:
     cancelled = threading.Event()
     # First of all: a wish to stop must not be lost while the libraries are loading.
     signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
+    guard_process(folder)
     if rank := int(os.environ.get("RANK", "0")):
         return _assist(folder, RunReporter(folder, cancelled), rank)
     mark = ProcessMark.of(os.getpid())
@@ -112,6 +114,8 @@ def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
     checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
     _check_cancelled(reporter)
     resume_from = checkpoints[-1] if checkpoints else None
+    if record.starts > 1 and resume_from is None:
+        reporter.log("WARNING", "no checkpoint is left: the run begins again from its start")
     train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from)
 
 

@@ -41,7 +41,7 @@ PRESENTED: ContextVar[str | None] = ContextVar("presented API key", default=None
 """The API key that came with the call being served."""
 
 NEEDS = {
-    **dict.fromkeys(("/", "/encode", "/rank", "/search", "/get", "/status"), "read"),
+    **dict.fromkeys(("/", "/encode", "/rank", "/search", "/get", "/ids", "/status"), "read"),
     **dict.fromkeys(("/index", "/index_texts", "/update", "/delete"), "write"),
     "/metrics": "monitor",
 }

@@ -29,6 +29,7 @@ from cliptune.serving.clip_service.http import add_websocket, answer_json, is_re
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
+    IdsParameters,
     IndexParameters,
     NoParameters,
     SearchParameters,
@@ -50,8 +51,34 @@ where the operator allows them. Where there are API keys, send yours as `Authori
 Errors are `{"error": {"type": …, "message": …}}`."""
 ENDPOINTS = (
     "/", "/encode", "/rank", "/index", "/index_texts", "/update", "/search", "/delete", "/clear",
-    "/status", "/get",
+    "/status", "/get", "/ids",
 )  # fmt: skip
+
+
+WARNED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, with `warnings` beside it.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "warnings": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "description": "Sentences about what of the filter can never hold: "
+                            "tags that no document has, or never of the type compared with, with "
+                            "near matches. Or that the index is empty. Empty, if there is nothing "
+                            "to say.",
+                        }
+                    },
+                    "required": ["warnings"],
+                }
+            }
+        },
+    }
+}
+"""What OpenAPI is told of answers that depend on a filter."""
 
 
 def make_app(handler: Any) -> FastAPI:
@@ -88,9 +115,16 @@ async def answer(
         check_docs(docs)
         read_parameters(SearchParameters, parameters)
         found = await calls.post(endpoint, docs, parameters, SearchResult)
+        # All queries of a request have one filter; what is said of it is said once.
+        warnings = list(dict.fromkeys(one for result in found for one in result.warnings))
+        return {"data": [doc_fields(doc) for doc in found], "warnings": warnings}
     elif endpoint == "/get":
         read_parameters(GetParameters, parameters)
         found = await calls.post(endpoint, docs, parameters, ClipDoc)
+    elif endpoint == "/ids":
+        read_parameters(IdsParameters, parameters)
+        found = await calls.post(endpoint, docs, parameters, ClipDoc)
+        return {"ids": [str(doc.id) for doc in found]}
     elif endpoint in ("/delete", "/clear"):
         return (await calls.report(endpoint, docs, parameters))["indexer"]
     elif endpoint == "/status":
@@ -158,12 +192,17 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         found = await answer(calls, "/rank", docs, given.parameters)
         return json_response(found, encoding_format=given.encoding_format)
 
-    @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"])
+    @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"],
+              responses=WARNED)  # fmt: skip
     async def search(request: Request) -> Response:
-        """The nearest pictures of texts or pictures. Parameters: see GET /search."""
+        """The nearest pictures of texts or pictures. Parameters: see GET /search.
+
+        `warnings` beside `data` are sentences about a filter that can never hold: tags that no
+        document has, or never of the type compared with.
+        """
         return await respond(request, "/search")
 
-    @app.get("/search", tags=["search"])
+    @app.get("/search", tags=["search"], responses=WARNED)
     async def search_one(
         request: Request,
         q: str = Query("", description="The text."),
@@ -173,7 +212,10 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         score_threshold: float | None = Query(None, ge=-1, le=1),
         model: str | None = Query(None, description="`current`, `previous` or `next` of a swap."),
     ) -> Response:
-        """The nearest pictures of one text, for the browser's address bar and for curl."""
+        """The nearest pictures of one text, for the browser's address bar and for curl.
+
+        `warnings` beside `matches`: as POST /search has them.
+        """
         if not q.strip():
             raise BadInput("q is empty: /search?q=red+rain+boots")
         parameters: dict[str, Any] = {"limit": limit, "offset": offset}
@@ -181,7 +223,7 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         parameters |= {name: value for name, value in given.items() if value is not None}
         docs = DocList[ClipDoc]([ClipDoc(text=q)])
         body = await answer(calls, "/search", docs, parameters)
-        return json_response(body["data"][0])
+        return json_response(body["data"][0] | {"warnings": body["warnings"]})
 
     @app.post("/get", openapi_extra=body_schema(DataBody, {"data": [{"id": "1234"}]}),
               tags=["index"])  # fmt: skip
@@ -191,14 +233,26 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         found = await answer(calls, "/get", to_docs(body.data), body.parameters)
         return json_response(found, encoding_format=body.encoding_format)
 
-    @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"])
+    @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"],
+              responses=WARNED)  # fmt: skip
     async def delete(request: Request) -> Response:
-        """Delete documents by `ids`, or those that a `filter` holds for."""
+        """Delete documents by `ids`, or those that a `filter` holds for: `deleted` says how many.
+
+        With `dry_run` nothing is deleted, and `matched` says how many would be. `warnings` are
+        sentences about a filter that can never hold.
+        """
         body = await read_json(request)
         if is_request(body):
             return await answer_json(adapter, {"execEndpoint": "/delete"} | body)
         parameters = fit(body, DeleteParameters).model_dump(exclude_none=True)
         return json_response(await answer(calls, "/delete", DocList[ClipDoc](), parameters))
+
+    @app.post("/ids", openapi_extra=body_schema(IdsParameters), tags=["index"])
+    async def ids(request: Request) -> Response:
+        """The ids of the stored documents in ascending order, `limit` after the id `after`."""
+        parameters = fit(await read_json(request, default={}), IdsParameters)
+        given = parameters.model_dump(exclude_none=True)
+        return json_response(await answer(calls, "/ids", DocList[ClipDoc](), given))
 
     @app.post("/clear", tags=["index"])
     async def clear(request: Request) -> Response:

@@ -9,7 +9,7 @@ from docarray import BaseDoc, DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.serving import tags
-from cliptune.serving.reports import Report
+from cliptune.serving.reports import Report, by_source
 
 D = TypeVar("D", bound=BaseDoc)
 
@@ -64,7 +64,7 @@ class Calls:
         """The reports of an endpoint, by executor."""
         given = DocList[ClipDoc]() if docs is None else docs
         reports = await self.post(endpoint, given, parameters, Report)
-        return {report.source: report.values for report in reports}
+        return by_source(reports)
 
     async def ready(self, timeout: float = 2.0) -> dict[str, bool]:
         """Which executors' servers answer; a busy one does too."""

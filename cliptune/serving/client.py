@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar, overload
@@ -26,13 +28,33 @@ from cliptune.serving.client_batches import (
     rows_of,
     run_batches,
 )
-from cliptune.serving.reports import Report
+from cliptune.serving.reports import Report, by_source
 from cliptune.serving.requests import MAX_DOCS
 from cliptune.serving.transport import GrpcTransport, HttpTransport, to_item
 
+log = logging.getLogger("cliptune")
 T = TypeVar("T")
 _ASYNC_CALLS = 32
 """Asynchronous calls of one client that are under way at once."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What a deletion would do."""
+
+    documents: int
+    """How many documents it would delete."""
+    warnings: list[str]
+    """What of the filter can never hold."""
+
+
+def _chosen(ids: str | Iterable[str] | None, filter: str | dict[str, Any] | None) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    if ids is not None:
+        parameters["ids"] = [ids] if isinstance(ids, str) else [str(i) for i in ids]
+    if filter is not None:
+        parameters["filter"] = filter
+    return parameters
 
 
 class Client:
@@ -281,16 +303,51 @@ class Client:
     ) -> int:
         """Delete documents by ids, or those that a filter holds for; returns how many.
 
+        What of the filter can never hold is a warning in the log; `matching` tells it before.
+
         Raises:
             BadInput: neither is given.
             BadFilter: the filter is wrong.
         """
-        parameters: dict[str, Any] = {}
-        if ids is not None:
-            parameters["ids"] = [ids] if isinstance(ids, str) else [str(i) for i in ids]
-        if filter is not None:
-            parameters["filter"] = filter
-        return int(self._report("/delete", parameters)["deleted"])
+        report = self._report("/delete", _chosen(ids, filter))
+        for sentence in report.get("warnings", ()):
+            log.warning("%s: %s", filter, sentence)
+        return int(report["deleted"])
+
+    def matching(
+        self,
+        ids: str | Iterable[str] | None = None,
+        filter: str | dict[str, Any] | None = None,
+    ) -> Matching:
+        """How many documents `delete` would delete, and what there is to say of the filter.
+
+        Raises:
+            BadInput, BadFilter: as `delete`.
+        """
+        asked = _chosen(ids, filter) | {"dry_run": True}
+        report = self._again(partial(self._report, "/delete", asked))
+        return Matching(int(report["matched"]), list(report.get("warnings", ())))
+
+    def ids(self, after: str | None = None, page: int = 10_000) -> Iterator[str]:
+        """The ids of all stored documents in ascending order, fetched page by page.
+
+        Args:
+            after: leave out the ids up to this one.
+            page: ids in a request, at most 10,000.
+        """
+        while True:
+            asked: dict[str, Any] = {"limit": page} | ({} if after is None else {"after": after})
+            found = self._again(partial(self._ids, asked))
+            yield from found
+            if len(found) < page:
+                return
+            after = found[-1]
+
+    def _ids(self, parameters: dict[str, Any]) -> list[str]:
+        if isinstance(self._transport, HttpTransport):
+            return list(self._transport.json("/ids", parameters)["ids"])
+        found = self._transport.post("/ids", DocList[ClipDoc](), parameters, ClipDoc)
+        return [str(doc.id) for doc in found]
 
     def clear(self) -> int:
         """Delete everything in the index; returns how many documents there were."""
@@ -301,7 +358,7 @@ class Client:
         if isinstance(self._transport, HttpTransport):
             return self._again(partial(self._transport.json, "/status", {}))
         post = partial(self._transport.post, "/status", DocList[ClipDoc](), None, Report)
-        return status_of({report.source: report.values for report in self._again(post)})
+        return status_of(by_source(self._again(post)))
 
     def profile(self, content: str | bytes = "", show: bool = True) -> dict[str, float]:
         """Where the time of one call goes, in milliseconds; printed as a tree if `show`.

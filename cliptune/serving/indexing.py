@@ -11,11 +11,13 @@ import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match, SearchResult
-from cliptune.errors import BadInput
+from cliptune.errors import BadInput, Unavailable
 from cliptune.serving import tags
+from cliptune.serving.reports import IndexReport
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
+    IdsParameters,
     IndexParameters,
     SearchParameters,
     check_docs,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before 
     from cliptune.index import Index
 
 log = logging.getLogger("cliptune")
+_IDS_A_COUNT = 1000
 
 
 def add(
@@ -76,6 +79,7 @@ def search(
             exact=parameters.exact,
         )
         found |= dict(zip(positions, matches, strict=True))
+    warnings = warn(index, parameters.filter, found=any(found.values()))
     results = DocList[SearchResult](
         SearchResult(
             id=doc.id,
@@ -83,6 +87,7 @@ def search(
             tags=doc.tags,
             model_digest=doc.model_digest,
             matches=found[position],
+            warnings=warnings,
         )
         for position, doc in enumerate(docs)
     )
@@ -90,8 +95,30 @@ def search(
     return results
 
 
+def warn(index: Index, filter: Any, *, found: bool) -> list[str]:
+    """What there is to say of a filter by which something was found or nothing.
+
+    The answer itself is more important: what keeps the index from looking is only logged.
+    """
+    if found and filter is None:
+        return []
+    try:
+        return index.warnings(filter, found=found)
+    except Unavailable as error:
+        log.warning("no warnings about the filter: %s", error)
+        return []
+
+
+def ids(index: Index, parameters: IdsParameters) -> DocList[ClipDoc]:
+    """The ids of stored documents, in ascending order as UTF-8; nothing else of them."""
+    batches = index.scan(after=parameters.after, batch_size=parameters.limit)
+    return DocList[ClipDoc](ClipDoc(id=doc.id) for doc in next(batches, ()))
+
+
 def delete(index: Index, docs: DocList[ClipDoc], parameters: DeleteParameters) -> dict[str, Any]:
     """Delete by ids (of `docs`, or the parameter) or by filter.
+
+    Returns: `deleted`, or with `dry_run` `matched`: how many were, or would be; and `warnings`.
 
     Raises:
         BadInput: neither is given.
@@ -100,8 +127,29 @@ def delete(index: Index, docs: DocList[ClipDoc], parameters: DeleteParameters) -
     ids = [str(doc.id) for doc in docs] + list(parameters.ids or [])
     if not ids and parameters.ids is None and parameters.filter is None:
         raise BadInput("delete needs ids or a filter; clear deletes everything")
-    given = parameters.ids is not None or bool(docs)
-    return {"deleted": index.delete(ids=ids if given else None, filter=parameters.filter)}
+    given = ids if parameters.ids is not None or docs else None
+    warnings = []
+    if parameters.filter is not None:
+        # Before it is done: a filter that has deleted all it holds for would never hold.
+        warnings = warn(index, parameters.filter, found=bool(index.count(parameters.filter)))
+    if parameters.dry_run:
+        return {"matched": _matched(index, given, parameters.filter), "warnings": warnings}
+    return {"deleted": index.delete(ids=given, filter=parameters.filter), "warnings": warnings}
+
+
+def _matched(index: Index, ids: list[str] | None, filter: Any) -> int:
+    """How many documents `delete` would delete."""
+    from cliptune.index.checks import check_ids
+    from cliptune.index.filters import And, Field, In, parse_filter
+
+    node = parse_filter(filter)
+    if ids is None:
+        return index.count(node)
+    wanted, count = check_ids(ids), 0
+    for start in range(0, len(wanted), _IDS_A_COUNT):
+        among = In(Field("id", builtin=True), tuple(wanted[start : start + _IDS_A_COUNT]))
+        count += index.count(among if node is None else And((among, node)))
+    return count
 
 
 def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocList[ClipDoc]:
@@ -116,18 +164,18 @@ def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocL
     return found
 
 
-def status(index: LiveIndex) -> dict[str, Any]:
+def status(index: LiveIndex) -> IndexReport:
     """The current generation's index, all generations, and how far a swap is."""
     from cliptune.generations.progress import read_progress
 
-    found = index.status().to_dict()
-    if generations := index.generations():
-        found["generations"] = generations
-    if progress := read_progress(index.state):
-        found["swap"] = progress
-    # Where `cliptune swap` finds what it works on.
-    found |= {"index_uri": _shown(index.state.index_uri), "state": str(index.state.folder)}
-    return found
+    return IndexReport(
+        **index.status().to_dict(),
+        # Where `cliptune swap` finds what it works on.
+        index_uri=_shown(index.state.index_uri),
+        generations_folder=str(index.state.folder),
+        generations=index.generations() or None,
+        swap=read_progress(index.state),
+    )
 
 
 def _shown(uri: str) -> str:

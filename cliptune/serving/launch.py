@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cliptune.errors import AlreadyExists, BadInput, Unavailable
+from cliptune.files import make_folder, open_file
 from cliptune.home import home
 from cliptune.index.open import absolute_uri
 from cliptune.serving import settings
@@ -162,13 +163,13 @@ def _flow(
     for port in (grpc_port, http_port):
         check_port(host, port)
     ports = {GRPC_PORT: str(grpc_port), HTTP_PORT: str(http_port), HOST: host}
-    logs = home() / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = make_folder(home() / "logs")
     log_file = logs / f"{name}-{grpc_port}.log"
     with tempfile.TemporaryDirectory() as folder:
         state_file = Path(folder) / "state.json"
         command = [sys.executable, "-m", "cliptune.serving.flow_process"]
-        with log_file.open("wb") as output:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(open_file(log_file, flags), "wb") as output:
             process = subprocess.Popen(  # noqa: S603  (our own module)
                 [*command, str(flow_file(name)), str(state_file)],
                 stdin=subprocess.PIPE,

@@ -37,7 +37,8 @@ class JsonFormatter(logging.Formatter):
         }
         if identity := request_ids.current.get():
             line["request_id"] = identity
-        line |= getattr(record, "fields", {})
+        # A record's own fields never take the place of those above.
+        line = {**getattr(record, "fields", {}), **line}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)  # in ASCII: also what is no valid UTF-8

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliptune.errors import BadArtifact, NotReady, Unavailable
+from cliptune.files import make_folder, open_file
 from cliptune.runs.logs import Progress
+from cliptune.runs.summary import RunSummary
 from cliptune.serving.training_docs import Chunk, LogItem
 
 if TYPE_CHECKING:
@@ -55,6 +57,10 @@ class RemoteRun:
     def history(self) -> list[dict[str, Any]]:
         """As `Run.history`."""
         return self._described()["history"]
+
+    def summary(self) -> RunSummary:
+        """As `Run.summary`."""
+        return RunSummary(**self._described()["summary"])
 
     def logs(self) -> str:
         """As `Run.logs`."""
@@ -129,11 +135,12 @@ class RemoteRun:
             BadArtifact: it did not arrive whole.
         """
         path = Path(directory) / f"{self.name}.zip"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         digest, expected = hashlib.sha256(), None
         try:
-            with beside.open("wb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            with os.fdopen(open_file(beside, flags), "wb") as file:
                 for chunk in self._session.stream("/artifact", self._id, Chunk):
                     file.write(chunk.data or b"")
                     digest.update(chunk.data or b"")

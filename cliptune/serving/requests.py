@@ -65,6 +65,16 @@ class DeleteParameters(Parameters):
 
     ids: list[str] | None = Field(None, max_length=10_000, description="Those with these ids.")
     filter: str | dict[str, Any] | None = Field(None, description="Those that a filter holds for.")
+    dry_run: bool = Field(False, description="Only tell how many there are: `matched`.")
+
+
+class IdsParameters(Parameters):
+    """Parameters of `/ids`: a page of the ids of stored documents."""
+
+    after: str | None = Field(
+        None, max_length=512, description="Those after this one; without: from the first on."
+    )
+    limit: int = Field(1000, ge=1, le=10_000, description="At most so many.")
 
 
 class GetParameters(Parameters):

@@ -21,7 +21,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadInput
-from cliptune.files import write_bytes
+from cliptune.files import make_folder, write_bytes
 from cliptune.home import home
 from cliptune.models.registry import BUILTIN
 from cliptune.serving import client_names, tags, wire
@@ -134,6 +134,7 @@ def describe(run: Any) -> dict[str, Any]:
         "description": run.description,
         "config": run.config,
         "history": run.history(),
+        "summary": asdict(run.summary()),
         "progress": asdict(progress) if progress else None,
         **run.status(),
     }
@@ -235,7 +236,7 @@ def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, 
     folder = uploads / f"{given.name}-{given.upload}"
     with _lock:
         _forget_abandoned(uploads)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_bytes(folder / f"{given.part}.docs", dump_documents(docs))
         files = [folder / f"{number}.docs" for number in range(given.parts)]
         if not all(file.is_file() for file in files):

@@ -227,6 +227,10 @@ class HttpTransport:
         if endpoint in ("/encode", "/rank", "/get"):
             body["encoding_format"] = "base64"
         found = self.json(endpoint, body)
+        if endpoint == "/search":  # said once of all queries
+            found["data"] = [
+                item | {"warnings": found.get("warnings", [])} for item in found["data"]
+            ]
         return DocList[kind]([_doc(kind, item) for item in found["data"]])  # type: ignore[valid-type]
 
 

@@ -8,7 +8,7 @@ from cliptune.documents import ClipDoc, RankDoc
 from cliptune.serving.encoding import embed_all_texts, embed_texts
 from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.ranking import rank_texts
-from cliptune.serving.reports import Report
+from cliptune.serving.reports import Report, TowerStatus
 from cliptune.serving.requests import SearchParameters, read_parameters
 from cliptune.serving.towers import serve_towers
 
@@ -80,11 +80,11 @@ class CLIPTextEncoder(ObservedExecutor):
     def status(self, docs: DocList[ClipDoc], **kwargs) -> DocList[Report]:
         """The model served."""
         tower = self.towers.pick()
-        values = {
-            "model_digest": tower.digest,
-            "output_dim": tower.output_dim,
-            "truncated_texts": tower.truncated,
-            "cache_hits": tower.cache.hits if tower.cache else 0,
+        status = TowerStatus(
+            model_digest=tower.digest,
+            output_dim=tower.output_dim,
+            truncated_texts=tower.truncated,
+            cache_hits=tower.cache.hits if tower.cache else 0,
             **self.towers.status(),
-        }
-        return DocList[Report]([Report(source="text", values=values)])
+        )
+        return DocList[Report]([status.report("text")])

@@ -9,7 +9,7 @@ from cliptune.serving.encoding import embed_all_pictures, embed_new_pictures, em
 from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.fetching import Fetcher
 from cliptune.serving.ranking import rank_pictures
-from cliptune.serving.reports import Report
+from cliptune.serving.reports import Report, TowerStatus
 from cliptune.serving.towers import serve_towers
 
 
@@ -83,10 +83,8 @@ class CLIPVisionEncoder(ObservedExecutor):
     def status(self, docs: DocList[Report], **kwargs) -> DocList[Report]:
         """The model served."""
         tower = self.towers.pick()
-        values = {
-            "model_digest": tower.digest,
-            "output_dim": tower.output_dim,
-            **self.towers.status(),
-        }
-        docs.append(Report(source="vision", values=values))
+        status = TowerStatus(
+            model_digest=tower.digest, output_dim=tower.output_dim, **self.towers.status()
+        )
+        docs.append(status.report("vision"))
         return docs

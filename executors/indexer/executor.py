@@ -14,6 +14,7 @@ from cliptune.serving.reports import Report
 from cliptune.serving.requests import (
     DeleteParameters,
     GetParameters,
+    IdsParameters,
     IndexParameters,
     NoParameters,
     SearchParameters,
@@ -27,7 +28,7 @@ def report(values: dict) -> DocList[Report]:
 
 
 class Indexer(ObservedExecutor):
-    """The index behind `/index`, `/search`, `/delete`, `/get`, `/status` and `/clear`."""
+    """The index behind `/index`, `/search`, `/delete`, `/get`, `/ids`, `/status` and `/clear`."""
 
     def __init__(
         self,
@@ -109,6 +110,13 @@ class Indexer(ObservedExecutor):
         """The stored documents with the ids of `docs`; those that aren't there are left out."""
         return indexing.get(self.store, docs, read_parameters(GetParameters, parameters))
 
+    @requests(on="/ids")
+    def ids(
+        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+    ) -> DocList[ClipDoc]:
+        """A page of the stored documents' ids, in ascending order."""
+        return indexing.ids(self.store, read_parameters(IdsParameters, parameters))
+
     @requests(on="/status")
     def status(
         self, docs: DocList[Report], parameters: dict | None = None, **kwargs
@@ -117,7 +125,7 @@ class Indexer(ObservedExecutor):
         generations, and how far a swap is.
         """
         read_parameters(NoParameters, parameters)
-        docs.extend(report(indexing.status(self.store)))
+        docs.append(indexing.status(self.store).report("indexer"))
         return docs
 
     @requests(on="/clear")

@@ -24,7 +24,10 @@ HOSTILE: list[Any] = [
     "data:image/png;base64,AAAA", "'; drop table", "__proto__", "%00", [], {}, [[]], {"": None},
     [None] * 300, {"a": [{"b": 1}] * 40}, {str(i): i for i in range(500)}, {"$ref": "#"},
 ]  # fmt: skip
-PATHS = ("/encode", "/index", "/search", "/get", "/delete", "/post", "/status", "/rank", "/update")
+PATHS = (
+    "/encode", "/index", "/search", "/get", "/ids", "/delete", "/post", "/status", "/rank",
+    "/update",
+)  # fmt: skip
 
 
 def note(outcomes: Outcomes, response: requests.Response, sent: bytes) -> None:

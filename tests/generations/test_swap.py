@@ -17,7 +17,15 @@ import pytest
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput, ModelMismatch, ModelSwitched, NotFound, NotReady, Unavailable
+from cliptune.errors import (
+    BadInput,
+    DamagedIndex,
+    ModelMismatch,
+    ModelSwitched,
+    NotFound,
+    NotReady,
+    Unavailable,
+)
 from cliptune.generations import gate, journal
 from cliptune.generations.catch_up import CannotEmbed
 from cliptune.generations.gate import SwapUnderWay
@@ -511,6 +519,7 @@ def test_titles_are_drawn_from_all_of_the_index(index: Path) -> None:
 
 def test_the_journal_survives_torn_lines(tmp_path: Path) -> None:
     path = tmp_path / "journal"
+    journal.restart(path)
     journal.note(path, ["a", "b"])
     journal.note(path, ["b", "ü\ud800", ""])
     changes = journal.read(path, 0, journal.size(path))
@@ -551,7 +560,7 @@ def test_pointers_that_can_not_be_read(index: Path, models: Models) -> None:
     state.folder.mkdir()
     file = state.folder / "generations.json"
     file.write_text("{}")
-    with pytest.raises(BadInput, match="not the pointer"):
+    with pytest.raises(DamagedIndex, match="not the pointer"):
         LiveIndex(index)
     current = Generation(number=0, model_digest="d" * 64)
     state.write(Pointer(format=99, last=0, current=current))

@@ -19,8 +19,8 @@ from docarray import DocList
 from index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput, Unavailable
-from cliptune.index import lance, open_index
+from cliptune.errors import BadInput, DamagedIndex, Unavailable
+from cliptune.index import Index, lance_folder, open_index
 from cliptune.index.durable import file_lock
 
 
@@ -60,7 +60,7 @@ def test_stamps_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ("\ud800".encode("utf-8", "surrogatepass"), "can't be read"),
     ]:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(BadInput, match=problem):
+        with pytest.raises(DamagedIndex if "Upgrade" not in problem else BadInput, match=problem):
             open_index(tmp_path)
     path.write_text(json.dumps({**stamp, "table": "documents-000000000000"}))
     with open_index(tmp_path) as index, pytest.raises(Unavailable, match="can't be opened"):
@@ -78,7 +78,7 @@ def test_a_first_write_that_was_cut_short_leaves_no_trace(
 
     with open_index(tmp_path) as index:
         with monkeypatch.context() as patch:
-            patch.setattr(lance, "write_stamp", die)
+            patch.setattr(lance_folder, "write_stamp", die)
             with pytest.raises(KeyboardInterrupt):
                 index.add(docs(doc("lost")))
         assert index.count() == 0
@@ -132,7 +132,7 @@ def test_a_writer_waits_for_its_turn_and_then_says_so(tmp_path: Path) -> None:
         assert hasty.count() == 2
 
 
-def _count_in_child(index: lance.LanceIndex, results: multiprocessing.Queue) -> None:
+def _count_in_child(index: Index, results: multiprocessing.Queue) -> None:
     try:
         results.put(index.count())
     except BadInput as error:
@@ -356,7 +356,7 @@ def test_an_index_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path:
 def test_a_compaction_that_writes_always_outrun_gets_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lance.time, "sleep", lambda _: None)  # between attempts
+    monkeypatch.setattr(lance_folder.time, "sleep", lambda _: None)  # between attempts
     with open_index(tmp_path, fsync=False, lock_timeout=0.05) as index:
         index.add(docs(doc("one")))
         index.add(docs(doc("two")))

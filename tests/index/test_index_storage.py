@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput
+from cliptune.errors import BadInput, DamagedIndex
 from cliptune.index import Index, open_index
 from cliptune.index.migrate import CopyDiffers, migrate
 from cliptune.index.snapshots import restore_snapshot, write_snapshot
@@ -132,7 +132,7 @@ def test_storages_that_there_are_not(tmp_path: Path, value: object) -> None:
         index.add(docs(doc("one")))
     path = tmp_path / "cliptune-index.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2, "storage": value}))
-    with pytest.raises(BadInput, match="cliptune-index.json: storage: expected one of"):
+    with pytest.raises(DamagedIndex, match="cliptune-index.json: storage: expected one of"):
         open_in(tmp_path)
 
 

@@ -151,3 +151,19 @@ def test_wrong_calls(artifact: Path, tiny_model: Path, tmp_path: Path) -> None:
     write_artifact(load_model(tiny_model), without)
     with pytest.raises(NotFound, match="to_onnx=True"):
         get_tower(without, "clip-text", is_onnx=True)
+
+
+@pytest.mark.parametrize("damage", ["remove", "empty"])
+def test_an_unpacked_copy_that_was_damaged_is_unpacked_again(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("CLIPTUNE_HOME", str(tmp_path / "home"))
+    path = zip_folder(artifact, tmp_path / "tuned.zip")
+    digest = open_artifact(path).digest
+    names = ("metadata.yml", "checksums.sha256", "models/clip-text/model.safetensors")
+    for name in names:
+        copy = open_artifact(path).path / name
+        copy.unlink()
+        if damage == "empty":
+            copy.touch()
+        assert open_artifact(path).digest == digest

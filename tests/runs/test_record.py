@@ -12,7 +12,7 @@ import pytest
 
 from cliptune import runs
 from cliptune.documents import ClipDoc
-from cliptune.errors import AlreadyExists, BadInput, NotFound
+from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.names import check_name, make_name
 from cliptune.runs.record import Record, Status, read_record, update_record, write_record
@@ -225,3 +225,20 @@ def test_experiments_are_made_once() -> None:
     with pytest.raises(AlreadyExists, match="spring"):
         runs.create_experiment("spring")
     assert runs.get_experiment("spring").list_runs() == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "GONE"}'])
+def test_a_damaged_record_is_named_and_hides_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setenv("CLIPTUNE_HOME", str(tmp_path))
+    for name in ("one", "two"):
+        runs.create_run({}, {}, name)
+    (tmp_path / "runs" / "default" / "one" / "run.json").write_text(content)
+    (tmp_path / "runs" / "default" / "experiment.json").write_text(content)
+    assert [run.name for run in runs.list_runs()] == ["two"]
+    assert [experiment.name for experiment in runs.list_experiments()] == ["default"]
+    with pytest.raises(BadData, match=r"one/run\.json is damaged"):
+        runs.get_run("one")
+    runs.delete_runs()
+    assert (tmp_path / "runs" / "default" / "one").is_dir(), "what can't be read isn't deleted"

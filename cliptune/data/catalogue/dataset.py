@@ -151,12 +151,13 @@ def _read(folder: Path) -> list[bytes] | None:
     try:
         index = json.loads((folder / "index.json").read_text())
         data = (folder / "pictures.bin").read_bytes()
-    except (OSError, ValueError):
+        lengths, digest = index["lengths"], index["sha256"]
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    if hashlib.sha256(data).hexdigest() != index["sha256"]:
+    if hashlib.sha256(data).hexdigest() != digest:
         return None
     pictures, start = [], 0
-    for length in index["lengths"]:
+    for length in lengths:
         pictures.append(data[start : start + length])
         start += length
     return pictures

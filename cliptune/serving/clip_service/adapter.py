@@ -13,7 +13,7 @@ from cliptune.serving.calls import Calls, status_of
 from cliptune.serving.clip_service import documents as v1
 from cliptune.serving.clip_service.clip_service_pb2 import Document, Request
 from cliptune.serving.observed import OTHER, observed
-from cliptune.serving.reports import Report
+from cliptune.serving.reports import Report, by_source
 from cliptune.serving.requests import MAX_DOCS, TooLarge
 
 ENDPOINTS = (
@@ -77,7 +77,7 @@ class Adapter:
             await self._post(request, endpoint, sent, _others(parameters), Report)
         elif endpoint == "/status":
             reports = await self._post(request, endpoint, DocList[ClipDoc](), None, Report)
-            status = status_of({report.source: report.values for report in reports})
+            status = status_of(by_source(reports))
             del request.data.docs.docs[:]
             request.data.docs.docs.add(id="status").tags.update(status)
         else:
