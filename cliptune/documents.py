@@ -73,6 +73,11 @@ class SearchResult(ClipDoc):
     """A query with its matches, best first."""
 
     matches: DocList[Match] = Field(default_factory=DocList[Match])
+    total: int | None = Field(
+        None,
+        description="How many documents the filter leaves, or without one how many there are; "
+        "None: it was not asked for by `include_total`.",
+    )
 
 
 class RankMatch(ClipDoc):

@@ -76,6 +76,7 @@ def search(
             exact=parameters.exact,
         )
         found |= dict(zip(positions, matches, strict=True))
+    total = index.count(parameters.filter) if parameters.include_total else None
     results = DocList[SearchResult](
         SearchResult(
             id=doc.id,
@@ -83,6 +84,7 @@ def search(
             tags=doc.tags,
             model_digest=doc.model_digest,
             matches=found[position],
+            total=total,
         )
         for position, doc in enumerate(docs)
     )
