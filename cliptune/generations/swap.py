@@ -106,7 +106,7 @@ class Swap(Work):
             )
         if pointer.next:
             raise NotReady(
-                f"model {pointer.next.model_digest:.12} is being prepared: go on with it, or "
+                f"model {pointer.next.label} is being prepared: go on with it, or "
                 "remove it with `cliptune swap --discard`"
             )
         number = pointer.last + 1
