@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,9 +15,15 @@ from rich.table import Table
 
 from cliptune.cli.watch import seconds_since, watch
 
+if TYPE_CHECKING:
+    from cliptune.runs import Run
+
 console = Console()
 PREFIX = "clip-text-to-clip-vision_"
+EVALUATION = PREFIX.rstrip("_")
 QUERIES = 5
+SHOWN = 3
+"""Results of each query: each product has three pictures, so that no more can be right."""
 
 
 def register(app: typer.Typer) -> None:
@@ -36,12 +44,12 @@ def demo(
 ) -> None:
     """Fine-tune on the built-in catalogue, compare before and after, export, serve, search."""
     started = time.monotonic()
-    artifact = fine_tune(out, epochs)
-    search_with(artifact, out, grpc_port, http_port, keep_serving, started)
+    run, artifact = fine_tune(out, epochs)
+    search_with(run, artifact, out, grpc_port, http_port, keep_serving, started)
 
 
-def fine_tune(out: Path, epochs: int) -> Path:
-    """Train on the catalogue, show before and after and WiSE-FT; returns the artifact's zip."""
+def fine_tune(out: Path, epochs: int) -> tuple[Run, Path]:
+    """Train on the catalogue, show before and after and WiSE-FT; returns the artifact's zip too."""
     import cliptune
     from cliptune.callback import EvaluationCallback
     from cliptune.evaluation.tables import before_after_table
@@ -53,7 +61,9 @@ def fine_tune(out: Path, epochs: int) -> Path:
         eval_data="catalogue-eval",
         epochs=epochs,
         callbacks=[
-            EvaluationCallback(query_data="catalogue-queries", index_data="catalogue-index")
+            EvaluationCallback(
+                query_data="catalogue-queries", index_data="catalogue-index", gather_examples=True
+            )
         ],
         to_onnx=True,
         experiment_name="demo",
@@ -66,7 +76,7 @@ def fine_tune(out: Path, epochs: int) -> Path:
     mixed = evaluate_mixed(path, 0.5)
     console.print(before_after_table(metrics["before"], metrics["after"], {"WiSE-FT 0.5": mixed}))
     console.print(f"artifact with torch and ONNX towers: [bold]{path}[/]")
-    return path
+    return run, path
 
 
 def evaluate_mixed(artifact: Path, alpha: float) -> dict[str, float]:
@@ -99,9 +109,18 @@ class Answer:
 
 
 def search_with(
-    artifact: Path, out: Path, grpc_port: int, http_port: int, keep_serving: bool, started: float
+    run: Run,
+    artifact: Path,
+    out: Path,
+    grpc_port: int,
+    http_port: int,
+    keep_serving: bool,
+    started: float,
 ) -> None:
-    """Serve the artifact's ONNX towers, index the catalogue's pictures, and ask for five."""
+    """Serve the artifact's ONNX towers, index the catalogue's pictures, and ask for five.
+
+    What the built-in model found before is taken from the run's sample results.
+    """
     from cliptune.cli.search import wait_for_signal
     from cliptune.data.source import load_documents
     from cliptune.serving import Client, serve
@@ -115,35 +134,35 @@ def search_with(
         http_port=http_port,
         is_onnx=True,
     ):
-        queries = [str(doc.text) for doc in load_documents("catalogue-queries", role="queries")]
-        step = len(queries) // QUERIES
+        samples = run.example_results()["before"][EVALUATION]
+        samples = samples[:: len(samples) // QUERIES][:QUERIES]
         addresses = f"grpc://localhost:{grpc_port}", f"http://localhost:{http_port}"
         with Client(addresses[0]) as grpc, Client(addresses[1]) as http:
             grpc.clear()  # an earlier demo's model may have filled it
             count = grpc.index(index_docs, show_progress=True)
             console.print(f"{count} pictures indexed")
-            answers = [_ask(grpc, http, query) for query in queries[::step][:QUERIES]]
+            answers = [_ask(grpc, http, str(query["text"])) for query in samples]
         console.print(_answers_table(answers))
         picture = out / "results.png"
-        _draw(answers, index_docs, picture)
-        console.print(f"picture of the results: [bold]{picture}[/]")
+        _draw(samples, answers, index_docs, picture)
+        console.print(f"the same as a picture, before beside after: [bold]{picture}[/]")
         page = f"http://localhost:{http_port}/"
         if keep_serving:
             console.print(f"[bold green]search page: {page}[/]   (Ctrl-C ends)")
             wait_for_signal()
     if not keep_serving:
         console.print(
-            f"done in {seconds_since(started)}. The search page was at {page}; to keep it up:\n"
-            f"  [bold]cliptune serve --artifact {artifact} --onnx --index {out / 'index'}[/]"
-            "   or   [bold]make serve[/]"
+            f"done in {seconds_since(started)}. The search page was at {page}; to have it again:\n"
+            f"  [bold]{_program()} serve --artifact {artifact} --onnx --index {out / 'index'}[/]",
+            soft_wrap=True,
         )
 
 
 def _ask(grpc: Any, http: Any, query: str) -> Answer:
     begun = time.perf_counter()
-    matches = list(grpc.search(query, limit=6).matches)
+    matches = list(grpc.search(query, limit=SHOWN).matches)
     between = time.perf_counter()
-    over_http = http.search(query, limit=6).matches
+    over_http = http.search(query, limit=SHOWN).matches
     ended = time.perf_counter()
     if [match.id for match in matches] != [match.id for match in over_http]:
         console.print(f"[red]gRPC and HTTP disagree about {query!r}[/]")
@@ -154,7 +173,7 @@ def _ask(grpc: Any, http: Any, query: str) -> Answer:
 def _answers_table(answers: list[Answer]) -> Table:
     table = Table("query", "top results", "score", "gRPC", "HTTP", show_lines=True)
     for answer in answers:
-        top = answer.matches[:3]
+        top = answer.matches
         titles = "\n".join(
             f"{'[green]✓[/]' if match.text == answer.query else ' '} {match.text}" for match in top
         )
@@ -164,18 +183,29 @@ def _answers_table(answers: list[Answer]) -> Table:
     return table
 
 
-def _draw(answers: list[Answer], index_docs: Any, path: Path) -> None:
+def _draw(samples: list[Any], answers: list[Answer], index_docs: Any, path: Path) -> None:
     from cliptune.evaluation.plots import results_grid
 
     pictures = {str(doc.id): doc.image for doc in index_docs}
-    rows = [
-        (
-            answer.query,
-            [
-                (m.text or "", pictures[str(m.id)], m.score, m.text == answer.query)
-                for m in answer.matches
-            ],
-        )
-        for answer in answers
-    ]
+    rows = []
+    for sample, answer in zip(samples, answers, strict=True):
+        before = [
+            (match["text"] or "", pictures[match["id"]], match["score"], match["hit"])
+            for match in sample["matches"][:SHOWN]
+        ]
+        after = [
+            (match.text or "", pictures[str(match.id)], match.score, match.text == answer.query)
+            for match in answer.matches
+        ]
+        sides = {_right("before fine-tuning", before): before, _right("after", after): after}
+        rows.append((answer.query, sides))
     results_grid(rows, path)
+
+
+def _right(when: str, results: list[Any]) -> str:
+    return f"{when}: {sum(hit for *_, hit in results)} of {SHOWN} right"
+
+
+def _program() -> str:
+    """The command as the shell finds it: from `make` it isn't on the PATH."""
+    return "cliptune" if shutil.which("cliptune") else sys.argv[0]

@@ -133,8 +133,8 @@ def _go_back(work: Swap, place: Place) -> None:
         current = work.go_back(report).current
     _await_encoders(place, current.model_digest, serving=True)
     console.print(
-        f"[green]back[/] at model {escape(current.label)}, with all that was indexed and deleted since. Once "
-        "more --undo goes forward again"
+        f"[green]back[/] at model {escape(current.label)}, with all that was indexed and deleted "
+        "since. Once more --undo goes forward again"
     )
 
 

@@ -296,7 +296,9 @@ def test_pictures_are_shown_whole(page: Any, server: Server, size: tuple[int, in
     page.wait_for_selector(".card")
     page.locator(".card").first.click()
     page.wait_for_function("() => [...document.images].every(i => i.naturalWidth > 0)")
-    fits = page.locator(".tile img").evaluate_all("all => all.map(i => getComputedStyle(i).objectFit)")
+    fits = page.locator(".tile img").evaluate_all(
+        "all => all.map(i => getComputedStyle(i).objectFit)"
+    )
     assert fits == ["contain"] * 5
     # Most tiles have their pictures' shape, so that little of them is empty.
     box = page.locator(".card .tile").first.bounding_box()
@@ -363,7 +365,10 @@ def test_errors_are_told_alone_and_can_be_left(page: Any, server: Server) -> Non
 def test_warnings_stand_above_the_results_and_go_with_them(page: Any, server: Server) -> None:
     match = {"id": "item-1", "score": 0.5, "text": "One", "tags": {}}
     match["image_url"] = "https://elsewhere.example/pictures/item-1"
-    body = {"data": [{"matches": [match], "total": 1}], "warnings": ["No tag is called <b>prize</b>."]}
+    body = {
+        "data": [{"matches": [match], "total": 1}],
+        "warnings": ["No tag is called <b>prize</b>."],
+    }
     answer_with(page, json=body)
     page.fill("#query", "red")
     page.press("#query", "Enter")
