@@ -16,6 +16,7 @@ from rich.table import Table
 from cliptune.cli.watch import seconds_since, watch
 
 if TYPE_CHECKING:
+    from cliptune.evaluation.retrieval import Evaluation
     from cliptune.runs import Run
 
 console = Console()
@@ -55,6 +56,7 @@ def fine_tune(out: Path, epochs: int) -> tuple[Run, Path]:
     from cliptune.evaluation.tables import before_after_table
 
     console.rule("[bold]1  Fine-tune the built-in CLIP on a shop's catalogue")
+    console.print("drawing the catalogue's pictures, unless an earlier run has left them here")
     run = cliptune.fit(
         model="builtin",
         train_data="catalogue-train",
@@ -74,13 +76,21 @@ def fine_tune(out: Path, epochs: int) -> tuple[Run, Path]:
     console.rule("[bold]2  Before and after, on products that training never saw")
     metrics = run.metrics()
     mixed = evaluate_mixed(path, 0.5)
-    console.print(before_after_table(metrics["before"], metrics["after"], {"WiSE-FT 0.5": mixed}))
-    console.print(f"artifact with torch and ONNX towers: [bold]{path}[/]")
+    named = {PREFIX + name: value for name, value in mixed.metrics.items()}
+    console.print(before_after_table(metrics["before"], metrics["after"], {"WiSE-FT 0.5": named}))
+    console.print(
+        f"{mixed.n_queries} titles search {mixed.n_index} pictures, and the best {mixed.limit} "
+        f"results of each count (k). Each title has {SHOWN} pictures, so that precision_at_k can "
+        f"be {SHOWN / mixed.limit:.2f} at most. WiSE-FT 0.5 is the mean of both models' weights. "
+        "What ends in _textbook is by the textbook's definition, the rest by Finetuner's.",
+        highlight=False,
+    )
+    console.print(f"the fine-tuned model, for torch and for ONNX Runtime: [bold]{path}[/]")
     return run, path
 
 
-def evaluate_mixed(artifact: Path, alpha: float) -> dict[str, float]:
-    """The catalogue's metrics of the tuned model mixed with the built-in one (WiSE-FT)."""
+def evaluate_mixed(artifact: Path, alpha: float) -> Evaluation:
+    """What the tuned model, mixed with the built-in one (WiSE-FT), finds in the catalogue."""
     from cliptune.data.source import load_documents
     from cliptune.evaluation.retrieval import evaluate
     from cliptune.inference import get_tower
@@ -89,13 +99,12 @@ def evaluate_mixed(artifact: Path, alpha: float) -> dict[str, float]:
 
     model = load_model(artifact)
     model = mix_models(load_model(model.base), model, alpha)
-    result = evaluate(
+    return evaluate(
         get_tower(model, "clip-text"),
         get_tower(model, "clip-vision"),
         load_documents("catalogue-queries", role="queries"),
         load_documents("catalogue-index", role="index"),
     )
-    return {PREFIX + name: value for name, value in result.metrics.items()}
 
 
 @dataclass
@@ -171,15 +180,18 @@ def _ask(grpc: Any, http: Any, query: str) -> Answer:
 
 
 def _answers_table(answers: list[Answer]) -> Table:
-    table = Table("query", "top results", "score", "gRPC", "HTTP", show_lines=True)
+    table = Table("query", show_lines=True)
+    table.add_column(f"the best {SHOWN}, with their similarity", no_wrap=True)
+    for protocol in ("gRPC", "HTTP"):
+        table.add_column(protocol, justify="right", no_wrap=True)
     for answer in answers:
-        top = answer.matches
         titles = "\n".join(
-            f"{'[green]✓[/]' if match.text == answer.query else ' '} {match.text}" for match in top
+            f"{'[green]✓[/]' if match.text == answer.query else '[red]✗[/]'} {match.score:.3f} "
+            f"{match.text}"
+            for match in answer.matches
         )
-        scores = "\n".join(f"{match.score:.3f}" for match in top)
         times = (f"{answer.grpc_ms:.0f} ms", f"{answer.http_ms:.0f} ms")
-        table.add_row(answer.query, titles, scores, *times)
+        table.add_row(answer.query, titles, *times)
     return table
 
 

@@ -31,7 +31,7 @@ _GAP = 12
 _QUERY_WIDTH = 150
 _BETWEEN = 28
 """Between the pictures of one heading and those of the next."""
-_FRAME = 4
+_FRAME, _THIN = 4, 2
 _LEAST = 60
 """Pixels of a picture's side."""
 
@@ -117,7 +117,7 @@ def _draw_result(
     draw = ImageDraw.Draw(sheet)
     colour = NEUTRAL if hit is None else HIT if hit else MISS
     draw.rounded_rectangle((left, top, left + side, top + side), 8, fill=colour)
-    frame = _FRAME if hit else 1
+    frame = _FRAME if hit else _THIN
     inner = side - 2 * frame
     thumbnail = _square(picture, inner, f"result {rank}, {title!r}")
     mask = Image.new("L", (inner * 4, inner * 4), 0)
