@@ -7,10 +7,12 @@ TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: help demo serve test test-fast test-versions lint types format lock wheel clean
+.PHONY: help install demo serve test test-fast test-versions lint types format lock wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.ready ## Set up .venv: `. .venv/bin/activate` gives the command cliptune
 
 demo: $(VENV)/.ready ## Fine-tune on the built-in catalogue, evaluate, export, serve, search
 	$(BIN)/cliptune demo

@@ -79,6 +79,11 @@ class SearchResult(ClipDoc):
         description="What of the filter can never hold (a tag that no document has, or never of "
         "that type), or that the index is empty.",
     )
+    total: int | None = Field(
+        None,
+        description="How many documents the filter leaves, or without one how many there are; "
+        "None: it was not asked for by `include_total`.",
+    )
 
 
 class RankMatch(ClipDoc):

@@ -51,6 +51,7 @@ run = finetuner.fit(
             index_model="clip-vision",
             query_data="catalogue-queries",
             index_data="catalogue-index",
+            gather_examples=True,
         )
     ],
 )
@@ -69,6 +70,7 @@ print(run.status())
 
 print(run.logs())
 run.display_metrics()
+run.display_examples(k=3)  # some queries' results, kept by gather_examples
 
 # --- Saving -------------------------------------------------------------------------------------
 

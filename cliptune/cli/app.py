@@ -8,7 +8,19 @@ import sys
 import typer
 from rich.console import Console
 
-from cliptune.cli import demo, index, keys, models, quantize, report, runs, search, swap, wise_ft
+from cliptune.cli import (
+    demo,
+    index,
+    keys,
+    models,
+    quantize,
+    report,
+    runs,
+    search,
+    split,
+    swap,
+    wise_ft,
+)
 from cliptune.errors import CliptuneError
 
 app = typer.Typer(
@@ -20,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (runs, report, models, quantize, wise_ft, search, index, swap, keys, demo):
+for module in (split, runs, report, models, quantize, wise_ft, search, index, swap, keys, demo):
     module.register(app)
 
 

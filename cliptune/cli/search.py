@@ -201,7 +201,7 @@ def _tell_of_swap(index: str | None) -> None:
     pointer = State(uri, settings.generations_folder(None)).read()
     if pointer:
         console.print(
-            f"the index is of model {pointer.current.model_digest:.12}, by `cliptune swap`: that "
+            f"the index is of model {pointer.current.label}, by `cliptune swap`: that "
             "is served, whatever --artifact says"
         )
 

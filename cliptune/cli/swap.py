@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -108,7 +109,7 @@ def swap(
     with Swap.at_work(place.index_uri, place.state, engine=place.engine) as work:
         if discard:
             removed = work.discard()
-            console.print(f"model {removed.model_digest:.12} is removed")
+            console.print(f"model {removed.label} is removed", highlight=False, markup=False)
         elif undo:
             _go_back(work, place)
         else:
@@ -130,20 +131,22 @@ def swap(
 def _go_back(work: Swap, place: Place) -> None:
     _await_encoders(place, work.warm_previous().model_digest)
     with _progress() as report:
-        digest = work.go_back(report).current.model_digest
-    _await_encoders(place, digest, serving=True)
+        current = work.go_back(report).current
+    _await_encoders(place, current.model_digest, serving=True)
     console.print(
-        f"[green]back[/] at model {digest:.12}, with all that was indexed and deleted since. Once "
-        "more --undo goes forward again"
+        f"[green]back[/] at model {escape(current.label)}, with all that was indexed and deleted "
+        "since. Once more --undo goes forward again"
     )
 
 
 def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
-    digest = work.pointer.next.model_digest  # type: ignore[union-attr]
+    prepared = work.pointer.next
+    assert prepared is not None  # noqa: S101
+    digest, label = prepared.model_digest, escape(prepared.label)
     _await_encoders(place, digest)
     if only_prepare:
         console.print(
-            f"model {digest:.12} is prepared. Compare it on the search page, or by searches with "
+            f"model {label} is prepared. Compare it on the search page, or by searches with "
             "model=next; the same command without --prepare switches to it, --discard removes it"
         )
         return
@@ -151,8 +154,8 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
         pointer = work.switch(report)
     _await_encoders(place, digest, serving=True)
     console.print(
-        f"[green]switched[/] to model {digest:.12}. `cliptune swap --undo` goes back to "
-        f"{pointer.previous.model_digest:.12}, `--discard` frees its room"  # type: ignore[union-attr]
+        f"[green]switched[/] to model {label}. `cliptune swap --undo` goes back to "
+        f"{escape(pointer.previous.label)}, `--discard` frees its room"  # type: ignore[union-attr]
     )
 
 
@@ -271,10 +274,12 @@ def _show_status(place: Place) -> None:
     if not generations:
         console.print("one model, never swapped: cliptune swap --artifact NEW goes to another")
     else:
-        table = Table("", "model", "documents", "")
+        table = Table("", "model", "made", "digest", "documents", "")
         for slot, one in generations.items():
             note = "" if one["complete"] else "not complete"
-            table.add_row(slot, one["model_digest"][:12], str(one["documents"]), note)
+            made = (one["created"] or "")[:10]
+            digest, documents = one["model_digest"][:12], str(one["documents"])
+            table.add_row(slot, escape(one["name"] or "–"), made, digest, documents, note)
         console.print(table)
     if progress:
         done = f", {progress['done']} of {progress['total']}" if progress["total"] else ""

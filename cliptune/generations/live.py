@@ -181,13 +181,17 @@ class LiveIndex(Index):
             self._held.clear()
 
     def generations(self) -> dict[str, dict[str, Any]]:
-        """Number, model and documents of each generation, by slot; empty without a pointer."""
+        """Number, model (digest, name, date) and documents of each generation, by slot; empty
+        without a pointer.
+        """
         _, pointer = self._current()
         found = {}
         for slot, generation in pointer.generations.items() if pointer else ():
             found[slot] = {
                 "number": generation.number,
                 "model_digest": generation.model_digest,
+                "name": generation.name,
+                "created": generation.created.isoformat() if generation.created else None,
                 "documents": self._index(generation).count(),
                 "complete": slot == "current" or generation.caught_up is not None,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 from cliptune.errors import BadInput, Unavailable
@@ -22,6 +23,31 @@ def model_digest(model: str | Path) -> str:
     if path := artifact_path(model):
         return open_artifact(path).digest
     return load_model(model).digest
+
+
+def model_name(model: str | Path) -> str:
+    """What people call a model: the name of its artifact's file or folder, or of its run.
+
+    A run's artifact lies in `RUN/artifact`; other models are named as they are given.
+    """
+    path = Path(model)
+    if path.suffix == ".zip":
+        return path.stem
+    if path.name == "artifact" and path.is_dir():
+        return path.absolute().parent.name
+    return path.name if path.exists() else str(model)
+
+
+def model_created(model: str | Path) -> datetime | None:
+    """When an artifact was written; None: it isn't one, or doesn't say."""
+    from cliptune.models.artifact import is_artifact, open_artifact
+
+    if not is_artifact(Path(model)):
+        return None
+    try:
+        return datetime.fromisoformat(str(open_artifact(model, only=()).metadata.get("created")))
+    except ValueError:
+        return None
 
 
 def keep_model(model: str | Path, target: Path, digest: str) -> None:

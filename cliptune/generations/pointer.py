@@ -19,6 +19,7 @@ import os
 import shutil
 import threading
 from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -49,12 +50,22 @@ class Generation(BaseModel):
 
     number: int
     model_digest: str
+    name: str | None = None
+    """What people call its model: the artifact's, run's or model's name; None: not noted."""
+    created: datetime | None = None
+    """When its artifact was written."""
     storage: Storage = "float32"
     """How its index keeps embeddings."""
     caught_up: int | None = None
     """Bytes of its journal that its index has followed; None: it lacks documents, or is current."""
     warm: bool = False
     """Whether encoders are to load its model before it is asked for."""
+
+    @property
+    def label(self) -> str:
+        """Its model for people: `0f3a9c1b2d4e (brave-otter-3f2a)`."""
+        digest = f"{self.model_digest:.12}"
+        return f"{digest} ({self.name})" if self.name else digest
 
 
 class Pointer(BaseModel):

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Self
 from cliptune.errors import AlreadyExists, BadInput, NotFound, NotReady
 from cliptune.generations import catch_up, gate, journal
 from cliptune.generations.catch_up import CaughtUp
-from cliptune.generations.models import keep_model, model_digest
+from cliptune.generations.models import (
+    keep_model,
+    model_created,
+    model_digest,
+    model_name,
+)
 from cliptune.generations.pointer import Generation, Pointer, State
 from cliptune.generations.work import Engine, Report, Work
 
@@ -102,12 +107,12 @@ class Swap(Work):
             )
         if pointer.next:
             raise NotReady(
-                f"model {pointer.next.model_digest:.12} is being prepared: go on with it, or "
+                f"model {pointer.next.label} is being prepared: go on with it, or "
                 "remove it with `cliptune swap --discard`"
             )
         number = pointer.last + 1
         kept = pointer.current.storage
-        generation = Generation(number=number, model_digest=digest, storage=kept)
+        generation = _generation(number, artifact, digest, kept)
         self._keep(artifact, generation)
         with self.state.open(generation) as index:
             if count := index.count():  # whose they are can't be known from here
@@ -246,7 +251,7 @@ class Swap(Work):
             )
         # An index that never held an embedding doesn't say how it is to keep them.
         kept = status.storage if stamped else storage or status.storage
-        generation = Generation(number=0, model_digest=digest, storage=kept)
+        generation = _generation(0, served, digest, kept)
         self._keep(served, generation)
         return Pointer(last=0, current=generation)
 
@@ -286,3 +291,14 @@ class Swap(Work):
         if generation is None:
             raise NotReady("no model is being prepared: begin with one")
         return generation
+
+
+def _generation(number: int, model: str | Path, digest: str, storage: Storage) -> Generation:
+    """A generation of `model`, with what people know the model by."""
+    return Generation(
+        number=number,
+        model_digest=digest,
+        name=model_name(model),
+        created=model_created(model),
+        storage=storage,
+    )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from cliptune.evaluation.plots import Result
 
 SHOWN_QUERIES = 8
+SIDE_WIDTH = 150
+"""Pixels of the sheet for each of the `k` results of a model."""
 
 
 def example_tables(examples: dict[str, Any], k: int) -> list[Table]:
@@ -38,7 +40,7 @@ def example_tables(examples: dict[str, Any], k: int) -> list[Table]:
 def draw_examples(
     examples: dict[str, Any], config: dict[str, Any], folder: Path, k: int, path: Path
 ) -> Path | None:
-    """Draw the best `k` pictures of sample queries, before above after, as a PNG file.
+    """Draw the best `k` pictures of sample queries, before beside after, as a PNG file.
 
     Args:
         examples: what `Run.example_results()` gives.
@@ -59,7 +61,7 @@ def draw_examples(
     from cliptune.models.artifact import VISION_TOWER
     from cliptune.runs.documents import referred_documents
 
-    rows: list[tuple[str, list[Result]]] = []
+    rows: list[tuple[str, dict[str, list[Result]]]] = []
     for callback in config["callbacks"]:
         evaluation = f"{callback.get('model')}-to-{callback.get('index_model')}"
         if callback.get("index_model") != VISION_TOWER or evaluation not in examples["after"]:
@@ -67,20 +69,24 @@ def draw_examples(
         searched = referred_documents(callback["index_data"] or callback["query_data"], folder)
         documents = {doc.id: doc for doc in searched}
         earlier = {query["id"]: query for query in examples["before"].get(evaluation, [])}
+
+        def results(query: dict[str, Any] | None, docs: dict[Any, Any] = documents) -> list[Result]:
+            return [
+                (
+                    match["text"] or match["label"] or match["id"],
+                    image_bytes(docs[match["id"]], allow_files=True),
+                    match["score"],
+                    match["hit"],
+                )
+                for match in (query["matches"][:k] if query else [])
+            ]
+
         for query in examples["after"][evaluation][:SHOWN_QUERIES]:
-            for when, found in (("before", earlier.get(query["id"])), ("after", query)):
-                results: list[Result] = [
-                    (
-                        match["text"] or match["label"] or match["id"],
-                        image_bytes(documents[match["id"]], allow_files=True),
-                        match["score"],
-                        match["hit"],
-                    )
-                    for match in (found["matches"][:k] if found else [])
-                ]
-                if results:
-                    rows.append((f"{when}: {query['text'] or query['id']}", results))
-    return results_grid(rows, path, max_columns=k) if rows else None
+            sides = {"before": results(earlier.get(query["id"])), "after": results(query)}
+            if any(sides.values()):
+                rows.append((query["text"] or query["id"], sides))
+    width = max(1000, SIDE_WIDTH * k * 2)
+    return results_grid(rows, path, width=width, max_columns=k) if rows else None
 
 
 def _cell(match: dict[str, Any]) -> str:

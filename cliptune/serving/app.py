@@ -210,6 +210,7 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         offset: int = Query(0, ge=0, le=9000),
         filter: str | None = Query(None, description="Over tags: `price < 30`."),
         score_threshold: float | None = Query(None, ge=-1, le=1),
+        include_total: bool = Query(False, description="Say how many the filter leaves: `total`."),
         model: str | None = Query(None, description="`current`, `previous` or `next` of a swap."),
     ) -> Response:
         """The nearest pictures of one text, for the browser's address bar and for curl.
@@ -219,6 +220,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         if not q.strip():
             raise BadInput("q is empty: /search?q=red+rain+boots")
         parameters: dict[str, Any] = {"limit": limit, "offset": offset}
+        if include_total:
+            parameters["include_total"] = True
         given = {"filter": filter, "score_threshold": score_threshold, "model": model}
         parameters |= {name: value for name, value in given.items() if value is not None}
         docs = DocList[ClipDoc]([ClipDoc(text=q)])

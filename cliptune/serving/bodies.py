@@ -257,6 +257,8 @@ def doc_fields(doc: ClipDoc) -> dict[str, Any]:
             {"id": str(m.id), "score": m.score, "text": m.text, "uri": m.uri, "tags": m.tags}
             for m in doc.matches
         ]
+        if doc.total is not None:
+            fields["total"] = doc.total
     return fields
 
 

@@ -240,6 +240,7 @@ class Client:
         score_threshold: float | None = None,
         exact: bool = False,
         model: str | None = None,
+        include_total: bool = False,
         **options: Any,
     ) -> Any:
         """The pictures nearest to a text, or to a picture; of several queries, for each one.
@@ -253,6 +254,7 @@ class Client:
             score_threshold: only matches of at least this cosine similarity.
             exact: compare with every document, without the ANN index.
             model: of a `cliptune swap`: `current` (as without), `previous` or `next`.
+            include_total: say in `total` of each result how many documents the filter leaves.
             options: for several queries, see `client_batches.Sending`.
 
         Raises:
@@ -263,6 +265,8 @@ class Client:
         parameters: dict[str, Any] = {"limit": limit, "offset": offset}
         if exact:
             parameters["exact"] = True
+        if include_total:
+            parameters["include_total"] = True
         if model is not None:
             parameters["model"] = model
         if filter is not None:

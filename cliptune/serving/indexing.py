@@ -80,6 +80,7 @@ def search(
         )
         found |= dict(zip(positions, matches, strict=True))
     warnings = warn(index, parameters.filter, found=any(found.values()))
+    total = index.count(parameters.filter) if parameters.include_total else None
     results = DocList[SearchResult](
         SearchResult(
             id=doc.id,
@@ -88,6 +89,7 @@ def search(
             model_digest=doc.model_digest,
             matches=found[position],
             warnings=warnings,
+            total=total,
         )
         for position, doc in enumerate(docs)
     )

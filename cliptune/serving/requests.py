@@ -54,6 +54,9 @@ class SearchParameters(Parameters):
     score_threshold: float | None = Field(
         None, ge=-1, le=1, description="Only matches of at least this cosine similarity."
     )
+    include_total: bool = Field(
+        False, description="Say how many documents the filter leaves, as `total` of each result."
+    )
     exact: bool = Field(False, description="Compare with every document, without the ANN index.")
     model: Literal["current", "previous", "next"] | None = Field(
         None, description="Of a swap: the model served (default), that before, or that prepared."

@@ -104,8 +104,8 @@ def test_grid_of_real_pictures(shared_dir: Path, tmp_path: Path) -> None:
         ]
     found = [(title, path.read_bytes()) for title, path in products if path.is_file()][:12]
     grid = [
-        ("a query", [(title, data, 0.5, True) for title, data in found[:6]]),
-        ("another", [(title, data, 0.25, None) for title, data in found[6:10]]),
+        ("a query", {"": [(title, data, 0.5, True) for title, data in found[:6]]}),
+        ("another", {"": [(title, data, 0.25, None) for title, data in found[6:10]]}),
     ]
     path = results_grid(grid, tmp_path / "hits.png", title="Hits")
     with Image.open(path) as sheet:
@@ -113,7 +113,7 @@ def test_grid_of_real_pictures(shared_dir: Path, tmp_path: Path) -> None:
         assert sheet.width == 1000
         pixels = np.asarray(sheet)
     # Six green frames of four pixels' width; no red one.
-    side = (1000 - 170 - 8 * 12) // 6
+    side = (1000 - 150 - 8 * 12) // 6
     assert near(pixels, HIT) > 6 * 4 * side * 3
     assert near(pixels, MISS) < 50
     # Another query needs another row: one row of the same height less.
@@ -124,23 +124,65 @@ def test_grid_of_real_pictures(shared_dir: Path, tmp_path: Path) -> None:
 
 def test_grid_draws_the_picture_itself_in_its_frame(tmp_path: Path) -> None:
     picture = Image.new("RGB", (30, 60), "#3311ee")
-    path = results_grid([("q", [("title", picture, 0.1, False)])], tmp_path / "g.png", width=400)
+    rows = [("q", {"": [("title", picture, 0.1, False)]})]
+    path = results_grid(rows, tmp_path / "g.png", width=400)
     with Image.open(path) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
-    side = 400 - 170 - 3 * 12
+    side = 400 - 150 - 3 * 12
     # Twice as tall as wide, and whole: half of the square inside the frame.
-    assert near(pixels, "#3311ee") == pytest.approx((side - 8) ** 2 / 2, rel=0.03)
-    assert near(pixels, MISS) > 4 * side * 3
+    assert near(pixels, "#3311ee") == pytest.approx((side - 4) ** 2 / 2, rel=0.03)
+    assert near(pixels, MISS) > 4 * side * 1.5
+
+
+def test_before_stands_beside_after(tmp_path: Path) -> None:
+    colours = ["#3311ee", "#11aa22", "#eeaa11", "#ee1188", "#11cccc", "#777711"]
+    found = [("t", Image.new("RGB", (40, 40), colour), 0.5, True) for colour in colours]
+    rows = [("query", {"before": found[:3], "after": found[3:]})]
+    path = results_grid(rows, tmp_path / "g.png", max_columns=3)
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    middles = []
+    for colour in colours:
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        y, x = np.nonzero(np.abs(pixels - wanted).max(axis=-1) < 6)
+        middles.append((x.mean(), y.mean()))
+    across, down = zip(*middles, strict=True)
+    assert list(across) == sorted(across)
+    assert max(down) - min(down) < 5, "in one line"
+    gaps = np.diff(across)
+    assert gaps[2] > gaps[[0, 1, 3, 4]].max() + 5, "and the two models apart"
+
+
+def test_hits_and_misses_differ_without_colours(tmp_path: Path) -> None:
+    """In grey a hit has a frame that is clearly darker and thicker, and a tick in its corner."""
+    picture = Image.new("RGB", (60, 60), "white")
+    grey = {}
+    for hit in (True, False):
+        rows = [("q", {"": [("title", picture, 0.1, hit)]})]
+        with Image.open(results_grid(rows, tmp_path / "g.png", width=400)) as sheet:
+            grey[hit] = np.asarray(sheet.convert("L")).astype(int)
+    left, top, side = 12 + 150, 24, 400 - 150 - 3 * 12
+    middle = top + side // 2
+    frame = {hit: pixels[middle, left : left + 4] for hit, pixels in grey.items()}
+    assert frame[True].max() < 130
+    assert frame[False].min() > 150
+    assert list(frame[False][2:]) == [255, 255]
+    corner = {
+        hit: p[top + 6 : top + 24, left + side - 24 : left + side - 6] for hit, p in grey.items()
+    }
+    assert corner[True].min() < 130
+    assert corner[False].min() == 255
 
 
 def test_grid_refuses_what_it_can_not_draw(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="at least one query with a result"):
-        results_grid([("q", [])], tmp_path / "g.png")
+        results_grid([("q", {"": []})], tmp_path / "g.png")
     picture = Image.new("RGB", (3, 3))
+    three = {"": [("t", picture, 0.1, None)] * 3}
     with pytest.raises(BadInput, match="width 250"):
-        results_grid([("q", [("t", picture, 0.1, None)] * 3)], tmp_path / "g.png", width=250)
+        results_grid([("q", three)], tmp_path / "g.png", width=250)
     with pytest.raises(BadInput, match="result 1, 'broken'"):
-        results_grid([("q", [("broken", b"no picture", 0.1, None)])], tmp_path / "g.png")
+        results_grid([("q", {"": [("broken", b"no picture", 0.1, None)]})], tmp_path / "g.png")
     assert not list(tmp_path.iterdir())
 
 

@@ -215,7 +215,7 @@ def test_swaps_under_load_undo_kill_and_restart(
             assert client.status()["index"]["swap"]["phase"].startswith("stopped: while ")
 
             output = swap(grpc, "--artifact", str(models[1]), "--prepare")
-            assert f"model {second:.12} is prepared" in output
+            assert f"model {second:.12} (1) is prepared" in output
             assert "reciprocal_rank" in output
             status = client.status()
             assert status["model"]["model_digest"] == first

@@ -1,0 +1,63 @@
+"""`cliptune split`: a table's rows to train on, and those to measure with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(epilog="Example: cliptune split products.csv --text-column title --held-out 0.2")(
+        split
+    )
+
+
+def split(
+    table: Annotated[Path, typer.Argument(help="A table of titles and pictures: CSV or TSV.")],
+    held_out: Annotated[
+        float, typer.Option(help="The part of the titles that is held out, between 0 and 1.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(help="Another one gives another split.")] = 0,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite what an earlier split wrote.")
+    ] = False,
+    text_column: Annotated[str | None, typer.Option(help="The column of titles.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="The column of pictures' paths.")] = None,
+    image_template: Annotated[
+        str | None, typer.Option(help="Instead: a path of columns, such as images/{id}.jpg.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Rows of one label, too, stay on one side.")
+    ] = None,
+) -> None:
+    """Hold out some of a table's titles, to measure with what training has not seen.
+
+    TABLE.csv stays as it is; beside it TABLE-train.csv and TABLE-held-out.csv are written, each
+    row to one of them, every line as it is. All rows of one title, of one label or of one picture
+    go to one side. The same command gives the same split on every machine, and rows that are
+    added later don't move the others.
+    """
+    from cliptune.data.split import split_table
+
+    given = {
+        "text_column": text_column,
+        "image_column": image_column,
+        "image_template": image_template,
+        "label_column": label_column,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    done = split_table(table, options or None, held_out=held_out, seed=seed, replace=replace)
+    shown = Table("table", "for", header_style="bold")
+    shown.add_column("rows", justify="right")
+    shown.add_column("groups", justify="right")
+    for part, purpose in ((done.train, "training"), (done.held_out, "measuring")):
+        shown.add_row(str(part.path), purpose, f"{part.rows:,}", f"{part.groups:,}")
+    console.print(shown)
+    console.print("A group is what is never divided: the rows of one title, label or picture.")

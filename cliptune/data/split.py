@@ -1,0 +1,234 @@
+"""Splitting a table into rows to train on and rows to measure with, by what belongs together.
+
+Rows of one title, one label or one picture are a group, and so are those that they lead on to: a
+group goes to one side as a whole, or the measurement would ask for what training has shown.
+
+The side is decided by a hash of the group's own title, whatever else is in the table: rows that
+are added later move no other group, and another machine splits alike.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliptune.data.csv import CsvOptions, CsvTable
+from cliptune.data.images import image_bytes
+from cliptune.documents import ClipDoc
+from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput
+from cliptune.files import write_bytes
+
+_MARKS = (
+    # UTF-32's little-endian mark begins with UTF-16's.
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of a split."""
+
+    path: Path
+    rows: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a table was split into."""
+
+    train: Part
+    held_out: Part
+
+
+def split_table(
+    path: str | Path,
+    options: CsvOptions | Mapping[str, Any] | None = None,
+    *,
+    held_out: float = 0.2,
+    seed: int = 0,
+    replace: bool = False,
+) -> Split:
+    """Write the rows of the table at `path` to two tables beside it, each row to one of them.
+
+    `products.csv` becomes `products-train.csv` and `products-held-out.csv`, with the same header,
+    in the same order, encoding and dialect: every line is the table's, byte for byte. Relative
+    paths of pictures mean what they meant.
+
+    Args:
+        path: of the table.
+        options: how it is read.
+        held_out: the part of the groups that is held out, between 0 and 1; the number that comes
+            out is near it, as each group is decided by itself.
+        seed: another one gives another split.
+        replace: overwrite what an earlier split wrote.
+
+    Raises:
+        BadInput: `held_out` is not between 0 and 1.
+        BadData: the table can't be read (see `read_csv`), or a side would be empty.
+        AlreadyExists: one of the two tables is there.
+    """
+    if not 0 < held_out < 1:
+        raise BadInput(f"held_out is {held_out}: give a part between 0 and 1, such as 0.2")
+    path = Path(path)
+    targets = [path.with_name(f"{path.stem}-{side}{path.suffix}") for side in ("train", "held-out")]
+    for target in targets:
+        if target.exists() and not replace:
+            raise AlreadyExists(f"{target} is there already: --replace writes it anew")
+    table = CsvTable(path, options)
+    starts, docs = zip(*_rows(table), strict=True)
+    groups = _groups(docs)
+    held = {group: _part(f"{seed}:{name}") < held_out for group, name in groups.items()}
+    _check_sides(path, list(held.values()), held_out, seed)
+    side_of = [False] * len(docs)
+    for group, is_held in held.items():
+        for row in group:
+            side_of[row] = is_held
+    texts = _texts(path, table.options.encoding, starts, side_of)
+    for target, data in zip(targets, texts, strict=True):
+        write_bytes(target, data)
+    train, held_back = (
+        Part(target, side_of.count(side), list(held.values()).count(side))
+        for target, side in zip(targets, (False, True), strict=True)
+    )
+    return Split(train, held_back)
+
+
+def _rows(table: CsvTable) -> Iterator[tuple[int, ClipDoc]]:
+    """Each row's first line, and its document."""
+    rows = table._rows()
+    if table._has_header:
+        next(rows)
+    for (line, _), doc in zip(rows, table, strict=True):
+        yield line, doc
+
+
+def _groups(docs: Sequence[ClipDoc]) -> dict[tuple[int, ...], str]:
+    """The rows of each group, and what it is called."""
+    parents = list(range(len(docs)))
+
+    def first(row: int) -> int:
+        while parents[row] != row:
+            parents[row] = row = parents[parents[row]]
+        return row
+
+    seen: dict[str, int] = {}
+    keys = list(_keys(docs))
+    for row, of_row in enumerate(keys):
+        for key in of_row:
+            here, there = sorted((first(row), first(seen.setdefault(key, row))))
+            parents[there] = here
+    members: dict[int, list[int]] = {}
+    for row in range(len(docs)):
+        members.setdefault(first(row), []).append(row)
+    return {
+        tuple(rows): _name([docs[row] for row in rows], [key for row in rows for key in keys[row]])
+        for rows in members.values()
+    }
+
+
+def _name(docs: Sequence[ClipDoc], keys: Sequence[str]) -> str:
+    """What stands for a group, on every machine: rows that join it seldom change it.
+
+    One of its titles; without any, one of its labels, or else the digest of one of its pictures.
+    """
+    titles = [key for key in keys if key.startswith("title")]
+    labels = [key for key in keys if key.startswith("label")]
+    return min(
+        titles or labels or [_digest(doc) or Path(doc.uri or "").name for doc in docs], key=_part
+    )
+
+
+def _keys(docs: Sequence[ClipDoc]) -> Iterator[list[str]]:
+    """What each row has in common with others: title, label, picture; never nothing."""
+    titles = _title_keys([doc.text or "" for doc in docs])
+    pictures = _picture_keys(docs)
+    for row, (doc, title, picture) in enumerate(zip(docs, titles, pictures, strict=True)):
+        label = f"label {doc.label}" if doc.label else None
+        found = [key for key in (title, label, picture) if key is not None]
+        yield found or [f"row {row}"]
+
+
+def _title_keys(texts: Sequence[str]) -> list[str | None]:
+    """Titles as CLIP reads them: their tokens, cut to its context of 77."""
+    from cliptune.models.tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer({})
+    distinct = dict.fromkeys(text for text in texts if text.strip())
+    keys = {text: f"title {tokenizer([text])[0].tolist()}" for text in distinct}
+    return [keys.get(text) for text in texts]
+
+
+def _picture_keys(docs: Sequence[ClipDoc]) -> list[str | None]:
+    """Pictures by their bytes, read only where another one has as many; else by their address."""
+    sizes: list[int | None] = []
+    for doc in docs:
+        try:
+            sizes.append(Path(doc.uri).stat().st_size if doc.uri else None)
+        except (OSError, ValueError):
+            sizes.append(None)  # not a local file, or not there
+    times = Counter(sizes)
+    found: list[str | None] = []
+    for doc, size in zip(docs, sizes, strict=True):
+        digest = _digest(doc) if size is not None and times[size] > 1 else None
+        found.append(f"picture {digest or doc.uri}" if doc.uri else None)
+    return found
+
+
+def _digest(doc: ClipDoc) -> str | None:
+    try:
+        return hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
+    except BadImage:
+        return None
+
+
+def _part(text: str) -> float:
+    """A hash of `text` in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8]) / 2**64
+
+
+def _check_sides(path: Path, held: list[bool], part: float, seed: int) -> None:
+    if len(held) == 1:
+        raise BadData(
+            f"{path}: all of its rows are of one title, one label or one picture: there is nothing "
+            "to hold out"
+        )
+    if len(set(held)) == 1:
+        side = "held out" if held[0] else "left to train on"
+        raise BadData(
+            f"{path}: with --held-out {part:g} and --seed {seed} all of its {len(held)} groups are "
+            f"{side}: give another seed, or another part"
+        )
+
+
+def _texts(
+    path: Path, encoding: str, starts: Sequence[int], side_of: Sequence[bool]
+) -> tuple[bytes, bytes]:
+    """The bytes of the two tables: the lines before the first row, and each row's lines.
+
+    Raises:
+        BadData: the table's bytes can't be written again as they are.
+    """
+    data = path.read_bytes()
+    marked = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), None)
+    mark, encoding = marked or (b"", encoding.removesuffix("-sig"))
+    text = data[len(mark) :].decode(encoding)
+    if text.encode(encoding) != data[len(mark) :]:
+        raise BadData(f"{path}: its {encoding} text can't be written again byte for byte")
+    lines = io.StringIO(text, newline="").readlines()  # as `csv` counts them
+    ends = [*(start - 1 for start in starts[1:]), len(lines)]
+    parts = [lines[: starts[0] - 1], lines[: starts[0] - 1]]
+    for start, end, is_held in zip(starts, ends, side_of, strict=True):
+        parts[is_held].extend(lines[start - 1 : end])
+    train, held_out = (mark + "".join(part).encode(encoding) for part in parts)
+    return train, held_out
