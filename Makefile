@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: help demo serve test test-fast lint types format lock wheel clean
+.PHONY: help demo serve test test-fast lint types docs format lock wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ lint: $(VENV)/.ready ## Lint and format checks
 
 types: $(VENV)/.ready ## Type checks
 	$(BIN)/mypy
+
+docs: $(VENV)/.ready ## Build the documentation's site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 format: $(VENV)/.ready ## Format the code
 	$(BIN)/ruff check --fix .
