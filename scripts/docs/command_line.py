@@ -49,8 +49,8 @@ def _lines(command: Any, name: str) -> Iterator[str]:
         yield from (f"| `{_placeholder(one)}` | {_meaning(one)} |" for one in arguments)
         yield ""
     if options:
-        yield "| Option | Default | Meaning |\n| --- | --- | --- |"
-        yield from (f"| {_spelling(one)} | {_default(one)} | {_meaning(one)} |" for one in options)
+        yield "| Option | Meaning |\n| --- | --- |"
+        yield from (f"| {_spelling(one)} | {_meaning(one)} {_default(one)} |" for one in options)
         yield ""
     if inner:
         yield "| Command | What it does |\n| --- | --- |"
@@ -79,33 +79,27 @@ def _spelling(option: Any) -> str:
 
 
 def _default(option: Any) -> str:
-    if option.required:
-        return "required"
     value = option.default
-    if callable(value) or value is None or value in ([], ()):
+    if option.required:
+        return "Required."
+    if callable(value) or value is None or value in ([], (), False):
         return ""
     if option.is_flag:
-        on, off = option.opts[0], [*option.secondary_opts, ""][0]
-        chosen = on if value else off
-        return f"`{chosen}`" if chosen else "off"
-    return f"`{getattr(value, 'value', value)}`"
+        return f"Default: `{option.opts[0]}`."
+    return f"Default: `{getattr(value, 'value', value)}`."
 
 
 def _meaning(parameter: Any) -> str:
-    """Its help, its range, and the environment variable that gives it."""
+    """Its help, its bounds, and the environment variable that gives it."""
     words = [_cell(_text(parameter.help))] if parameter.help else []
-    least, most = parameter.min, parameter.max
-    if least is not None or most is not None:
-        words.append(f"{_bound('at least', least)}{_bound('at most', most)}".strip(" ,") + ".")
+    bounds = {"at least": parameter.min, "at most": parameter.max}
+    if given := [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]:
+        words.append(f"{', '.join(given).capitalize()}.")
     if getattr(parameter, "multiple", False):
         words.append("May be given several times.")
     if parameter.envvar:
         words.append(f"Environment: `{parameter.envvar}`.")
     return " ".join(words)
-
-
-def _bound(word: str, value: float | None) -> str:
-    return "" if value is None else f"{word} {value:g}, "
 
 
 def _text(help_text: str | None) -> str:

@@ -45,7 +45,9 @@ def _operation(name: str, told: dict[str, Any]) -> Iterator[str]:
     fields += _fields(body.get("schema", {}))
     if fields:
         yield "| Field | Type | Meaning |\n| --- | --- | --- |"
-        yield from (f"| `{field}` | {_kind(about)} | {_meaning(about)} |" for field, about in fields)
+        yield from (
+            f"| `{field}` | {_kind(about)} | {_meaning(about)} |" for field, about in fields
+        )
         yield ""
     if "example" in body:
         example = json.dumps(body["example"], indent=2, ensure_ascii=False)
