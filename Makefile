@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: help demo serve test test-fast lint types docs format lock wheel clean
+.PHONY: help demo serve test test-fast lint types format lock wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +33,8 @@ lint: $(VENV)/.ready ## Lint and format checks
 types: $(VENV)/.ready ## Type checks
 	$(BIN)/mypy
 
-# Without --quiet, which would keep warnings from --strict too.
+.PHONY: docs
+# Not --quiet, which would keep warnings from --strict too.
 docs: $(VENV)/.ready ## Build the documentation's site into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
