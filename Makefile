@@ -38,6 +38,11 @@ lint: $(VENV)/.ready ## Lint and format checks
 types: $(VENV)/.ready ## Type checks
 	$(BIN)/mypy
 
+.PHONY: docs
+# Not --quiet, which would keep warnings from --strict too.
+docs: $(VENV)/.ready ## Build the documentation's site into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 format: $(VENV)/.ready ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

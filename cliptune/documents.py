@@ -2,10 +2,11 @@
 
 from typing import Any, Self
 
-import cliptune.docarray_compat  # noqa: F401 - before a document is declared
 from docarray import BaseDoc, DocList
 from docarray.typing import NdArray
 from pydantic import ConfigDict, Field
+
+import cliptune.docarray_compat  # noqa: F401 - mends DocArray before documents are declared
 
 
 class WireDoc(BaseDoc):
