@@ -65,6 +65,10 @@ class GenerationStatus(BaseModel):
 
     number: int
     model_digest: str
+    name: str | None = None
+    """What people call the model: its artifact's, run's or own name; None: not noted."""
+    created: str | None = None
+    """When its artifact was written, ISO 8601."""
     documents: int
     complete: bool
     """Whether its index has all documents, or had when another became current."""
