@@ -16,7 +16,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.images import ImagePreprocessing, decode_pixels, image_bytes
+from cliptune.data.images import ImagePreprocessing, decode_pixels, image_bytes, known_formats
 from cliptune.data.pixel_store import Decoded, collect, read_or_write
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
@@ -25,7 +25,7 @@ log = logging.getLogger("cliptune")
 
 MAX_UNREADABLE = 0.1
 """More than this part unreadable, and the data set is refused: something else is wrong."""
-_VERSION = 2
+_VERSION = 3
 """Raised whenever pictures are decoded otherwise, so that old pixels are not taken."""
 
 
@@ -115,7 +115,9 @@ def _hash_pictures(docs: DocList[ClipDoc], workers: int) -> tuple[dict[int, str]
 
 
 def _key(digests: Iterable[str], preprocessing: ImagePreprocessing) -> str:
-    content = json.dumps([_VERSION, preprocessing.to_dict(), list(digests)])
+    # What is undecodable is kept too: it may no longer be, once more formats are known.
+    settings = [_VERSION, known_formats(), preprocessing.to_dict()]
+    content = json.dumps([settings, list(digests)])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

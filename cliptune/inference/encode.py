@@ -9,7 +9,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.images import image_bytes
+from cliptune.data.images import Picture, image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.inference.towers import TextTower, VisionTower
@@ -25,7 +25,7 @@ def encode(
 ) -> NDArray[np.float32]: ...
 def encode(
     model: Tower,
-    data: DocList[ClipDoc] | Sequence[str] | Sequence[bytes],
+    data: DocList[ClipDoc] | Sequence[str] | Sequence[Picture],
     batch_size: int = 32,
 ) -> DocList[ClipDoc] | NDArray[np.float32]:
     """Encode `data` with the tower `model`.
