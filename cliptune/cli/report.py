@@ -183,6 +183,8 @@ def _scale(model: ClipModel) -> float:
 
 
 def _summarise(comparison: Comparison, path: Path) -> None:
+    from cliptune.evaluation.tables import describe_counts
+
     change = comparison.changes["reciprocal_rank"]
     suspects = sum(len(each.duplicates) + len(each.mislabelled) for each in comparison.faults)
     console.print(
@@ -191,4 +193,5 @@ def _summarise(comparison: Comparison, path: Path) -> None:
         f"{change.difference.high:+.4f}); {suspects} suspects in the data",
         highlight=False,
     )
+    console.print(describe_counts(comparison.after.counts()), highlight=False)
     console.print(f"written: [bold]{path}[/]")

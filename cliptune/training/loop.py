@@ -331,6 +331,7 @@ def _finish(training: Training) -> Outcome:
                 "before": position.before,
                 "after": training.after,
                 "epochs": position.history,
+                "evaluations": position.evaluations,
             },
             to_onnx=options.to_onnx,
             replace=True,

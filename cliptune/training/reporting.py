@@ -18,7 +18,7 @@ class Reporter(Protocol):
         ...
 
     def metrics(self, metrics: dict[str, Any]) -> None:
-        """The metrics so far: {'before': {...}, 'after': {...}, 'epochs': [...]}."""
+        """The metrics so far: {'before', 'after', 'epochs': […], 'evaluations': {…: counts}}."""
         ...
 
     def examples(self, examples: dict[str, Any]) -> None:

@@ -46,5 +46,9 @@ class Training:
 
     def report_metrics(self) -> None:
         """Tell the reporter all metrics so far."""
-        report = {"before": self.position.before, "epochs": self.position.history}
+        report = {
+            "before": self.position.before,
+            "epochs": self.position.history,
+            "evaluations": self.position.evaluations,
+        }
         self.reporter.metrics({**report, "after": self.after} if self.after else report)
