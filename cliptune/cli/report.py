@@ -174,6 +174,8 @@ def _about(
         "run": f"{run.artifact_id}, started {record.started}, ended {record.ended}",
         "description": run.description or "–",
     }
+    if record.details:
+        facts["status"] = f"{record.status}: {record.details}"
     metrics = run.metrics()["before"]
     return About(run.name, facts, run.config["options"], metrics, run.history())
 

@@ -80,6 +80,8 @@ class Run:
     def status(self) -> dict[str, str]:
         """`{'status': …, 'details': …}`.
 
+        `details` says too what went wrong without an error, such as a collapsed model.
+
         CREATED: its process is starting. STARTED: it is under way. FINISHED: all is there.
         FAILED: `details` says why; `resume()` goes on with it. CANCELLED: by `cancel()`, or
         the machine was shut down in order; `resume()` goes on with it.
@@ -88,6 +90,8 @@ class Run:
         details = record.details
         if record.status is Status.STARTED and (bar := read_progress(self.folder)):
             details = bar.summary()
+            if warning := (self._json(METRICS_FILE) or {}).get("warning"):
+                details += f" • WARNING: {warning}"
         return {"status": str(record.status), "details": details}
 
     def logs(self) -> str:
