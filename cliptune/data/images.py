@@ -141,6 +141,11 @@ def decode_pixels(picture: Picture, preprocessing: ImagePreprocessing) -> NDArra
     return to_pixels(upright, preprocessing, _upright_box(width, height, image, upright.size))
 
 
+def check_header(data: bytes) -> None:
+    """Raise `BadImage` unless `data` is a picture by its header; nothing is decoded."""
+    _open(data, MAX_PIXELS)
+
+
 def encode_picture(picture: Picture) -> bytes:
     """The picture as encoded bytes, to be sent or stored: they decode to the pixels that it has.
 
