@@ -53,7 +53,7 @@ def fine_tune(out: Path, epochs: int) -> tuple[Run, Path]:
     """Train on the catalogue, show before and after and WiSE-FT; returns the artifact's zip too."""
     import cliptune
     from cliptune.callback import EvaluationCallback
-    from cliptune.evaluation.tables import before_after_table
+    from cliptune.evaluation.tables import before_after_table, counted_lines
 
     console.rule("[bold]1  Fine-tune the built-in CLIP on a shop's catalogue")
     console.print("drawing the catalogue's pictures, unless an earlier run has left them here")
@@ -85,6 +85,8 @@ def fine_tune(out: Path, epochs: int) -> tuple[Run, Path]:
         "What ends in _textbook is by the textbook's definition, the rest by Finetuner's.",
         highlight=False,
     )
+    for line in counted_lines(run.evaluations()):
+        console.print(line, highlight=False)
     console.print(f"the fine-tuned model, for torch and for ONNX Runtime: [bold]{path}[/]")
     return run, path
 

@@ -51,6 +51,7 @@ def quantize(
     from cliptune.data.source import load_documents
     from cliptune.errors import AlreadyExists
     from cliptune.evaluation.quality_gate import add_engine
+    from cliptune.evaluation.tables import describe_counts
     from cliptune.files import zip_folder
 
     if out.exists():
@@ -74,7 +75,7 @@ def quantize(
     console.print(
         f"recall@10: fp32 {report.fp32:.4f}, {precision} {report.reduced:.4f}, "
         f"{precision} queries on an fp32 index {report.mixed:.4f} "
-        f"({report.queries} queries, {report.index} pictures)\n"
+        f"({describe_counts(report.counts())})\n"
         f"written: [bold]{out}[/]\n"
         f"serve it: cliptune serve --artifact {out} --precision {precision}"
     )

@@ -174,6 +174,8 @@ def _about(
         "run": f"{run.artifact_id}, started {record.started}, ended {record.ended}",
         "description": run.description or "–",
     }
+    if record.details:
+        facts["status"] = f"{record.status}: {record.details}"
     metrics = run.metrics()["before"]
     return About(run.name, facts, run.config["options"], metrics, run.history())
 
@@ -183,6 +185,8 @@ def _scale(model: ClipModel) -> float:
 
 
 def _summarise(comparison: Comparison, path: Path) -> None:
+    from cliptune.evaluation.tables import describe_counts
+
     change = comparison.changes["reciprocal_rank"]
     suspects = sum(len(each.duplicates) + len(each.mislabelled) for each in comparison.faults)
     console.print(
@@ -191,4 +195,5 @@ def _summarise(comparison: Comparison, path: Path) -> None:
         f"{change.difference.high:+.4f}); {suspects} suspects in the data",
         highlight=False,
     )
+    console.print(describe_counts(comparison.after.counts()), highlight=False)
     console.print(f"written: [bold]{path}[/]")

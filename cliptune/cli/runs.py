@@ -259,15 +259,19 @@ def evaluate(
     queries: Annotated[str, typer.Option(help="Texts with labels: a CSV or a data set's name.")],
     index: Annotated[
         str | None,
-        typer.Option(help="The pictures to search; default: those of --queries."),
+        typer.Option(help="The pictures to search; default: those of --queries, each once."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="k: results that count.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure how well a model finds the right pictures."""
+    """Measure how well a model finds the right pictures.
+
+    Right are pictures of the query's label. Without labels, texts are the same by what the model
+    reads of them (its tokens), and pictures by their bytes; what is the same counts as right.
+    """
     from cliptune.data.source import load_documents
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
-    from cliptune.evaluation.tables import metrics_table
+    from cliptune.evaluation.tables import describe_counts, metrics_table
     from cliptune.inference import get_tower
 
     query_docs = load_documents(queries, role="queries")
@@ -276,9 +280,10 @@ def evaluate(
     vision_tower = get_tower(model, "clip-vision")
     result = evaluate_towers(text_tower, vision_tower, query_docs, index_docs, limit=limit)
     if as_json:
-        typer.echo(json.dumps(result.metrics, indent=2))
+        typer.echo(json.dumps({**result.metrics, **result.counts()}, indent=2))
     else:
         console.print(metrics_table(result.metrics, title=f"{model}, k = {limit}"))
+        console.print(describe_counts(result.counts()), highlight=False)
 
 
 def parse_callback_option(text: str) -> dict[str, Any]:

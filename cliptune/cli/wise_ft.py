@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cliptune.models.loading import ClipModel
 
 console = Console()
+PREFIX = "clip-text-to-clip-vision_"
 
 
 def register(app: typer.Typer) -> None:
@@ -102,6 +103,7 @@ def wise_ft(
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out} is a file, not a folder")
     from cliptune.evaluation.frontier import frontier_plot
+    from cliptune.evaluation.tables import counted_lines
     from cliptune.evaluation.wise_ft import Pick, Rule, parse_alphas
     from cliptune.files import write_text
     from cliptune.models.wise_ft import check_alpha
@@ -129,6 +131,9 @@ def wise_ft(
     write_text(out / "wise-ft.json", json.dumps(record, indent=2))
     frontier_plot(points, pick.alpha, out / "frontier.png", rule, title=f"{run}, k = {limit}")
     console.print(_table(points, pick, metric, f"{run}, k = {limit}"))
+    counts = {"in-domain": points[0].in_domain_counts, "robust": points[0].robust_counts}
+    for line in counted_lines({role: each for role, each in counts.items() if each}):
+        console.print(line, highlight=False)
     console.print(f"alpha [bold]{pick.alpha:g}[/]: {pick.reason}", highlight=False)
     console.print(f"written: [bold]{out / 'wise-ft.json'}[/], [bold]{out / 'frontier.png'}[/]")
     if save is not None:
@@ -208,10 +213,11 @@ def _save(
         metrics={
             "before": _prefixed(by_alpha.get(0.0, {})),
             "after": _prefixed(by_alpha[alpha]),
+            "evaluations": {PREFIX[:-1]: points[0].in_domain_counts},
         },
         to_onnx=to_onnx,
     )
 
 
 def _prefixed(metrics: dict[str, float]) -> dict[str, float]:
-    return {f"clip-text-to-clip-vision_{name}": value for name, value in metrics.items()}
+    return {f"{PREFIX}{name}": value for name, value in metrics.items()}

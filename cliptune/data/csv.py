@@ -1,8 +1,9 @@
 """Tables of titles and pictures: CSV and TSV files to documents.
 
 Finetuner's rules: no header is needed, the dialect is sniffed, a row holds one picture and one
-text in either order, and the same text (or the same picture) again means the same label. Beyond
-them, a header may name the columns, and all columns that are not otherwise used become tags.
+text in either order. Beyond them, a header may name the columns, and all columns that are not
+otherwise used become tags. Labels are those of a column alone: what else is the same is decided
+where documents are used (`cliptune.data.sameness`).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class CsvOptions:
     image_template: str | None = None
     """Instead: a path made of columns, such as `images/{id}.jpg`."""
     label_column: str | None = None
-    """Rows of one label are right answers to each other; default: those of one title or one
-    picture."""
+    """Rows of one label are right answers to each other; default: those that are the same to the
+    model, by title or picture."""
     id_column: str | None = None
     """The column of ids; default: the row's number."""
     encoding: str = "utf-8-sig"
@@ -83,41 +84,14 @@ def read_csv(
         BadData: the file is empty or no text, a row is ragged, a column is missing, an id is
             given twice; the message names the line.
     """
-    table = CsvTable(path, options)
-    docs = DocList[ClipDoc](iter(table))
-    if table.options.label_column is None:
-        _label_same(docs)
-    return docs
-
-
-def _label_same(docs: DocList[ClipDoc]) -> None:
-    """Give documents of one text or of one picture one label, and those that they lead on to."""
-    parents = list(range(len(docs)))
-
-    def first(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
-        return i
-
-    seen: dict[tuple[str, str], int] = {}
-    for i, doc in enumerate(docs):
-        for key in (("text", doc.text), ("picture", doc.uri)):
-            if key[1]:
-                here, there = sorted((first(i), first(seen.setdefault((key[0], key[1]), i))))
-                parents[there] = here
-    labels: dict[int, str] = {}
-    for i, doc in enumerate(docs):
-        if doc.text:
-            labels.setdefault(first(i), doc.text)
-    for i, doc in enumerate(docs):
-        doc.label = labels.get(first(i))
+    return DocList[ClipDoc](iter(CsvTable(path, options)))
 
 
 class CsvTable:
     """The documents of a table, one at a time: for tables whose documents fill the memory.
 
-    `len()` is the number of its rows; iterating raises what `read_csv` does, when it comes to it.
-    A row's label is its text, where it has no column of its own.
+    `len()` is the number of its rows; iterating raises what `read_csv` does, when it
+    comes to it.
     """
 
     def __init__(
@@ -236,7 +210,7 @@ def _named_reader(path: Path, header: list[str], options: CsvOptions) -> Reader:
             id=cells[options.id_column] if options.id_column else f"{path.stem}-{line}",
             text=text or None,
             uri=_uri(path, _image_of(path, cells, options), options),
-            label=cells[options.label_column] if options.label_column else text,
+            label=cells[options.label_column] if options.label_column else None,
             tags={name: _typed(value) for name, value in cells.items() if name not in used},
         )
 
@@ -281,7 +255,7 @@ def _plain_reader(path: Path, rows: Iterator[Row], has_header: bool) -> Reader:
     def read(line: int, row: list[str]) -> ClipDoc:
         picture, text = row[image].strip(), row[1 - image].strip() or None
         uri = _uri(path, picture, CsvOptions())
-        return ClipDoc(id=f"{path.stem}-{line}", text=text, uri=uri, label=text)
+        return ClipDoc(id=f"{path.stem}-{line}", text=text, uri=uri)
 
     return read
 

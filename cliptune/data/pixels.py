@@ -16,7 +16,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.images import ImagePreprocessing, decode_pixels, image_bytes
+from cliptune.data.images import ImagePreprocessing, decode_pixels, image_bytes, known_formats
 from cliptune.data.pixel_store import Decoded, collect, read_or_write
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
@@ -25,7 +25,7 @@ log = logging.getLogger("cliptune")
 
 MAX_UNREADABLE = 0.1
 """More than this part unreadable, and the data set is refused: something else is wrong."""
-_VERSION = 2
+_VERSION = 3
 """Raised whenever pictures are decoded otherwise, so that old pixels are not taken."""
 
 
@@ -47,6 +47,8 @@ class PixelSet:
     index: list[int]
     """The position of each of the N pictures in the documents."""
     problems: list[Problem] = field(default_factory=list)
+    digests: list[str | None] = field(default_factory=list)
+    """The SHA-256 of every document's picture; None where there is none that can be read."""
 
 
 def decode_documents(
@@ -89,9 +91,13 @@ def decode_documents(
     problems.sort(key=lambda problem: problem.position)
     _check_part(problems, len(docs))
     order = [stored.rows[hashes[position]] for position in index]
-    # Without duplicates and left-out pictures the map can stay as it is, unread.
-    in_order = order == list(range(len(stored.pixels)))
-    return PixelSet(stored.pixels if in_order else stored.pixels[order], index, problems)
+    digests = [hashes.get(position) for position in range(len(docs))]
+    return PixelSet(take_rows(stored.pixels, order), index, problems, digests)
+
+
+def take_rows(pixels: NDArray[np.uint8], rows: Sequence[int]) -> NDArray[np.uint8]:
+    """`pixels[rows]`; where these are all rows, a map of them stays as it is, unread."""
+    return pixels if list(rows) == list(range(len(pixels))) else pixels[list(rows)]
 
 
 def _hash_pictures(docs: DocList[ClipDoc], workers: int) -> tuple[dict[int, str], list[Problem]]:
@@ -115,7 +121,9 @@ def _hash_pictures(docs: DocList[ClipDoc], workers: int) -> tuple[dict[int, str]
 
 
 def _key(digests: Iterable[str], preprocessing: ImagePreprocessing) -> str:
-    content = json.dumps([_VERSION, preprocessing.to_dict(), list(digests)])
+    # What is undecodable is kept too: it may no longer be, once more formats are known.
+    settings = [_VERSION, known_formats(), preprocessing.to_dict()]
+    content = json.dumps([settings, list(digests)])
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 

@@ -7,14 +7,18 @@ were whole, it would come out a pixel wider here and there than it does when it 
 
 from __future__ import annotations
 
-from PIL import Image
+import math
+from dataclasses import dataclass
 
-from cliptune.errors import BadImage
+from PIL import Image
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 MAX_RESIZED_PIXELS = 16_000_000
-"""Of a resized picture before its middle is cropped out: 64 MB."""
+"""Of a resized picture before its middle is cropped out: 64 MB. Of a longer one, the middle alone
+is resized."""
+_REACH = 2
+"""How far a bicubic filter looks, in pixels of the picture or of the result, the larger ones."""
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -32,31 +36,67 @@ def resize_and_crop(
     `mode` is open_clip's resize mode: `shortest`, `longest` or `squash`; `fill` the grey value of
     the padding of `longest`. With `box`, the picture is only that part of `image`.
 
-    Raises:
-        BadImage: it is so narrow that nothing would be left of it (`longest`), or that it would
-            have more than `MAX_RESIZED_PIXELS` before its middle is cropped out (`shortest`).
+    A picture of any form is one: of a hair, the middle that is left after cropping is resized
+    alone, and where `longest` would leave nothing of the short side, it is one pixel.
     """
     height, width = size
     left, top, right, bottom = box or (0, 0, *image.size)
     new_width, new_height = _resized(right - left, bottom - top, size, mode)
-    if not 0 < new_width * new_height <= MAX_RESIZED_PIXELS:
-        raise BadImage(
-            f"a picture of {right - left:.0f} x {bottom - top:.0f} pixels is too narrow: resized "
-            f"for {width} x {height} it would have {new_width} x {new_height} "
-            f"(allowed: 1 to {MAX_RESIZED_PIXELS} pixels)"
-        )
     # open_clip takes no account of the interpolation where the target is no square.
     is_fixed = mode == "shortest" and width != height
-    resized = image.resize(
-        (new_width, new_height),
-        _FILTERS["bicubic" if is_fixed else interpolation],
-        box=(left, top, right, bottom),
-    )
+    resample = _FILTERS["bicubic" if is_fixed else interpolation]
+    x, y = _offset(new_width, width), _offset(new_height, height)
+    if new_width * new_height > MAX_RESIZED_PIXELS:
+        across = _Middle.of(left, right, new_width, width, x)
+        down = _Middle.of(top, bottom, new_height, height, y)
+        image = image.crop((across.first, down.first, across.last, down.last))
+        left, top, right, bottom = across.begin, down.begin, across.end, down.end
+        new_width, new_height, x, y = across.length, down.length, across.offset, down.offset
+    resized = image.resize((new_width, new_height), resample, box=(left, top, right, bottom))
     if resized.size == (width, height):
         return resized
     target = Image.new("RGB", (width, height), (fill, fill, fill))
-    target.paste(resized, (_offset(new_width, width), _offset(new_height, height)))
+    target.paste(resized, (x, y))
     return target
+
+
+@dataclass(frozen=True)
+class _Middle:
+    """One side of the part of a long picture that is enough to resize what its crop shows."""
+
+    first: int
+    """The first whole pixel that is cut out of the picture."""
+    last: int
+    """The one after the last."""
+    begin: float
+    """Where the part that is resized begins, in pixels of what is cut out."""
+    end: float
+    length: int
+    """That part's length when it is resized."""
+    offset: int
+    """Where it begins in the target, as `_offset`."""
+
+    @classmethod
+    def of(cls, begin: float, end: float, new_length: int, target: int, offset: int) -> _Middle:
+        """For a side from `begin` to `end` that becomes `new_length` and is put at `offset`.
+
+        On either side of the target as much is kept as the filter looks at, so that its pixels
+        are those that they would be if the whole side were resized.
+        """
+        scale = new_length / (end - begin)
+        margin = math.ceil(_REACH * max(1.0, scale)) + 1
+        start = max(0, -offset - margin)
+        stop = min(new_length, target - offset + margin)
+        first = math.floor(begin + start / scale)
+        last = math.ceil(min(end, begin + stop / scale))
+        return cls(
+            first,
+            last,
+            begin + start / scale - first,
+            min(last - first, begin + stop / scale - first),
+            stop - start,
+            offset + start,
+        )
 
 
 def _resized(width: float, height: float, size: tuple[int, int], mode: str) -> tuple[int, int]:
@@ -69,7 +109,7 @@ def _resized(width: float, height: float, size: tuple[int, int], mode: str) -> t
         return int(size[1] * width / short), int(size[0] * height / short)
     pick = max if mode == "longest" else min
     ratio = pick(height / size[0], width / size[1])
-    return round(width / ratio), round(height / ratio)
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
 def _offset(length: int, target: int) -> int:

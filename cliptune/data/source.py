@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from docarray import DocList
 
 from cliptune.data.catalogue import CATALOGUE_NAMES, load_catalogue
-from cliptune.data.csv import CsvOptions, CsvTable, read_csv
+from cliptune.data.csv import CsvOptions, CsvTable
 from cliptune.data.images import SUFFIXES
 from cliptune.data.store import list_pushed, pull
 from cliptune.documents import ClipDoc
@@ -55,8 +55,7 @@ def load_documents(
         docs = DocList[ClipDoc](iter(_data_set(data)))
     elif isinstance(data, str | Path):
         found = _from_name(str(data), csv_options, role)
-        is_table = isinstance(found, CsvTable)
-        docs = read_csv(data, csv_options) if is_table else DocList[ClipDoc](iter(found))
+        docs = DocList[ClipDoc](iter(found))
     elif isinstance(data, DocList | list | tuple):
         docs = DocList[ClipDoc]([_clip_doc(doc, i, role) for i, doc in enumerate(data)])
     else:
@@ -84,18 +83,6 @@ def stream_documents(
         NotFound, BadData: as `load_documents`; what is wrong in a table's row, when it is read.
     """
     return _from_name(str(data), csv_options, role)
-
-
-def with_labels(docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
-    """`docs` with the text as label of those that have none; the given ones stay as they are."""
-    return DocList[ClipDoc](
-        [
-            doc
-            if doc.label is not None or doc.text is None
-            else doc.model_copy(update={"label": doc.text})
-            for doc in docs
-        ]
-    )
 
 
 def known_names() -> list[str]:
@@ -155,7 +142,7 @@ class PictureFolder:
             inner = picture.relative_to(self.folder)
             words = inner.parent.name if len(inner.parts) > 1 else picture.stem
             text = " ".join(words.replace("_", " ").replace("-", " ").split())
-            yield ClipDoc(id=inner.as_posix(), text=text, label=text, uri=str(picture))
+            yield ClipDoc(id=inner.as_posix(), text=text, uri=str(picture))
 
 
 def _check_ids(docs: DocList[ClipDoc], role: str) -> None:

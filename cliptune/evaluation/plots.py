@@ -151,16 +151,12 @@ def _draw_tick(sheet: Image.Image, corner: tuple[int, int], side: int = 18) -> N
 
 def _square(picture: bytes | Image.Image, side: int, role: str) -> Image.Image:
     """The whole picture on a white square."""
-    image: Image.Image
-    if isinstance(picture, bytes):
-        from cliptune.data.images import decode_image
+    from cliptune.data.images import decode_image
 
-        try:
-            image = decode_image(picture)
-        except BadInput as error:
-            raise BadInput(f"{role}: {error}") from error
-    else:
-        image = picture.convert("RGB")
+    try:
+        image = decode_image(picture)
+    except BadInput as error:
+        raise BadInput(f"{role}: {error}") from error
     return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color=PAPER)
 
 

@@ -10,12 +10,26 @@ from typing import Any, Literal
 import yaml
 from docarray import DocList
 
+from cliptune.data.sameness import Table
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError
-from cliptune.evaluation.retrieval import encode_docs, evaluate_embeddings, labels_of
+from cliptune.evaluation.answers import decide_answers
+from cliptune.evaluation.retrieval import (
+    Evaluation,
+    encode_docs,
+    evaluate_embeddings,
+    text_keys_of,
+)
 from cliptune.files import new_folder
 from cliptune.inference import get_tower
-from cliptune.models.artifact import TOWERS, Artifact, open_artifact, write_checksums
+from cliptune.models.artifact import (
+    TEXT_TOWER,
+    TOWERS,
+    VISION_TOWER,
+    Artifact,
+    open_artifact,
+    write_checksums,
+)
 from cliptune.models.loading import load_model
 from cliptune.models.onnx import export_towers
 from cliptune.models.quantization import quantize_to_int8
@@ -46,6 +60,16 @@ class GateReport:
     """The part of fp32's recall that may be lost."""
     queries: int
     index: int
+    without_answers: int = 0
+    """Queries that have no right answer in the index; they count as 0 throughout."""
+
+    def counts(self) -> dict[str, int]:
+        """As `Evaluation.counts`."""
+        return {
+            "n_queries": self.queries,
+            "n_index": self.index,
+            "n_without_answers": self.without_answers,
+        }
 
     @property
     def passed(self) -> bool:
@@ -73,7 +97,7 @@ def add_engine(
         out: the new artifact's folder.
         precision: `int8` or `bf16`.
         query_docs: with texts, and labels or titles that say which pictures are right.
-        index_docs: the pictures; None: those of `query_docs`.
+        index_docs: the pictures; None: those of `query_docs`, each once.
         tolerance: the part of fp32's recall@10 that may be lost, in [0, 1).
         device: where bf16 is measured; int8 is for the CPU.
 
@@ -83,7 +107,6 @@ def add_engine(
     """
     if not 0 <= tolerance < 1:
         raise BadInput(f"tolerance is {tolerance}: use a part of 1, such as 0.01")
-    index_docs = query_docs if index_docs is None else index_docs
     source = open_artifact(artifact)
     with new_folder(out) as beside:
         shutil.copytree(source.path, beside, dirs_exist_ok=True)
@@ -127,31 +150,37 @@ def _measure(
     folder: Path,
     precision: Reduced,
     query_docs: DocList[ClipDoc],
-    index_docs: DocList[ClipDoc],
+    index_docs: DocList[ClipDoc] | None,
     tolerance: float,
     device: str | None,
 ) -> GateReport:
-    query_labels, index_labels = labels_of(query_docs), labels_of(index_docs)
+    keys = text_keys_of(get_tower(folder, TEXT_TOWER, precision="fp32", device=device))
+    queries = Table.of(query_docs, keys)
+    index_docs = query_docs if index_docs is None else index_docs
+    is_given = index_docs is not query_docs
+    index = Table.of(index_docs, keys) if is_given else queries
+    answers = decide_answers(queries, index, each_once_for=None if is_given else VISION_TOWER)
     texts, pictures = {}, {}
     for name in ("fp32", precision):
         options: dict[str, Any] = {"precision": name, "device": device}
-        text_tower = get_tower(folder, "clip-text", **options)
+        text_tower = get_tower(folder, TEXT_TOWER, **options)
         texts[name] = encode_docs(text_tower, query_docs, "query", True)
-        vision_tower = get_tower(folder, "clip-vision", **options)
-        pictures[name] = encode_docs(vision_tower, index_docs, "index", True)
+        vision_tower = get_tower(folder, VISION_TOWER, **options)
+        pictures[name] = encode_docs(vision_tower, answers.index, "index", True)
 
-    def recall(queries: str, index: str) -> float:
-        found = evaluate_embeddings(
-            texts[queries], query_labels, pictures[index], index_labels, limit=K
+    def search(queries: str, index: str) -> Evaluation:
+        return evaluate_embeddings(
+            texts[queries], answers.query_labels, pictures[index], answers.index_labels, limit=K
         )
-        return found.metrics["recall_at_k"]
 
+    fp32 = search("fp32", "fp32")
     return GateReport(
         precision=precision,
-        fp32=recall("fp32", "fp32"),
-        reduced=recall(precision, precision),
-        mixed=recall(precision, "fp32"),
+        fp32=fp32.metrics["recall_at_k"],
+        reduced=search(precision, precision).metrics["recall_at_k"],
+        mixed=search(precision, "fp32").metrics["recall_at_k"],
         tolerance=tolerance,
-        queries=len(query_docs),
-        index=len(index_docs),
+        queries=fp32.n_queries,
+        index=fp32.n_index,
+        without_answers=fp32.n_without_answers,
     )

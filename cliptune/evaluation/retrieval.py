@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.sameness import Table, TextKeys, token_keys, word_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
+from cliptune.evaluation.answers import decide_answers
 from cliptune.evaluation.metrics import retrieval_metrics
 from cliptune.evaluation.topk import Embeddings, check_distance, top_k
 
@@ -51,6 +53,17 @@ class Evaluation:
     """Cosines, as `ids`; -inf beside -1."""
     hits: NDArray[np.bool_] = field(repr=False)
     """Whether the index document has the query's label, as `ids`."""
+    n_given: int | None = None
+    """How many index documents were given, where some are not searched because others are the
+    same; None: all `n_index` are searched."""
+
+    def counts(self) -> dict[str, int]:
+        """What figures must be read with: `n_queries`, `n_index` and `n_without_answers`."""
+        return {
+            "n_queries": self.n_queries,
+            "n_index": self.n_index,
+            "n_without_answers": self.n_without_answers,
+        }
 
     def examples(
         self,
@@ -63,7 +76,7 @@ class Evaluation:
 
         Args:
             query_docs: the documents that were evaluated, in their order.
-            index_docs: likewise.
+            index_docs: likewise, all that were given.
             k: results of each query, at most `limit`.
             queries: positions of the queries to show; by default at most 20, spread evenly.
 
@@ -76,7 +89,7 @@ class Evaluation:
         """
         for role, docs, n in (
             ("query", query_docs, self.n_queries),
-            ("index", index_docs, self.n_index),
+            ("index", index_docs, self.n_index if self.n_given is None else self.n_given),
         ):
             if len(docs) != n:
                 raise BadInput(f"{n} {role} documents were evaluated, {len(docs)} are given")
@@ -207,14 +220,17 @@ def evaluate(
     """Encode the queries with one tower, the index with another, and measure the search.
 
     Text-to-image search has a text tower for the queries and a vision tower for the index; a
-    tower's name says which part of the documents it reads. Where a side has documents without
-    a label, they get one from their text (`cliptune.data.source.with_labels`).
+    tower's name says which part of the documents it reads. Documents without a label of their own
+    get one by what a model sees of them, decided once for both sides (`cliptune.data.sameness`):
+    texts are the same by the tokens of the towers given, or by their words if neither has a
+    tokenizer.
 
     Args:
         query_tower: as `cliptune.inference.get_tower` gives it.
         index_tower: likewise; it may be the same.
         query_docs: with texts (or pictures, for a vision tower).
-        index_docs: what is searched; None: `query_docs`.
+        index_docs: what is searched. None, or `query_docs` themselves: the documents of
+            `query_docs`, each picture (or text, by a text tower) once.
         limit: k.
         exclude_self: a query does not find the index document with its own id. It counts only
             where one tower encodes both sides: a title should find its own picture.
@@ -228,21 +244,38 @@ def evaluate(
         BadData: see `evaluate_embeddings`.
     """
     check_distance(distance)
+    keys = text_keys_of(query_tower, index_tower)
+    queries = Table.of(query_docs, keys, allow_files=allow_files)
     index_docs = query_docs if index_docs is None else index_docs
-    query_labels = labels_of(query_docs)
-    index_labels = query_labels if index_docs is query_docs else labels_of(index_docs)
-    return evaluate_embeddings(
-        encode_docs(query_tower, query_docs, "query", allow_files),
-        query_labels,
-        encode_docs(index_tower, index_docs, "index", allow_files),
-        index_labels,
+    is_given = index_docs is not query_docs
+    index = Table.of(index_docs, keys, allow_files=allow_files) if is_given else queries
+    # What lacks a text or a picture is named by what reads it.
+    query_emb = encode_docs(query_tower, query_docs, "query", allow_files)
+    answers = decide_answers(queries, index, each_once_for=None if is_given else index_tower.name)
+    same = exclude_self and query_tower.name == index_tower.name
+    found = evaluate_embeddings(
+        query_emb,
+        answers.query_labels,
+        encode_docs(index_tower, answers.index, "index", allow_files),
+        answers.index_labels,
         limit=limit,
         distance=distance,
-        query_ids=[doc.id for doc in query_docs],
-        index_ids=[doc.id for doc in index_docs],
-        exclude_self=exclude_self and query_tower.name == index_tower.name,
+        query_ids=answers.own or [doc.id for doc in query_docs],
+        index_ids=range(len(answers.index)) if answers.own else [d.id for d in answers.index],
+        exclude_self=same,
         device=device,
     )
+    rows = np.array([*answers.index_rows, -1])  # -1 stays
+    return replace(found, ids=rows[found.ids], n_given=len(index.docs))
+
+
+def text_keys_of(*towers: Tower) -> TextKeys:
+    """When texts are the same: by the tokenizer of the first tower that has one, else by words."""
+    for tower in towers:
+        tokenizer = getattr(tower, "tokenizer", None)
+        if tokenizer is not None:
+            return token_keys(tokenizer, tower.context_length)  # type: ignore[attr-defined]
+    return word_keys
 
 
 class _Pictures(Sequence[bytes]):
@@ -288,15 +321,6 @@ def encode_docs(
         if not doc.text:
             raise BadInput(f"{role}: document {position} (id {doc.id}) has no text")
     return tower.encode([doc.text for doc in docs])
-
-
-def labels_of(docs: DocList[ClipDoc]) -> list[str | None]:
-    """The label of each document, else its text."""
-    if any(doc.label is None for doc in docs):
-        from cliptune.data.source import with_labels
-
-        docs = with_labels(docs)
-    return [doc.label for doc in docs]
 
 
 def _check_length(name: str, values: Sequence[Hashable], n: int) -> None:

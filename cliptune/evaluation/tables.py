@@ -63,6 +63,29 @@ def metrics_table(metrics: Mapping[str, float], *, title: str | None = None) -> 
     return table
 
 
+def counted_lines(evaluations: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What to print below a table of figures: how much each evaluation searched.
+
+    `evaluations` are `Evaluation.counts()` by the evaluation's name; an empty name stays unsaid.
+    """
+    return [
+        f"{name}: {describe_counts(counts)}" if name else describe_counts(counts)
+        for name, counts in evaluations.items()
+    ]
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """What `Evaluation.counts()` gives, in words: to stand beside every figure."""
+    searched = f"{counts['n_queries']} queries, {counts['n_index']} documents searched"
+    without = counts["n_without_answers"]
+    if not without:
+        return f"{searched}; every query has a right answer among them"
+    return (
+        f"{searched}; {without} queries ({without / counts['n_queries']:.1%}) have no right answer "
+        "among them and count as not found"
+    )
+
+
 def lower_is_better(name: str) -> bool:
     """Whether `name` is a loss; every metric in `METRICS` is better when higher."""
     return "loss" in name.lower()

@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.pixels import decode_documents
-from cliptune.data.source import with_labels
+from cliptune.data.pixels import decode_documents, take_rows
+from cliptune.data.sameness import Table, token_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, near_matches
+from cliptune.evaluation.answers import decide_answers
 from cliptune.evaluation.metrics import METRICS
-from cliptune.evaluation.retrieval import evaluate_embeddings
+from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.inference import get_tower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.loading import ClipModel
@@ -49,6 +51,9 @@ class Point:
     alpha: float
     in_domain: dict[str, float]
     robust: dict[str, float] | None = None
+    in_domain_counts: dict[str, int] | None = None
+    """How much was searched, and how many queries have no right answer: `Evaluation.counts()`."""
+    robust_counts: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,24 +95,32 @@ class SearchTask:
                 raise BadInput(f"{role} queries: document {position} (id {doc.id}) has no text")
         texts = sorted(dict.fromkeys(str(doc.text) for doc in queries), key=len)
         row = {text: number for number, text in enumerate(texts)}
-        index_labels = _labels(index, f"{role} index")
         decoded = decode_documents(
             index,
             model.preprocessing,
             cache_dir=pixel_cache,
             on_progress=lambda done, total: report(f"Decoding {role} pictures", done, total),
         )
+        keys = token_keys(model.tokenizer, model.context_length)
+        searched = Table.of(index, keys, decoded.digests)
+        is_given = index is not queries
+        answers = decide_answers(
+            Table.of(queries, keys) if is_given else searched,
+            searched.subset(decoded.index),
+            each_once_for=None if is_given else VISION_TOWER,
+            role=f"{role} ",
+        )
         return cls(
             role=role,
             tokens=model.tokenizer(texts, model.context_length),
             rows=[row[str(doc.text)] for doc in queries],
-            query_labels=_labels(queries, f"{role} queries"),
-            pixels=decoded.pixels,
-            index_labels=[index_labels[position] for position in decoded.index],
+            query_labels=answers.query_labels,
+            pixels=take_rows(decoded.pixels, answers.index_rows),
+            index_labels=answers.index_labels,
         )
 
-    def measure(self, model: ClipModel, limit: int) -> dict[str, float]:
-        """All retrieval metrics of `model` at k = `limit`.
+    def measure(self, model: ClipModel, limit: int) -> Evaluation:
+        """What `model` finds at k = `limit`.
 
         Raises:
             BadData: as `evaluate_embeddings`.
@@ -120,7 +133,7 @@ class SearchTask:
                 vision.encode_pixels(self.pixels),
                 self.index_labels,
                 limit=limit,
-            ).metrics
+            )
         except BadData as error:
             raise BadData(f"{self.role} data: {error}") from error
 
@@ -143,7 +156,8 @@ def sweep(
 
     Args:
         before: the pre-trained model.
-        after: the fine-tuned model, whose tokenizer and preprocessing count.
+        after: the fine-tuned model, whose tokenizer and preprocessing count; they also say what is
+            the same, for all alphas.
         alphas: in [0, 1]; each is measured once. With `robust`, alpha 0 is measured too: the
             others are compared with it.
         in_domain: data of the kind that it was fine-tuned for, best not what will be reported.
@@ -176,9 +190,16 @@ def sweep(
     report("Measuring", 0, len(ordered))
     for alpha in ordered:
         model = mix_models(before, after, alpha)
-        points.append(Point(alpha, *(task.measure(model, limit) for task in tasks)))
+        found = [task.measure(model, limit) for task in tasks]
+        metrics = [each.metrics for each in found]
+        counts = [each.counts() for each in found]
+        points.append(Point(alpha, *_two(metrics), *_two(counts)))
         report("Measuring", len(points), len(ordered))
     return points
+
+
+def _two(values: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    return values[0], values[1] if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -286,12 +307,3 @@ def _decimal(part: str, text: str) -> Decimal:
             "0:1:0.1, or numbers with commas, such as 0,0.5,1"
         )
     return number
-
-
-def _labels(docs: DocList[ClipDoc], role: str) -> list[str]:
-    labels = []
-    for position, doc in enumerate(with_labels(docs)):
-        if doc.label is None:
-            raise BadInput(f"{role}: document {position} (id {doc.id}) has no label and no text")
-        labels.append(doc.label)
-    return labels

@@ -11,6 +11,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.sameness import Table, same_labels, token_keys
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.evaluation.metrics import per_query_metrics
@@ -36,10 +37,13 @@ class WorseModel(CliptuneError):
 
 @dataclass(frozen=True)
 class Query:
-    """A text, and what the right answers are labelled."""
+    """A text, and which answers are right."""
 
     text: str
-    label: str
+    label: str | None = None
+    """Of the right answers; None: of documents that are the same as the one it was taken from."""
+    image_digest: str | None = None
+    """Of that document's picture."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def titles(index: Index, count: int, seed: int = 0) -> list[Query]:
             if not doc.text or not doc.text.strip():
                 continue
             seen += 1
-            query = Query(doc.text, _label(doc))
+            query = Query(doc.text, doc.label, doc.image_digest)
             if len(drawn) < _DRAWN * count:
                 drawn.append(query)
             elif (place := random_.randrange(seen)) < len(drawn):
@@ -91,7 +95,7 @@ def titles(index: Index, count: int, seed: int = 0) -> list[Query]:
 
 
 def given(docs: DocList[ClipDoc]) -> list[Query]:
-    """Documents with texts as queries; their label, or else their text, is that of the answers.
+    """Documents with texts as queries; answers of their label are right, or else of their text.
 
     Raises:
         BadInput: one has no text.
@@ -99,7 +103,7 @@ def given(docs: DocList[ClipDoc]) -> list[Query]:
     for position, doc in enumerate(docs):
         if not doc.text or not doc.text.strip():
             raise BadInput(f"query {position} (id {doc.id!r:.80}) has no text")
-    return [Query(str(doc.text), _label(doc)) for doc in docs]
+    return [Query(str(doc.text), doc.label) for doc in docs]
 
 
 def compare(
@@ -111,8 +115,9 @@ def compare(
 ) -> Quality:
     """Put `queries` to two indexes, each by its own model.
 
-    A document is a right answer if its label is the query's; one without a label has its title as
-    label, as in training and evaluation.
+    A document is a right answer if its label is the query's; those without one are right where
+    they are the same, as in training and evaluation (`cliptune.data.sameness`): by the tokens of
+    the model before, for both models.
 
     Raises:
         BadInput: there are no queries, or `tolerance` is out of range.
@@ -122,10 +127,8 @@ def compare(
     if not queries:
         raise BadInput("no queries")
     answers = [_answers(queries, *one) for one in (before, after)]
-    values = [
-        _values(queries, found, index)
-        for found, (index, _) in zip(answers, (before, after), strict=True)
-    ]
+    labels, label_of = _labels(queries, answers, before)
+    values = [_values(labels, label_of, found) for found in answers]
     shared = [
         len({m.id for m in ours} & {m.id for m in theirs}) / max(1, len(ours))
         for ours, theirs in zip(*answers, strict=True)
@@ -142,19 +145,29 @@ def _answers(queries: list[Query], index: Index, tower: TextTower) -> list[DocLi
     return found
 
 
+def _labels(
+    queries: list[Query], answers: list[list[DocList[Match]]], before: tuple[Index, TextTower]
+) -> tuple[list[str | None], dict[str, str | None]]:
+    """The queries' labels, and those of all answers by their ids (both indexes hold the same)."""
+    index, tower = before
+    ids = {str(match.id) for found in answers for matches in found for match in matches}
+    docs = index.get(ids) if ids else DocList[ClipDoc]()
+    asked = DocList[ClipDoc](
+        [ClipDoc(text=q.text, label=q.label, image_digest=q.image_digest) for q in queries]
+    )
+    keys = token_keys(tower.tokenizer, tower.context_length)
+    tables = [Table.of(each, keys, [doc.image_digest for doc in each]) for each in (asked, docs)]
+    of_queries, of_docs = same_labels(*tables)
+    return of_queries, {str(doc.id): label for doc, label in zip(docs, of_docs, strict=True)}
+
+
 def _values(
-    queries: list[Query], answers: list[DocList[Match]], index: Index
+    labels: list[str | None], label_of: dict[str, str | None], answers: list[DocList[Match]]
 ) -> dict[str, NDArray[np.float64]]:
-    ids = {str(match.id) for matches in answers for match in matches}
-    labels = {doc.id: _label(doc) for doc in index.get(ids)} if ids else {}
-    right = np.zeros((len(queries), K), dtype=bool)
-    for row, (query, matches) in enumerate(zip(queries, answers, strict=True)):
+    right = np.zeros((len(labels), K), dtype=bool)
+    for row, (label, matches) in enumerate(zip(labels, answers, strict=True)):
         for column, match in enumerate(matches):
-            right[row, column] = labels.get(match.id) == query.label
+            right[row, column] = label_of.get(str(match.id)) == label
     # Hit and reciprocal rank do not depend on how many right answers there are in all.
     found = per_query_metrics(right, right.sum(axis=1))
     return {name: found[name] for name in METRICS}
-
-
-def _label(doc: ClipDoc) -> str:
-    return doc.label if doc.label is not None else str(doc.text)

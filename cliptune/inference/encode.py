@@ -9,30 +9,40 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.images import image_bytes
+from cliptune.data.download import fetch_all, is_url
+from cliptune.data.images import Picture, image_bytes
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput
+from cliptune.errors import BadImage, BadInput
 from cliptune.inference.towers import TextTower, VisionTower
 
 Tower = TextTower | VisionTower
 
 
 @overload
-def encode(model: Tower, data: DocList[ClipDoc], batch_size: int = ...) -> DocList[ClipDoc]: ...
+def encode(
+    model: Tower, data: DocList[ClipDoc], batch_size: int = ..., *, fetch: bool = ...
+) -> DocList[ClipDoc]: ...
 @overload
 def encode(
-    model: Tower, data: Sequence[str] | Sequence[bytes], batch_size: int = ...
+    model: Tower,
+    data: Sequence[str] | Sequence[Picture],
+    batch_size: int = ...,
+    *,
+    fetch: bool = ...,
 ) -> NDArray[np.float32]: ...
 def encode(
     model: Tower,
-    data: DocList[ClipDoc] | Sequence[str] | Sequence[bytes],
+    data: DocList[ClipDoc] | Sequence[str] | Sequence[Picture],
     batch_size: int = 32,
+    *,
+    fetch: bool = False,
 ) -> DocList[ClipDoc] | NDArray[np.float32]:
     """Encode `data` with the tower `model`.
 
     Documents come back with `embedding` (float32 [D], unit length) and `model_digest` set: from
     their `text` by a text tower, from their picture (`image`, a `data:` URI or a local path) by
-    a vision tower. A list of texts (or for a vision tower of encoded pictures) gives an array
+    a vision tower; with `fetch`, an `http(s)` URI is fetched (see `cliptune.data.download`). A
+    list of texts (or for a vision tower of encoded pictures) gives an array
     float32 [N, D].
 
     Raises:
@@ -41,7 +51,7 @@ def encode(
     """
     model.batch_size = batch_size
     if isinstance(data, DocList):
-        return _encode_documents(model, data)
+        return _encode_documents(model, data, fetch)
     if isinstance(data, str | bytes):
         raise BadInput("encode takes a list: put the one text or picture into [ ]")
     if isinstance(model, VisionTower):
@@ -54,15 +64,30 @@ def encode(
     return model.encode(list(data))  # type: ignore[arg-type]
 
 
-def _encode_documents(model: Tower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+def _encode_documents(model: Tower, docs: DocList[ClipDoc], fetch: bool) -> DocList[ClipDoc]:
     if isinstance(model, TextTower):
         for position, doc in enumerate(docs):
             if not doc.text:
                 raise BadInput(f"document {position} (id {doc.id}) has no text")
         embeddings = model.encode([str(doc.text) for doc in docs])
     else:
-        embeddings = model.encode([image_bytes(doc, allow_files=True) for doc in docs])
+        embeddings = model.encode(_pictures(docs, fetch))
     for doc, embedding in zip(docs, embeddings, strict=True):
         doc.embedding = embedding
         doc.model_digest = model.digest
     return docs
+
+
+def _pictures(docs: DocList[ClipDoc], fetch: bool) -> list[bytes]:
+    urls = [str(doc.uri) for doc in docs if doc.image is None and is_url(doc.uri)]
+    fetched = iter(fetch_all(urls) if fetch and urls else ())
+    pictures: list[bytes] = []
+    for position, doc in enumerate(docs):
+        if not (fetch and doc.image is None and is_url(doc.uri)):
+            pictures.append(image_bytes(doc, allow_files=True))
+            continue
+        found = next(fetched)
+        if isinstance(found, BadImage):
+            raise BadImage(f"document {position} (id {doc.id}): {found}")
+        pictures.append(found)
+    return pictures

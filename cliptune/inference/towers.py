@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from cliptune.data.images import ImagePreprocessing, decode_pixels, normalise, to_pixels
+from cliptune.data.images import ImagePreprocessing, Picture, decode_pixels, normalise
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.cache import EmbeddingCache
 from cliptune.inference.observing import Observe, timed, unobserved
@@ -137,10 +136,10 @@ class VisionTower:
         # Its threads start with the first picture.
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cliptune-decode")
 
-    def encode(
-        self, images: Sequence[bytes | Image.Image | NDArray[np.uint8]]
-    ) -> NDArray[np.float32]:
-        """Embed `images`: encoded bytes, PIL pictures, or uint8 arrays [H, W, 3].
+    def encode(self, images: Sequence[Picture]) -> NDArray[np.float32]:
+        """Embed `images`: encoded bytes, paths, open files, PIL images, or uint8 [H, W, 3].
+
+        All forms of one picture give the same embedding (see `cliptune.data.images`).
 
         Returns float32 [N, D], rows of unit length, in their order. A batch is decoded while the
         one before it is in the tower.
@@ -169,18 +168,10 @@ class VisionTower:
         starts = range(0, len(pixels), step)
         return self._joined([self.run(pixels[s : s + step]) for s in starts])
 
-    def _pixels(self, position: int, image: bytes | Image.Image | NDArray) -> NDArray[np.uint8]:
+    def _pixels(self, position: int, image: Picture) -> NDArray[np.uint8]:
         try:
-            if isinstance(image, bytes):
-                return decode_pixels(image, self.preprocessing)
-            if isinstance(image, np.ndarray):
-                image = Image.fromarray(image)
-            elif not isinstance(image, Image.Image):
-                raise BadImage(
-                    f"it is a {type(image).__name__}, not bytes, a PIL image or an array"
-                )
-            return to_pixels(image.convert("RGB"), self.preprocessing)
-        except (BadImage, TypeError) as error:
+            return decode_pixels(image, self.preprocessing)
+        except BadImage as error:
             raise BadImage(f"picture {position}: {error}") from error
 
     def _normalise_and_forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.images import image_bytes
-from cliptune.data.pixels import decode_documents
-from cliptune.data.source import with_labels
+from cliptune.data.pixels import decode_documents, take_rows
+from cliptune.data.sameness import Table, TextKeys, same_labels, token_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
+from cliptune.evaluation.answers import decide_answers
 from cliptune.evaluation.metrics import per_query_metrics
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.home import cache_dir
@@ -35,7 +34,7 @@ class Comparison:
 
     queries: DocList[ClipDoc]
     index: DocList[ClipDoc]
-    """Those whose picture could be read."""
+    """Those that were searched: their picture could be read."""
     n_unreadable: int
     before: Evaluation
     after: Evaluation
@@ -75,7 +74,7 @@ def compare(
 
     Args:
         before: the model that was fine-tuned.
-        after: what became of it.
+        after: what became of it; its tokenizer says which texts are the same, for both.
         queries: with texts.
         index: with pictures.
         train: the pairs that it was fine-tuned on, to look for faults in them too; both models
@@ -87,10 +86,17 @@ def compare(
     Raises:
         BadData: a query without a text, unreadable pictures, or no query with an answer.
     """
-    searched = _Pictures.read(with_labels(index), after, "the index", on_progress)
-    queries = with_labels(queries)
     texts = _texts(queries, "queries")
-    labels = [str(doc.label) for doc in queries]
+    keys = token_keys(after.tokenizer, after.context_length)
+    pictures = _Pictures.read(index, keys, after, "the index", on_progress)
+    is_given = index is not queries
+    answers = decide_answers(
+        Table.of(queries, keys),
+        pictures.table,
+        each_once_for=None if is_given else VISION_TOWER,
+    )
+    searched = pictures.labelled(answers.index, answers.index_rows)
+    queries, labels = answers.queries, answers.query_labels
     old = _Embedded.by(before, texts, searched, on_progress)
     new = _Embedded.by(after, texts, searched, on_progress)
     first = evaluate_embeddings(old.texts, labels, old.pictures, searched.labels, limit=limit)
@@ -99,7 +105,10 @@ def compare(
     faults = [_find_faults(searched, queries, old, new, after)]
     n_leaked = None
     if train is not None:
-        pairs = _Pictures.read(with_labels(train), after, "the training data", on_progress)
+        pairs = _Pictures.read(train, keys, after, "the training data", on_progress)
+        [given] = same_labels(pairs.table)
+        named = [label or str(doc.id) for label, doc in zip(given, pairs.docs, strict=True)]
+        pairs = pairs.labelled(pairs.table.labelled(named), list(range(len(named))))
         titles = [str(doc.text or "") for doc in pairs.docs]
         old, new = (_Embedded.by(each, titles, pairs, on_progress) for each in (before, after))
         faults.append(_find_faults(pairs, pairs.docs, old, new, after))
@@ -107,8 +116,8 @@ def compare(
         n_leaked = sum(one in trained for one in searched.hashes)
     return Comparison(
         queries=queries,
-        index=searched.docs,
-        n_unreadable=len(index) - len(searched.docs),
+        index=answers.index,
+        n_unreadable=len(index) - len(pictures.docs),
         before=first,
         after=second,
         changes=compare_means(*values, seed=seed),
@@ -123,15 +132,30 @@ class _Pictures:
     """The documents whose picture can be read, decoded."""
 
     what: str
-    docs: DocList[ClipDoc]
-    labels: list[str]
-    hashes: list[str]
-    """SHA-256 of the pictures' files."""
+    table: Table
     pixels: NDArray[np.uint8]
+
+    @property
+    def docs(self) -> DocList[ClipDoc]:
+        return self.table.docs
+
+    @property
+    def labels(self) -> list[str]:
+        return [str(doc.label) for doc in self.docs]
+
+    @property
+    def hashes(self) -> list[str]:
+        """SHA-256 of the pictures' files."""
+        return [str(digest) for digest in self.table.pictures]
 
     @classmethod
     def read(
-        cls, docs: DocList[ClipDoc], model: ClipModel, what: str, on_progress: OnProgress
+        cls,
+        docs: DocList[ClipDoc],
+        keys: TextKeys,
+        model: ClipModel,
+        what: str,
+        on_progress: OnProgress,
     ) -> _Pictures:
         decoded = decode_documents(
             docs,
@@ -139,9 +163,13 @@ class _Pictures:
             cache_dir=cache_dir() / "pixels",
             on_progress=lambda done, total: on_progress(f"Reading {what}", done, total),
         )
-        kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
-        hashes = [hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest() for doc in kept]
-        return cls(what, kept, [str(doc.label) for doc in kept], hashes, decoded.pixels)
+        table = Table.of(docs, keys, decoded.digests)
+        return cls(what, table.subset(decoded.index), decoded.pixels)
+
+    def labelled(self, docs: DocList[ClipDoc], rows: list[int]) -> _Pictures:
+        """Those of `rows`, as the documents `docs`, which have labels."""
+        kept = self.table.subset(rows)
+        return _Pictures(self.what, replace(kept, docs=docs), take_rows(self.pixels, rows))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from docarray import DocList
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cliptune.data.images import decode_image, image_bytes
 from cliptune.documents import ClipDoc
@@ -172,7 +172,9 @@ def _thumbnail(data: bytes) -> str:
         return ""
     # Twice as many pixels as are shown, for dense screens.
     size = (2 * THUMBNAIL, 2 * THUMBNAIL)
-    small = ImageOps.contain(picture, size, Image.Resampling.LANCZOS)
+    ratio = min(size[0] / picture.width, size[1] / picture.height)
+    shown = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+    small = picture.resize(shown, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=72, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -80,6 +80,8 @@ class Run:
     def status(self) -> dict[str, str]:
         """`{'status': …, 'details': …}`.
 
+        `details` says too what went wrong without an error, such as a collapsed model.
+
         CREATED: its process is starting. STARTED: it is under way. FINISHED: all is there.
         FAILED: `details` says why; `resume()` goes on with it. CANCELLED: by `cancel()`, or
         the machine was shut down in order; `resume()` goes on with it.
@@ -88,6 +90,8 @@ class Run:
         details = record.details
         if record.status is Status.STARTED and (bar := read_progress(self.folder)):
             details = bar.summary()
+            if warning := (self._json(METRICS_FILE) or {}).get("warning"):
+                details += f" • WARNING: {warning}"
         return {"status": str(record.status), "details": details}
 
     def logs(self) -> str:
@@ -128,6 +132,15 @@ class Run:
         metrics = self._json(METRICS_FILE) or {}
         return {"before": metrics.get("before", {}), "after": metrics.get("after", {})}
 
+    def evaluations(self) -> dict[str, dict[str, int]]:
+        """What the figures of each evaluation must be read with, at any time.
+
+        `{'clip-text-to-clip-vision': {'n_queries': …, 'n_index': …, 'n_without_answers': …}}`:
+        queries without a right answer in the index count as not found, before and after.
+        """
+        self.record()
+        return (self._json(METRICS_FILE) or {}).get("evaluations", {})
+
     def history(self) -> list[dict[str, Any]]:
         """What each finished epoch came to: epoch, loss, val_loss, metrics, …; at any time."""
         self.record()
@@ -150,12 +163,14 @@ class Run:
         """
         from rich.console import Console
 
-        from cliptune.evaluation.tables import before_after_table
+        from cliptune.evaluation.tables import before_after_table, counted_lines
 
         metrics = self.metrics()
         if not metrics["after"]:
             raise NotReady(f"run {self.name!r} has no metrics: give it an EvaluationCallback")
         Console().print(before_after_table(metrics["before"], metrics["after"], title=self.name))
+        for line in counted_lines(self.evaluations()):
+            Console().print(line, highlight=False)
 
     def example_results(self) -> dict[str, Any]:
         """Sample queries with their results: `{'before': {evaluation: [query, …]}, 'after': …}`.

@@ -95,8 +95,8 @@ def _log_origin(reporter: RunReporter, error: BaseException) -> None:
         reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
 
 
-def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
-    """Do what the record says.
+def _train(folder: Path, record: Record, reporter: RunReporter) -> str:
+    """Do what the record says; returns what went wrong without an error, or nothing.
 
     Raises:
         Cancelled: the run was asked to stop.
@@ -116,7 +116,7 @@ def _train(folder: Path, record: Record, reporter: RunReporter) -> None:
     resume_from = checkpoints[-1] if checkpoints else None
     if record.starts > 1 and resume_from is None:
         reporter.log("WARNING", "no checkpoint is left: the run begins again from its start")
-    train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from)
+    return train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from).warning
 
 
 def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, str]:
@@ -127,7 +127,7 @@ def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, 
     try:
         remove_unfinished(folder)
         _keep_reserve(folder)
-        _train(folder, record, reporter)
+        warning = _train(folder, record, reporter)
     except Cancelled:
         reporter.close()
         kept = bool(list_checkpoints(folder / "checkpoints"))
@@ -136,7 +136,7 @@ def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, 
         )
         reporter.log("WARNING", f"CANCELLED: {details}")
         return Status.CANCELLED, details
-    return Status.FINISHED, ""
+    return Status.FINISHED, f"WARNING: {warning}" if warning else ""
 
 
 def _keep_reserve(folder: Path) -> None:

@@ -123,14 +123,20 @@ def get_model(
 
 def encode(
     model: TextTower | VisionTower | TwoTowers,
-    data: DocList[ClipDoc] | Sequence[ClipDoc] | Sequence[str] | Sequence[bytes],
+    data: DocList[ClipDoc] | Sequence[ClipDoc] | Sequence[str] | Sequence[Any],
     batch_size: int = 32,
+    *,
+    fetch: bool = True,
 ) -> DocList[ClipDoc] | NDArray[np.float32]:
     """Embed `data`, by a tower of `get_model` or `build_model`, or by both.
 
     Documents (a DocList or a list) come back as the same objects in a DocList, with `embedding`
     (float32 [D], unit length) and `model_digest`; a list of texts, or of encoded pictures, gives
     an array float32 [N, D].
+    Pictures are the documents' `image`, or what their `uri` names: a `data:` URI, a local path, or
+    an `http(s)` URL, which is fetched unless `fetch=False` or `CLIPTUNE_FETCH=0` forbid it (within
+    limits of size and time, see `cliptune.data.download`). A list of pictures may hold bytes,
+    paths, open files, PIL images and arrays.
     Two towers embed a document's text if it has one, else its picture.
 
     Raises:
@@ -147,16 +153,16 @@ def encode(
     if not isinstance(items, DocList) and isinstance(first, ClipDoc):
         items = DocList[ClipDoc](items)
     if not isinstance(model, TwoTowers):
-        return encode_by_tower(model, items, batch_size)
+        return encode_by_tower(model, items, batch_size, fetch=fetch)
     if not isinstance(items, DocList):
-        tower = model.vision if isinstance(first, bytes) else model.text
+        tower = model.text if isinstance(first, str) else model.vision
         return encode_by_tower(tower, items, batch_size)
     texts = DocList[ClipDoc]([doc for doc in items if doc.text])
     pictures = DocList[ClipDoc]([doc for doc in items if not doc.text])
     if texts:
         encode_by_tower(model.text, texts, batch_size)
     if pictures:
-        encode_by_tower(model.vision, pictures, batch_size)
+        encode_by_tower(model.vision, pictures, batch_size, fetch=fetch)
     return items
 
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin
 
+from cliptune.data.download import AT_ONCE, CHUNK, MAX_BYTES, MAX_REDIRECTS, MAX_SECONDS
 from cliptune.errors import BadImage
-from cliptune.limits import limit
 from cliptune.serving.requests import MAX_BODY
 from cliptune.serving.uris import (
     ALLOW_NETWORKS,
@@ -39,13 +39,6 @@ from cliptune.serving.uris import (
     split,
 )
 
-MAX_BYTES = limit("CLIPTUNE_FETCH_BYTES", 32 * 1024 * 1024)
-"""Bytes of one picture that is fetched."""
-MAX_SECONDS = float(limit("CLIPTUNE_FETCH_SECONDS", 10))
-"""Seconds for one picture, redirects included."""
-MAX_REDIRECTS = 3
-AT_ONCE = 16
-CHUNK = 64 * 1024
 # Addresses inside which others are wrapped: NAT64, 6to4, Teredo.
 _WRAPPING = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "2001::/32")]
 

@@ -102,6 +102,10 @@ class RemoteRun:
         """As `Run.metrics`."""
         return self._session.call("/metrics", self._id)
 
+    def evaluations(self) -> dict[str, dict[str, int]]:
+        """As `Run.evaluations`."""
+        return self._session.call("/metrics", {**self._id, "evaluations": True})
+
     def example_results(self) -> dict[str, Any]:
         """As `Run.example_results`."""
         return self._session.call("/metrics", {**self._id, "examples": True})
@@ -110,12 +114,14 @@ class RemoteRun:
         """As `Run.display_metrics`."""
         from rich.console import Console
 
-        from cliptune.evaluation.tables import before_after_table
+        from cliptune.evaluation.tables import before_after_table, counted_lines
 
         metrics = self.metrics()
         if not metrics["after"]:
             raise NotReady(f"run {self.name!r} has no metrics: give it an EvaluationCallback")
         Console().print(before_after_table(metrics["before"], metrics["after"], title=self.name))
+        for line in counted_lines(self.evaluations()):
+            Console().print(line, highlight=False)
 
     def display_examples(self, k: int = 5) -> None:
         """The tables of `Run.display_examples`; the pictures are at the server."""

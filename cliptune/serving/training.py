@@ -189,7 +189,10 @@ def manage_experiments(arguments: dict[str, Any]) -> Any:
 
 
 def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
-    """The metrics of a model, or of a run's artifact, over data sets of the server."""
+    """The metrics of a model, or of a run's artifact, over data sets of the server.
+
+    With them come `n_queries`, `n_index` and `n_without_answers` (see `Evaluation`).
+    """
     from cliptune.data.source import load_documents
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
     from cliptune.inference import get_tower
@@ -205,7 +208,8 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
     queries = load_documents(query_data, role="queries")
     index_docs = load_documents(index_data, role="index") if index_data != query_data else queries
     text, vision = get_tower(model, "clip-text"), get_tower(model, "clip-vision")
-    return evaluate_towers(text, vision, queries, index_docs, limit=limit).metrics
+    found = evaluate_towers(text, vision, queries, index_docs, limit=limit)
+    return {**found.metrics, **found.counts()}
 
 
 def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class Position:
     """One entry a finished epoch: epoch, loss, val_loss, learning_rate, seconds, metrics."""
     before: dict[str, float] = field(default_factory=dict)
     examples_before: dict[str, Any] = field(default_factory=dict)
+    evaluations: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By the towers of an evaluation: how much is searched (`Evaluation.counts()`)."""
+    start: dict[str, float] | None = None
+    """Of training pairs before the first step: a `cliptune.training.health.Sign`."""
     callbacks: dict[str, Any] = field(default_factory=dict)
     """What callbacks need to go on, by callback name."""
     batch_size: int = 0

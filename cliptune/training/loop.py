@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from cliptune.training.checkpoint import (
 )
 from cliptune.training.distributed import World, own_device
 from cliptune.training.features import text_embeddings
+from cliptune.training.health import Health, Sign, finds_less, judge
 from cliptune.training.losses import LOSSES
 from cliptune.training.objective import Objective
 from cliptune.training.optimizers import make_optimizer
@@ -68,6 +69,8 @@ class Outcome:
     after: dict[str, float]
     history: list[dict[str, Any]]
     """One entry an epoch."""
+    warning: str = ""
+    """What went wrong without an error (see `cliptune.training.health`); empty if nothing did."""
 
 
 def train(
@@ -115,10 +118,14 @@ def train(
         while training.position.epoch < options.epochs and not training.stopping:
             run.epoch()
         hooks.call("on_train_end", training)
+        run.check_health()  # of the weights that are kept, which may be an earlier epoch's
         if adapters is not None:
             adapters.merge()
         hooks.call("on_merge", training)
         hooks.call("on_finish", training)
+        worse = finds_less(training.position.before, training.after, training.position.evaluations)
+        if worse:
+            training.warn("; ".join(filter(None, [training.warning, worse])))
         outcome = _finish(training)
     finally:
         hooks.call("on_close", training)
@@ -146,6 +153,7 @@ class _Run:
         }
         self.checkpoints = training.run_dir / "checkpoints"
         self.order: Order | None = None
+        self.health: Health | None = None
         self._saved = time.monotonic()
 
     def prepare(self, resume_from: Path | None) -> None:
@@ -188,6 +196,22 @@ class _Run:
             training.reporter.log(
                 "INFO", f"resumed in epoch {position.epoch + 1} at step {position.step}"
             )
+
+        self._look_at_start()
+
+    def check_health(self) -> None:
+        """Say what is wrong with the model as it is, if something is."""
+        if self.health is not None and self.training.position.start is not None:
+            found = judge(Sign(**self.training.position.start), self.health.look())
+            self.training.warn(found and f"epoch {len(self.training.position.history)}: {found}")
+
+    def _look_at_start(self) -> None:
+        """The sample before the first step: what later ones are compared with."""
+        training, position = self.training, self.training.position
+        if training.world.is_first:
+            self.health = Health(self.validation, self.pairs, training.options.seed)
+            if position.start is None and training.global_step == 0:
+                position.start = asdict(self.health.look())
 
     def epoch(self) -> None:
         """Train on all pairs once, or on those that are left of an epoch; evaluate; checkpoint.
@@ -287,6 +311,7 @@ class _Run:
         training.reporter.progress(self._title(), position.step, position.step, **values)
         training.epoch_metrics = {}
         position.history.append(entry)
+        self.check_health()
         self.hooks.call("on_epoch_end", training)
         entry["metrics"] = dict(training.epoch_metrics)
         entry["seconds"] = time.monotonic() - started
@@ -331,6 +356,7 @@ def _finish(training: Training) -> Outcome:
                 "before": position.before,
                 "after": training.after,
                 "epochs": position.history,
+                "evaluations": position.evaluations,
             },
             to_onnx=options.to_onnx,
             replace=True,
@@ -342,11 +368,16 @@ def _finish(training: Training) -> Outcome:
     training.world.wait(training.device)
     artifact = open_artifact(folder)
     metrics = artifact.metrics
-    return Outcome(artifact, metrics["before"], metrics["after"], metrics["epochs"])
+    return Outcome(
+        artifact, metrics["before"], metrics["after"], metrics["epochs"], training.warning
+    )
 
 
 def _report_end(training: Training, seconds: float) -> None:
-    training.reporter.log("INFO", "Done ✨")
+    if training.warning:
+        training.reporter.log("WARNING", f"finished, but {training.warning}")
+    else:
+        training.reporter.log("INFO", "Done ✨")
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

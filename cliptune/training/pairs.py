@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptune.data.pixels import PixelSet, decode_documents
-from cliptune.data.source import with_labels
+from cliptune.data.sameness import Table, keys_of_tokens, same_labels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.home import cache_dir
@@ -33,6 +33,8 @@ class Pairs:
     labels: Tensor
     """int64 [N]: equal labels are right answers to each other."""
     ids: list[str]
+    table: Table | None = None
+    """What the labels were decided on."""
     image_features: Tensor | None = None
     """float32 [N, width] of the vision tower's trunk, where that is frozen: computed once."""
     text_features: Tensor | None = None
@@ -50,6 +52,7 @@ class Pairs:
             self.tokens[chosen],
             self.labels[chosen],
             [self.ids[i] for i in positions],
+            None if self.table is None else self.table.subset(positions.tolist()),
         )
 
 
@@ -61,7 +64,6 @@ def read_pairs(
     Raises:
         BadData: more than a tenth of the pictures are unreadable.
     """
-    docs = with_labels(docs)
     decoded = decode_documents(
         docs,
         model.preprocessing,
@@ -85,15 +87,29 @@ def make_pairs(
     docs: DocList[ClipDoc], decoded: PixelSet, tokenizer: Tokenizer, context_length: int
 ) -> Pairs:
     """Pairs of the documents whose picture could be decoded (`decoded.index`)."""
-    kept = [docs[i] for i in decoded.index]
+    kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
     texts = [str(doc.text) for doc in kept]
     unique = list(dict.fromkeys(texts))
     row = {text: i for i, text in enumerate(unique)}
     unique_tokens = tokenizer(unique, context_length)
-    tokens = unique_tokens[[row[text] for text in texts]]
-    _, codes = np.unique([str(doc.label or doc.text) for doc in kept], return_inverse=True)
+    keys = keys_of_tokens(unique_tokens)
+    rows = [row[text] for text in texts]
+    pictures = [decoded.digests[i] for i in decoded.index]
+    table = Table(kept, [keys[i] for i in rows], pictures)
+    labels = torch.zeros(len(kept), dtype=torch.int64)
+    pairs = Pairs(decoded.pixels, unique_tokens[rows], labels, [str(doc.id) for doc in kept], table)
+    label_together(pairs)
+    return pairs
+
+
+def label_together(*several: Pairs) -> None:
+    """Decide once, for all of them, which pairs are the same: the same get equal labels."""
+    tables = [pairs.table for pairs in several if pairs.table is not None]
+    found = [str(label) for labels in same_labels(*tables) for label in labels]
+    _, codes = np.unique(found, return_inverse=True)
     labels = torch.from_numpy(codes.astype(np.int64))
-    return Pairs(decoded.pixels, tokens, labels, [str(doc.id) for doc in kept])
+    for pairs, part in zip(several, labels.split([len(pairs) for pairs in several]), strict=True):
+        pairs.labels = part
 
 
 def check_trainable(pairs: Pairs) -> None:

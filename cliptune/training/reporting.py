@@ -18,7 +18,10 @@ class Reporter(Protocol):
         ...
 
     def metrics(self, metrics: dict[str, Any]) -> None:
-        """The metrics so far: {'before': {...}, 'after': {...}, 'epochs': [...]}."""
+        """The metrics so far: {'before', 'after', 'epochs': […], 'evaluations': {…: counts}}.
+
+        With them comes `warning`, what is wrong with the run as it stands; empty if nothing is.
+        """
         ...
 
     def examples(self, examples: dict[str, Any]) -> None:

@@ -16,7 +16,13 @@ from cliptune.training.losses import LOSSES, calibrated_bias
 from cliptune.training.memory import choose_batch_size, largest_fitting
 from cliptune.training.objective import Objective
 from cliptune.training.options import TrainingOptions
-from cliptune.training.pairs import Pairs, check_trainable, read_pairs, split_by_label
+from cliptune.training.pairs import (
+    Pairs,
+    check_trainable,
+    label_together,
+    read_pairs,
+    split_by_label,
+)
 from cliptune.training.reporting import Reporter
 from cliptune.training.samplers import random_order, steps_per_epoch
 from cliptune.training.state import Training
@@ -61,6 +67,7 @@ def read_data(
     held_out = None
     if eval_docs:
         held_out = read_pairs(eval_docs, "evaluation", model, options.num_workers, reporter)
+        label_together(pairs, held_out)
     elif options.val_split:
         pairs, held_out = split_by_label(pairs, options.val_split, options.seed)
     if training.world.is_first:

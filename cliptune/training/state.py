@@ -38,13 +38,26 @@ class Training:
     """Steps since the run began."""
     last_loss: float = math.nan
     stopping: bool = False
+    warning: str = ""
+    """What is wrong with the run as it stands, though it goes on; empty if nothing is."""
 
     def stop(self, reason: str) -> None:
         """End training after this epoch."""
         self.reporter.log("INFO", f"stopping after epoch {len(self.position.history)}: {reason}")
         self.stopping = True
 
+    def warn(self, message: str) -> None:
+        """Say in the log and in the run's status what is wrong; an empty message takes it back."""
+        if message and message != self.warning:
+            self.reporter.log("WARNING", message)
+        self.warning = message
+
     def report_metrics(self) -> None:
         """Tell the reporter all metrics so far."""
-        report = {"before": self.position.before, "epochs": self.position.history}
+        report = {
+            "before": self.position.before,
+            "epochs": self.position.history,
+            "evaluations": self.position.evaluations,
+            "warning": self.warning,
+        }
         self.reporter.metrics({**report, "after": self.after} if self.after else report)

@@ -54,9 +54,14 @@ class Trainer(ObservedExecutor):
 
     @requests(on="/metrics")
     def metrics(self, docs: DocList[Ask], **kwargs) -> DocList[Answer]:
-        """The metrics of a finished run before and after; with `examples`, sample results."""
-        arguments = training.read_arguments(docs, {*RUN, "examples"})
+        """The metrics of a finished run before and after.
+
+        With `examples`, sample results; with `evaluations`, how much each evaluation searched.
+        """
+        arguments = training.read_arguments(docs, {*RUN, "examples", "evaluations"})
         run = training.find_run(arguments)
+        if arguments.get("evaluations"):
+            return training.answer(run.evaluations())
         return training.answer(
             run.example_results() if arguments.get("examples") else run.metrics()
         )

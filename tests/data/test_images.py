@@ -17,7 +17,6 @@ from PIL import Image
 from cliptune.data.images import (
     ImagePreprocessing,
     decode_image,
-    decode_pixels,
     image_bytes,
     normalise,
     read_data_uri,
@@ -211,14 +210,6 @@ def test_a_bomb_is_refused_from_its_header(size: tuple[int, int]) -> None:
 def test_what_is_no_picture_is_named(data: bytes, words: str) -> None:
     with pytest.raises(BadImage, match=words):
         decode_image(data)
-
-
-@pytest.mark.parametrize(("p", "size"), [(MODES[0], (1, 60_000)), (MODES[1], (3000, 1))])
-def test_a_hair_of_a_picture_is_named(p: ImagePreprocessing, size: tuple[int, int]) -> None:
-    """The first would need 12 GB by open_clip's rules, of the second nothing would be left."""
-    data = encoded(Image.new("RGB", size))
-    with pytest.raises(BadImage, match=f"{size[0]} x {size[1]} pixels is too narrow"):
-        decode_pixels(data, p)
 
 
 def test_where_a_picture_may_come_from(tmp_path: Path) -> None:

@@ -412,9 +412,18 @@ def test_an_evaluation_that_means_nothing_is_refused(tiny_model: Path, tmp_path:
     others = [ClipDoc(image=doc.image, label="y") for doc in docs]
     with pytest.raises(BadData, match="no query has a relevant document"):
         begin(tiny_model, alike, others, tmp_path)
-    bare = [ClipDoc(id=f"bare-{i}", image=doc.image) for i, doc in enumerate(docs)]
-    with pytest.raises(BadData, match=r"index_data: document 0 \(id bare-0\) has neither a label"):
-        begin(tiny_model, docs, bare, tmp_path)
+
+
+def test_queries_and_index_may_share_pictures_alone(tiny_model: Path, tmp_path: Path) -> None:
+    """What is the same is decided once for both; and what is searched is said."""
+    queries = [ClipDoc(text=doc.text, image=doc.image) for doc in squares(2, 1)]
+    index = [ClipDoc(image=doc.image) for doc in queries]
+    training = begin(tiny_model, queries, index, tmp_path)
+    counts = {"n_queries": len(queries), "n_index": len(index), "n_without_answers": 0}
+    assert training.position.evaluations == {"clip-text-to-clip-vision": counts}
+    assert training.position.before["clip-text-to-clip-vision_recall_at_k"] == 1
+    training = begin(tiny_model, queries, index[1:], tmp_path)
+    assert training.position.evaluations["clip-text-to-clip-vision"]["n_without_answers"] == 1
 
 
 def test_an_id_that_is_given_twice_is_named(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,12 +10,15 @@ from docarray import DocList
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from cliptune.data.pixels import decode_documents
-from cliptune.data.source import load_documents, with_labels
+from cliptune.data.pixels import decode_documents, take_rows
+from cliptune.data.sameness import Table, token_keys
+from cliptune.data.source import load_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
+from cliptune.evaluation.answers import Answers, decide_answers
 from cliptune.evaluation.metrics import METRICS
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
+from cliptune.evaluation.tables import describe_counts
 from cliptune.home import cache_dir
 from cliptune.inference.engines import get_tower
 from cliptune.inference.towers import TextTower
@@ -25,11 +28,15 @@ from cliptune.training.callbacks.base import Callback
 if TYPE_CHECKING:
     from cliptune.training.state import Training
 
+_Inputs = NDArray[Any]
+"""What a tower is given: texts [N], or pixels uint8 [N, H, W, 3]."""
+
 
 class EvaluationCallback(Callback):
     """Search `index_data` with `query_data` before training, after every epoch, and at the end.
 
-    A hit is an index document with the query's label. Metrics are named
+    A hit is an index document with the query's label; documents without one get one by what the
+    model sees of them, once for queries and index (`cliptune.data.sameness`). Metrics are named
     `clip-text-to-clip-vision_<metric>` (see `cliptune.evaluation.metrics`).
     """
 
@@ -37,7 +44,7 @@ class EvaluationCallback(Callback):
     query_data: Any
     """Documents, the name of a data set, or a path."""
     index_data: Any = None
-    """The documents to search; None: those of `query_data`."""
+    """The documents to search; None: those of `query_data`, each picture (or text) once."""
     model: str = TEXT_TOWER
     """The tower that encodes the queries."""
     index_model: str = VISION_TOWER
@@ -52,9 +59,9 @@ class EvaluationCallback(Callback):
     batch_size: int = Field(64, ge=1)
     num_workers: int = Field(4, ge=0)
 
-    _queries: DocList[ClipDoc] = PrivateAttr()
-    _index: DocList[ClipDoc] = PrivateAttr()
-    _pixels: dict[int, NDArray[np.uint8]] = PrivateAttr(default_factory=dict)
+    _answers: Answers = PrivateAttr()
+    _query_inputs: _Inputs = PrivateAttr()
+    _index_inputs: _Inputs = PrivateAttr()
 
     @field_validator("model", "index_model")
     @classmethod
@@ -98,18 +105,26 @@ class EvaluationCallback(Callback):
             BadData: there are no documents, one lacks what its tower reads, an id is there twice,
                 or all have one label.
         """
-        self._queries = self._load(training, self.query_data, self.model, "query_data")
+        queries, query_inputs = self._load(training, self.query_data, self.model, "query_data")
         if self.index_data is None and self.model == self.index_model:
-            self._index = self._queries
-        elif self.index_data is None:
-            self._index = self._load(training, self.query_data, self.index_model, "query_data")
+            index, index_inputs = queries, query_inputs
         else:
-            self._index = self._load(training, self.index_data, self.index_model, "index_data")
+            role = "query_data" if self.index_data is None else "index_data"
+            data = self.query_data if self.index_data is None else self.index_data
+            index, index_inputs = self._load(training, data, self.index_model, role)
+        self._answers = decide_answers(
+            queries, index, each_once_for=self.index_model if self.index_data is None else None
+        )
+        self._query_inputs = query_inputs
+        self._index_inputs = take_rows(index_inputs, self._answers.index_rows)
         self._check_labels()
         if f"{self.prefix}precision_at_k" not in training.position.before:
             evaluation = self._evaluate(training)
             training.position.before.update(self._named(evaluation))
             training.position.examples_before.update(self._examples(evaluation))
+            training.position.evaluations[self.prefix[:-1]] = counts = evaluation.counts()
+            level = "WARNING" if evaluation.n_without_answers else "INFO"
+            training.reporter.log(level, f"{self.prefix[:-1]}: {describe_counts(counts)}")
             training.report_metrics()
 
     def on_epoch_end(self, training: Training) -> None:
@@ -122,18 +137,16 @@ class EvaluationCallback(Callback):
         training.after.update(self._named(evaluation))
         training.examples_after.update(self._examples(evaluation))
 
-    def _load(self, training: Training, data: Any, tower: str, role: str) -> DocList[ClipDoc]:
-        docs = with_labels(load_documents(data, role=role))
-        for position, doc in enumerate(docs):
-            if doc.label is None:
-                raise BadData(
-                    f"{role}: document {position} (id {doc.id}) has neither a label nor a text"
-                )
+    def _load(self, training: Training, data: Any, tower: str, role: str) -> tuple[Table, _Inputs]:
+        """The documents that `tower` can read, and what it is given of them."""
+        docs = load_documents(data, role=role)
+        model = training.model
+        keys = token_keys(model.tokenizer, model.context_length)
         if tower == TEXT_TOWER:
             for position, doc in enumerate(docs):
                 if not doc.text:
                     raise BadData(f"{role}: document {position} (id {doc.id}) has no text")
-            return docs
+            return Table.of(docs, keys), np.array([str(doc.text) for doc in docs], dtype=object)
         decoded = decode_documents(
             docs,
             training.model.preprocessing,
@@ -145,11 +158,11 @@ class EvaluationCallback(Callback):
                 "WARNING", f"{role}: {len(decoded.problems)} unreadable pictures are left out"
             )
         kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
-        self._pixels[id(kept)] = decoded.pixels
-        return kept
+        pictures = [decoded.digests[i] for i in decoded.index]
+        return Table.of(kept, keys, pictures), decoded.pixels
 
     def _check_labels(self) -> None:
-        labels = {doc.label for docs in (self._queries, self._index) for doc in docs}
+        labels = {*self._answers.query_labels, *self._answers.index_labels}
         if len(labels) == 1:
             raise BadData(
                 f"all query and index documents have the label {labels.pop()!r}, which makes "
@@ -157,25 +170,32 @@ class EvaluationCallback(Callback):
             )
 
     def _evaluate(self, training: Training) -> Evaluation:
-        same = self.model == self.index_model and self.exclude_self
+        answers = self._answers
+        query_ids: Sequence[Hashable] | None = None
+        index_ids: Sequence[Hashable] | None = None
+        if self.model == self.index_model and self.exclude_self:
+            query_ids = answers.own or [str(doc.id) for doc in answers.queries]
+            index_ids = (
+                range(len(answers.index)) if answers.own else [str(d.id) for d in answers.index]
+            )
         return evaluate_embeddings(
-            self._encode(training, self._queries, self.model),
-            [str(doc.label) for doc in self._queries],
-            self._encode(training, self._index, self.index_model),
-            [str(doc.label) for doc in self._index],
+            self._encode(training, self._query_inputs, self.model),
+            answers.query_labels,
+            self._encode(training, self._index_inputs, self.index_model),
+            answers.index_labels,
             limit=self.limit,
-            query_ids=[str(doc.id) for doc in self._queries] if same else None,
-            index_ids=[str(doc.id) for doc in self._index] if same else None,
+            query_ids=query_ids,
+            index_ids=index_ids,
         )
 
     def _encode(
-        self, training: Training, docs: DocList[ClipDoc], select_model: str
+        self, training: Training, inputs: _Inputs, select_model: str
     ) -> NDArray[np.float32]:
         tower = get_tower(training.model, select_model, batch_size=self.batch_size)
         training.model.clip.eval()
         if isinstance(tower, TextTower):
-            return tower.encode([str(doc.text) for doc in docs])
-        return tower.encode_pixels(self._pixels[id(docs)])
+            return tower.encode(inputs.tolist())
+        return tower.encode_pixels(inputs)
 
     def _named(self, evaluation: Evaluation) -> dict[str, float]:
         return {self.prefix + metric: value for metric, value in evaluation.metrics.items()}
@@ -183,4 +203,6 @@ class EvaluationCallback(Callback):
     def _examples(self, evaluation: Evaluation) -> dict[str, Any]:
         if not self.gather_examples:
             return {}
-        return {self.prefix[:-1]: evaluation.examples(self._queries, self._index, k=self.limit)}
+        answers = self._answers
+        found = evaluation.examples(answers.queries, answers.index, k=self.limit)
+        return {self.prefix[:-1]: found}
