@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -275,6 +274,7 @@ def _create(parsed: ModelName, facts: WeightsFacts) -> Any:
             require_pretrained=not parsed.is_random,
             weights_only=True,
             quick_gelu=is_quick,
+            force_quick_gelu=is_quick,  # the same, without a warning that it isn't in the config
         )
 
 
@@ -322,8 +322,9 @@ def _loading_error(parsed: ModelName, name: str, error: Exception) -> CliptuneEr
     words = " ".join(str(error).split())
     network = ("huggingface", "connection", "offline", "resolve", "download", "hub", "urlopen")
     if isinstance(error, OSError) or any(word in words.lower() for word in network):
-        is_listed = isinstance(parsed, OpenClipName) and parsed.tag
-        listed = f"{parsed.architecture}::{parsed.tag}" if is_listed else "ARCH::TAG"
+        listed = "ARCH::TAG"
+        if isinstance(parsed, OpenClipName) and parsed.tag:
+            listed = f"{parsed.architecture}::{parsed.tag}"
         return Unavailable(
             f"the weights of {name!r} can't be fetched from here ({words[:200]}). Fetch them on a "
             f"machine that reaches the hub and give the checkpoint's path ({listed}::FILE), "
@@ -333,20 +334,13 @@ def _loading_error(parsed: ModelName, name: str, error: Exception) -> CliptuneEr
 
 
 class _quiet:  # noqa: N801 - reads as a statement
-    """Keep open_clip's own words about loading out of the user's log.
-
-    It warns of a QuickGELU mismatch before it takes the activation that it is given.
-    """
+    """Keep open_clip's own log lines about loading out of the user's log."""
 
     def __enter__(self) -> None:
         self._level = logging.root.level
         logging.root.setLevel(logging.ERROR)
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.filterwarnings("ignore", message="QuickGELU mismatch")
 
     def __exit__(self, *_: object) -> None:
-        self._warnings.__exit__(None, None, None)
         logging.root.setLevel(self._level)
 
 

@@ -7,6 +7,7 @@ names by strangers can decide on the parts (see `cliptune.serving.client_names`)
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def absolute_name(name: str | Path) -> str:
     if isinstance(parsed, OpenClipName) and parsed.file is not None:
         parts = [parsed.architecture, parsed.tag, str(parsed.file.expanduser().absolute())]
         return SEPARATOR.join(part for part in parts if part)
-    if isinstance(parsed, LocalName) and name not in SHORT_NAMES and parsed.path.exists():
+    if isinstance(parsed, LocalName) and name not in SHORT_NAMES and os.path.exists(parsed.path):
         return str(parsed.path.absolute())
     return name
 
@@ -120,7 +121,7 @@ def check_exists(parsed: ModelName, name: str | Path) -> None:
             of that name; the message lists near names.
     """
     if isinstance(parsed, LocalName):
-        if not parsed.is_artifact and not (parsed.path / CONFIG_FILE).is_file():
+        if not parsed.is_artifact and not os.path.isfile(parsed.path / CONFIG_FILE):
             raise NotFound(_nothing_at(parsed, str(name)))
     elif isinstance(parsed, OpenClipName):
         if not parsed.has_weights:
@@ -131,7 +132,7 @@ def check_exists(parsed: ModelName, name: str | Path) -> None:
                 f"them, or {RANDOM_WEIGHTS!r} for untrained weights "
                 f"(a folder of that name: ./{parsed.architecture})"
             )
-        if parsed.file is not None and not parsed.file.expanduser().is_file():
+        if parsed.file is not None and not os.path.isfile(parsed.file.expanduser()):
             raise NotFound(no_weights(parsed, name))
 
 

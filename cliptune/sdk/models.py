@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,10 +202,10 @@ def locate_model(model: str | Path) -> str:
     from cliptune.models.registry import SHORT_NAMES
 
     if isinstance(model, Path) and not model.exists():
-        model = str(model)
+        model = str(model)  # a run's name, perhaps
     name = absolute_name(model)
     is_local = isinstance(parse_model_name(name), LocalName) and name not in SHORT_NAMES
-    if not is_local or Path(name).exists():
+    if not is_local or os.path.exists(name):
         return name
     try:
         return str(find_artifact(name).absolute())
