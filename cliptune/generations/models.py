@@ -28,9 +28,19 @@ def model_digest(model: str | Path) -> str:
 def model_name(model: str | Path) -> str:
     """What people call a model: the name of its artifact's file or folder, or of its run.
 
-    A run's artifact lies in `RUN/artifact`; other models are named as they are given.
+    A run's artifact lies in `RUN/artifact`; other models are named as they are given, but for the
+    folder of a checkpoint.
     """
-    path = Path(model)
+    from cliptune.models.names import SEPARATOR, LocalName, OpenClipName, parse_model_name
+    from cliptune.models.registry import SHORT_NAMES
+
+    parsed = parse_model_name(model)
+    if isinstance(parsed, OpenClipName) and parsed.file is not None:
+        parts = parsed.architecture, parsed.tag, parsed.file.name
+        return SEPARATOR.join(part for part in parts if part)
+    if not isinstance(parsed, LocalName) or model in SHORT_NAMES:
+        return str(model)
+    path = parsed.path
     if path.suffix == ".zip":
         return path.stem
     if path.name == "artifact" and path.is_dir():
@@ -40,12 +50,13 @@ def model_name(model: str | Path) -> str:
 
 def model_created(model: str | Path) -> datetime | None:
     """When an artifact was written; None: it isn't one, or doesn't say."""
-    from cliptune.models.artifact import is_artifact, open_artifact
+    from cliptune.models.artifact import open_artifact
+    from cliptune.models.names import artifact_path
 
-    if not is_artifact(Path(model)):
+    if not (path := artifact_path(model)):
         return None
     try:
-        return datetime.fromisoformat(str(open_artifact(model, only=()).metadata.get("created")))
+        return datetime.fromisoformat(str(open_artifact(path, only=()).metadata.get("created")))
     except ValueError:
         return None
 

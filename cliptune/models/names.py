@@ -156,9 +156,11 @@ def listed_tags(architecture: str) -> list[str]:
 
 
 def _parse_architecture(name: str) -> ModelName:
+    architecture, separator, weights = name.partition(SEPARATOR)
+    if "/" in architecture:  # known without open_clip, which takes a second to import
+        return LocalName(Path(name))
     from cliptune.models.openclip import open_clip
 
-    architecture, separator, weights = name.partition(SEPARATOR)
     if architecture not in open_clip.list_models():
         return LocalName(Path(name))
     if not separator:

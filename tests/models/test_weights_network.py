@@ -23,7 +23,7 @@ from torch import nn
 
 from cliptune.data.images import to_pixels
 from cliptune.errors import BadInput, NotFound
-from cliptune.generations.models import keep_model, model_digest
+from cliptune.generations.models import keep_model, model_created, model_digest, model_name
 from cliptune.inference import get_tower
 from cliptune.models.artifact import write_checksums
 from cliptune.models.clip_service import write_clip_service
@@ -267,3 +267,8 @@ def test_a_local_file_or_folder_never_stands_in_for_a_name(
     assert get_tower("builtin", "clip-text").output_dim == 256
     assert load_model("./builtin").output_dim == 32
     assert load_model(Path("builtin")).output_dim == 32
+    assert model_created("builtin") is None
+    assert model_created("./builtin")
+    assert [model_name(n) for n in ("builtin", "./builtin", f"{ARCH}::quick::{checkpoint}")] == [
+        "builtin", "builtin", f"{ARCH}::quick::{checkpoint.name}",
+    ]  # fmt: skip
