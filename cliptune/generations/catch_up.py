@@ -207,7 +207,7 @@ class _Writer:
         if not docs:
             return []
         try:
-            found = self.towers.vision.encode([doc.image for doc in docs])  # type: ignore[misc]
+            found = self.towers.vision.encode([doc.image for doc in docs])
             return list(zip(docs, found, strict=True))
         except BadImage as error:
             if len(docs) == 1:
