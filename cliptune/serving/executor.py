@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from jina import Executor
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
-from cliptune.serving import jina_counters, logs, metrics, request_ids, tracing
+from cliptune.serving import jina_compat, jina_counters, logs, metrics, request_ids, tracing
 from cliptune.serving.workers import prepare_worker
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference.observing import Figure, Observe
 
+jina_compat.agree_on_pings()
 _SPANS: dict[str, str] = {
     "preprocess_seconds": "preprocess",
     "queue_seconds": "queue",

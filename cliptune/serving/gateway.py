@@ -22,7 +22,16 @@ from cliptune.errors import (
     Unavailable,
     near_matches,
 )
-from cliptune.serving import jina_counters, logs, metrics, request_ids, settings, tracing, wire
+from cliptune.serving import (
+    jina_compat,
+    jina_counters,
+    logs,
+    metrics,
+    request_ids,
+    settings,
+    tracing,
+    wire,
+)
 from cliptune.serving.admission import PRESENTED, Admission
 from cliptune.serving.calls import Calls
 from cliptune.serving.clip_service.adapter import Adapter
@@ -33,6 +42,7 @@ from cliptune.serving.messages import check_request, check_single, choose_execut
 from cliptune.serving.observed import OTHER, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
 
+jina_compat.agree_on_pings()
 WINDOW = 16
 """Requests of one stream that are worked on at once."""
 SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 import grpc
@@ -14,23 +19,15 @@ import numpy as np
 import orjson
 import requests
 from docarray import BaseDoc, DocList
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cliptune.documents import ClipDoc, RankDoc
-from cliptune.errors import BadInput, CliptuneError, Unavailable
-from cliptune.serving import jina_counters, tags, wire
+from cliptune.errors import BadInput, CliptuneError, NotReady, Unavailable
+from cliptune.serving import grpc_options, jina_counters, tags, wire
 from cliptune.serving.requests import check_depth
 
 D = TypeVar("D", bound=BaseDoc)
-OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # gRPC waits up to two minutes before it tries again, and meanwhile answers from memory that
-    # there is no server: one that was started anew must not be missed for so long.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-]
-
-
+R = TypeVar("R")
 API_KEY = "CLIPTUNE_API_KEY"
 CA_FILE = "CLIPTUNE_CA_FILE"
 
@@ -54,6 +51,67 @@ def _read_ca(ca_file: str | None) -> bytes | None:
         raise BadInput(f"ca_file {path}: {error.strerror}") from None
 
 
+def split_address(address: str) -> SplitResult:
+    """The parts of a server's address.
+
+    Raises:
+        BadInput: there is no host in it, or the port is none.
+    """
+    try:
+        parts = urlsplit(address)
+        there = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        there = False
+    if not there:
+        raise BadInput(f"address {address!r}: expected {address.split('://')[0]}://host:port")
+    return parts
+
+
+def closed(address: str) -> NotReady:
+    """What a call on a closed client raises."""
+    return NotReady(f"the client of {address} is closed: make a new one")
+
+
+def late(address: str, timeout: float) -> Unavailable:
+    """What a call raises that was not answered in time."""
+    return Unavailable(f"{address} did not answer within {timeout:g} s")
+
+
+def unreachable(address: str, details: str) -> Unavailable:
+    """What a call raises that did not reach the server: with the reason, whatever the protocol.
+
+    gRPC and HTTP libraries tell it in words of their own, wrapped several times; one attempt to
+    connect tells what the system says.
+    """
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((str(parts.hostname), port), timeout=2.0).close()
+    except TimeoutError:
+        reason = "no answer from there"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    else:
+        reason = f"the connection broke ({details[:300]})"
+    return Unavailable(f"{address} can't be reached: {reason}")
+
+
+_transports: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def at_fork(transport: Any) -> None:
+    """Have `transport.forked()` called in each process that is forked from this one."""
+    _transports.add(transport)
+
+
+def _after_fork() -> None:
+    for transport in list(_transports):
+        transport.forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class GrpcTransport:
     """Jina's own messages over one channel."""
 
@@ -72,25 +130,47 @@ class GrpcTransport:
         Raises:
             BadInput: the address is of another form, or the certificates can't be read.
         """
-        from jina.proto import jina_pb2_grpc
-
         jina_counters.keep_out_of_environment()
-        parts = urlsplit(address)
-        if not parts.hostname or not parts.port:
+        parts = split_address(address)
+        if parts.port is None:
             raise BadInput(f"address {address!r}: expected grpc://host:port")
         self.address, self.timeout = address, timeout
-        if parts.scheme == "grpcs":
-            credentials = grpc.ssl_channel_credentials(_read_ca(ca_file))
-            self.channel = grpc.secure_channel(parts.netloc, credentials, OPTIONS)
-        else:
-            self.channel = grpc.insecure_channel(parts.netloc, OPTIONS)
-        self._metadata = _bearer(api_key, "authorization")
-        self._single = jina_pb2_grpc.JinaSingleDataRequestRPCStub(self.channel)
-        self._stream = jina_pb2_grpc.JinaSingleDocumentRequestRPCStub(self.channel)
+        self._target = parts.netloc
+        self._tls = parts.scheme == "grpcs"
+        self._ca = _read_ca(ca_file) if self._tls else None
+        self._metadata = list(_bearer(api_key, "authorization").items())
+        self._guard = threading.Lock()
+        self._connection: _Connection | None = None
+        self._closed = False
+        at_fork(self)
 
     def close(self) -> None:
         """Close the channel."""
-        self.channel.close()
+        with self._guard:
+            self._closed = True
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.channel.close()
+
+    def forked(self) -> None:
+        """Forget the parent's channel: a forked process can't use it, and makes its own."""
+        self._guard = threading.Lock()
+        self._connection = None
+
+    def touch(self) -> None:
+        """Make sure that the connection lives: before a call that must not be made twice.
+
+        HTTP's connections are looked at before they are used; a gRPC channel learns from the next
+        call alone that its server was started anew since the last one.
+        """
+        for _ in range(2):
+            try:
+                self._call(lambda to: to.health(health_pb2.HealthCheckRequest(), timeout=5.0))
+            except Unavailable:
+                continue
+            except CliptuneError:  # a proxy that doesn't know of it
+                pass
+            return
 
     def post(
         self,
@@ -119,12 +199,9 @@ class GrpcTransport:
                 request.parameters = parameters
             except (TypeError, ValueError) as error:
                 raise BadInput(f"parameters {parameters!r:.200}: {error}") from None
-        try:
-            response = self._single.process_single_data(
-                request, timeout=self.timeout, metadata=list(self._metadata.items())
-            )
-        except grpc.RpcError as error:
-            raise self._error(error) from None
+        response = self._call(
+            lambda to: to.single(request, timeout=self.timeout, metadata=self._metadata)
+        )
         if (failure := wire.from_status(response.header.status)) is not None:
             raise failure
         if routes is not None:
@@ -142,15 +219,43 @@ class GrpcTransport:
         request.header.exec_endpoint = endpoint
         request.document_cls = type(doc)
         request.data.doc = doc
+        connection = self._connected()
         try:
-            metadata = list(self._metadata.items())
-            for response in self._stream.stream_doc(request, metadata=metadata):
+            for response in connection.stream(request, metadata=self._metadata):
                 response.document_cls = kind
                 yield response.data.doc
         except grpc.RpcError as error:
-            raise self._error(error) from None
+            raise self._error(error, connection) from None
 
-    def _error(self, error: grpc.RpcError) -> CliptuneError:
+    def _call(self, call: Callable[[_Connection], R]) -> R:
+        connection = self._connected()
+        try:
+            return call(connection)
+        except grpc.RpcError as error:
+            raise self._error(error, connection) from None
+        except ValueError:  # gRPC's word for a channel that was closed meanwhile
+            raise closed(self.address) from None
+
+    def _connected(self) -> _Connection:
+        with self._guard:
+            if self._closed:
+                raise closed(self.address)
+            if self._connection is None:
+                self._connection = _Connection.to(self._target, self._tls, self._ca)
+            return self._connection
+
+    def _drop(self, connection: _Connection) -> None:
+        """Have the next call make a new channel.
+
+        A channel that has failed pauses before it connects again, longer each time, and between
+        calls it does nothing at all: a server that is back would be missed for ten seconds. Other
+        threads' calls on it go on; it is closed when the last of them lets go of it.
+        """
+        with self._guard:
+            if self._connection is connection:
+                self._connection = None
+
+    def _error(self, error: grpc.RpcError, connection: _Connection) -> CliptuneError:
         details = error.details() or ""
         if details.startswith(wire.PREFIX):
             return wire.from_text(details)
@@ -158,10 +263,39 @@ class GrpcTransport:
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             return wire.TooLarge(f"{self.address}: {details}")
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Unavailable(f"{self.address} did not answer within {self.timeout:g} s")
+            return late(self.address, self.timeout)
+        if self._closed:
+            return closed(self.address)
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            return Unavailable(f"{self.address} can't be reached: {details}")
+            self._drop(connection)
+            return unreachable(self.address, details)
         return Unavailable(f"{self.address}: {code.name}: {details[:500]}")
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """A channel and the calls that are made on it."""
+
+    channel: grpc.Channel
+    single: Any
+    stream: Any
+    health: Any
+
+    @classmethod
+    def to(cls, target: str, tls: bool, ca: bytes | None) -> _Connection:
+        from jina.proto import jina_pb2_grpc
+
+        if tls:
+            credentials = grpc.ssl_channel_credentials(ca)
+            channel = grpc.secure_channel(target, credentials, grpc_options.CLIENT)
+        else:
+            channel = grpc.insecure_channel(target, grpc_options.CLIENT)
+        return cls(
+            channel,
+            jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data,
+            jina_pb2_grpc.JinaSingleDocumentRequestRPCStub(channel).stream_doc,
+            health_pb2_grpc.HealthStub(channel).Check,
+        )
 
 
 class HttpTransport:
@@ -174,18 +308,44 @@ class HttpTransport:
 
         The rest as `GrpcTransport`.
         """
+        split_address(address)
         self.address, self.timeout = address.rstrip("/"), timeout
-        self.session = requests.Session()
-        key = _bearer(api_key, "Authorization")
-        self.session.auth = lambda request: (request.headers.update(key), request)[1]
+        self._key = _bearer(api_key, "Authorization")
+        self._session: requests.Session | None = None
+        self._guard = threading.Lock()
+        self._closed = False
         # Given with each request: a session's own would give way to REQUESTS_CA_BUNDLE.
         self.verify: str | None = None
         if address.startswith("https://") and _read_ca(ca_file) is not None:
             self.verify = ca_file or os.environ[CA_FILE]
+        at_fork(self)
 
     def close(self) -> None:
         """Close the connections."""
-        self.session.close()
+        with self._guard:
+            self._closed = True
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def forked(self) -> None:
+        """Forget the parent's connections: a forked process must not write into them."""
+        self._guard = threading.Lock()
+        self._session = None
+
+    def touch(self) -> None:
+        """See `GrpcTransport.touch`: nothing is to be done."""
+
+    def _connected(self) -> requests.Session:
+        with self._guard:
+            if self._closed:
+                raise closed(self.address)
+            if self._session is None:
+                self._session = requests.Session()
+                # As `auth`: else `requests` would take a password from ~/.netrc instead.
+                key = self._key
+                self._session.auth = lambda request: (request.headers.update(key), request)[1]
+            return self._session
 
     def json(self, endpoint: str, body: dict[str, Any]) -> Any:
         """Post a body; returns the answer's."""
@@ -195,7 +355,7 @@ class HttpTransport:
             raise BadInput(f"not fit for JSON: {error}") from None
         headers = {"Content-Type": "application/json"}
         try:
-            response = self.session.post(
+            response = self._connected().post(
                 self.address + endpoint,
                 data=raw,
                 headers=headers,
@@ -203,9 +363,9 @@ class HttpTransport:
                 verify=self.verify,
             )
         except requests.Timeout:
-            raise Unavailable(f"{self.address} did not answer within {self.timeout:g} s") from None
+            raise late(self.address, self.timeout) from None
         except requests.RequestException as error:
-            raise Unavailable(f"{self.address} can't be reached: {error}") from None
+            raise unreachable(self.address, str(error)) from None
         try:
             found = orjson.loads(response.content)
         except ValueError:

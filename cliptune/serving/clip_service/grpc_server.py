@@ -12,7 +12,7 @@ from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cliptune.errors import BadInput
-from cliptune.serving import settings
+from cliptune.serving import grpc_options, settings
 from cliptune.serving.clip_service.adapter import ENDPOINTS, Adapter
 from cliptune.serving.clip_service.clip_service_pb2 import Request, Status
 from cliptune.serving.doors import until_ended
@@ -60,13 +60,10 @@ class ClipServiceServer:
         Raises:
             BadInput: the port can't be bound.
         """
+        limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
         server = grpc.aio.server(
             interceptors=self.interceptors,
-            options=[
-                ("grpc.max_receive_message_length", MAX_BODY + 65_536),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-            ],
+            options=list((dict(grpc_options.SERVER) | limit).items()),
         )
         server.add_generic_rpc_handlers(handlers(self.adapter))
         healthy = health.aio.HealthServicer()
