@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -57,14 +58,25 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; a deliberate error ends it with status 1 and one line on stderr."""
+    """Run the command line; an error for people ends it with status 1 and one line on stderr.
+
+    What the system refuses (a disk, a folder) is one, too; with --verbose, where it came from.
+    """
     try:
         app()
     except CliptuneError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:  # a full disk, a folder that can't be written, …
+        if not error.strerror or logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+    sys.exit(1)
 
 
 def _escape(text: str) -> str:

@@ -44,7 +44,11 @@ def demo(
     ] = False,
 ) -> None:
     """Fine-tune on the built-in catalogue, compare before and after, export, serve, search."""
+    from cliptune.serving.launch import check_ports
+
     started = time.monotonic()
+    # Now, not after the minutes that the training takes.
+    check_ports("127.0.0.1", {"grpc_port": grpc_port, "http_port": http_port})
     run, artifact = fine_tune(out, epochs)
     search_with(run, artifact, out, grpc_port, http_port, keep_serving, started)
 
@@ -144,7 +148,7 @@ def search_with(
         grpc_port=grpc_port,
         http_port=http_port,
         is_onnx=True,
-    ):
+    ) as service:
         samples = run.example_results()["before"][EVALUATION]
         samples = samples[:: len(samples) // QUERIES][:QUERIES]
         addresses = f"grpc://localhost:{grpc_port}", f"http://localhost:{http_port}"
@@ -160,7 +164,7 @@ def search_with(
         page = f"http://localhost:{http_port}/"
         if keep_serving:
             console.print(f"[bold green]search page: {page}[/]   (Ctrl-C ends)")
-            wait_for_signal()
+            wait_for_signal(service)
     if not keep_serving:
         console.print(
             f"done in {seconds_since(started)}. The search page was at {page}; to have it again:\n"

@@ -7,12 +7,15 @@ import signal
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from cliptune.serving.launch import Service
 
 console = Console()
 errors = Console(stderr=True)
@@ -96,7 +99,7 @@ def serve(
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
         api_keys=api_keys,
-    ):
+    ) as service:
         tls = "s" if ssl_certfile else ""
         if clip_service_port:
             console.print(f"for clip-as-service's clients: grpc{tls}://{host}:{clip_service_port}")
@@ -106,7 +109,7 @@ def serve(
         )
         _warn(host, api_keys)
         _tell_of_swap(index_folder)
-        wait_for_signal()
+        wait_for_signal(service)
 
 
 def train_server(
@@ -135,13 +138,13 @@ def train_server(
         ssl_keyfile=ssl_keyfile,
         api_keys=api_keys,
         hub_models=hub_models,
-    ):
+    ) as service:
         tls = "s" if ssl_certfile else ""
         console.print(
             f"train Flow at grpc{tls}://{host}:{grpc_port} and http{tls}://{host}:{http_port}"
         )
         _warn(host, api_keys)
-        wait_for_signal()
+        wait_for_signal(service)
 
 
 def search(
@@ -206,9 +209,14 @@ def _tell_of_swap(index: str | None) -> None:
         )
 
 
-def wait_for_signal() -> None:
-    """Return on Ctrl-C or SIGTERM."""
+def wait_for_signal(service: Service) -> None:
+    """Return on Ctrl-C or SIGTERM.
+
+    Raises:
+        Unavailable: the service has ended by itself.
+    """
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    done.wait()
+    while not done.wait(0.5):
+        service.check()

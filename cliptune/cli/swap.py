@@ -114,16 +114,18 @@ def swap(
             _go_back(work, place)
         else:
             model = locate_model(str(artifact))
-            if work.is_served(model):
+            if work.renew(model) == "current":
                 console.print("that model is the one that is served")
                 return
+            # Before anything is embedded, which takes long.
+            columns = {"text_column": text_column, "label_column": label_column}
+            asked = _given_queries(queries, columns) if queries else work.titles(sample)
+            _check_queries(asked, force=force or prepare)
             with _progress() as report:
                 work.begin(model, served=place.served, storage=place.storage)
                 done = work.prepare(report)
             told = f"{done.embedded} documents embedded, {done.unchanged} were there already"
             console.print(told, highlight=False)
-            columns = {"text_column": text_column, "label_column": label_column}
-            asked = _queries(work, queries, columns, sample)
             _check_quality(work, asked, tolerance, force=force or prepare)
             _go_over(work, place, only_prepare=prepare)
 
@@ -188,31 +190,29 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
     return Place(uri, state, model["artifact"], engine, client, found["storage"])
 
 
-def _queries(
-    work: Swap, queries: str | None, columns: dict[str, str | None], sample: int
-) -> list[Query]:
-    """Those of a data set, or titles of stored documents."""
+def _given_queries(queries: str, columns: dict[str, str | None]) -> list[Query]:
     from cliptune.data.source import load_documents
     from cliptune.generations.quality import given
 
-    if queries is None:
-        return work.titles(sample)
     named = {name: value for name, value in columns.items() if value is not None}
     return given(load_documents(queries, csv_options=named or None, role="queries"))
 
 
-def _check_quality(work: Swap, asked: list[Query], tolerance: float, *, force: bool) -> None:
+def _check_queries(asked: list[Query], *, force: bool) -> None:
     from cliptune.errors import BadInput
 
+    if not asked and not force:
+        raise BadInput(
+            "no stored document has a title to compare the models by: give --queries, or "
+            "--force to switch unseen"
+        )
+
+
+def _check_quality(work: Swap, asked: list[Query], tolerance: float, *, force: bool) -> None:
+    if not asked:
+        console.print("not compared: no stored document has a title")
+        return
     with console.status("comparing the two models"):
-        if not asked:
-            if not force:
-                raise BadInput(
-                    "no stored document has a title to compare the models by: give --queries, or "
-                    "--force to switch unseen"
-                )
-            console.print("not compared: no stored document has a title")
-            return
         found = work.compare(asked, tolerance=tolerance)
     console.print(_table(found))
     if not force:

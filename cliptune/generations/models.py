@@ -64,6 +64,9 @@ def model_created(model: str | Path) -> datetime | None:
 def keep_model(model: str | Path, target: Path, digest: str) -> None:
     """Copy a model to the artifact folder `target`: what it came from may go.
 
+    A copy that is there stays, unless `model` has files that it lacks: an engine that was added
+    to the model since.
+
     Raises:
         BadInput: it isn't the model `digest` (any more).
         Unavailable: it can't be written there.
@@ -73,12 +76,15 @@ def keep_model(model: str | Path, target: Path, digest: str) -> None:
     from cliptune.models.names import artifact_path
     from cliptune.models.writing import write_artifact
 
-    if target.is_dir() and model_digest(target) == digest:
-        return
+    path = artifact_path(model)
+    source = open_artifact(path) if path else None
+    if target.is_dir():
+        kept = open_artifact(target)
+        if kept.digest == digest and not (source and source.has_more_than(kept)):
+            return
     try:
         make_folder(target.parent, private=True)
-        if path := artifact_path(model):
-            source = open_artifact(path)
+        if source:
             with new_folder(target, replace=True, private=True) as beside:
                 shutil.copytree(source.path, beside, dirs_exist_ok=True)
         else:

@@ -229,8 +229,6 @@ class State:
         Those of the numbers `keep` stay. To be called by who holds `swapping`: a swap has files
         before the pointer names them.
         """
-        from cliptune.index import open_index
-
         pointer = self.read(fresh=True)
         if pointer is None:
             return
@@ -244,15 +242,24 @@ class State:
                 for begun in folder.glob(".artifact.*"):
                     shutil.rmtree(begun, ignore_errors=True)
             elif folder.is_dir():
-                uri = numbered_uri(self.index_uri, number)
-                index_folder = folder_of(uri)
-                if index_folder is None or index_folder.is_dir():
-                    with open_index(uri) as index:
-                        index.clear()
-                if number and index_folder is not None:
-                    shutil.rmtree(index_folder, ignore_errors=True)
-                # Last, so that an interrupted removal is finished by the next one.
-                shutil.rmtree(folder, ignore_errors=True)
+                self.remove(number)
+
+    def remove(self, number: int) -> None:
+        """Remove the model and the index of a generation that the pointer doesn't name.
+
+        The index of generation 0 is emptied alone: its folder holds the others'.
+        """
+        from cliptune.index import open_index
+
+        uri = numbered_uri(self.index_uri, number)
+        index_folder = folder_of(uri)
+        if index_folder is None or index_folder.is_dir():
+            with open_index(uri) as index:
+                index.clear()
+            if number and index_folder is not None:
+                shutil.rmtree(index_folder, ignore_errors=True)
+        # Last, so that an interrupted removal is finished by the next one.
+        shutil.rmtree(self.folder / str(number), ignore_errors=True)
 
 
 def numbered_uri(index_uri: str, number: int) -> str:

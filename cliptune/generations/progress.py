@@ -30,6 +30,11 @@ class ProgressFile:
         self.left_going_to: str | None = (_read(state) or {}).get("going_to")
         """The same, of one that did not end well."""
 
+    @property
+    def has_told(self) -> bool:
+        """Whether this process has noted anything."""
+        return self._told > 0
+
     def tell(self, what: str, done: int, total: int, error: BaseException | None = None) -> None:
         """Note what is done, how much of it, and of how much (0: unknown)."""
         now = time.monotonic()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from cliptune.errors import AlreadyExists, BadInput, NotFound, NotReady
+from cliptune.errors import AlreadyExists, BadInput, CliptuneError, NotFound, NotReady
+from cliptune.files import remove_folder
 from cliptune.generations import catch_up, gate, journal
 from cliptune.generations.catch_up import CaughtUp
 from cliptune.generations.models import (
@@ -63,7 +64,8 @@ class Swap(Work):
             try:
                 yield swap
             except BaseException as error:
-                swap.progress.tell("stopped", 0, 0, error=error)
+                if swap.progress.has_told:  # else it was refused before it began anything
+                    swap.progress.tell("stopped", 0, 0, error=error)
                 raise
             else:
                 swap.progress.end()
@@ -90,13 +92,17 @@ class Swap(Work):
                 embeddings the index holds.
             NotReady: another model is being prepared.
             AlreadyExists: there are documents where the next generation would be.
+            NotFound: the new model, or the one that is served, lacks what the engine runs.
+            Unavailable: an index or the disk can't be written to.
+            Nothing is left of what was begun.
         """
-        self.state.remove_leftovers()
         digest = model_digest(artifact)
-        pointer = self.state.read(fresh=True) or self._first(served, storage)
-        slot = {g.model_digest: slot for slot, g in pointer.generations.items()}.get(digest)
+        pointer = self.state.read(fresh=True)
+        slot = self.renew(artifact)
         if slot == "next":
+            assert pointer is not None  # noqa: S101
             assert pointer.next is not None  # noqa: S101
+            self._check_engine(pointer.next, self.state.artifact(pointer.next))
             return pointer.next
         if slot == "current":
             raise BadInput(f"{artifact} is the model that is served (digest {digest:.12})")
@@ -105,32 +111,54 @@ class Swap(Work):
                 f"{artifact} is the model that was served before (digest {digest:.12}): go back "
                 "to it with `cliptune swap --undo`"
             )
-        if pointer.next:
+        if pointer and pointer.next:
             raise NotReady(
                 f"model {pointer.next.label} is being prepared: go on with it, or "
                 "remove it with `cliptune swap --discard`"
             )
-        number = pointer.last + 1
-        kept = pointer.current.storage
-        generation = _generation(number, artifact, digest, kept)
-        self._keep(artifact, generation)
-        with self.state.open(generation) as index:
-            if count := index.count():  # whose they are can't be known from here
-                raise AlreadyExists(
-                    f"{self.state.uri(generation)} holds {count} documents that no swap has put "
-                    "there: move it away"
-                )
-            index.clear()
-        # Whoever writes after this notes it.
-        with gate.writes_held(self.state.folder):
-            journal.restart(self.state.journal(generation))
-            self.state.write(pointer.model_copy(update={"last": number, "next": generation}))
+        first = None if pointer else self._first(served, storage)
+        current = pointer.current if pointer else first
+        assert current is not None  # noqa: S101
+        if current.model_digest == digest:
+            raise BadInput(f"{artifact} is the model that is served (digest {digest:.12})")
+        number = (pointer.last if pointer else 0) + 1
+        generation = _generation(number, artifact, digest, current.storage)
+        for name in ("clip-text", "clip-vision"):  # of another one that was refused
+            self._towers.pop((number, name), None)
+        self._check_engine(generation, artifact)
+        now = str(served) if first else self.state.artifact(current)
+        self._check_engine(current, now, text=True)
+        self.state.remove_leftovers()
+        self._check_room(generation)
+        try:
+            if first:
+                self._keep(str(served), first)
+            self._keep(artifact, generation)
+            with self.state.open(generation) as index:
+                index.clear()
+            # Whoever writes after this notes it.
+            with gate.writes_held(self.state.folder):
+                journal.restart(self.state.journal(generation))
+                begun = pointer or Pointer(last=0, current=current)
+                self.state.write(begun.model_copy(update={"last": number, "next": generation}))
+        except Exception:
+            self._undo_begin(generation, first)
+            raise
         return generation
 
-    def is_served(self, artifact: str | Path) -> bool:
-        """Whether `artifact` is the current model: a swap to it is done already."""
+    def renew(self, artifact: str | Path) -> str | None:
+        """Add to the kept copy of a model what `artifact`, the same model, has more: an engine.
+
+        Returns:
+            Which generation's model it is: `current`, `previous` or `next`; None: of none.
+        """
         pointer = self.state.read(fresh=True)
-        return pointer is not None and pointer.current.model_digest == model_digest(artifact)
+        digest = model_digest(artifact)
+        for slot, generation in pointer.generations.items() if pointer else ():
+            if generation.model_digest == digest:
+                keep_model(artifact, self.state.artifact(generation), digest)
+                return slot
+        return None
 
     def prepare(self, report: Report = lambda what, done, total: None) -> CaughtUp:
         """Embed all documents for the next generation, and follow those that change meanwhile.
@@ -170,10 +198,14 @@ class Swap(Work):
             )
 
     def titles(self, count: int) -> list[Query]:
-        """Titles of stored documents, as queries."""
+        """Titles of stored documents, as queries; before the first swap has begun, too."""
         from cliptune.generations import quality
+        from cliptune.index import open_index
 
-        with self.opened(self.pointer.current) as current:
+        pointer = self.state.read(fresh=True)
+        with (
+            self.opened(pointer.current) if pointer else open_index(self.state.index_uri)
+        ) as current:
             return quality.titles(current, count)
 
     def switch(self, report: Report = lambda what, done, total: None) -> Pointer:
@@ -213,6 +245,7 @@ class Swap(Work):
             return pointer.current
         if pointer.previous is None:
             raise NotFound("there is no previous model to go back to")
+        self._check_engine(pointer.previous, self.state.artifact(pointer.previous))
         self.update(pointer.previous.model_copy(update={"warm": True}))
         return pointer.previous
 
@@ -234,8 +267,8 @@ class Swap(Work):
             self.state.write(pointer.model_copy(update={slot: None}))
         return generation
 
-    def _first(self, served: str | Path | None, storage: Storage | None) -> Pointer:
-        """The pointer of an index that never had one; it isn't written yet."""
+    def _first(self, served: str | Path | None, storage: Storage | None) -> Generation:
+        """What is served, of an index that never had a pointer; nothing is written yet."""
         from cliptune.index import open_index
 
         if served is None:
@@ -251,9 +284,39 @@ class Swap(Work):
             )
         # An index that never held an embedding doesn't say how it is to keep them.
         kept = status.storage if stamped else storage or status.storage
-        generation = _generation(0, served, digest, kept)
-        self._keep(served, generation)
-        return Pointer(last=0, current=generation)
+        return _generation(0, served, digest, kept)
+
+    def _check_room(self, generation: Generation) -> None:
+        """Raise `AlreadyExists` if there are documents already where a generation is to be."""
+        if not self.state.index_exists(generation):
+            return
+        with self.state.open(generation) as index:
+            if count := index.count():  # whose they are can't be known from here
+                raise AlreadyExists(
+                    f"{self.state.uri(generation)} holds {count} documents that no swap has put "
+                    "there: move it away"
+                )
+
+    def _check_engine(
+        self, generation: Generation, model: str | Path, *, text: bool = False
+    ) -> None:
+        """Load the towers, or with `text` the one alone, as they will be needed.
+
+        Raises:
+            NotFound, BadInput, BadArtifact: the model lacks what the engine runs.
+        """
+        for name in ("clip-text",) if text else ("clip-text", "clip-vision"):
+            self.tower(generation, name, model)
+
+    def _undo_begin(self, generation: Generation, first: Generation | None) -> None:
+        """Remove what a refused `begin` has made, as far as that can be done."""
+        with suppress(CliptuneError, OSError):
+            pointer = self.state.read(fresh=True)
+            if pointer and generation.number in {g.number for g in pointer.generations.values()}:
+                return  # it was refused after all was done
+            self.state.remove(generation.number)
+            if first and pointer is None:  # the model alone: its index is the one that is served
+                remove_folder(self.state.artifact(first).parent)
 
     def _keep(self, model: str | Path, generation: Generation) -> None:
         self.progress.tell("copying the model", 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliptune.errors import NotFound
@@ -121,8 +122,8 @@ class Work:
             total.deleted += done.deleted
         return end
 
-    def tower(self, generation: Generation, name: str) -> Any:
-        """A tower of a generation's model, loaded once."""
+    def tower(self, generation: Generation, name: str, model: str | Path | None = None) -> Any:
+        """A tower of a generation's model, loaded once: from `model`, or from the copy kept."""
         from cliptune.inference import get_tower
 
         key = (generation.number, name)
@@ -130,7 +131,7 @@ class Work:
         if key not in held:
             precision: Any = self.engine.precision
             held[key] = get_tower(
-                self.state.artifact(generation),
+                model or self.state.artifact(generation),
                 name,
                 is_onnx=self.engine.is_onnx,
                 precision=precision,

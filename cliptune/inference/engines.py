@@ -119,7 +119,8 @@ def get_tower(
     if is_onnx or precision != "fp32":
         raise BadInput(
             f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models and engines "
-            "of reduced precision: fine-tune, or write one with `cliptune export`"
+            f"of reduced precision: `cliptune export {model} --format onnx --out FOLDER` writes "
+            "one, and FOLDER is to be given in its place"
         )
     where = pick_device(device)
     loaded = load_model(model, device=str(where))

@@ -44,6 +44,8 @@ class Artifact:
 
     path: Path
     metadata: dict[str, Any]
+    source: Path | None = None
+    """What was given to open it, for errors: a zip is unpacked elsewhere."""
 
     @property
     def digest(self) -> str:
@@ -96,8 +98,9 @@ class Artifact:
         """
         if precision != "fp32" and precision not in self.metadata.get("engines", {}):
             raise NotFound(
-                f"{self.path} has no {precision} engine: `cliptune quantize --precision "
-                f"{precision}` adds one, if its search stays as good"
+                f"{self._named} has no {precision} engine: `cliptune quantize {self._named} "
+                f"--precision {precision} --queries QUERIES --out FOLDER` writes it with one, if "
+                "its search stays as good; FOLDER is to be given in its place"
             )
 
     def onnx_path(self, tower: str, precision: str = "fp32") -> Path:
@@ -112,10 +115,19 @@ class Artifact:
         path = self.path / "models" / tower / "model.onnx"
         if not path.is_file():
             raise NotFound(
-                f"{self.path} has no ONNX models: fine-tune with to_onnx=True, or add them with "
-                "`cliptune export --format onnx`"
+                f"{self._named} has no ONNX models: `cliptune export {self._named} --format onnx "
+                "--out FOLDER` writes it with them, and FOLDER is to be given in its place (runs "
+                "with to_onnx=True have them from the start)"
             )
         return path
+
+    def has_more_than(self, other: Artifact) -> bool:
+        """Whether it has files that `other` lacks: an engine that was added since, mostly."""
+        return bool(_listed(self.path) - _listed(other.path))
+
+    @property
+    def _named(self) -> Path:
+        return self.source or self.path
 
 
 def is_artifact(path: Path) -> bool:
@@ -164,7 +176,7 @@ def _open_folder(path: Path, folder: Path, only: tuple[str, ...]) -> Artifact:
         raise BadArtifact(
             f"{path}: format {metadata['format']} is newer than this cliptune reads ({FORMAT})"
         )
-    return Artifact(folder, metadata)
+    return Artifact(folder, metadata, path)
 
 
 def check_tower(select_model: str | None) -> str:
@@ -183,6 +195,12 @@ def write_checksums(folder: Path) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
     lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     (folder / CHECKSUMS).write_text("".join(lines))
+
+
+def _listed(folder: Path) -> set[str]:
+    """The files of an artifact's folder, by its list of sums."""
+    lines = (folder / CHECKSUMS).read_text(errors="replace").splitlines()
+    return {line.partition("  ")[2] for line in lines}
 
 
 def _check_sums(path: Path, folder: Path, only: tuple[str, ...]) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from jina import Executor
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
-from cliptune.serving import jina_compat, jina_counters, logs, metrics, request_ids, tracing
+from cliptune.serving import (
+    jina_compat,
+    jina_counters,
+    logs,
+    metrics,
+    request_ids,
+    starting,
+    tracing,
+)
 from cliptune.serving.workers import prepare_worker
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
@@ -25,7 +33,15 @@ _SPANS: dict[str, str] = {
 
 
 class ObservedExecutor(Executor):
-    """An executor whose calls are timed and counted, and logged with the request's id."""
+    """An executor whose calls are timed and counted, and logged with the request's id.
+
+    If it can't be made, it says why: see `starting`.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have the executor's `__init__` report its failure."""
+        super().__init_subclass__(**kwargs)
+        cls.__init__ = starting.reports_failure(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(self, **kwargs: Any) -> None:
         """Take Jina's own arguments."""

@@ -14,13 +14,17 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from cliptune.files import write_text
-from cliptune.serving import settings
+from cliptune.serving import settings, starting
+from cliptune.serving.starting import Failure
 
 GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTUNE_HOST"
 CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
@@ -31,7 +35,20 @@ ENCODER = "text"
 
 
 def main(flow_yml: Path, state_file: Path) -> None:
-    """Run the Flow until told to end; the state file says how far it is."""
+    """Run the Flow until told to end; the state file says how far it is, or why it can't start."""
+    reports = state_file.parent / "failures"
+    reports.mkdir()
+    os.environ[starting.FAILURES] = str(reports)
+    try:
+        _run(flow_yml, state_file)
+    except Exception as error:
+        if not starting.failures(reports):  # else Jina's error says no more than that one failed
+            starting.report("flow", error)
+        _write_failures(state_file)
+        sys.exit(1)
+
+
+def _run(flow_yml: Path, state_file: Path) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -42,9 +59,10 @@ def main(flow_yml: Path, state_file: Path) -> None:
     shared = state_file.parent / "metrics"
     shared.mkdir()
     os.environ[settings.METRICS_FOLDER] = str(shared)
-    from cliptune.serving import logs
+    from cliptune.serving import jina_compat, logs
 
     logs.setup("flow")
+    jina_compat.report_failed_starts()
     flow = load(flow_yml)
     if ENCODER in dict(iter(flow)):
         # Both encoders need it, and it takes seconds: Jina's forks then find it here and share its
@@ -87,21 +105,41 @@ def _wait_for_parent(ended: threading.Event) -> None:
 def _watch_children(ended: threading.Event, state_file: Path) -> None:
     # Jina waits for all executors to start, even when one has died, and does without one that
     # dies later: requests would fail one by one. Whoever runs the service should start it again.
-    seen: set[int] = set()
+    seen: dict[int, BaseProcess] = {}
+    reports = state_file.parent / "failures"
     while not ended.wait(0.2):
         # `active_children` leaves out those that have ended.
-        now = {process.pid for process in active_children() if process.pid}
-        if seen - now:
-            _write(state_file, "failed", "an executor ended by itself")
-            time.sleep(0.5)  # let it finish its log
+        now = {process.pid: process for process in active_children() if process.pid}
+        gone = [process for pid, process in seen.items() if pid not in now]
+        if gone or any(reports.iterdir()):
+            time.sleep(0.5)  # let others that fail say why, too
+            _write_failures(state_file, [_end_of(process) for process in gone])
             for process in active_children():
                 process.kill()
             os._exit(1)
         seen |= now
 
 
-def _write(state_file: Path, state: str, reason: str = "") -> None:
-    write_text(state_file, json.dumps({"state": state, "reason": reason}))
+def _end_of(process: BaseProcess) -> Failure:
+    """What there is to say of a part that ended without a word."""
+    part, code = process.name.split("/")[0], process.exitcode or 0
+    if code == -signal.SIGKILL:
+        message = "it was killed (signal 9, SIGKILL): out of memory?"
+    elif code < 0:
+        message = f"it was killed by signal {-code}"
+    else:
+        message = f"it ended by itself, with status {code}"
+    return Failure(part, "Unavailable", message)
+
+
+def _write_failures(state_file: Path, unexplained: list[Failure] | None = None) -> None:
+    """Say that all is over: by what was reported, or else by what else is known."""
+    reported = starting.failures(state_file.parent / "failures")
+    _write(state_file, "failed", [asdict(one) for one in reported or unexplained or []])
+
+
+def _write(state_file: Path, state: str, failures: list[Mapping[str, Any]] | None = None) -> None:
+    write_text(state_file, json.dumps({"state": state, "failures": failures or []}))
 
 
 if __name__ == "__main__":

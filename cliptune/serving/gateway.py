@@ -29,6 +29,7 @@ from cliptune.serving import (
     metrics,
     request_ids,
     settings,
+    starting,
     tracing,
     wire,
 )
@@ -191,6 +192,18 @@ class AppServer(FastAPIBaseServer):
             from cliptune.serving.app import make_app
         return observe_app(make_app(handler))
 
+    async def setup_server(self) -> None:
+        """Begin to serve.
+
+        Raises:
+            Unavailable: the port can't be bound.
+        """
+        try:
+            await super().setup_server()
+        except SystemExit as error:  # uvicorn's way to say so, after it has logged why
+            reason = starting.reason_of(error.__context__ or error)
+            raise Unavailable(f"port {self.port} of {self.host} can't be bound: {reason}") from None
+
     async def shutdown(self) -> None:
         """Close the door, and answer what came in."""
         for listener in self.server.servers:
@@ -225,6 +238,7 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     if CLIPTUNE_SSL_CERTFILE and CLIPTUNE_SSL_KEYFILE name a certificate and its key.
     """
 
+    @starting.reports_failure
     def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
         """Take the port for clip-as-service's clients (0: none), and Jina's own arguments."""
         super().__init__(**kwargs)
@@ -248,6 +262,10 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
 
     async def setup_server(self) -> None:
         """Begin to serve; clip-as-service's clients last, when the executors are there."""
+        with starting.reporting("gateway"):
+            await self._set_up()
+
+    async def _set_up(self) -> None:
         handler = self._request_handler
         await handler.streamer._get_endpoints_input_output_models(is_cancel=self.is_cancel)
         handler.admission.training = "/fit" in (handler.streamer._endpoints_models_map or {})

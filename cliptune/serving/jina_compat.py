@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
+
+from cliptune.serving import starting
 
 
 def agree_on_pings() -> None:
@@ -21,3 +24,23 @@ def agree_on_pings() -> None:
 
     module: Any = helper
     module.get_default_grpc_options = lambda: list(SERVER)
+
+
+def report_failed_starts() -> None:
+    """Have each process of a Flow report why it can't start, see `starting`.
+
+    Jina catches the error and logs it, or with `quiet_error` an empty line; the Flow's process
+    learns no more than that one of its children has ended. To be called before they are forked.
+    """
+    from jina.serve.runtimes.asyncio import AsyncNewLoopRuntime
+
+    setup = AsyncNewLoopRuntime.async_setup
+    if hasattr(setup, "__wrapped__"):
+        return
+
+    @wraps(setup)
+    async def reporting_setup(self: Any) -> None:
+        with starting.reporting(str(self.args.name)):
+            await setup(self)
+
+    AsyncNewLoopRuntime.async_setup = reporting_setup

@@ -2,36 +2,110 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import IO, Any
 
-from cliptune.errors import AlreadyExists, BadInput, Unavailable
+from cliptune.errors import AlreadyExists, BadInput, CliptuneError, Unavailable
 from cliptune.files import make_folder, open_file
 from cliptune.home import home
 from cliptune.index.open import absolute_uri
-from cliptune.serving import settings
+from cliptune.serving import settings, wire
 from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HTTP_PORT
 from cliptune.serving.keys import KEYS_FILE, KeyFile
 from cliptune.serving.resources import flow_file
+from cliptune.serving.starting import Failure
 
 log = logging.getLogger("cliptune")
 START_TIMEOUT = 300.0
 """Seconds that a Flow has to start: models are read, on slow machines."""
+MAX_LOG = 16 * 2**20
+"""Bytes of a log that is gone on with; a longer one is put aside as `….log.1` at the next start."""
 
 
 class PortInUse(AlreadyExists):
     """Another process listens on the port; the message names it."""
+
+
+class Service:
+    """A service that was started: `serve` and `serve_training` give it to their block."""
+
+    def __init__(self, process: subprocess.Popen, state_file: Path, log_file: Path) -> None:
+        """Take its process, and where it says how it is."""
+        self._process, self._state_file, self.log_file = process, state_file, log_file
+
+    def check(self) -> None:
+        """See whether it still serves.
+
+        Raises:
+            Unavailable: it has ended by itself; the message says why, as far as it is known.
+        """
+        if self._process.poll() is not None:
+            raise self.failure("the service has ended by itself")
+
+    def failure(self, what: str) -> Unavailable:
+        """The error for people: `what`, the reason, and where the log is.
+
+        Its `__cause__` is the error that the part at fault raised.
+        """
+        told = [Failure(**one) for one in self._state().get("failures", [])]
+        # All parts that need the model fail alike where it is damaged: once is enough.
+        parts: dict[str, list[str]] = {}
+        for one in told:
+            parts.setdefault(one.message, []).append(one.part)
+        reasons = [f"{', '.join(names)}: {message}" for message, names in parts.items()]
+        error = Unavailable(
+            f"{what}: {'; '.join(reasons) or self._last_words()} (log: {self.log_file})"
+        )
+        error.__cause__ = _as_error(told[0]) if told else None
+        return error
+
+    def wait_until_ready(self) -> None:
+        """Wait for it to answer.
+
+        Raises:
+            Unavailable: it can't start, or not in time.
+        """
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            state = self._state().get("state")
+            if state == "ready":
+                return
+            if state == "failed" or self._process.poll() is not None:
+                raise self.failure("the service did not start")
+            time.sleep(0.1)
+        raise self.failure(f"the service was not ready after {START_TIMEOUT:g} s")
+
+    def _state(self) -> dict[str, Any]:
+        with suppress(FileNotFoundError):
+            return json.loads(self._state_file.read_text())
+        return {}
+
+    def _last_words(self) -> str:
+        """Of a process that could not say what is wrong with it."""
+        code = self._process.poll()
+        if code is None:
+            return "it still loads"
+        if code == -signal.SIGKILL:
+            return "it was killed (signal 9, SIGKILL): out of memory?"
+        return f"killed by signal {-code}" if code < 0 else f"it ended with status {code}"
+
+
+def _as_error(failure: Failure) -> CliptuneError:
+    """The error that a part of the service raised."""
+    return wire.from_dict({"type": failure.type, "message": failure.message})
 
 
 @contextmanager
@@ -49,7 +123,7 @@ def serve(
     ssl_certfile: str | Path | None = None,
     ssl_keyfile: str | Path | None = None,
     api_keys: str | Path | None = None,
-) -> Iterator[None]:
+) -> Iterator[Service]:
     """Serve a model as text-to-image search, until the block ends.
 
     Args:
@@ -76,11 +150,14 @@ def serve(
     When the block ends, requests that were taken are answered first, for up to CLIPTUNE_DRAIN
     seconds (30).
 
+    The block is given the `Service`, which `check`s whether it still serves.
+
     Raises:
-        BadInput: the certificate or the API keys can't be read.
+        BadInput: the certificate or the API keys can't be read; a setting in the environment is
+            none; the host isn't one of this machine.
         PortInUse: a port is taken.
-        NotFound, BadArtifact: the model can't be opened.
-        Unavailable: the Flow did not start; the message has the end of its log.
+        Unavailable: the Flow did not start; the message says why, and `__cause__` is the error
+            of the part at fault: `NotFound` or `BadArtifact` where the model can't be opened.
     """
     from cliptune.sdk.models import locate_model
 
@@ -93,12 +170,11 @@ def serve(
         **_security(ssl_certfile, ssl_keyfile, api_keys),
     }
     environment[CLIP_SERVICE_PORT] = str(clip_service_port)
+    ports = {"grpc_port": grpc_port, "http_port": http_port}
     if clip_service_port:
-        if clip_service_port in (grpc_port, http_port):
-            raise BadInput(f"clip_service_port is {clip_service_port}, as another port")
-        check_port(host, clip_service_port)
-    with _flow("search", grpc_port, http_port, host, environment):
-        yield
+        ports["clip_service_port"] = clip_service_port
+    with _flow("search", ports, host, environment) as service:
+        yield service
 
 
 @contextmanager
@@ -111,7 +187,7 @@ def serve_training(
     ssl_keyfile: str | Path | None = None,
     api_keys: str | Path | None = None,
     hub_models: str | None = None,
-) -> Iterator[None]:
+) -> Iterator[Service]:
     """Serve the Trainer, until the block ends: others start and watch runs on this machine.
 
     Runs that it started go on after it has ended. TLS and API keys as in `serve`. `hub_models`
@@ -121,12 +197,13 @@ def serve_training(
     Raises:
         BadInput: the certificate or the API keys can't be read.
         PortInUse: a port is taken.
-        Unavailable: the Flow did not start; the message has the end of its log.
+        Unavailable: the Flow did not start; the message says why, as `serve`'s.
     """
     environment = {"CLIPTUNE_SERVER": "", **_security(ssl_certfile, ssl_keyfile, api_keys)}
     environment[settings.HUB_MODELS] = ",".join(settings.hub_models(hub_models))
-    with _flow("train", grpc_port, http_port, host, environment):
-        yield
+    ports = {"grpc_port": grpc_port, "http_port": http_port}
+    with _flow("train", ports, host, environment) as service:
+        yield service
 
 
 def _security(
@@ -142,76 +219,134 @@ def _security(
     return found
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise `PortInUse` if something listens there."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def check_port(host: str, port: int, what: str = "port") -> None:
+    """See whether this process could listen there.
+
+    Args:
+        host: a name or an address, of IPv4 or IPv6.
+        port: from 1 to 65535.
+        what: the argument that the port was given by, for the message.
+
+    Raises:
+        PortInUse: another process does.
+        BadInput: the port is none or needs more rights; the host is unknown or elsewhere.
+    """
+    if not 1 <= port <= 65535:
+        raise BadInput(f"{what} is {port}: expected a port from 1 to 65535")
+    try:
+        passive = socket.AI_PASSIVE
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(
+            f"host {host!r}: {reason}; use a name or an address of this machine"
+        ) from None
+    elsewhere: OSError | None = None
+    bound = False
+    for family, *_, address in found:
         try:
-            probe.bind((host, port))
-        except OverflowError:
-            raise BadInput(f"port {port}: expected 1 to 65535") from None
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                bound = True
         except OSError as error:
-            raise PortInUse(f"port {port} of {host} can't be used: {error.strerror}") from None
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUse(
+                    f"{what} {port} of {host} is in use: end what listens there, or choose another"
+                ) from None
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise BadInput(
+                    f"{what} {port} of {host}: {error.strerror}; ports below 1024 need the "
+                    "system's leave, others don't"
+                ) from None
+            elsewhere = error  # a name may stand for an address that this machine lacks
+    if elsewhere and not bound:
+        raise BadInput(
+            f"host {host!r}: {elsewhere.strerror}; use an address of this machine, 127.0.0.1, or "
+            "0.0.0.0 for all of them"
+        )
+
+
+def check_ports(host: str, ports: Mapping[str, int]) -> None:
+    """`check_port` of each of `ports`, by argument, and of the one for metrics.
+
+    Raises:
+        PortInUse: as `check_port`.
+        BadInput: as `check_port`, and if two are the same.
+    """
+    given = dict(ports)
+    if metrics_port := settings.metrics_port():
+        given[settings.METRICS_PORT] = metrics_port
+    taken: dict[int, str] = {}
+    for name, port in given.items():
+        if port in taken:
+            raise BadInput(f"{taken[port]} and {name} are both {port}: they must differ")
+        taken[port] = name
+        check_port(host, port, name)
 
 
 @contextmanager
 def _flow(
-    name: str, grpc_port: int, http_port: int, host: str, environment: dict[str, str]
-) -> Iterator[None]:
-    if grpc_port == http_port:
-        raise BadInput(f"grpc_port and http_port are both {grpc_port}: they must differ")
-    for port in (grpc_port, http_port):
-        check_port(host, port)
-    ports = {GRPC_PORT: str(grpc_port), HTTP_PORT: str(http_port), HOST: host}
-    logs = make_folder(home() / "logs")
-    log_file = logs / f"{name}-{grpc_port}.log"
-    with tempfile.TemporaryDirectory() as folder:
+    name: str, ports: Mapping[str, int], host: str, environment: Mapping[str, str]
+) -> Iterator[Service]:
+    patience = settings.drain_seconds() + 20
+    check_ports(host, ports)
+    given = {
+        GRPC_PORT: str(ports["grpc_port"]),
+        HTTP_PORT: str(ports["http_port"]),
+        HOST: host,
+        "JINA_LOG_NO_COLOR": "1",
+    }
+    log_file = home() / "logs" / f"{name}-{ports['grpc_port']}.log"
+    with (
+        _open_log(log_file) as output,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         state_file = Path(folder) / "state.json"
         command = [sys.executable, "-m", "cliptune.serving.flow_process"]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        with os.fdopen(open_file(log_file, flags), "wb") as output:
-            process = subprocess.Popen(  # noqa: S603  (our own module)
-                [*command, str(flow_file(name)), str(state_file)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **ports, **environment, "JINA_LOG_NO_COLOR": "1"},
-                start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
-            )
+        process = subprocess.Popen(  # noqa: S603  (our own module)
+            [*command, str(flow_file(name)), str(state_file)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, **given},
+            start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
+        )
+        service = Service(process, state_file, log_file)
         try:
-            _wait_until_ready(process, state_file, log_file)
+            service.wait_until_ready()
             try:
-                yield
+                yield service
             finally:
                 if process.poll() is not None:
-                    log.error("the service has ended by itself: %s", _reason(log_file))
+                    log.error("%s", service.failure("the service has ended by itself"))
         finally:
-            _stop(process)
+            _stop(process, patience)
 
 
-def _wait_until_ready(process: subprocess.Popen, state_file: Path, log_file: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        state = json.loads(state_file.read_text()) if state_file.exists() else {}
-        if state.get("state") == "ready":
-            return
-        if state.get("state") == "failed" or process.poll() is not None:
-            raise Unavailable(f"the service did not start: {_reason(log_file)}")
-        time.sleep(0.1)
-    raise Unavailable(f"the service was not ready after {START_TIMEOUT:g} s; its log: {log_file}")
+def _open_log(path: Path) -> IO[bytes]:
+    """The log to go on with: what former starts have left in it stays.
+
+    Raises:
+        Unavailable: it can't be written.
+    """
+    try:
+        make_folder(path.parent)
+        if path.exists() and path.stat().st_size > MAX_LOG:
+            path.replace(path.with_name(f"{path.name}.1"))
+        output = os.fdopen(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+        output.write(f"--- {datetime.now().isoformat(' ', 'seconds')}\n".encode())
+        output.flush()
+        return output
+    except OSError as error:
+        raise Unavailable(
+            f"the log {path} can't be written: {error.strerror} (CLIPTUNE_HOME chooses another "
+            "folder)"
+        ) from error
 
 
-def _reason(log_file: Path) -> str:
-    """The last error in a log; the log's place if there is none."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log_file.read_text(errors="replace"))
-    found = re.findall(r"^\s*(?:cliptune\.errors\.)?(\w+(?:Error|Bad\w*|NotFound|Unavailable): .+)",
-                       text, re.MULTILINE)  # fmt: skip
-    return f"{found[-1].strip() if found else 'see its log'} (log: {log_file})"
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End the Flow in order, and whatever of it is left by force."""
-    patience = settings.drain_seconds() + 20
+def _stop(process: subprocess.Popen, patience: float) -> None:
+    """End the Flow in order, and after `patience` seconds whatever of it is left by force."""
     try:
         if process.stdin:
             process.stdin.close()

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from cliptune.errors import BadInput, CliptuneError, NotFound, NotReady, Unavailable
+from cliptune.generations.models import model_digest
 from cliptune.generations.pointer import Generation, Pointer, State
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
@@ -24,6 +26,15 @@ LOAD_TIMEOUT = 240.0
 """Seconds that a request waits for a model that it asks for by name."""
 GRACE = 60.0
 """Seconds that a tower stays after no generation has it any more."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a model could not be loaded, when, and from which copy."""
+
+    at: float
+    words: str
+    copy: int | None
 
 
 class ServedTowers(Generic[Tower]):
@@ -59,7 +70,7 @@ class ServedTowers(Generic[Tower]):
         self._settings = settings or {}
         self._guard = threading.Lock()
         self._loading: dict[str, Future[None]] = {}
-        self._failed: dict[str, tuple[float, str]] = {}
+        self._failed: dict[str, _Failure] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cliptune-load")
         pointer = state.read()
         self._pointer = pointer
@@ -71,7 +82,7 @@ class ServedTowers(Generic[Tower]):
                 pointer.current.model_digest,
                 artifact,
             )
-            tower = self._loaded(pointer.current)
+            tower = self._loaded_or_given(pointer.current, artifact)
         else:
             tower = load(artifact)
         self._held: dict[str, Tower] = {tower.digest: tower}
@@ -121,7 +132,7 @@ class ServedTowers(Generic[Tower]):
         with self._guard:
             found: dict[str, Any] = {**self._settings, "loaded": list(self._held)}
             if self._failed:
-                found["not_loaded"] = {one: words for one, (_, words) in self._failed.items()}
+                found["not_loaded"] = {one: why.words for one, why in self._failed.items()}
         return found
 
     def _look(self) -> Pointer | None:
@@ -156,20 +167,25 @@ class ServedTowers(Generic[Tower]):
     def _begin(self, generation: Generation) -> Future[None]:
         """Load a model in the background, unless that is under way or has just failed."""
         digest = generation.model_digest
-        since, _ = self._failed.get(digest, (-RETRY_AFTER, ""))
-        if digest not in self._loading and time.monotonic() - since >= RETRY_AFTER:
+        failed = self._failed.get(digest)
+        if failed and failed.copy != self._copy(generation):
+            del self._failed[digest]  # it was renewed
+            failed = None
+        over = failed is None or time.monotonic() - failed.at >= RETRY_AFTER
+        if digest not in self._loading and over:
             self._loading[digest] = self._pool.submit(self._load_beside, generation)
         return self._loading.get(digest) or _done()
 
     def _load_beside(self, generation: Generation) -> None:
         digest = generation.model_digest
+        copy = self._copy(generation)
         try:
             tower = self._loaded(generation)
         except Exception as error:
             words = str(error) if isinstance(error, CliptuneError) else type(error).__name__
             log.exception("generation %d can't be loaded", generation.number)
             with self._guard:
-                self._failed[digest] = (time.monotonic(), words[:300])
+                self._failed[digest] = _Failure(time.monotonic(), words[:300], copy)
                 self._loading.pop(digest, None)
             return
         with self._guard:
@@ -177,6 +193,18 @@ class ServedTowers(Generic[Tower]):
             self._failed.pop(digest, None)
             self._loading.pop(digest, None)
         self._look()
+
+    def _loaded_or_given(self, generation: Generation, artifact: str) -> Tower:
+        """From the copy kept; where that lacks the engine, from `artifact` if it's the same."""
+        try:
+            return self._loaded(generation)
+        except NotFound:
+            try:
+                if model_digest(artifact) == generation.model_digest:
+                    return self._load(artifact)
+            except CliptuneError as error:
+                log.warning("%s: %s", artifact, error)
+            raise
 
     def _loaded(self, generation: Generation) -> Tower:
         tower = self._load(str(self._state.artifact(generation)))
@@ -199,8 +227,16 @@ class ServedTowers(Generic[Tower]):
         with self._guard:
             if generation.model_digest in self._held:
                 return self._held[generation.model_digest]
-            _, words = self._failed.get(generation.model_digest, (0.0, "it was discarded"))
+            failed = self._failed.get(generation.model_digest)
+        words = failed.words if failed else "it was discarded"
         raise Unavailable(f"model {generation.model_digest:.12} can't be loaded: {words}")
+
+    def _copy(self, generation: Generation) -> int | None:
+        """What tells the copy that is kept of a model from one that replaces it."""
+        try:
+            return self._state.artifact(generation).stat().st_ino
+        except OSError:
+            return None
 
     def _let_go(self, pointer: Pointer) -> None:
         kept = {g.model_digest for g in pointer.generations.values()} | {self._active.digest}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from docarray import DocList
+from typer.testing import CliRunner
 
+from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import (
     BadInput,
@@ -31,10 +35,11 @@ from cliptune.generations.catch_up import CannotEmbed
 from cliptune.generations.gate import SwapUnderWay
 from cliptune.generations.live import LiveIndex
 from cliptune.generations.models import model_digest
-from cliptune.generations.pointer import Generation, Pointer, State, numbered_uri
+from cliptune.generations.pointer import PROGRESS, Generation, Pointer, State, numbered_uri
 from cliptune.generations.progress import read_progress
 from cliptune.generations.quality import Query, WorseModel, given, titles
 from cliptune.generations.swap import Swap
+from cliptune.generations.work import Engine
 from cliptune.index import Index, open_index
 from cliptune.inference import get_tower
 from tests.generations.generation_helpers import embed, products
@@ -577,3 +582,125 @@ def test_where_generations_are() -> None:
     assert numbered_uri("http://milvus:19530/shop", 0) == "http://milvus:19530/shop"
     assert numbered_uri("http://milvus:19530/shop?db=a", 2) == "http://milvus:19530/shop_g2?db=a"
     assert State("http://milvus:19530/shop").folder.parent.name == "generations"
+
+
+@pytest.fixture(scope="module")
+def onnx_models(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The same models, each with its ONNX engines, as `cliptune export` writes them."""
+    folder = tmp_path_factory.mktemp("onnx")
+    made = [folder / model.name for model in models]
+    for model, out in zip(models, made, strict=True):
+        exported = CliRunner().invoke(app, ["export", str(model), "--out", str(out)])
+        assert exported.exit_code == 0, exported.output
+        assert model_digest(out) == model_digest(model)
+    return made[0], made[1], made[2]
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """What is in a folder, but for locks and emptied folders of the index's state."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+def test_a_model_without_the_services_engine_is_refused_before_anything_is_written(
+    index: Path, models: Models, onnx_models: Models
+) -> None:
+    before = tree(index)
+    engine = Engine(is_onnx=True)
+    with (
+        pytest.raises(NotFound, match=f"{models[1]} has no ONNX models: .cliptune export") as told,
+        Swap.at_work(index, engine=engine) as work,
+    ):
+        work.begin(models[1], served=onnx_models[0])
+    assert str(State(index).folder) not in str(told.value), "the artifact that was given is named"
+    assert tree(index) == before
+    with pytest.raises(NotFound, match=str(models[0])), Swap.at_work(index, engine=engine) as work:
+        work.begin(onnx_models[1], served=models[0])
+    assert tree(index) == before
+    with Swap.at_work(index, engine=engine) as work:  # what the error says to do
+        work.begin(onnx_models[1], served=onnx_models[0])
+        work.prepare()
+        work.switch()
+    with open_index(numbered_uri(str(index), 1)) as current:
+        check_embeddings(current, models[1])
+
+
+def test_what_an_artifact_has_more_is_added_to_the_copy(
+    index: Path, models: Models, onnx_models: Models
+) -> None:
+    """A service that went over to ONNX since: all of a swap's steps can be made to work."""
+    first, second, _ = models
+    engine = Engine(is_onnx=True)
+    with Swap.at_work(index) as work:
+        number = work.begin(second, served=first).number
+    with pytest.raises(NotFound, match="no ONNX"), Swap.at_work(index, engine=engine) as work:
+        work.begin(second, served=None)
+    with Swap.at_work(index, engine=engine) as work:
+        assert work.renew(onnx_models[0]) == "current"
+        assert work.begin(onnx_models[1], served=None).number == number
+        work.prepare()
+        work.compare(work.titles(5))
+        work.switch()
+        assert work.go_back().current.model_digest == model_digest(first)
+
+
+def test_an_undo_needs_the_engine_too_and_says_how_to_get_it(
+    index: Path, models: Models, onnx_models: Models
+) -> None:
+    first, second, _ = models
+    swap_to(index, second, first)
+    before = State(index).read()
+    engine = Engine(is_onnx=True)
+    with pytest.raises(NotFound) as told, Swap.at_work(index, engine=engine) as work:
+        work.go_back()
+    assert State(index).read() == before
+    command = re.search(r"`cliptune (export \S+ --format onnx --out) FOLDER`", str(told.value))
+    assert command, told.value
+    out = index.parent / "exported"
+    assert CliRunner().invoke(app, [*command[1].split(), str(out)]).exit_code == 0
+    with (
+        pytest.raises(BadInput, match="cliptune swap --undo"),
+        Swap.at_work(index, engine=engine) as work,
+    ):
+        work.begin(out, served=None)
+    with Swap.at_work(index, engine=engine) as work:
+        work.renew(onnx_models[1])
+        assert work.go_back().current.model_digest == model_digest(first)
+
+
+def test_a_refused_first_swap_leaves_nothing(index: Path, models: Models) -> None:
+    before = tree(index)
+    for artifact, served in ((models[0], models[0]), (models[1], models[2]), (models[1], None)):
+        with pytest.raises(BadInput), Swap.at_work(index) as work:
+            work.begin(artifact, served=served)
+        assert tree(index) == before
+
+
+def test_what_was_begun_is_undone_when_it_can_not_go_on(
+    any_index: Path | str, models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = State(any_index)
+    in_server = isinstance(any_index, str)
+    before = tree(state.folder if in_server else Path(any_index))
+    held = functools.partial(gate.writes_held, timeout=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "writes_held", held)
+        with (
+            gate.writing(state.folder),
+            pytest.raises(Unavailable, match="did not end"),
+            Swap.at_work(any_index) as work,
+        ):
+            work.begin(models[1], served=models[0])
+    assert state.read(fresh=True) is None
+    left = tree(state.folder if in_server else Path(any_index))
+    assert left.keys() - before.keys() == {PROGRESS if in_server else f"generations/{PROGRESS}"}
+    assert "did not end" in read_progress(state)["phase"]  # type: ignore[index]
+    with open_index(any_index) as live:
+        assert live.count() == 60
+    if in_server:
+        with open_index(numbered_uri(str(any_index), 1)) as other:
+            assert other.status().model_digest is None
+    swap_to(any_index, models[1], models[0])

@@ -102,10 +102,10 @@ def test_pings_are_rarer_than_servers_allow() -> None:
 
 def test_jinas_servers_and_channels_have_our_options() -> None:
     """Fails where Jina takes its options from elsewhere."""
-    import cliptune.serving.executor  # noqa: F401
     from jina.serve.networking import utils
     from jina.serve.runtimes.servers import grpc as servers
 
+    import cliptune.serving.executor  # noqa: F401
     from cliptune.serving.jina_compat import agree_on_pings
 
     agree_on_pings()  # once more

@@ -1,0 +1,100 @@
+"""Why a service could not start, as data: from the process that failed to whoever started it.
+
+A Flow is several processes, and Jina keeps their errors to itself: it logs an empty line where
+`quiet_error` is set. So each part reports its own failure, in the log and, where
+`flow_process` watches, as a file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from cliptune.errors import CliptuneError
+from cliptune.files import write_text
+
+log = logging.getLogger("cliptune")
+FAILURES = "CLIPTUNE_START_FAILURES"
+"""The folder that failures are written to; `flow_process` sets it."""
+_reported_in: int | None = None
+"""The process that has reported: what follows from the first failure isn't one of its own."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What kept one part of a service from starting."""
+
+    part: str
+    """`text`, `vision`, `indexer`, `trainer`, `gateway`, or `flow`: all of it."""
+    type: str
+    """The error's class."""
+    message: str
+    """For people."""
+
+
+def report(part: str, error: BaseException) -> None:
+    """Note in the log, and for who started this process, that `part` can't start: once."""
+    global _reported_in
+    if _reported_in == os.getpid():
+        return
+    _reported_in = os.getpid()
+    failure = Failure(part.split("/")[0], type(error).__name__, reason_of(error))
+    # Where it comes from is of use only if it wasn't raised for people to read.
+    origin = None if isinstance(error, CliptuneError) else error
+    log.error("%s can't start: %s", failure.part, failure.message, exc_info=origin)
+    if folder := os.environ.get(FAILURES):
+        with suppress(OSError):  # it stands in the log
+            write_text(Path(folder) / f"{os.getpid()}.json", json.dumps(asdict(failure)))
+
+
+@contextmanager
+def reporting(part: str) -> Iterator[None]:
+    """Report what the block raises."""
+    try:
+        yield
+    except Exception as error:
+        report(part, error)
+        raise
+
+
+def reports_failure(made: Callable[..., None]) -> Callable[..., None]:
+    """Around the `__init__` of an executor or a gateway: report what it raises."""
+
+    @wraps(made)
+    def reporting_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = kwargs.get("runtime_args") or {}
+        name = given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
+        with reporting(str(name or type(self).__name__)):
+            made(self, *args, **kwargs)
+
+    return reporting_init
+
+
+def failures(folder: Path) -> list[Failure]:
+    """What was reported to `folder`, the first one first."""
+    found = []
+    with suppress(OSError):
+        for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+            found.append(Failure(**json.loads(path.read_text(encoding="utf-8"))))
+    return found
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about `error`, for people."""
+    words = " ".join(str(error).split())
+    if isinstance(error, CliptuneError):
+        return words
+    if isinstance(error, MemoryError):
+        return f"out of memory {f'({words})' if words else ''}".strip()
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ImportError) and isinstance(error.__cause__, CliptuneError):
+        return str(error.__cause__)
+    return f"{type(error).__name__}: {words[:500]}"
