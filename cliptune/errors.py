@@ -14,6 +14,8 @@ class CliptuneError(Exception):
     """Base of all deliberate errors: the message is fit to be shown to a user."""
 
     http_status = 500
+    position: int | None = None
+    """Which of the items that were given is at fault, from 0; None: it isn't known, or no one."""
 
 
 class BadInput(CliptuneError, ValueError):

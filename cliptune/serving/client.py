@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing.context
+import os
+import threading
+import uuid
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ from cliptune.serving import client_items as items
 from cliptune.serving import profiling
 from cliptune.serving.calls import status_of
 from cliptune.serving.client_batches import (
+    Answered,
     Sending,
     from_async,
     progress,
@@ -36,6 +41,8 @@ log = logging.getLogger("cliptune")
 T = TypeVar("T")
 _ASYNC_CALLS = 32
 """Asynchronous calls of one client that are under way at once."""
+_KEYS: dict[str, str] = {}
+"""API keys of pickled clients, by what their pickles hold instead."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,9 @@ class Matching:
 def _chosen(ids: str | Iterable[str] | None, filter: str | dict[str, Any] | None) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     if ids is not None:
-        parameters["ids"] = [ids] if isinstance(ids, str) else [str(i) for i in ids]
+        parameters["ids"] = items.id_list(ids)
     if filter is not None:
-        parameters["filter"] = filter
+        parameters["filter"] = items.plain(filter)
     return parameters
 
 
@@ -78,7 +85,13 @@ class Client:
     All calls raise the class of `cliptune.errors` that the server raised, and `Unavailable` if it
     can't be reached or does not answer within `timeout` seconds. Calls that may be repeated safely
     are, up to `retries` times, if the server can't be reached or is overloaded: all but `delete`
-    and `clear`. May be used by many threads, and as a context manager.
+    and `clear`. May be used by many threads, and as a context manager; a call after `close` raises
+    `NotReady`.
+
+    May be used by other processes: forked ones, and those that it is pickled for, make connections
+    of their own. An `api_key` is never in a pickle: what is unpickled has it in this process, in
+    those forked from it, and in those that multiprocessing starts with the client among their
+    arguments; anywhere else it takes that process' CLIPTUNE_API_KEY.
     """
 
     def __init__(
@@ -115,11 +128,30 @@ class Client:
         else:
             raise BadInput(f"address {address!r}: expected grpc://host:port or http://host:port")
         self.address, self.timeout, self.retries = address, timeout, retries
-        self._threads = ThreadPoolExecutor(_ASYNC_CALLS, thread_name_prefix="cliptune-async")
+        self._api_key, self._ca_file = api_key, ca_file
+        self._token = uuid.uuid4().hex
+        self._guard = threading.Lock()
+        self._threads: ThreadPoolExecutor | None = None
+        self._threads_of = 0
 
     def __repr__(self) -> str:
         """`Client('grpc://localhost:51000')`."""
         return f"Client({self.address!r})"
+
+    def __reduce__(self) -> Any:
+        """Pickle what it takes to make it again, but for the API key."""
+        settings = {
+            "address": self.address,
+            "timeout": self.timeout,
+            "ca_file": self._ca_file,
+            "retries": self.retries,
+        }
+        if self._api_key is None:
+            return _restored, (settings, None, None)
+        if multiprocessing.context.get_spawning_popen() is not None:
+            return _restored, (settings, self._api_key, None)  # through a pipe, to our own child
+        _KEYS[self._token] = self._api_key
+        return _restored, (settings, None, self._token)
 
     def __enter__(self) -> Client:
         """The client itself."""
@@ -130,8 +162,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
-        self._threads.shutdown(wait=False)
+        """Close the connection; calls that come after it raise `NotReady`."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
         self._transport.close()
 
     @overload
@@ -148,13 +181,14 @@ class Client:
         float32 [N, D] in the order of the items. With `on_done`, nothing is returned.
 
         Args:
-            data: texts, pictures' paths, `data:` URIs, bytes, arrays of pixels; or documents.
+            data: texts, pictures' paths, `data:` URIs, bytes, PIL images, arrays of pixels; or
+                documents.
             batch_size: items of a request, at most.
-            options: see `client_batches.Sending`. With `on_error`, the rows of a failed batch are
-                NaN, and its documents have no embedding.
+            options: see `client_batches.Sending`. With `on_error`, the rows of what failed are
+                NaN, and documents that failed have no embedding.
 
         Raises:
-            BadInput, BadImage: an item can't be embedded; the message has its id.
+            BadInput, BadImage: an item can't be embedded; `position` is its place.
         """
         sending = Sending(batch_size, **options)
         kept: list[ClipDoc] = []
@@ -164,13 +198,12 @@ class Client:
             first = list(islice(iterator, 1))
             rows = not (first and isinstance(first[0], ClipDoc))
             data = chain(first, iterator)
-        for given, found in self._batches(
-            "/encode", data, items.to_encode, ClipDoc, sending, total
-        ):
-            for doc, one in zip(given, found or (), strict=found is not None):
-                doc.embedding, doc.model_digest = one.embedding, one.model_digest
+        for answered in self._batches("/encode", data, items.to_encode, ClipDoc, sending, total):
+            for item in answered.items:
+                if one := answered.found.get(item.position):
+                    item.doc.embedding, item.doc.model_digest = one.embedding, one.model_digest
             if sending.on_done is None:
-                kept.extend(given)
+                kept.extend(item.doc for item in answered.items)
         if sending.on_done is not None:
             return None
         if isinstance(data, DocList):
@@ -186,21 +219,22 @@ class Client:
             for match in client.rank([asked])[0].matches:   # best first
                 print(match.clip_score, match.clip_score_cosine, match.text)
 
-        Returns new documents in the order of the given ones; with `on_done` nothing. Those of a
-        failed batch are left out where `on_error` was told of them.
+        Returns new documents in the order of the given ones; with `on_done` nothing. Those that
+        `on_error` was told of are left out.
         """
         sending = Sending(**options)
         ranked = DocList[RankDoc]()
-        for _, found in self._batches("/rank", docs, items.to_rank, RankDoc, sending):
-            if found is not None and sending.on_done is None:
-                ranked.extend(found)
+        for answered in self._batches("/rank", docs, items.to_rank, RankDoc, sending):
+            if sending.on_done is None:
+                ranked.extend(_in_order(answered))
         return ranked if sending.on_done is None else None
 
     def index(self, docs: Iterable[Any], batch_size: int = 64, **options: Any) -> int:
         """Embed and store pictures with their titles and tags; the same id replaces.
 
         Pictures given by a local path are read here. Batches are sent one after the other unless
-        `prefetch` says otherwise; if one is refused, those before it are stored.
+        `prefetch` says otherwise; if one is refused, those before it are stored. With `on_error`
+        the good documents of each batch are stored.
 
         Returns: how many documents were stored.
 
@@ -210,7 +244,7 @@ class Client:
         """
         sending = Sending(batch_size, **{"prefetch": 1, **options})
         stored = self._batches("/index", docs, items.to_store, ClipDoc, sending)
-        return sum(len(found) for _, found in stored if found is not None)
+        return sum(len(answered.found) for answered in stored)
 
     def update(self, docs: Iterable[ClipDoc], batch_size: int = 64) -> dict[str, Any]:
         """Change stored documents: what a document has replaces what is stored under its id.
@@ -220,9 +254,11 @@ class Client:
         Returns: `updated`, how many were there, and `missing`, the ids that weren't.
         """
         total: dict[str, Any] = {"updated": 0, "missing": []}
-        found = items.to_docs(docs, "update")
-        for _, sent in items.batches(found, batch_size, items.to_change):
-            report = self._again(partial(self._report, "/update", None, DocList[ClipDoc](sent)))
+        given = items.checked(docs, "update")
+        changes = items.to_items(given, items.to_change, keep_errors=False)
+        for batch in items.batches(changes, batch_size):
+            sent = DocList[ClipDoc]([item.sent for item in batch])
+            report = self._again(partial(self._report, "/update", None, sent))
             total["updated"] += int(report["updated"])
             total["missing"] += report["missing"]
         return total
@@ -246,8 +282,9 @@ class Client:
         """The pictures nearest to a text, or to a picture; of several queries, for each one.
 
         Args:
-            query: a text, an encoded picture (bytes), pixels, or a document; or an iterable of
-                those, where texts may also be pictures' paths and `data:` URIs.
+            query: a text, a picture (encoded bytes, a `pathlib.Path`, a PIL image, pixels), or a
+                document; or an iterable of those, where texts may also be pictures' paths and
+                `data:` URIs.
             limit: at most so many matches.
             offset: how many of the best to leave out, for paging.
             filter: over tags: `price < 30 and brand == 'Nordvik'`.
@@ -273,31 +310,31 @@ class Client:
             parameters["filter"] = filter
         if score_threshold is not None:
             parameters["score_threshold"] = score_threshold
-        one = isinstance(query, str | bytes | ClipDoc | np.ndarray)
+        one = items.is_single(query) or isinstance(query, np.ndarray)
         if isinstance(query, str):  # alone it is what somebody has typed
-            query = ClipDoc(text=query)
-        elif not isinstance(query, Iterable):
-            raise BadInput(f"query is a {type(query).__name__}: a text, bytes or a ClipDoc")
+            query = ClipDoc(text=str(query))
+        elif not one and not isinstance(query, Iterable):
+            raise BadInput(f"query is a {type(query).__name__}: a text, a picture or a ClipDoc")
         sending = Sending(
             **{**options, "parameters": parameters | (options.get("parameters") or {})}
         )
         results = DocList[SearchResult]()
         queries = [query] if one else query
-        for _, found in self._batches("/search", queries, items.to_encode, SearchResult, sending):
-            if found is not None:
-                results.extend(found)
+        for answered in self._batches("/search", queries, items.to_encode, SearchResult, sending):
+            results.extend(_in_order(answered))
         return results[0] if one else results
 
-    def get(self, ids: Iterable[str], include_embedding: bool = False) -> DocList[ClipDoc]:
+    def get(self, ids: str | Iterable[str], include_embedding: bool = False) -> DocList[ClipDoc]:
         """The stored documents with these ids, without their pictures, in the order asked for.
 
         Ids that aren't there are left out. `image_digest` tells the pictures apart.
         """
         found = DocList[ClipDoc]()
-        sending = Sending(MAX_DOCS, parameters={"include_embedding": include_embedding})
-        asked = (ClipDoc(id=one) for one in ids)
-        for _, docs in self._batches("/get", asked, lambda doc: doc, ClipDoc, sending):
-            found.extend(docs or ())
+        wanted = iter(items.id_list(ids))
+        parameters = {"include_embedding": bool(include_embedding)}
+        while part := DocList[ClipDoc](ClipDoc(id=one) for one in islice(wanted, MAX_DOCS)):
+            post = partial(self._transport.post, "/get", part, parameters, ClipDoc)
+            found.extend(self._again(post))
         return found
 
     def delete(
@@ -313,7 +350,7 @@ class Client:
             BadInput: neither is given.
             BadFilter: the filter is wrong.
         """
-        report = self._report("/delete", _chosen(ids, filter))
+        report = self._once("/delete", _chosen(ids, filter))
         for sentence in report.get("warnings", ()):
             log.warning("%s: %s", filter, sentence)
         return int(report["deleted"])
@@ -355,7 +392,7 @@ class Client:
 
     def clear(self) -> int:
         """Delete everything in the index; returns how many documents there were."""
-        return int(self._report("/clear")["deleted"])
+        return int(self._once("/clear")["deleted"])
 
     def status(self) -> dict[str, Any]:
         """`version`, `model` (digest, output_dim), `index` (rows, state, …), `documents`."""
@@ -396,7 +433,19 @@ class Client:
     async def _beside(self, call: Callable[..., T], data: Any, options: dict[str, Any]) -> T:
         loop = asyncio.get_running_loop()
         given = from_async(data, loop) if isinstance(data, AsyncIterable) else data
-        return await loop.run_in_executor(self._threads, partial(call, given, **options))
+        return await loop.run_in_executor(self._pool(), partial(call, given, **options))
+
+    def _pool(self) -> ThreadPoolExecutor:
+        """The threads of asynchronous calls, made when the first one comes."""
+        self._transport.check_open()
+        with self._guard:
+            # A forked process has none of its parent's threads.
+            if self._threads is None or self._threads_of != os.getpid():
+                self._threads = ThreadPoolExecutor(
+                    _ASYNC_CALLS, thread_name_prefix="cliptune-async"
+                )
+                self._threads_of = os.getpid()
+            return self._threads
 
     def _batches(
         self,
@@ -406,26 +455,32 @@ class Client:
         kind: type[Any],
         sending: Sending,
         total: int | None = None,
-    ) -> Iterator[tuple[list[ClipDoc], Any]]:
-        docs = items.to_docs(data, endpoint.strip("/"))
+    ) -> Iterator[Answered]:
+        self._transport.check_open()
+        given = items.checked(data, endpoint.strip("/"))
         total = len(data) if isinstance(data, Sized) else total
-        shown = progress(docs, total, endpoint, sending.show_progress)
+        shown = progress(given, total, endpoint, sending.show_progress)
+        parameters = items.plain(sending.parameters)
 
         def send(batch: list[Any]) -> Any:
             of_kind: Any = DocList[type(batch[0])]  # type: ignore[misc]
             sent = of_kind(batch)
-            post = partial(self._transport.post, endpoint, sent, sending.parameters, kind)
+            post = partial(self._transport.post, endpoint, sent, parameters, kind)
             return self._again(post)
 
-        for given, found in run_batches(
-            items.batches(shown, sending.batch_size, prepare), send, sending
-        ):
-            yield given, found
-            if sending.on_done is not None and found is not None:
-                sending.on_done(found)
+        ready = items.to_items(shown, prepare, keep_errors=sending.on_error is not None)
+        for answered in run_batches(items.batches(ready, sending.batch_size), send, sending):
+            yield answered
+            if sending.on_done is not None and answered.found:
+                sending.on_done(DocList[kind](_in_order(answered)))  # type: ignore[valid-type]
 
     def _again(self, call: Callable[[], T]) -> T:
         return repeated(call, self.retries, self.timeout)
+
+    def _once(self, endpoint: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+        """As `_report`, of a call that isn't repeated: its connection is looked at first."""
+        self._transport.touch()
+        return self._report(endpoint, parameters)
 
     def _report(
         self,
@@ -438,3 +493,13 @@ class Client:
             return self._transport.json(endpoint, body or {})
         sent = DocList[ClipDoc]() if docs is None else docs
         return self._transport.post(endpoint, sent, parameters, Report)[0].values
+
+
+def _in_order(answered: Answered) -> list[Any]:
+    """The answers of a batch, in the order of its items."""
+    return [answered.found[i.position] for i in answered.items if i.position in answered.found]
+
+
+def _restored(settings: dict[str, Any], key: str | None, token: str | None) -> Client:
+    """An unpickled client; see `Client`."""
+    return Client(**settings, api_key=key or _KEYS.get(str(token)))

@@ -6,9 +6,10 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,9 @@ from docarray import DocList
 from numpy.typing import NDArray
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput, CliptuneError, Overloaded, Unavailable
+from cliptune.errors import BadFilter, BadInput, CliptuneError, Overloaded, Unavailable
+from cliptune.serving.client_items import Item
+from cliptune.serving.requests import name
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -41,7 +44,12 @@ class Sending:
     on_done: Callback | None = None
     """Called with each batch's documents that came back; they aren't kept then."""
     on_error: OnError | None = None
-    """Called with each failed batch's error and documents; the others go on then."""
+    """Called with what failed: an error and its documents; the others go on then.
+
+    For an item that is at fault, that is the one document and `error.position`, its place among
+    what was given. Where the server can't be reached, or refuses for another reason, it is a whole
+    batch.
+    """
     on_always: Callback | None = None
     """Called with each batch's documents, whatever became of them."""
 
@@ -51,21 +59,36 @@ class Sending:
             raise BadInput(f"prefetch is {self.prefetch}: expected 1 to 100")
 
 
-def run_batches(
-    batches: Iterator[tuple[list[ClipDoc], list[Any]]],
-    send: Callable[[list[Any]], R],
-    options: Sending,
-) -> Iterator[tuple[list[ClipDoc], R | None]]:
-    """Send the batches; yields each one's documents and its answer, in their order.
+@dataclass
+class Answered:
+    """What came of one batch."""
 
-    A failed batch raises, or with `on_error` has the answer None. At most `prefetch` batches are
-    read ahead, so a generator of any length is fine.
+    items: list[Item]
+    found: dict[int, Any]
+    """The answers, by the items' positions."""
+    failed: list[tuple[CliptuneError, list[Item]]]
+    """The errors, and whose they are."""
+
+
+def run_batches(
+    batches: Iterator[list[Item]], send: Callable[[list[Any]], Sequence[Any]], options: Sending
+) -> Iterator[Answered]:
+    """Send the batches; yields what came of each, in their order.
+
+    A failure raises, or with `on_error` is told of there: a bad item doesn't cost the others of its
+    batch. At most `prefetch` batches are read ahead, so a generator of any length is fine.
+
+    Args:
+        batches: see `client_items.batches`.
+        send: sends documents; gives as many answers, in their order.
+        options: of the call.
     """
-    waiting: deque[tuple[list[ClipDoc], Future[R]]] = deque()
+    waiting: deque[tuple[list[Item], Future[Answered]]] = deque()
+    answer = partial(_answered, send=send, keep_errors=options.on_error is not None)
     with ThreadPoolExecutor(options.prefetch, thread_name_prefix="cliptune-client") as pool:
         try:
-            for given, sent in batches:
-                waiting.append((given, pool.submit(send, sent)))
+            for batch in batches:
+                waiting.append((batch, pool.submit(answer, batch)))
                 if len(waiting) >= options.prefetch:
                     yield _taken(*waiting.popleft(), options)
             while waiting:
@@ -75,19 +98,64 @@ def run_batches(
                 future.cancel()
 
 
-def _taken(
-    given: list[ClipDoc], future: Future[Any], options: Sending
-) -> tuple[list[ClipDoc], Any]:
+def _taken(items: list[Item], future: Future[Answered], options: Sending) -> Answered:
     try:
-        return given, future.result()
-    except CliptuneError as error:
-        if options.on_error is None:
-            raise
-        options.on_error(error, DocList[ClipDoc](given))
-        return given, None
+        answered = future.result()
+        for error, failed in answered.failed:
+            assert options.on_error is not None  # noqa: S101
+            options.on_error(error, DocList[ClipDoc]([item.doc for item in failed]))
+        return answered
     finally:
         if options.on_always is not None:
-            options.on_always(DocList[ClipDoc](given))
+            options.on_always(DocList[ClipDoc]([item.doc for item in items]))
+
+
+def _answered(
+    items: list[Item], send: Callable[[list[Any]], Sequence[Any]], keep_errors: bool
+) -> Answered:
+    done = Answered(items, {}, [(item.error, [item]) for item in items if item.error])
+    _send(done, [item for item in items if not item.error], send, keep_errors)
+    done.failed.sort(key=lambda failure: failure[1][0].position)
+    return done
+
+
+def _send(
+    done: Answered, items: list[Item], send: Callable[[list[Any]], Sequence[Any]], keep_errors: bool
+) -> None:
+    """Send `items`; with `keep_errors`, where some are refused, the others without them."""
+    if not items:
+        return
+    try:
+        found = send([item.sent for item in items])
+        done.found |= {item.position: one for item, one in zip(items, found, strict=True)}
+    except CliptuneError as error:
+        at = _at_fault(error, items)
+        if at is not None:
+            # The server knows its place in the request; the user knows that among the items.
+            own, item = name(at, items[at].sent), items[at]
+            error.args = (str(error).replace(own, name(item.position, item.doc), 1),)
+            error.position = item.position
+        if not keep_errors:
+            raise
+        if at is not None:
+            done.failed.append((error, [items[at]]))
+            _send(done, items[:at] + items[at + 1 :], send, keep_errors)
+        elif isinstance(error, BadInput) and not isinstance(error, BadFilter):
+            middle = len(items) // 2
+            _send(done, items[:middle], send, keep_errors)
+            _send(done, items[middle:], send, keep_errors)
+        else:
+            done.failed.append((error, items))
+
+
+def _at_fault(error: CliptuneError, items: list[Item]) -> int | None:
+    """Which of `items` an error of their request is about; None: of all of them, or unknown."""
+    if not isinstance(error, BadInput) or isinstance(error, BadFilter):
+        return None
+    for at, item in enumerate(items):
+        if str(error).startswith(name(at, item.sent)):
+            return at
+    return 0 if len(items) == 1 else None
 
 
 def repeated(call: Callable[[], R], retries: int, timeout: float) -> R:

@@ -110,7 +110,12 @@ def tls_files(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
         raise BadInput(f"{SSL_CERTFILE} and {SSL_KEYFILE} go together: only one of them is set")
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+    except ssl.SSLError as error:  # in words such as "PEM lib"
+        raise BadInput(
+            f"TLS: {certificate} is no certificate in PEM, or {key} is not its key, without a "
+            f"password ({error.reason or error})"
+        ) from None
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
     return {"ssl_certfile": certificate, "ssl_keyfile": key}

@@ -34,6 +34,16 @@ def pack(docs: Iterable[BaseDoc]) -> None:
                 held.tags = _packed(held.tags, place)
 
 
+def check(docs: Iterable[BaseDoc]) -> None:
+    """Raise what `pack` raises, and leave the tags as they are."""
+    for position, doc in enumerate(docs):
+        for held in _holders(doc):
+            if held.tags:
+                place = f"document {position} (id {str(doc.id)!r}): tags"
+                check_depth(held.tags, place)
+                _packed(held.tags, place)
+
+
 def unpack(docs: Iterable[BaseDoc]) -> None:
     """Make integers again of what `pack` made floats, and put the names in order, in place."""
     for doc in docs:

@@ -152,6 +152,11 @@ class GrpcTransport:
         if connection is not None:
             connection.channel.close()
 
+    def check_open(self) -> None:
+        """Raise `NotReady` if it was closed."""
+        if self._closed:
+            raise closed(self.address)
+
     def forked(self) -> None:
         """Forget the parent's channel: a forked process can't use it, and makes its own."""
         self._guard = threading.Lock()
@@ -328,6 +333,11 @@ class HttpTransport:
         if session is not None:
             session.close()
 
+    def check_open(self) -> None:
+        """Raise `NotReady` if it was closed."""
+        if self._closed:
+            raise closed(self.address)
+
     def forked(self) -> None:
         """Forget the parent's connections: a forked process must not write into them."""
         self._guard = threading.Lock()
@@ -380,6 +390,7 @@ class HttpTransport:
         self, endpoint: str, docs: DocList, parameters: dict[str, Any] | None, kind: type[D]
     ) -> DocList[D]:
         """Send `docs` to `endpoint`; returns its documents as `kind`."""
+        tags.check(docs)
         body: dict[str, Any] = {"data": [to_item(doc) for doc in docs]}
         if parameters:
             check_depth(parameters, "parameters")
