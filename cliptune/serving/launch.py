@@ -21,7 +21,7 @@ from typing import IO, Any
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, Unavailable
 from cliptune.files import make_folder, open_file
 from cliptune.home import home
-from cliptune.index.open import absolute_uri
+from cliptune.index.open import absolute_uri, is_server, open_index
 from cliptune.serving import settings, wire
 from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HTTP_PORT
 from cliptune.serving.keys import KEYS_FILE, KeyFile
@@ -156,8 +156,9 @@ def serve(
         BadInput: the certificate or the API keys can't be read; a setting in the environment is
             none; the host isn't one of this machine.
         PortInUse: a port is taken.
-        Unavailable: the Flow did not start; the message says why, and `__cause__` is the error
-            of the part at fault: `NotFound` or `BadArtifact` where the model can't be opened.
+        Unavailable: the index's server can't be reached; or the Flow did not start. The message
+            says why, and `__cause__` is the error of the part at fault: `NotFound` or
+            `BadArtifact` where the model can't be opened.
     """
     from cliptune.sdk.models import locate_model
 
@@ -173,6 +174,10 @@ def serve(
     ports = {"grpc_port": grpc_port, "http_port": http_port}
     if clip_service_port:
         ports["clip_service_port"] = clip_service_port
+    if is_server(environment[settings.INDEX]):
+        # A service waits for a store that is away; who starts it here may have its address wrong.
+        with open_index(environment[settings.INDEX]) as there:
+            there.status()
     with _flow("search", ports, host, environment) as service:
         yield service
 

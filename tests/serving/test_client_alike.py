@@ -30,7 +30,7 @@ from cliptune.errors import (
 from cliptune.serving import Client
 from cliptune.serving.client_items import lossless, to_doc
 from tests.ports import free_port
-from tests.serving.conftest import COLOURS, Server, picture, shop
+from tests.serving.conftest import COLOURS, picture, shop
 
 RED = picture(COLOURS["red"])
 
@@ -277,19 +277,21 @@ def _encode(client: Client) -> np.ndarray:
 
 
 @pytest.mark.e2e
-def test_in_other_processes(server: Server, client: Client) -> None:
-    expected = client.encode(["a red thing"])
-    assert np.array_equal(_encode(pickle.loads(pickle.dumps(client))), expected)
+def test_in_other_processes(clients: list[Client]) -> None:
+    expected = _encode(clients[0])
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert np.array_equal(pool.apply(_encode, (client,)), expected)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            code = (
-                0 if np.array_equal(asyncio.run(client.aencode(["a red thing"])), expected) else 2
-            )
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert np.array_equal(_encode(client), expected)
+        for found in pool.map(_encode, clients):
+            assert np.array_equal(found, expected)
+    for client in clients:
+        assert np.array_equal(_encode(pickle.loads(pickle.dumps(client))), expected)
+        asyncio.run(client.aencode(["a"]))  # its threads are not in the child
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                found = asyncio.run(client.aencode(["a red thing"]))
+                code = 0 if np.array_equal(found, expected) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert np.array_equal(_encode(client), expected)
