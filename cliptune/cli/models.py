@@ -74,11 +74,16 @@ def export(
 
     if out.exists():
         raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
+    # Read first: nothing is made, not even the folder to write to, for a model that isn't there.
+    path = artifact_path(model) if format_ is Format.ZIP else None
+    source = open_artifact(path) if path else None
+    loaded = None if source else load_model(model)
     if format_ is Format.CLIP_SERVICE:
         from cliptune.models.clip_service import write_clip_service
 
         _parent(out)
-        name = write_clip_service(load_model(model), out)
+        assert loaded is not None  # noqa: S101
+        name = write_clip_service(loaded, out)
         console.print(
             f"written: [bold]{out}[/]; in clip-as-service's YAML:\n"
             f"  with: {{name: '{name}', model_path: {out.resolve()}}}",
@@ -87,10 +92,10 @@ def export(
         return
     with tempfile.TemporaryDirectory(dir=_parent(out)) as scratch:
         folder = Path(scratch) / "artifact"
-        if format_ is Format.ZIP and (path := artifact_path(model)):
-            shutil.copytree(open_artifact(path).path, folder)
-        else:
-            write_artifact(load_model(model), folder, to_onnx=format_ is Format.ONNX)
+        if source:
+            shutil.copytree(source.path, folder)
+        elif loaded:
+            write_artifact(loaded, folder, to_onnx=format_ is Format.ONNX)
         if format_ is Format.ZIP:
             zip_folder(folder, out)
         else:

@@ -17,7 +17,7 @@ import cliptune
 from cliptune.errors import NotReady
 from cliptune.files import open_file
 from cliptune.runs.liveness import ProcessMark
-from cliptune.runs.logs import LOG_FILE, append_lines, log_lines
+from cliptune.runs.logs import LOG_FILE, append_lines, log_lines, read_log
 from cliptune.runs.record import Record, Status, now, read_record, update_record
 from cliptune.runs.reporter import append_event
 
@@ -148,7 +148,7 @@ def _reap(process: subprocess.Popen[bytes], folder: Path, mark: ProcessMark) -> 
         reason, exit_reason = f"killed by {name}{hint}", name
     else:
         exit_reason = f"exit status {code}"
-        reason = f"its process ended with {exit_reason} before it could say why: see its log"
+        reason = f"its process ended with {exit_reason}: {_last_line(folder)}"
 
     def note(record: Record) -> dict[str, Any] | None:
         return {"exit": exit_reason} if record.process == mark and record.status.ended else None
@@ -163,6 +163,15 @@ def _reap(process: subprocess.Popen[bytes], folder: Path, mark: ProcessMark) -> 
         pass  # the run has been deleted meanwhile
     finally:
         _reapers.pop(process.pid, None)
+
+
+def _last_line(folder: Path) -> str:
+    """What a process wrote last that could say no more than that."""
+    try:
+        written = [line.strip() for line in read_log(folder).splitlines()]
+    except OSError as error:
+        return f"why is not known (its log can't be read: {error.strerror})"
+    return next((line[:500] for line in reversed(written) if line), "it wrote nothing to its log")
 
 
 def _verdict(record: Record, reason: str) -> tuple[Status, str]:

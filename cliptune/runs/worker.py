@@ -175,5 +175,29 @@ def _beat(folder: Path) -> None:
         liveness.beat(folder)
 
 
+def run(folder: Path, start: int) -> int:
+    """`main`, and where that itself fails (its folder can't be written, …) the reason as data.
+
+    It goes into the record, or where that can't be written either, as the log's last line, which
+    who started the process reads.
+    """
+    try:
+        return main(folder, start)
+    except Exception as error:
+        details = explain(error)
+
+        def end(record: Record) -> dict[str, Any] | None:
+            if record.starts != start or record.status.ended:
+                return None
+            return {"status": Status.FAILED, "details": details, "ended": now()}
+
+        with contextlib.suppress(Exception):
+            _log_origin(RunReporter(folder), error)
+        sys.stderr.write(f"FAILED: {details}\n")
+        with contextlib.suppress(Exception):
+            update_record(folder, end)
+        return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2])))

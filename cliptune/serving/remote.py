@@ -20,7 +20,7 @@ from cliptune.errors import (
     CliptuneError,
 )
 from cliptune.serving import wire
-from cliptune.serving.client_items import MAX_BATCH_BYTES
+from cliptune.serving.client_items import MAX_BATCH_BYTES, plain
 from cliptune.serving.remote_experiments import ExperimentCalls
 from cliptune.serving.remote_run import RemoteRun
 from cliptune.serving.requests import MAX_DOCS
@@ -138,7 +138,7 @@ class RemoteSession(ExperimentCalls):
     def call(self, endpoint: str, arguments: dict[str, Any]) -> Any:
         """Call an endpoint of the Trainer; returns its result."""
         try:
-            text = json.dumps({k: v for k, v in arguments.items() if v is not None})
+            text = json.dumps({k: plain(v) for k, v in arguments.items() if v is not None})
         except TypeError as error:
             raise BadInput(f"arguments can't be sent: {error}") from None
         docs = DocList[Ask]([Ask(arguments=text)])

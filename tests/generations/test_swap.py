@@ -23,6 +23,7 @@ from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import (
     BadInput,
+    CliptuneError,
     DamagedIndex,
     ModelMismatch,
     ModelSwitched,
@@ -41,7 +42,8 @@ from cliptune.generations.quality import Query, WorseModel, given, titles
 from cliptune.generations.swap import Swap
 from cliptune.generations.work import Engine
 from cliptune.index import Index, open_index
-from cliptune.inference import get_tower
+from cliptune.inference import TextTower, get_tower
+from cliptune.serving.served_towers import ServedTowers
 from tests.generations.generation_helpers import embed, products
 from tests.serving.conftest import picture
 
@@ -704,3 +706,34 @@ def test_what_was_begun_is_undone_when_it_can_not_go_on(
         with open_index(numbered_uri(str(any_index), 1)) as other:
             assert other.status().model_digest is None
     swap_to(any_index, models[1], models[0])
+
+
+def test_encoders_take_the_given_artifact_where_the_copy_lacks_their_engine(
+    index: Path, models: Models, onnx_models: Models
+) -> None:
+    """A service that goes over to ONNX: its own error's advice, followed to the letter, works."""
+    first, second, _ = models
+    swap_to(index, second, first)
+
+    def load(path: str) -> TextTower:
+        return get_tower(path, "clip-text", is_onnx=True)
+
+    for other in (second, onnx_models[0]):
+        with pytest.raises(NotFound, match="cliptune export .* --out FOLDER"):
+            ServedTowers(load, str(other), State(index))
+    towers = ServedTowers(load, str(onnx_models[1]), State(index))
+    assert towers.pick().digest == model_digest(second)
+    # The model before has no ONNX yet; once it has, it isn't waited for.
+    with pytest.raises(Unavailable, match="no ONNX models"):
+        towers.pick("previous")
+    assert model_digest(first) in towers.status()["not_loaded"]
+    with Swap.at_work(index) as work:
+        assert work.renew(onnx_models[0]) == "previous"
+    assert towers.pick("previous").digest == model_digest(first)
+    assert "not_loaded" not in towers.status()
+
+
+def test_an_export_of_what_is_not_there_makes_no_folder(tmp_path: Path) -> None:
+    asked = ["export", str(tmp_path / "gone.zip"), "--out", str(tmp_path / "a" / "b")]
+    assert isinstance(CliRunner().invoke(app, asked).exception, CliptuneError)
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,33 @@ def pid_of(run: Run) -> int:
     mark = read_record(run.folder).process
     assert mark is not None
     return mark.pid
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
+        ("raise SystemExit(3)", "exit status 3: it wrote nothing to its log"),
+        (
+            "import sys\nfrom pathlib import Path\nfrom cliptune.runs import liveness, worker\n"
+            "def full(folder): raise OSError(28, 'No space left on device', 'heartbeat')\n"
+            "liveness.beat = full\n"
+            "sys.exit(worker.run(Path(sys.argv[1]), int(sys.argv[2])))",
+            "the disk is full (no space left for heartbeat)",
+        ),
+    ],
+)
+def test_a_run_that_dies_at_its_start_says_why_in_its_status(
+    worker: Callable[[str], None], code: str, reason: str
+) -> None:
+    worker(code)
+    run = runs.create_run({}, {})
+    run.start()
+    status = run.wait(20)
+    assert status["status"] == "FAILED"
+    assert reason in status["details"]
+    with pytest.raises(RunFailed, match=re.escape(reason)):
+        run.metrics()
 
 
 def test_a_killed_run_is_failed_with_its_signal(worker: Callable[[str], None]) -> None:

@@ -126,17 +126,18 @@ def test_reasons_are_for_people() -> None:
 
 
 def test_a_log_is_gone_on_with(cliptune_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cliptune_home / "logs" / "search-1.log"
     for number in range(3):
-        with launch._open_log("search-1.log") as log:
+        with launch._open_log(path) as log:
             log.write(f"start {number}\n".encode())
-    kept = (cliptune_home / "logs" / "search-1.log").read_text()
+    kept = path.read_text()
     assert [line for line in kept.splitlines() if line[:3] != "---"] == [
         "start 0",
         "start 1",
         "start 2",
     ]
     monkeypatch.setattr(launch, "MAX_LOG", 10)
-    launch._open_log("search-1.log").close()
+    launch._open_log(path).close()
     assert (cliptune_home / "logs" / "search-1.log.1").read_text() == kept
 
 
