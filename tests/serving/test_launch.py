@@ -79,7 +79,7 @@ def test_settings_that_are_none_are_told_before_anything_is_started(
                 pass
     assert not (cliptune_home / "logs").exists()
     monkeypatch.setenv("CLIPTUNE_HOME", str(tiny_model / "open_clip_config.json"))
-    with pytest.raises(Unavailable, match="the log .* can.t be written"), serve(tiny_model, **ports):
+    with pytest.raises(Unavailable, match="can.t be written"), serve(tiny_model, **ports):
         pass
 
 
