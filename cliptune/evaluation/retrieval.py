@@ -11,6 +11,7 @@ import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import is_blank, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
 from cliptune.evaluation.metrics import retrieval_metrics
@@ -284,15 +285,15 @@ def encode_docs(
             return tower.encode(_Pictures(docs, allow_files))
         except BadImage as error:
             raise BadImage(f"{role}: {error}") from error
-    for position, doc in enumerate(docs):
-        if not doc.text:
-            raise BadInput(f"{role}: document {position} (id {doc.id}) has no text")
-    return tower.encode([doc.text for doc in docs])
+    try:
+        return tower.encode(texts_of(docs))
+    except BadInput as error:
+        raise BadInput(f"{role}: {error}") from error
 
 
 def labels_of(docs: DocList[ClipDoc]) -> list[str | None]:
     """The label of each document, else its text."""
-    if any(doc.label is None for doc in docs):
+    if any(is_blank(doc.label) for doc in docs):
         from cliptune.data.source import with_labels
 
         docs = with_labels(docs)
@@ -318,7 +319,7 @@ def _same_ids(
     query_ids: Sequence[Hashable], index_ids: Sequence[Hashable]
 ) -> NDArray[np.int64] | None:
     """[Q, m]: the positions in the index of each query's own id, filled up with -1."""
-    asked = set(query_ids)
+    asked = {name for name in query_ids if name is not None}
     places: dict[Hashable, list[int]] = {}
     for position, name in enumerate(index_ids):
         if name in asked:

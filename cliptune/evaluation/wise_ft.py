@@ -18,8 +18,8 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptune.data.complete import ANSWER, QUERY, complete_only, labels_of, texts_of
 from cliptune.data.pixels import decode_documents
-from cliptune.data.source import with_labels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, near_matches
 from cliptune.evaluation.metrics import METRICS
@@ -84,13 +84,12 @@ class SearchTask:
         report: OnProgress,
     ) -> SearchTask:
         """Read `documents` by the tokenizer and the preprocessing of `model`; see `sweep`."""
-        queries, index = documents
-        for position, doc in enumerate(queries):
-            if not doc.text:
-                raise BadInput(f"{role} queries: document {position} (id {doc.id}) has no text")
-        texts = sorted(dict.fromkeys(str(doc.text) for doc in queries), key=len)
-        row = {text: number for number, text in enumerate(texts)}
-        index_labels = _labels(index, f"{role} index")
+        queries = complete_only(documents[0], QUERY, f"{role} queries")
+        index = complete_only(documents[1], ANSWER, f"{role} index")
+        texts = texts_of(queries)
+        distinct = sorted(dict.fromkeys(texts), key=len)
+        row = {text: number for number, text in enumerate(distinct)}
+        index_labels = labels_of(index)
         decoded = decode_documents(
             index,
             model.preprocessing,
@@ -99,9 +98,9 @@ class SearchTask:
         )
         return cls(
             role=role,
-            tokens=model.tokenizer(texts, model.context_length),
-            rows=[row[str(doc.text)] for doc in queries],
-            query_labels=_labels(queries, f"{role} queries"),
+            tokens=model.tokenizer(distinct, model.context_length),
+            rows=[row[text] for text in texts],
+            query_labels=labels_of(queries),
             pixels=decoded.pixels,
             index_labels=[index_labels[position] for position in decoded.index],
         )
@@ -139,7 +138,8 @@ def sweep(
     """Measure text-to-image search by the mixture of both models at every alpha.
 
     The figures of alpha 0 and 1 are those that `evaluate` gives of the two models. Pictures are
-    decoded and texts tokenised once for all alphas; unreadable pictures are left out and logged.
+    decoded and texts tokenised once for all alphas; unreadable pictures, and documents that lack a
+    text or a picture, are left out and logged.
 
     Args:
         before: the pre-trained model.
@@ -156,9 +156,10 @@ def sweep(
         A point for each alpha, by ascending alpha.
 
     Raises:
-        BadInput: an alpha is outside [0, 1] or there is none, the models are not of one
-            architecture, or a query has no text.
-        BadData: as `decode_documents` and `evaluate_embeddings`.
+        BadInput: an alpha is outside [0, 1] or there is none, or the models are not of one
+            architecture.
+        BadData: as `decode_documents` and `evaluate_embeddings`, or most queries have no text or
+            most pictures no label.
     """
     wanted = {check_alpha(alpha) for alpha in alphas}
     if not wanted:
@@ -286,12 +287,3 @@ def _decimal(part: str, text: str) -> Decimal:
             "0:1:0.1, or numbers with commas, such as 0,0.5,1"
         )
     return number
-
-
-def _labels(docs: DocList[ClipDoc], role: str) -> list[str]:
-    labels = []
-    for position, doc in enumerate(with_labels(docs)):
-        if doc.label is None:
-            raise BadInput(f"{role}: document {position} (id {doc.id}) has no label and no text")
-        labels.append(doc.label)
-    return labels

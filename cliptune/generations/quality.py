@@ -11,6 +11,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import QUERY, complete_only, is_blank, labels_of, texts_of
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.evaluation.metrics import per_query_metrics
@@ -78,10 +79,10 @@ def titles(index: Index, count: int, seed: int = 0) -> list[Query]:
     seen = 0
     for batch in index.scan(batch_size=1000):
         for doc in batch:
-            if not doc.text or not doc.text.strip():
+            if doc.text is None or is_blank(doc.text):
                 continue
             seen += 1
-            query = Query(doc.text, _label(doc))
+            query = Query(doc.text, *labels_of([doc]))
             if len(drawn) < _DRAWN * count:
                 drawn.append(query)
             elif (place := random_.randrange(seen)) < len(drawn):
@@ -93,13 +94,14 @@ def titles(index: Index, count: int, seed: int = 0) -> list[Query]:
 def given(docs: DocList[ClipDoc]) -> list[Query]:
     """Documents with texts as queries; their label, or else their text, is that of the answers.
 
+    Those without a text are left out and logged.
+
     Raises:
-        BadInput: one has no text.
+        BadData: most have none.
     """
-    for position, doc in enumerate(docs):
-        if not doc.text or not doc.text.strip():
-            raise BadInput(f"query {position} (id {doc.id!r:.80}) has no text")
-    return [Query(str(doc.text), _label(doc)) for doc in docs]
+    kept = complete_only(docs, QUERY, "queries")
+    labels = zip(texts_of(kept), labels_of(kept), strict=True)
+    return [Query(text, label) for text, label in labels]
 
 
 def compare(
@@ -156,5 +158,6 @@ def _values(
     return {name: found[name] for name in METRICS}
 
 
-def _label(doc: ClipDoc) -> str:
-    return doc.label if doc.label is not None else str(doc.text)
+def _label(doc: ClipDoc) -> str | None:
+    """A stored document's label, else its title; None: it is no query's answer."""
+    return doc.text if is_blank(doc.label) else doc.label

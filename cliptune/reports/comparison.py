@@ -11,6 +11,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import ANSWER, PAIR, QUERY, complete_only, labels_of, texts_of
 from cliptune.data.images import image_bytes
 from cliptune.data.pixels import decode_documents
 from cliptune.data.source import with_labels
@@ -37,6 +38,7 @@ class Comparison:
     index: DocList[ClipDoc]
     """Those whose picture could be read."""
     n_unreadable: int
+    """Those without a picture that could be read, or without a label."""
     before: Evaluation
     after: Evaluation
     changes: dict[str, Change]
@@ -85,12 +87,14 @@ def compare(
         on_progress: told (what is done, done, total).
 
     Raises:
-        BadData: a query without a text, unreadable pictures, or no query with an answer.
+        BadData: most queries have no text, too many unreadable pictures, or no query with an
+            answer.
     """
+    given = len(index)
+    index = complete_only(index, ANSWER, "the index")
+    queries = with_labels(complete_only(queries, QUERY, "queries"))
     searched = _Pictures.read(with_labels(index), after, "the index", on_progress)
-    queries = with_labels(queries)
-    texts = _texts(queries, "queries")
-    labels = [str(doc.label) for doc in queries]
+    texts, labels = texts_of(queries), labels_of(queries)
     old = _Embedded.by(before, texts, searched, on_progress)
     new = _Embedded.by(after, texts, searched, on_progress)
     first = evaluate_embeddings(old.texts, labels, old.pictures, searched.labels, limit=limit)
@@ -99,8 +103,9 @@ def compare(
     faults = [_find_faults(searched, queries, old, new, after)]
     n_leaked = None
     if train is not None:
+        train = complete_only(train, PAIR, "the training data")
         pairs = _Pictures.read(with_labels(train), after, "the training data", on_progress)
-        titles = [str(doc.text or "") for doc in pairs.docs]
+        titles = texts_of(pairs.docs)
         old, new = (_Embedded.by(each, titles, pairs, on_progress) for each in (before, after))
         faults.append(_find_faults(pairs, pairs.docs, old, new, after))
         trained = set(pairs.hashes)
@@ -108,7 +113,7 @@ def compare(
     return Comparison(
         queries=queries,
         index=searched.docs,
-        n_unreadable=len(index) - len(searched.docs),
+        n_unreadable=given - len(searched.docs),
         before=first,
         after=second,
         changes=compare_means(*values, seed=seed),
@@ -141,7 +146,7 @@ class _Pictures:
         )
         kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
         hashes = [hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest() for doc in kept]
-        return cls(what, kept, [str(doc.label) for doc in kept], hashes, decoded.pixels)
+        return cls(what, kept, labels_of(kept), hashes, decoded.pixels)
 
 
 @dataclass(frozen=True)
@@ -168,13 +173,6 @@ class _Embedded:
             parts.append(tower.encode_pixels(pixels[start : start + step]))
             on_progress(f"Encoding {pictures.what}", min(start + step, len(pixels)), len(pixels))
         return cls(get_tower(model, TEXT_TOWER).encode(texts), np.concatenate(parts))
-
-
-def _texts(docs: DocList[ClipDoc], role: str) -> list[str]:
-    for position, doc in enumerate(docs):
-        if not doc.text:
-            raise BadData(f"{role}: document {position} (id {doc.id}) has no text")
-    return [str(doc.text) for doc in docs]
 
 
 def _by_query(

@@ -413,7 +413,7 @@ def test_an_evaluation_that_means_nothing_is_refused(tiny_model: Path, tmp_path:
     with pytest.raises(BadData, match="no query has a relevant document"):
         begin(tiny_model, alike, others, tmp_path)
     bare = [ClipDoc(id=f"bare-{i}", image=doc.image) for i, doc in enumerate(docs)]
-    with pytest.raises(BadData, match=r"index_data: document 0 \(id bare-0\) has neither a label"):
+    with pytest.raises(BadData, match=r"index_data: .*document 0 \(id bare-0\): neither a label"):
         begin(tiny_model, docs, bare, tmp_path)
 
 

@@ -10,8 +10,9 @@ from docarray import DocList
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from cliptune.data.complete import ANSWER, QUERY, Needs, first_of, labels_of, texts_of
 from cliptune.data.pixels import decode_documents
-from cliptune.data.source import load_documents, with_labels
+from cliptune.data.source import read_documents, with_labels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
 from cliptune.evaluation.metrics import METRICS
@@ -74,6 +75,13 @@ class EvaluationCallback(Callback):
         """What the names of its metrics begin with."""
         return f"{self.model}-to-{self.index_model}_"
 
+    def needs(self, name: str) -> Needs:
+        """What documents of the data in field `name` must have; others are left out."""
+        read = {"query_data": {self.model}, "index_data": {self.index_model}}[name]
+        if name == "query_data" and self.index_data is None:
+            read.add(self.index_model)
+        return frozenset().union(*(QUERY if each == TEXT_TOWER else ANSWER for each in read))
+
     def check(self, has_val_loss: bool, callbacks: Sequence[Callback]) -> None:
         """Refuse a second evaluation of the same towers: their metrics would have one name.
 
@@ -95,8 +103,8 @@ class EvaluationCallback(Callback):
         """Read both data sets, and evaluate the model as it is.
 
         Raises:
-            BadData: there are no documents, one lacks what its tower reads, an id is there twice,
-                or all have one label.
+            BadData: there are no documents, most lack what their tower reads, an id is there
+                twice, or all have one label.
         """
         self._queries = self._load(training, self.query_data, self.model, "query_data")
         if self.index_data is None and self.model == self.index_model:
@@ -123,16 +131,14 @@ class EvaluationCallback(Callback):
         training.examples_after.update(self._examples(evaluation))
 
     def _load(self, training: Training, data: Any, tower: str, role: str) -> DocList[ClipDoc]:
-        docs = with_labels(load_documents(data, role=role))
-        for position, doc in enumerate(docs):
-            if doc.label is None:
-                raise BadData(
-                    f"{role}: document {position} (id {doc.id}) has neither a label nor a text"
-                )
+        needs = QUERY if tower == TEXT_TOWER else ANSWER
+        found = read_documents(data, role=role, needs=needs)
+        docs, left_out = with_labels(found.docs), found.summary.left_out
+        if left_out:
+            training.reporter.log(
+                "WARNING", f"{role}: {len(left_out)} left out: {first_of(left_out)}"
+            )
         if tower == TEXT_TOWER:
-            for position, doc in enumerate(docs):
-                if not doc.text:
-                    raise BadData(f"{role}: document {position} (id {doc.id}) has no text")
             return docs
         decoded = decode_documents(
             docs,
@@ -142,7 +148,9 @@ class EvaluationCallback(Callback):
         )
         if decoded.problems:
             training.reporter.log(
-                "WARNING", f"{role}: {len(decoded.problems)} unreadable pictures are left out"
+                "WARNING",
+                f"{role}: {len(decoded.problems)} unreadable pictures are left out: "
+                f"{first_of(decoded.problems)}",
             )
         kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
         self._pixels[id(kept)] = decoded.pixels
@@ -160,9 +168,9 @@ class EvaluationCallback(Callback):
         same = self.model == self.index_model and self.exclude_self
         return evaluate_embeddings(
             self._encode(training, self._queries, self.model),
-            [str(doc.label) for doc in self._queries],
+            labels_of(self._queries),
             self._encode(training, self._index, self.index_model),
-            [str(doc.label) for doc in self._index],
+            labels_of(self._index),
             limit=self.limit,
             query_ids=[str(doc.id) for doc in self._queries] if same else None,
             index_ids=[str(doc.id) for doc in self._index] if same else None,
@@ -174,7 +182,7 @@ class EvaluationCallback(Callback):
         tower = get_tower(training.model, select_model, batch_size=self.batch_size)
         training.model.clip.eval()
         if isinstance(tower, TextTower):
-            return tower.encode([str(doc.text) for doc in docs])
+            return tower.encode(texts_of(docs))
         return tower.encode_pixels(self._pixels[id(docs)])
 
     def _named(self, evaluation: Evaluation) -> dict[str, float]:
