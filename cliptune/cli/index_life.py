@@ -13,11 +13,14 @@ from rich.table import Table
 
 from cliptune.cli.confirm import confirm
 from cliptune.cli.search import SERVER, Address, show_warnings
+from cliptune.cli.table_options import with_table_options
 from cliptune.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cliptune.data.columns import CsvOptions
+    from cliptune.data.source import Documents
     from cliptune.serving import Client
 
 console = Console()
@@ -38,7 +41,7 @@ def register(group: typer.Typer) -> None:
     group.command(epilog="Example: cliptune index delete --filter \"season == 'ss24'\"")(delete)
     group.command(epilog="Example: cliptune index clear --yes")(clear)
     group.command(epilog="Example: cliptune index prune products.csv --id-column sku --dry-run")(
-        prune
+        with_table_options(prune)
     )
     group.command(epilog="Example: cliptune index repair shop-index")(repair)
 
@@ -157,18 +160,14 @@ def prune(
     data: Annotated[
         str, typer.Argument(help="The whole of what the index should hold, as for `add`.")
     ],
-    text_column: Annotated[str | None, typer.Option(help="The column of titles.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="The column of pictures' paths.")] = None,
-    image_template: Annotated[
-        str | None, typer.Option(help="Instead: a path of columns, such as images/{id}.jpg.")
-    ] = None,
-    id_column: Annotated[str | None, typer.Option(help="The column of ids, as for `add`.")] = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also if most of the index would be deleted.")
     ] = False,
     server: Address = SERVER,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Delete from an index what is no longer in the table that it was filled from.
 
@@ -178,15 +177,12 @@ def prune(
     from cliptune.data.source import stream_documents
     from cliptune.serving import Client
 
-    columns = {
-        "text_column": text_column,
-        "image_column": image_column,
-        "image_template": image_template,
-        "id_column": id_column,
-    }
-    csv_options = {name: value for name, value in columns.items() if value is not None}
-    docs = stream_documents(data, csv_options=csv_options or None, role="index")
-    kept = {str(doc.id) for doc in docs}
+    kept: set[str] = set()
+    for keep_untitled in (True, False):  # whichever way it was indexed
+        docs = stream_documents(data, csv_options=table, role="index", keep_untitled=keep_untitled)
+        kept |= {str(doc.id) for doc in docs}
+    if not force:
+        _check_ids_known(docs, data)
     with Client(server) as client:
         count, gone = 0, []
         for one in client.ids():
@@ -212,6 +208,17 @@ def prune(
             return
         confirm(f"delete these {len(gone)} documents", yes)
         console.print(f"{_delete(client, gone)} documents deleted")
+
+
+def _check_ids_known(docs: Documents, data: str) -> None:
+    """Refuse a table of which pictures that make the ids can't be read: they may be indexed."""
+    unknown = getattr(docs, "unread", 0)
+    if unknown:
+        raise BadInput(
+            f"{unknown} pictures of {data} can't be read, and their documents' ids are made of "
+            "them: nothing was deleted, as they may be in the index. "
+            "--force deletes them if they are"
+        )
 
 
 def _delete(client: Client, ids: Iterable[str]) -> int:

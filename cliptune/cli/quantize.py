@@ -5,10 +5,15 @@ from __future__ import annotations
 import enum
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from cliptune.cli.table_options import options_of, read_searched, with_table_options
+
+if TYPE_CHECKING:
+    from cliptune.data.columns import CsvOptions
 
 console = Console()
 
@@ -25,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Example: cliptune quantize artifacts/brave-otter-3f2a.zip --queries held-out.csv "
         "--out artifacts/brave-otter-int8.zip"
-    )(quantize)
+    )(with_table_options(quantize))
 
 
 def quantize(
@@ -42,13 +47,14 @@ def quantize(
         float, typer.Option(help="The part of recall@10 that may be lost.")
     ] = 0.01,
     device: Annotated[str | None, typer.Option(help="Where bf16 is measured.")] = None,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Add a faster engine to an artifact, if recall@10 stays as good as in fp32.
 
     Measured are both towers in the reduced precision, and reduced queries on pictures embedded
     in fp32, as after an upgrade of a service with an index. The figures are kept in the artifact.
     """
-    from cliptune.data.source import load_documents
     from cliptune.errors import AlreadyExists
     from cliptune.evaluation.quality_gate import add_engine
     from cliptune.evaluation.tables import describe_counts
@@ -56,8 +62,7 @@ def quantize(
 
     if out.exists():
         raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
-    query_docs = load_documents(queries, role="queries")
-    index_docs = load_documents(index, role="index") if index else None
+    query_docs, index_docs = read_searched(queries, index, table.after(options_of(artifact)))
     with tempfile.TemporaryDirectory() as scratch, console.status(f"measuring {precision}"):
         zipped = out.suffix == ".zip"
         folder = Path(scratch) / "artifact" if zipped else out

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cliptune.cli.table_options import options_of, read_searched, with_table_options
 from cliptune.cli.two_models import load_pretrained, load_tuned, progress_bar
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
     from docarray import DocList
 
+    from cliptune.data.columns import CsvOptions
     from cliptune.documents import ClipDoc
     from cliptune.models.loading import ClipModel
     from cliptune.reports import About, Comparison
@@ -24,7 +26,9 @@ console = Console()
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command(epilog="Example: cliptune report brave-otter-3f2a --open")(report)
+    app.command(epilog="Example: cliptune report brave-otter-3f2a --open")(
+        with_table_options(report)
+    )
 
 
 def report(
@@ -58,6 +62,8 @@ def report(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the confidence intervals' draws.")] = 0,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Write what fine-tuning has changed as one HTML file.
 
@@ -74,7 +80,11 @@ def report(
     tuned = load_tuned(name)
     start = run.config["options"]["model"] if run is not None else None
     pretrained = load_pretrained(tuned, before or start)
-    searched = _given(queries, index) if queries is not None else _of_run(run, name)
+    searched = (
+        _given(queries, index, table.after(options_of(name)))
+        if queries is not None
+        else _of_run(run, name)
+    )
     with progress_bar(console) as progress:
         comparison = compare(
             pretrained,
@@ -104,13 +114,11 @@ def _run(name: str) -> Run | None:
     return get_run(rest, experiment) if slash else get_run(name)
 
 
-def _given(queries: str, index: str | None) -> dict[str, Any]:
-    from cliptune.data.source import load_documents
-
-    query_docs = load_documents(queries, role="queries")
+def _given(queries: str, index: str | None, table: CsvOptions) -> dict[str, Any]:
+    query_docs, index_docs = read_searched(queries, index, table)
     return {
         "queries": query_docs,
-        "index": load_documents(index, role="index") if index else query_docs,
+        "index": index_docs,
         "limit": 20,
         "named": f"{queries}, searching {index or 'its own pictures'}",
     }

@@ -15,9 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from cliptune.cli.confirm import confirm
+from cliptune.cli.table_options import options_of, read_searched, with_table_options
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
+    from cliptune.data.columns import CsvOptions
     from cliptune.runs.summary import RunSummary
 
 console = Console()
@@ -29,7 +31,9 @@ Server = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.command(epilog="Example: cliptune fit products.csv --text-column title --epochs 5")(fit)
+    app.command(epilog="Example: cliptune fit products.csv --text-column title --epochs 5")(
+        with_table_options(fit)
+    )
     group = typer.Typer(
         invoke_without_command=True,
         epilog="Example: cliptune runs --experiment default",
@@ -44,7 +48,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="Example: cliptune evaluate artifacts/brave-otter-3f2a.zip "
         "--queries queries.csv --index index.csv"
-    )(evaluate)
+    )(with_table_options(evaluate))
 
 
 def fit(
@@ -60,19 +64,6 @@ def fit(
     index: Annotated[
         str | None,
         typer.Option(help="The pictures that the queries search; default: those of --queries."),
-    ] = None,
-    text_column: Annotated[str | None, typer.Option(help="CSV column of the titles.")] = None,
-    image_column: Annotated[
-        str | None,
-        typer.Option(help="CSV column of the picture paths."),
-    ] = None,
-    image_template: Annotated[
-        str | None,
-        typer.Option(help="Picture path made from columns, such as 'images/{id}.jpg'."),
-    ] = None,
-    label_column: Annotated[
-        str | None,
-        typer.Option(help="CSV column that says which rows are of one product."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=0)] = 5,
     batch_size: Annotated[int | None, typer.Option(min=2)] = None,
@@ -104,6 +95,8 @@ def fit(
     out: Annotated[Path, typer.Option(help="Where the artifact is saved.")] = Path("artifacts"),
     detach: Annotated[bool, typer.Option("--detach", help="Start it and return.")] = False,
     server: Server = None,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Fine-tune a model on titles and pictures, and save the artifact."""
     from cliptune.callback import EvaluationCallback, WiSEFTCallback
@@ -117,12 +110,6 @@ def fit(
     if wise_ft is not None:
         callbacks.append(WiSEFTCallback(alpha=wise_ft))
     callbacks.extend(parse_callback_option(text) for text in callback or [])
-    columns = {
-        "text_column": text_column,
-        "image_column": image_column,
-        "image_template": image_template,
-        "label_column": label_column,
-    }
     named = {
         "model": model,
         "train_data": train_data,
@@ -134,7 +121,7 @@ def fit(
         "to_onnx": to_onnx,
         "run_name": run_name,
         "experiment_name": experiment,
-        "csv_options": {name: value for name, value in columns.items() if value is not None},
+        "csv_options": table,
     }
     run = _session(server).fit(**with_options(named, parse_options(option or [])))
     if detach:
@@ -263,19 +250,21 @@ def evaluate(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="k: results that count.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Measure how well a model finds the right pictures.
 
     Right are pictures of the query's label. Without labels, texts are the same by what the model
     reads of them (its tokens), and pictures by their bytes; what is the same counts as right.
+
+    Tables are read as those that it was fine-tuned on, where their columns are called alike.
     """
-    from cliptune.data.source import load_documents
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
     from cliptune.evaluation.tables import describe_counts, metrics_table
     from cliptune.inference import get_tower
 
-    query_docs = load_documents(queries, role="queries")
-    index_docs = load_documents(index, role="index") if index else query_docs
+    query_docs, index_docs = read_searched(queries, index, table.after(options_of(model)))
     text_tower = get_tower(model, "clip-text")
     vision_tower = get_tower(model, "clip-vision")
     result = evaluate_towers(text_tower, vision_tower, query_docs, index_docs, limit=limit)
@@ -331,14 +320,18 @@ def with_options(named: dict[str, Any], options: dict[str, Any]) -> dict[str, An
     Raises:
         BadInput: `--option` gives one that the command line has an option for.
     """
+    from cliptune.data.columns import CsvOptions
+
     csv_options = options.pop("csv_options", None) or {}
     if not isinstance(csv_options, dict):
         raise BadInput(f"--option csv_options={csv_options!r}: write {{delimiter: ';'}}")
-    columns = {**named["csv_options"], **csv_options}
+    table = named["csv_options"]
+    both = {**CsvOptions.parse(csv_options).given(), **table.given()}
+    columns = CsvOptions(**both, as_flags=table.as_flags)
     for name in options:
         if name in named:
             raise BadInput(f"--option {name}=…: it has an option of its own (see --help)")
-    return {**named, **options, "csv_options": columns or None}
+    return {**named, **options, "csv_options": columns}
 
 
 def _session(server: str | None) -> Any:

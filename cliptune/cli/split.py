@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from cliptune.cli.table_options import with_table_options
+
+if TYPE_CHECKING:
+    from cliptune.data.columns import CsvOptions
 
 console = Console()
 
@@ -15,12 +20,15 @@ console = Console()
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(epilog="Example: cliptune split products.csv --text-column title --held-out 0.2")(
-        split
+        with_table_options(split)
     )
 
 
 def split(
-    table: Annotated[Path, typer.Argument(help="A table of titles and pictures: CSV or TSV.")],
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="TABLE", help="A table: CSV, TSV or JSON lines."),
+    ],
     held_out: Annotated[
         float, typer.Option(help="The part of the titles that is held out, between 0 and 1.")
     ] = 0.2,
@@ -28,14 +36,8 @@ def split(
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite what an earlier split wrote.")
     ] = False,
-    text_column: Annotated[str | None, typer.Option(help="The column of titles.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="The column of pictures' paths.")] = None,
-    image_template: Annotated[
-        str | None, typer.Option(help="Instead: a path of columns, such as images/{id}.jpg.")
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Rows of one label, too, stay on one side.")
-    ] = None,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Hold out some of a table's titles, to measure with what training has not seen.
 
@@ -46,14 +48,7 @@ def split(
     """
     from cliptune.data.split import split_table
 
-    given = {
-        "text_column": text_column,
-        "image_column": image_column,
-        "image_template": image_template,
-        "label_column": label_column,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    done = split_table(table, options or None, held_out=held_out, seed=seed, replace=replace)
+    done = split_table(data, table, held_out=held_out, seed=seed, replace=replace)
     shown = Table("table", "for", header_style="bold")
     shown.add_column("rows", justify="right")
     shown.add_column("groups", justify="right")

@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cliptune.cli.search import SERVER, Address
+from cliptune.cli.table_options import read, with_table_options
 
 if TYPE_CHECKING:
+    from cliptune.data.columns import CsvOptions
     from cliptune.generations.quality import Quality, Query
     from cliptune.generations.swap import Swap
     from cliptune.generations.work import Engine
@@ -36,7 +38,7 @@ def register(app: typer.Typer) -> None:
         epilog="Example: cliptune swap --artifact artifacts/calm-heron-81d0.zip\n\n"
         "Look at it first: cliptune swap --artifact … --prepare, then the search page's Compare\n\n"
         "Back again: cliptune swap --undo"
-    )(swap)
+    )(with_table_options(swap))
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,6 @@ def swap(
         str | None,
         typer.Option(help="Labelled queries: a CSV or a data set's name. Default: stored titles."),
     ] = None,
-    text_column: Annotated[str | None, typer.Option(help="The column of queries.")] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="The column of what the right answers are labelled.")
-    ] = None,
     sample: Annotated[int, typer.Option(min=1, help="How many stored titles to ask.")] = 300,
     tolerance: Annotated[
         float, typer.Option(help="How far the reciprocal rank may fall with 95 % confidence.")
@@ -87,6 +85,8 @@ def swap(
         typer.Option(help="The index itself, where no server can be asked for its place."),
     ] = None,
     server: Address = SERVER,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Go over to another model without downtime; without options: show how things are.
 
@@ -118,8 +118,7 @@ def swap(
                 console.print("that model is the one that is served")
                 return
             # Before anything is embedded, which takes long.
-            columns = {"text_column": text_column, "label_column": label_column}
-            asked = _given_queries(queries, columns) if queries else work.titles(sample)
+            asked = _queries(work, queries, table, sample)
             _check_queries(asked, force=force or prepare)
             with _progress() as report:
                 work.begin(model, served=place.served, storage=place.storage)
@@ -190,12 +189,14 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
     return Place(uri, state, model["artifact"], engine, client, found["storage"])
 
 
-def _given_queries(queries: str, columns: dict[str, str | None]) -> list[Query]:
-    from cliptune.data.source import load_documents
+def _queries(work: Swap, queries: str | None, table: CsvOptions, sample: int) -> list[Query]:
+    """Those of a data set, or titles of stored documents."""
+    from cliptune.data.complete import QUERY
     from cliptune.generations.quality import given
 
-    named = {name: value for name, value in columns.items() if value is not None}
-    return given(load_documents(queries, csv_options=named or None, role="queries"))
+    if queries is None:
+        return work.titles(sample)
+    return given(read(queries, table, "queries", QUERY))
 
 
 def _check_queries(asked: list[Query], *, force: bool) -> None:

@@ -12,10 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cliptune.cli.table_options import options_of, read_searched, with_table_options
 from cliptune.cli.two_models import load_pretrained, load_tuned, progress_bar
 from cliptune.errors import AlreadyExists, BadInput
 
 if TYPE_CHECKING:
+    from cliptune.data.columns import CsvOptions
     from cliptune.evaluation.wise_ft import Documents, Pick, Point
     from cliptune.models.loading import ClipModel
 
@@ -29,7 +31,7 @@ def register(app: typer.Typer) -> None:
         "wise-ft",
         epilog="Example: cliptune wise-ft brave-otter-3f2a --eval validation.csv "
         "--robust everything-else.csv --save artifacts/brave-otter-mixed",
-    )(wise_ft)
+    )(with_table_options(wise_ft))
 
 
 def wise_ft(
@@ -85,6 +87,8 @@ def wise_ft(
     to_onnx: Annotated[
         bool, typer.Option("--onnx", help="With --save: export both towers to ONNX too.")
     ] = False,
+    *,
+    table: CsvOptions,
 ) -> None:
     """Mix the pre-trained and the fine-tuned weights (WiSE-FT) and pick the best mixture.
 
@@ -112,8 +116,11 @@ def wise_ft(
     measured = parse_alphas(alphas) + ([] if alpha is None else [check_alpha(alpha)])
     tuned = load_tuned(run)
     pretrained = load_pretrained(tuned, before)
-    in_domain = _documents(queries, index, "in-domain")
-    elsewhere = _documents(robust, robust_index, "robust") if robust is not None else None
+    table = table.after(options_of(run))
+    in_domain = read_searched(queries, index, table, "in-domain ")
+    elsewhere = None
+    if robust is not None:
+        elsewhere = read_searched(robust, robust_index, table, "robust ")
     points = _sweep(pretrained, tuned, measured, in_domain, elsewhere, limit)
     pick = rule.pick(points)
     if alpha is not None:
@@ -137,15 +144,9 @@ def wise_ft(
     console.print(f"alpha [bold]{pick.alpha:g}[/]: {pick.reason}", highlight=False)
     console.print(f"written: [bold]{out / 'wise-ft.json'}[/], [bold]{out / 'frontier.png'}[/]")
     if save is not None:
-        _save(pretrained, tuned, pick.alpha, record, points, save, to_onnx)
+        config = {"wise_ft": {**record, "alpha": pick.alpha}, "csv_options": table.to_keep()}
+        _save(pretrained, tuned, pick.alpha, config, points, save, to_onnx)
         console.print(f"artifact: [bold]{save}[/]\nserve it:  cliptune serve --artifact {save}")
-
-
-def _documents(queries: str, index: str | None, role: str) -> Documents:
-    from cliptune.data.source import load_documents
-
-    query_docs = load_documents(queries, role=f"{role} queries")
-    return query_docs, load_documents(index, role=f"{role} index") if index else query_docs
 
 
 def _sweep(
@@ -194,7 +195,7 @@ def _save(
     pretrained: ClipModel,
     tuned: ClipModel,
     alpha: float,
-    record: dict[str, Any],
+    config: dict[str, Any],
     points: Sequence[Point],
     folder: Path,
     to_onnx: bool,
@@ -209,7 +210,7 @@ def _save(
     write_artifact(
         mixed,
         folder,
-        config={"wise_ft": {**record, "alpha": alpha}},
+        config=config,
         metrics={
             "before": _prefixed(by_alpha.get(0.0, {})),
             "after": _prefixed(by_alpha[alpha]),

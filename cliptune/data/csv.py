@@ -1,78 +1,57 @@
-"""Tables of titles and pictures: CSV and TSV files to documents.
+"""Tables of titles and pictures: their rows and columns to documents.
 
-Finetuner's rules: no header is needed, the dialect is sniffed, a row holds one picture and one
-text in either order. Beyond them, a header may name the columns, and all columns that are not
+Finetuner's rules hold: no header is needed, the dialect is found, a row holds one picture and one
+text in either order. Beyond them columns are named or found by their names, and all that are not
 otherwise used become tags. Labels are those of a column alone: what else is the same is decided
 where documents are used (`cliptune.data.sameness`).
+
+A document's id is the row's in the column of ids, or else the SHA-256 of its picture: it stays
+the same when rows are inserted, on every machine. Of several rows with one picture each has that
+digest and one of the rest of the row, whatever their order; a row that is the same as another in
+everything is the same document.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NoReturn
 
 from docarray import DocList
 
-from cliptune.data.images import SUFFIXES
+from cliptune.data.columns import (
+    Column,
+    CsvOptions,
+    choose_roles,
+    fill_template,
+    is_elsewhere,
+)
+from cliptune.data.complete import (
+    ANYTHING,
+    PICTURE,
+    TEXT,
+    Needs,
+    Problem,
+    check_part,
+    is_missing,
+    what_is_missing,
+)
+from cliptune.data.images import image_bytes
+from cliptune.data.rows import Row, Rows, open_rows
+from cliptune.data.summary import DataSummary
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput, near_matches
+from cliptune.errors import BadData, BadImage
 
-Row = tuple[int, list[str]]
-"""Its line number, and its cells."""
-Reader = Callable[[int, list[str]], ClipDoc]
-_MAX_FIELD = 2**27  # pictures may stand in a table as data: URIs
+__all__ = ["CsvOptions", "CsvTable", "read_csv", "refuse_elsewhere"]
 
-
-@dataclass(frozen=True)
-class CsvOptions:
-    """How to read a table. Without any, a file of two columns is read by Finetuner's rules."""
-
-    text_column: str | None = None
-    """The column of titles, by its name in the header."""
-    image_column: str | None = None
-    """The column of picture paths or URIs; relative paths are relative to the table's folder."""
-    image_template: str | None = None
-    """Instead: a path made of columns, such as `images/{id}.jpg`."""
-    label_column: str | None = None
-    """Rows of one label are right answers to each other; default: those that are the same to the
-    model, by title or picture."""
-    id_column: str | None = None
-    """The column of ids; default: the row's number."""
-    encoding: str = "utf-8-sig"
-    delimiter: str | None = None
-    """Default: sniffed."""
-    image_root: str | None = None
-    """The folder of relative picture paths; default: the table's."""
-
-    def __post_init__(self) -> None:
-        """Refuse contradictions."""
-        if self.image_column and self.image_template:
-            raise BadInput(
-                f"image_column {self.image_column!r} and image_template {self.image_template!r} "
-                "exclude each other"
-            )
-
-    @classmethod
-    def parse(cls, values: CsvOptions | Mapping[str, Any] | None) -> CsvOptions:
-        """Options from a mapping; unknown names are refused with near matches."""
-        if isinstance(values, CsvOptions):
-            return values
-        known = [field.name for field in fields(cls)]
-        for name in values or {}:
-            if name not in known:
-                raise BadInput(f"unknown CSV option {name!r}: {near_matches(name, known)}")
-        return cls(**(values or {}))
-
-    @property
-    def names_columns(self) -> bool:
-        """Whether the table must have a header."""
-        by_name = (self.text_column, self.image_column, self.image_template, self.label_column)
-        return any(by_name) or self.id_column is not None
+_CHUNK = 256
 
 
 def read_csv(
@@ -81,206 +60,303 @@ def read_csv(
     """Read the table at `path`: one document a row, with text, uri, label and tags.
 
     Raises:
-        BadData: the file is empty or no text, a row is ragged, a column is missing, an id is
-            given twice; the message names the line.
+        BadData: the file is empty or no text, a row is ragged, a column is missing or can't be
+            told, an id is given twice; the message names the line.
     """
-    return DocList[ClipDoc](iter(CsvTable(path, options)))
+    return CsvTable.open(path, options).documents()
 
 
 class CsvTable:
     """The documents of a table, one at a time: for tables whose documents fill the memory.
 
-    `len()` is the number of its rows; iterating raises what `read_csv` does, when it
-    comes to it.
+    `len()` is the number of its documents. All rows are checked when it is made.
     """
 
     def __init__(
-        self, path: str | Path, options: CsvOptions | Mapping[str, Any] | None = None
+        self,
+        rows: Rows,
+        options: CsvOptions,
+        *,
+        needs: Needs = ANYTHING,
+        role: str = "data",
+        keep_untitled: bool = True,
+        has_fixed_ids: bool = False,
     ) -> None:
-        """Read the file at `path` as text.
+        """Look through `rows`.
+
+        Args:
+            rows: the table.
+            options: how it is to be read.
+            needs: what each document must have; those without are left out.
+            role: what it is for, named in errors.
+            keep_untitled: whether documents without a title stay where the table has titles.
+            has_fixed_ids: refuse a column `id` that repeats ids, as it is to identify documents
+                from now on; else that column is a tag like others.
 
         Raises:
-            BadData: it can't be read, is no text, or empty.
+            BadData: see `read_csv`; or most documents lack what is needed, or pictures would have
+                to be fetched.
         """
-        self.path, self.options = Path(path), CsvOptions.parse(options)
-        self._text = _read_text(self.path, self.options.encoding)
-        self._dialect = _dialect(self._text, self.options)
-        if next(self._rows(), None) is None:
-            raise BadData(f"{self.path} is empty")
-        self._has_header = self.options.names_columns or _has_header(self._rows())
+        self.rows, self.options, self.needs, self.role = rows, options, needs, role
+        self._columns = self._survey()
+        self.roles = choose_roles(rows.where, self._columns, options, needs)
+        if not keep_untitled and self.roles.text is not None:
+            self.needs = needs | {TEXT}
+        self._decimal = {
+            name
+            for name, column in self._columns.items()
+            if column.is_decimal or (rows.has_commas and column.has_decimal_commas)
+        }
+        self.summary = DataSummary(role, rows.where, notes=list(rows.notes))
+        self.unread = 0
+        """Pictures that can't be read, so that ids could not be made of them."""
+        self._ids: list[str | None] = []
+        """By row; None: it is left out."""
+        self._identify(has_fixed_ids)
+        self._describe()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        options: CsvOptions | Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> CsvTable:
+        """The table at `path`; `settings` are those of the class.
+
+        Raises:
+            BadData: as the class, and it can't be read or is no table.
+        """
+        parsed = CsvOptions.parse(options)
+        return cls(open_rows(Path(path), parsed), parsed, **settings)
 
     def __len__(self) -> int:
-        """Rows that are not blank, without the header."""
-        return sum(1 for _ in self._rows()) - self._has_header
+        """How many documents it has."""
+        return self.summary.usable
 
     def __iter__(self) -> Iterator[ClipDoc]:
         """The documents, in the order of the rows."""
-        rows = self._rows()
-        if self.options.names_columns:
-            _, header = next(rows)
-            read = _named_reader(self.path, header, self.options)
-        else:
-            read = _plain_reader(self.path, self._rows(), self._has_header)
-            if self._has_header:
-                next(rows)
-        seen: dict[str, int] = {}
-        for line, row in rows:
-            doc = read(line, row)
-            if doc.id in seen:
-                raise BadData(
-                    f"{self.path}: the id {doc.id!r} is on line {seen[doc.id]} and on line {line}"
-                )
-            seen[str(doc.id)] = line
-            yield doc
-        if not seen:
-            raise BadData(f"{self.path} has a header and no rows")
+        for doc_id, row in zip(self._ids, self.rows, strict=True):
+            if doc_id is not None:
+                yield self._document(row, doc_id)
 
-    def _rows(self) -> Iterator[Row]:
-        """(line number, cells) of each row that is not blank."""
-        csv.field_size_limit(_MAX_FIELD)
-        lines = io.StringIO(self._text, newline="")
-        reader = csv.reader(lines, strict=True, **self._dialect)
-        start = 1
-        try:
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    yield start, row
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise BadData(f"{self.path}, line {reader.line_num}: {error}") from error
+    def every_row(self) -> Iterator[tuple[Row, ClipDoc]]:
+        """Each row, those that are left out too, and its document without an id."""
+        return ((row, self._document(row)) for row in self.rows)
 
+    def documents(self) -> DocList[ClipDoc]:
+        """All documents."""
+        return DocList[ClipDoc](iter(self))
 
-def _read_text(path: Path, encoding: str) -> str:
-    try:
-        text = path.read_bytes().decode(encoding)
-    except UnicodeDecodeError as error:
-        raise BadData(
-            f"{path} is not {encoding} text: byte {error.start} can't be read "
-            "(give encoding='latin-1', or whatever it is)"
-        ) from error
-    except (OSError, LookupError) as error:
-        raise BadData(f"{path} can't be read: {error}") from error
-    if "\0" in text:
-        raise BadData(f"{path} is not a text table: it holds NUL characters")
-    return text
+    def _survey(self) -> dict[str, Column]:
+        columns = {name: Column(name) for name in self.rows.columns}
+        for row in self.rows:
+            for name, value in row.cells.items():
+                if not is_missing(value):
+                    columns[name].add(value)
+        return columns
 
-
-def _has_header(rows: Iterator[Row]) -> bool:
-    """Whether the first row of a table without named columns is a header: it has no picture."""
-    _, first = next(rows)
-    return not any(_is_picture(cell) for cell in first) and next(rows, None) is not None
-
-
-def _dialect(text: str, options: CsvOptions) -> dict[str, Any]:
-    if options.delimiter:
-        return {"delimiter": options.delimiter}
-    try:
-        sniffed = csv.Sniffer().sniff(text[:20_000], delimiters=",;\t|")
-        return {"delimiter": sniffed.delimiter}
-    except csv.Error:
-        return {"delimiter": ","}
-
-
-def _named_reader(path: Path, header: list[str], options: CsvOptions) -> Reader:
-    """A function from a row to a document, columns by their names in the header."""
-    names = [name.strip() for name in header]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadData(f"{path}: the header has {twice!r} twice")
-    for column in (
-        options.text_column,
-        options.image_column,
-        options.label_column,
-        options.id_column,
-    ):
-        if column is not None and column not in names:
-            raise BadData(
-                f"{path} has no column {column!r}: {near_matches(column, names)} "
-                f"(its columns: {', '.join(names)})"
-            )
-    named = (options.text_column, options.image_column, options.label_column, options.id_column)
-    used = {column for column in named if column}
-
-    def read(line: int, row: list[str]) -> ClipDoc:
-        if len(row) != len(names):
-            raise BadData(f"{path}, line {line}: {len(row)} cells, the header has {len(names)}")
-        cells = dict(zip(names, row, strict=True))
-        text = cells[options.text_column].strip() if options.text_column else None
+    def _document(self, row: Row, doc_id: str | None = None) -> ClipDoc:
+        """The document of a row."""
+        roles = self.roles
+        text = _text(row.cells.get(roles.text)) if roles.text else None
+        label = _text(row.cells.get(roles.label)) if roles.label else None
+        cells = {name: row.cells.get(name) for name in roles.tags}
+        tags = {
+            name: self._typed(name, value)
+            for name, value in cells.items()
+            if isinstance(value, str) or not is_missing(value)
+        }
         return ClipDoc(
-            id=cells[options.id_column] if options.id_column else f"{path.stem}-{line}",
-            text=text or None,
-            uri=_uri(path, _image_of(path, cells, options), options),
-            label=cells[options.label_column] if options.label_column else None,
-            tags={name: _typed(value) for name, value in cells.items() if name not in used},
+            id=doc_id,
+            text=text,
+            uri=self._uri(row),
+            label=label,
+            tags=tags,
         )
 
-    return read
+    def _uri(self, row: Row) -> str | None:
+        if self.roles.template is not None:
+            cells = {name: _text(row.cells.get(name)) or "" for name in self.rows.columns}
+            image = fill_template(self.roles.template, cells)
+        else:
+            image = _text(row.cells.get(self.roles.image)) if self.roles.image else None
+        if image is None or is_elsewhere(image) or image.startswith(("data:", "file:")):
+            return image
+        given = self.options.image_root
+        if given is None and self.options.kept is not None:
+            kept = self.options.kept.image_root
+            given = kept if kept is not None and Path(kept).is_dir() else None
+        root = Path(given).expanduser() if given else self.rows.root
+        # Tables made on Windows; a file that is really called so is found, too.
+        if "\\" in image and os.sep == "/" and not (root / image).exists():
+            image = image.replace("\\", "/")
+        return str(root / image)
 
+    def _typed(self, column: str, value: Any) -> Any:
+        """A cell as a number where it is one, so that tags can be compared.
 
-def _image_of(path: Path, cells: dict[str, str], options: CsvOptions) -> str | None:
-    if options.image_column:
-        return cells[options.image_column].strip() or None
-    if not options.image_template:
-        return None
-    # No format(): its attribute and index access is not for values out of a table.
-    image = options.image_template
-    for name, value in cells.items():
-        image = image.replace("{" + name + "}", value)
-    if "{" in image:
-        raise BadData(
-            f"image_template {options.image_template!r} names a column that {path} does not have "
-            f"(its columns: {', '.join(cells)})"
-        )
-    return image
+        A column that is all numbers has numbers, `12.50` too (and `12,50` where commas separate
+        no cells); elsewhere '007', '12.50' and 'nan' are texts: what would not come back as it was.
+        """
+        if not isinstance(value, str):
+            return value
+        if column in self._decimal and not is_missing(value):
+            text = value.strip()
+            if self._columns[column].has_decimal_commas and self.rows.has_commas:
+                text = text.replace(".", "").replace(",", ".")
+            return float(text) if "." in text else int(text)
+        for kind in (int, float):
+            try:
+                number = kind(value)
+            except ValueError:
+                continue
+            return number if str(number) == value.strip() else value
+        return value
 
-
-def _plain_reader(path: Path, rows: Iterator[Row], has_header: bool) -> Reader:
-    """A function from a row of two columns without names to a document."""
-    counts = [0, 0]
-    for number, (line, row) in enumerate(rows):
-        if len(row) != 2:
-            raise BadData(
-                f"{path}, line {line}: {len(row)} cells, and without column names there must be "
-                "two, a picture and a text (name them with text_column and image_column)"
+    def _identify(self, has_fixed_ids: bool) -> None:
+        """Give each row its id, and find those that are left out and the duplicates."""
+        column = self.roles.id
+        if column is not None and not self._ids_of_column(column, has_fixed_ids):
+            columns = self.rows.columns
+            self.roles = choose_roles(
+                self.rows.where,
+                {name: self._columns[name] for name in columns if name != column},
+                self.options,
+                self.needs,
             )
-        if number or not has_header:
-            counts = [count + _is_picture(cell) for count, cell in zip(counts, row, strict=True)]
-    if max(counts) == 0:
-        raise BadData(
-            f"{path}: neither of its columns holds pictures (paths ending in "
-            f"{', '.join(SUFFIXES[:4])} …, or URIs)"
-        )
-    image = 0 if counts[0] >= counts[1] else 1
+            tags = {*self.roles.tags, column}
+            self.roles = replace(self.roles, tags=tuple(n for n in columns if n in tags))
+            column = None
+        if column is None:
+            self._ids_of_pictures()
 
-    def read(line: int, row: list[str]) -> ClipDoc:
-        picture, text = row[image].strip(), row[1 - image].strip() or None
-        uri = _uri(path, picture, CsvOptions())
-        return ClipDoc(id=f"{path.stem}-{line}", text=text, uri=uri)
+    def _ids_of_column(self, column: str, has_fixed_ids: bool) -> bool:
+        """Ids as the column has them; whether they are distinct."""
+        ids: list[str | None] = []
+        seen: dict[str, tuple[str, bytes]] = {}
+        problems: list[Problem] = []
+        duplicates = 0
+        for number, (row, doc, reason) in enumerate(self._judged()):
+            given = _text(row.cells.get(column))
+            doc_id = self._key(doc) if given is None else given
+            if reason is not None:
+                problems.append(Problem(number, doc_id, reason, row.place))
+                ids.append(None)
+                continue
+            content = _digest_of(doc, doc.uri)
+            place, other = seen.setdefault(doc_id, (row.place, content))
+            if place == row.place:
+                ids.append(doc_id)
+            elif other == content:
+                duplicates += 1
+                ids.append(None)
+            elif self.roles.id_is_given or has_fixed_ids:
+                advice = (
+                    ""
+                    if self.roles.id_is_given
+                    else (
+                        f" (column {column!r} was taken for the ids; "
+                        f"{self.options.option('id_column')} names another, or none)"
+                    )
+                )
+                raise BadData(
+                    f"{self.rows.where}: the id {doc_id!r} is on {place} and on {row.place}{advice}"
+                )
+            else:
+                self.summary.notes.append(
+                    f"column {column!r} has {doc_id!r} on {place} and on {row.place}: it isn't "
+                    "taken for the ids, which are made of the pictures"
+                )
+                return False
+        self._ids, self.summary.left_out, self.summary.duplicates = ids, problems, duplicates
+        return True
 
-    return read
+    def _ids_of_pictures(self) -> None:
+        """Ids made of the pictures' digests, and of the rest of the row where that isn't enough."""
+        keys: list[str] = []
+        contents: list[bytes | None] = []
+        problems: list[Problem] = []
+        places: list[int] = []
+        judged = self._judged()
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="cliptune-ids") as pool:
+            while chunk := list(islice(judged, _CHUNK)):
+                for (row, doc, reason), key in zip(
+                    chunk, pool.map(lambda one: self._key(one[1]), chunk), strict=True
+                ):
+                    if reason is not None:
+                        problems.append(Problem(len(keys), key, reason, row.place))
+                    else:
+                        places.append(len(keys))
+                    keys.append(key)
+                    self.unread += key.startswith("file-")
+                    contents.append(None if reason is not None else _digest_of(doc))
+        times = Counter(keys[place] for place in places)
+        seen: set[str] = set()
+        for key, content in zip(keys, contents, strict=True):
+            if content is None:
+                self._ids.append(None)
+                continue
+            doc_id = key if times[key] == 1 else f"{key}-{content.hex()[:16]}"
+            self._ids.append(None if doc_id in seen else doc_id)
+            self.summary.duplicates += doc_id in seen
+            seen.add(doc_id)
+        self.summary.left_out = problems
+
+    def _key(self, doc: ClipDoc) -> str:
+        """What identifies a row: its picture's SHA-256, or else one of the path or the text."""
+        if doc.uri is None:
+            return f"text-{_short_hash(doc.text or '')}"
+        try:
+            return hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
+        except BadImage:
+            return f"file-{_short_hash(doc.uri.removeprefix(f'{self.rows.root}{os.sep}'))}"
+
+    def _judged(self) -> Iterator[tuple[Row, ClipDoc, str | None]]:
+        """Each row, its document, and why it can't be used."""
+        for row in self.rows:
+            doc = self._document(row)
+            if PICTURE in self.needs and doc.uri and is_elsewhere(doc.uri):
+                refuse_elsewhere(self.rows.where, self.role, doc.uri, row.place)
+            yield row, doc, what_is_missing(doc, self.needs)
+
+    def _describe(self) -> None:
+        summary = self.summary
+        summary.rows = len(self._ids)
+        summary.columns = self.roles.described()
+        if summary.rows == 0:
+            raise BadData(f"{self.rows.where} has no rows")
+        summary.add(iter(self))
+        check_part(summary.left_out, summary.rows, f"{self.role} ({self.rows.where})")
+        for name in self.roles.tags:
+            if self.rows.has_commas and self._columns[name].has_unclear_commas:
+                summary.notes.append(
+                    f"column {name!r} stays text: whether its commas are decimal ones can't be told"
+                )
 
 
-def _is_picture(cell: str) -> bool:
-    cell = cell.strip()
-    return cell.startswith(("data:image/", "file://", "http://", "https://")) or (
-        cell.lower().endswith(SUFFIXES)
+def refuse_elsewhere(where: str, role: str, uri: str, place: str) -> NoReturn:
+    """Refuse a data set whose pictures would have to be fetched.
+
+    Raises:
+        BadData: always; the message says what to do.
+    """
+    raise BadData(
+        f"{role} ({where}): the picture on {place} is at {uri[:120]!r}, and pictures are not "
+        "fetched: download them, and give a table with their paths"
     )
 
 
-def _uri(path: Path, image: str | None, options: CsvOptions) -> str | None:
-    if image is None or urlsplit(image).scheme in ("data", "file", "http", "https"):
-        return image
-    root = Path(options.image_root) if options.image_root else path.parent
-    return str(root / image)
+def _text(value: Any) -> str | None:
+    """A cell as a text without spaces around it; None where nothing is in it."""
+    return None if is_missing(value) else str(value).strip()
 
 
-def _typed(value: str) -> str | int | float:
-    """A cell as a number where it is one, so that tags can be compared."""
-    for kind in (int, float):
-        try:
-            number = kind(value)
-        except ValueError:
-            continue
-        # '007' and 'nan' are texts; so is what would not come back as it was.
-        return number if str(number) == value.strip() else value
-    return value
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _digest_of(doc: ClipDoc, *more: str | None) -> bytes:
+    """SHA-256 of what a row says, but for its id and its picture, and of `more`."""
+    said = [doc.text, doc.label, doc.tags, *more]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).digest()

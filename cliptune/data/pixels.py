@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import Problem
 from cliptune.data.images import ImagePreprocessing, decode_pixels, image_bytes, known_formats
 from cliptune.data.pixel_store import Decoded, collect, read_or_write
 from cliptune.documents import ClipDoc
@@ -27,15 +28,6 @@ MAX_UNREADABLE = 0.1
 """More than this part unreadable, and the data set is refused: something else is wrong."""
 _VERSION = 3
 """Raised whenever pictures are decoded otherwise, so that old pixels are not taken."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A document that is left out, and why."""
-
-    position: int
-    id: str
-    reason: str
 
 
 @dataclass
@@ -157,11 +149,11 @@ def _decode(
 
 def _check_part(problems: Sequence[Problem], total: int) -> None:
     for problem in problems[:20]:
-        log.warning("document %d (id %s): %s", *asdict(problem).values())
+        log.warning("%s", problem)
     if len(problems) > 20:
         log.warning("%d more unreadable pictures", len(problems) - 20)
     if len(problems) > MAX_UNREADABLE * total:
-        first = "; ".join(f"document {p.position} (id {p.id}): {p.reason}" for p in problems[:3])
+        first = "; ".join(map(str, problems[:3]))
         raise BadData(
             f"{len(problems)} of {total} pictures are unreadable, more than a tenth; first: {first}"
         )

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from docarray import DocList
 
 from cliptune.data.catalogue import CATALOGUE_NAMES, load_catalogue
-from cliptune.data.csv import CsvOptions, CsvTable
+from cliptune.data.columns import CsvOptions, is_elsewhere
+from cliptune.data.complete import (
+    ANYTHING,
+    PAIR,
+    PICTURE,
+    Needs,
+    Problem,
+    check_part,
+    is_blank,
+    split_complete,
+    what_is_missing,
+)
+from cliptune.data.csv import CsvTable, refuse_elsewhere
 from cliptune.data.images import SUFFIXES
+from cliptune.data.rows import METADATA, find_metadata, open_metadata
 from cliptune.data.store import list_pushed, pull
+from cliptune.data.summary import DataSummary
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, NotFound, near_matches
 
-_TABLES = (".csv", ".tsv", ".txt")
+_TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx", ".json")
+_OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".json")
+_CAPTIONS = (".txt", ".caption", ".json")
 
 
 class DataSetName(str):
@@ -23,7 +41,9 @@ class DataSetName(str):
 
 
 class Documents(Protocol):
-    """Documents one after the other, and how many there are."""
+    """Documents one after the other, how many there are, and what was understood of them."""
+
+    summary: DataSummary
 
     def __len__(self) -> int:
         """Their number."""
@@ -40,24 +60,56 @@ def load_documents(
     csv_options: CsvOptions | Mapping[str, Any] | None = None,
     role: str = "data",
 ) -> DocList[ClipDoc]:
-    """Documents from `data`.
+    """Documents from `data`, complete or not (see `read_documents`).
 
     `data` may be documents (a DocList or a list of ones with `text`, `image` or `uri`), the path
-    of a CSV or TSV file (see `cliptune.data.csv`), the path of a folder of pictures (each one's
-    text is its folder's name, or in a flat folder its file name), the name of a built-in data
-    set (`catalogue-train`, …), or the name of one that was pushed. `role` is named in errors.
+    of a CSV, TSV or JSON lines file (see `cliptune.data.csv`), the path of a folder of pictures
+    (by its `metadata.csv` or `metadata.jsonl`, if it has one; else each one's text is its folder's
+    name, or in a flat folder its file name), the name of a built-in data set (`catalogue-train`,
+    …), or the name of one that was pushed. `role` is named in errors.
 
     Raises:
         NotFound: neither a path nor a known name; the message lists near names.
         BadData: nothing in it, it can't be read, or an id is given to several documents.
     """
-    if isinstance(data, DataSetName):
-        docs = DocList[ClipDoc](iter(_data_set(data)))
-    elif isinstance(data, str | Path):
-        found = _from_name(str(data), csv_options, role)
+    return read_documents(data, csv_options=csv_options, role=role).docs
+
+
+@dataclass
+class DataSet:
+    """Documents, and what was understood of where they come from."""
+
+    docs: DocList[ClipDoc]
+    summary: DataSummary
+
+
+def read_documents(
+    data: Any,
+    *,
+    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    role: str = "data",
+    needs: Needs = ANYTHING,
+) -> DataSet:
+    """The documents of `data` (see `load_documents`) that have all of `needs`, and a summary.
+
+    Those that lack something are left out; the summary names them.
+
+    Raises:
+        NotFound, BadData: as `load_documents`; or more than half of the documents lack something,
+            or pictures that are needed would have to be fetched.
+    """
+    if isinstance(data, str | Path):
+        is_set = isinstance(data, DataSetName)
+        found = _data_set(str(data)) if is_set else _from_name(str(data), csv_options, role, needs)
+        if isinstance(found, CsvTable):
+            docs, summary = found.documents(), found.summary
+            _check_ids(docs, role)
+            return DataSet(docs, summary)
         docs = DocList[ClipDoc](iter(found))
+        source, notes = str(data), list(getattr(found, "notes", ()))
     elif isinstance(data, DocList | list | tuple):
         docs = DocList[ClipDoc]([_clip_doc(doc, i, role) for i, doc in enumerate(data)])
+        source, notes = None, []
     else:
         raise BadInput(
             f"{role} is a {type(data).__name__}: give documents, a path, or a data set's name"
@@ -65,7 +117,11 @@ def load_documents(
     if not docs:
         raise BadData(f"{role} has no documents")
     _check_ids(docs, role)
-    return docs
+    if PICTURE in needs:
+        _refuse_elsewhere(docs, role, source)
+    kept, problems = split_complete(docs, needs, role)
+    summary = DataSummary(role, source, rows=len(docs), left_out=problems, notes=notes)
+    return DataSet(kept, summary.add(kept))
 
 
 def stream_documents(
@@ -73,16 +129,45 @@ def stream_documents(
     *,
     csv_options: CsvOptions | Mapping[str, Any] | None = None,
     role: str = "data",
+    keep_untitled: bool = False,
 ) -> Documents:
-    """The documents of a data set one after the other, and `len()`, their number.
+    """The documents of a data set to be indexed, one after the other.
 
     `data` is what `load_documents` takes, but documents themselves. The documents of a table or
-    a folder are made as they are asked for.
+    a folder are made as they are asked for. Left out are those without a picture and, where
+    others have titles, those without a title, unless `keep_untitled`.
 
     Raises:
-        NotFound, BadData: as `load_documents`; what is wrong in a table's row, when it is read.
+        NotFound, BadData: as `read_documents`; or a table's column `id` repeats ids.
     """
-    return _from_name(str(data), csv_options, role)
+    found = _from_name(str(data), csv_options, role, frozenset({PICTURE}), keep_untitled)
+    if isinstance(found, CsvTable):
+        return found
+    is_titled = not keep_untitled and any(not is_blank(doc.text) for doc in found)
+    return _Complete(found, PAIR if is_titled else frozenset({PICTURE}), str(data), role)
+
+
+class _Complete:
+    """The documents of others that have all of `needs`."""
+
+    def __init__(self, docs: Iterable[ClipDoc], needs: Needs, source: str, role: str) -> None:
+        self._docs, self._needs = docs, needs
+        self.summary = DataSummary(role, source, notes=list(getattr(docs, "notes", ())))
+        for position, doc in enumerate(docs):
+            self.summary.rows += 1
+            if doc.uri and is_elsewhere(doc.uri) and doc.image is None:
+                refuse_elsewhere(source, role, doc.uri, f"document {position}")
+            reason = what_is_missing(doc, needs)
+            if reason is not None:
+                self.summary.left_out.append(Problem(position, str(doc.id), reason))
+        self.summary.add(iter(self))
+        check_part(self.summary.left_out, self.summary.rows, role)
+
+    def __len__(self) -> int:
+        return self.summary.usable
+
+    def __iter__(self) -> Iterator[ClipDoc]:
+        return (doc for doc in self._docs if what_is_missing(doc, self._needs) is None)
 
 
 def known_names() -> list[str]:
@@ -90,20 +175,36 @@ def known_names() -> list[str]:
     return [*CATALOGUE_NAMES, *list_pushed()]
 
 
-def _data_set(name: str) -> Documents:
+def _data_set(name: str) -> DocList[ClipDoc]:
     return load_catalogue(name) if name in CATALOGUE_NAMES else pull(name)
 
 
 def _from_name(
-    name: str, csv_options: CsvOptions | Mapping[str, Any] | None, role: str
-) -> Documents:
+    name: str,
+    csv_options: CsvOptions | Mapping[str, Any] | None,
+    role: str,
+    needs: Needs,
+    keep_untitled: bool | None = None,
+) -> Iterable[ClipDoc]:
+    """The documents of a name; `keep_untitled` is given where they are to be indexed."""
     if name in CATALOGUE_NAMES or name.startswith("s3://"):
         return _data_set(name)
     path = Path(name)
+    options = CsvOptions.parse(csv_options)
+    table: dict[str, Any] = {
+        "needs": needs,
+        "role": role,
+        "keep_untitled": keep_untitled is not False,
+        "has_fixed_ids": keep_untitled is not None,
+    }
     if path.is_dir():
-        return PictureFolder(path)
+        metadata = find_metadata(path)
+        if not metadata:
+            return PictureFolder(path)
+        rows, options = open_metadata(path, metadata, options)
+        return CsvTable(rows, options, **table)
     if path.is_file():
-        return CsvTable(path, csv_options)
+        return CsvTable.open(path, options, **table)
     if path.suffix.lower() in _TABLES or "/" in name:
         raise NotFound(f"{role}: no file at {name!r}")
     if name in list_pushed():
@@ -128,7 +229,9 @@ class PictureFolder:
             BadData: there are none.
         """
         self.folder = folder
-        self.pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        self.pictures = [path for path in files if path.suffix.lower() in SUFFIXES]
+        self.notes = _unread(folder, files)
         if not self.pictures:
             raise BadData(f"no pictures in the folder {folder} (of {', '.join(SUFFIXES)})")
 
@@ -143,6 +246,33 @@ class PictureFolder:
             words = inner.parent.name if len(inner.parts) > 1 else picture.stem
             text = " ".join(words.replace("_", " ").replace("-", " ").split())
             yield ClipDoc(id=inner.as_posix(), text=text, uri=str(picture))
+
+
+def _unread(folder: Path, files: Sequence[Path]) -> list[str]:
+    """What to say of tables and captions beside pictures, of which the folder's names are taken."""
+    notes = []
+    tables = [path for path in files if path.suffix.lower() in _OTHER_TABLES]
+    if tables:
+        named = ", ".join(str(path.relative_to(folder)) for path in tables[:3])
+        notes.append(
+            f"the titles are names of folders or files; not read: {named}"
+            f"{' …' if len(tables) > 3 else ''}. Give the table itself, or call it {METADATA[0]} "
+            "with a column file_name, to take its titles"
+        )
+    stems = {path.with_suffix("") for path in files if path.suffix.lower() in SUFFIXES}
+    captions = [p for p in files if p.suffix.lower() in _CAPTIONS and p.with_suffix("") in stems]
+    if captions:
+        notes.append(
+            f"{len(captions)} files beside pictures, such as {captions[0].name}, are not read: "
+            "make a table of them to take them as titles"
+        )
+    return notes
+
+
+def _refuse_elsewhere(docs: Sequence[ClipDoc], role: str, source: str | None) -> None:
+    for position, doc in enumerate(docs):
+        if doc.image is None and doc.uri and is_elsewhere(doc.uri):
+            refuse_elsewhere(source or "documents", role, doc.uri, f"document {position}")
 
 
 def _check_ids(docs: DocList[ClipDoc], role: str) -> None:
@@ -165,11 +295,18 @@ def _check_ids(docs: DocList[ClipDoc], role: str) -> None:
         )
 
 
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _clip_doc(doc: Any, position: int, role: str) -> ClipDoc:
     if isinstance(doc, ClipDoc):
-        return doc
+        # One without an id gets one: several would all be called None.
+        return doc if doc.id else doc.model_copy(update={"id": ClipDoc().id})
     known = ("id", "text", "image", "uri", "label", "tags")
-    values = {name: getattr(doc, name) for name in known if getattr(doc, name, None) is not None}
+    given = {name: getattr(doc, name, None) for name in known}
+    # What pandas has for an empty cell is nothing, too.
+    values = {n: v for n, v in given.items() if v is not None and not _is_nan(v)}
     if not values.keys() & {"text", "image", "uri"}:
         raise BadData(
             f"{role}: document {position} is a {type(doc).__name__} without text, image or uri"

@@ -85,8 +85,9 @@ def split_table(
     for target in targets:
         if target.exists() and not replace:
             raise AlreadyExists(f"{target} is there already: --replace writes it anew")
-    table = CsvTable(path, options)
-    starts, docs = zip(*_rows(table), strict=True)
+    table = CsvTable.open(path, options)
+    rows, docs = zip(*table.every_row(), strict=True)
+    starts = [row.line for row in rows]
     groups = _groups(docs)
     held = {group: _part(f"{seed}:{name}") < held_out for group, name in groups.items()}
     _check_sides(path, list(held.values()), held_out, seed)
@@ -94,7 +95,7 @@ def split_table(
     for group, is_held in held.items():
         for row in group:
             side_of[row] = is_held
-    texts = _texts(path, table.options.encoding, starts, side_of)
+    texts = _texts(path, table.rows.encoding, starts, side_of)
     for target, data in zip(targets, texts, strict=True):
         write_bytes(target, data)
     train, held_back = (
@@ -102,15 +103,6 @@ def split_table(
         for target, side in zip(targets, (False, True), strict=True)
     )
     return Split(train, held_back)
-
-
-def _rows(table: CsvTable) -> Iterator[tuple[int, ClipDoc]]:
-    """Each row's first line, and its document."""
-    rows = table._rows()
-    if table._has_header:
-        next(rows)
-    for (line, _), doc in zip(rows, table, strict=True):
-        yield line, doc
 
 
 def _groups(docs: Sequence[ClipDoc]) -> dict[tuple[int, ...], str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from docarray import DocList
 
+from cliptune.data.complete import ANSWER, QUERY, complete_only
 from cliptune.data.sameness import Table
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError
@@ -107,6 +108,8 @@ def add_engine(
     """
     if not 0 <= tolerance < 1:
         raise BadInput(f"tolerance is {tolerance}: use a part of 1, such as 0.01")
+    queries = complete_only(query_docs, QUERY, "queries")
+    index = None if index_docs is None else complete_only(index_docs, ANSWER, "index")
     source = open_artifact(artifact)
     with new_folder(out) as beside:
         shutil.copytree(source.path, beside, dirs_exist_ok=True)
@@ -114,7 +117,7 @@ def add_engine(
             _write_int8(Artifact(beside, source.metadata), str(artifact))
         # Not yet admitted, so that it may be measured.
         _register(beside, precision, {})
-        report = _measure(beside, precision, query_docs, index_docs, tolerance, device)
+        report = _measure(beside, precision, queries, index, tolerance, device)
         if not report.passed:
             raise QualityLost(
                 f"{precision} is not admitted: recall@{K} is {report.reduced:.4f} (and "

@@ -11,6 +11,7 @@ import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import texts_of
 from cliptune.data.sameness import Table, TextKeys, token_keys, word_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
@@ -317,10 +318,10 @@ def encode_docs(
             return tower.encode(_Pictures(docs, allow_files))
         except BadImage as error:
             raise BadImage(f"{role}: {error}") from error
-    for position, doc in enumerate(docs):
-        if not doc.text:
-            raise BadInput(f"{role}: document {position} (id {doc.id}) has no text")
-    return tower.encode([doc.text for doc in docs])
+    try:
+        return tower.encode(texts_of(docs))
+    except BadInput as error:
+        raise BadInput(f"{role}: {error}") from error
 
 
 def _check_length(name: str, values: Sequence[Hashable], n: int) -> None:
@@ -342,7 +343,7 @@ def _same_ids(
     query_ids: Sequence[Hashable], index_ids: Sequence[Hashable]
 ) -> NDArray[np.int64] | None:
     """[Q, m]: the positions in the index of each query's own id, filled up with -1."""
-    asked = set(query_ids)
+    asked = {name for name in query_ids if name is not None}
     places: dict[Hashable, list[int]] = {}
     for position, name in enumerate(index_ids):
         if name in asked:

@@ -19,6 +19,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptune.data.complete import ANSWER, QUERY, complete_only, texts_of
 from cliptune.data.pixels import decode_documents, take_rows
 from cliptune.data.sameness import Table, token_keys
 from cliptune.documents import ClipDoc
@@ -89,12 +90,12 @@ class SearchTask:
         report: OnProgress,
     ) -> SearchTask:
         """Read `documents` by the tokenizer and the preprocessing of `model`; see `sweep`."""
-        queries, index = documents
-        for position, doc in enumerate(queries):
-            if not doc.text:
-                raise BadInput(f"{role} queries: document {position} (id {doc.id}) has no text")
-        texts = sorted(dict.fromkeys(str(doc.text) for doc in queries), key=len)
-        row = {text: number for number, text in enumerate(texts)}
+        is_given = documents[1] is not documents[0]
+        queries = complete_only(documents[0], QUERY, f"{role} queries")
+        index = complete_only(documents[1], ANSWER, f"{role} index")
+        texts = texts_of(queries)
+        distinct = sorted(dict.fromkeys(texts), key=len)
+        row = {text: number for number, text in enumerate(distinct)}
         decoded = decode_documents(
             index,
             model.preprocessing,
@@ -103,17 +104,16 @@ class SearchTask:
         )
         keys = token_keys(model.tokenizer, model.context_length)
         searched = Table.of(index, keys, decoded.digests)
-        is_given = index is not queries
         answers = decide_answers(
-            Table.of(queries, keys) if is_given else searched,
+            Table.of(queries, keys),
             searched.subset(decoded.index),
             each_once_for=None if is_given else VISION_TOWER,
             role=f"{role} ",
         )
         return cls(
             role=role,
-            tokens=model.tokenizer(texts, model.context_length),
-            rows=[row[str(doc.text)] for doc in queries],
+            tokens=model.tokenizer(distinct, model.context_length),
+            rows=[row[text] for text in texts],
             query_labels=answers.query_labels,
             pixels=take_rows(decoded.pixels, answers.index_rows),
             index_labels=answers.index_labels,
@@ -152,7 +152,8 @@ def sweep(
     """Measure text-to-image search by the mixture of both models at every alpha.
 
     The figures of alpha 0 and 1 are those that `evaluate` gives of the two models. Pictures are
-    decoded and texts tokenised once for all alphas; unreadable pictures are left out and logged.
+    decoded and texts tokenised once for all alphas; unreadable pictures, and documents that lack a
+    text or a picture, are left out and logged.
 
     Args:
         before: the pre-trained model.
@@ -170,9 +171,10 @@ def sweep(
         A point for each alpha, by ascending alpha.
 
     Raises:
-        BadInput: an alpha is outside [0, 1] or there is none, the models are not of one
-            architecture, or a query has no text.
-        BadData: as `decode_documents` and `evaluate_embeddings`.
+        BadInput: an alpha is outside [0, 1] or there is none, or the models are not of one
+            architecture.
+        BadData: as `decode_documents` and `evaluate_embeddings`, or most queries have no text or
+            most pictures no label.
     """
     wanted = {check_alpha(alpha) for alpha in alphas}
     if not wanted:

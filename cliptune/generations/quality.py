@@ -11,6 +11,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import QUERY, complete_only, is_blank, texts_of
 from cliptune.data.sameness import Table, same_labels, token_keys
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError
@@ -82,7 +83,7 @@ def titles(index: Index, count: int, seed: int = 0) -> list[Query]:
     seen = 0
     for batch in index.scan(batch_size=1000):
         for doc in batch:
-            if not doc.text or not doc.text.strip():
+            if doc.text is None or is_blank(doc.text):
                 continue
             seen += 1
             query = Query(doc.text, doc.label, doc.image_digest)
@@ -97,13 +98,13 @@ def titles(index: Index, count: int, seed: int = 0) -> list[Query]:
 def given(docs: DocList[ClipDoc]) -> list[Query]:
     """Documents with texts as queries; answers of their label are right, or else of their text.
 
+    Those without a text are left out and logged.
+
     Raises:
-        BadInput: one has no text.
+        BadData: most have none.
     """
-    for position, doc in enumerate(docs):
-        if not doc.text or not doc.text.strip():
-            raise BadInput(f"query {position} (id {doc.id!r:.80}) has no text")
-    return [Query(str(doc.text), doc.label) for doc in docs]
+    kept = complete_only(docs, QUERY, "queries")
+    return [Query(text, doc.label) for text, doc in zip(texts_of(kept), kept, strict=True)]
 
 
 def compare(

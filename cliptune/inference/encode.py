@@ -9,6 +9,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import texts_of
 from cliptune.data.download import fetch_all, is_url
 from cliptune.data.images import Picture, image_bytes
 from cliptune.documents import ClipDoc
@@ -66,10 +67,7 @@ def encode(
 
 def _encode_documents(model: Tower, docs: DocList[ClipDoc], fetch: bool) -> DocList[ClipDoc]:
     if isinstance(model, TextTower):
-        for position, doc in enumerate(docs):
-            if not doc.text:
-                raise BadInput(f"document {position} (id {doc.id}) has no text")
-        embeddings = model.encode([str(doc.text) for doc in docs])
+        embeddings = model.encode(texts_of(docs))
     else:
         embeddings = model.encode(_pictures(docs, fetch))
     for doc, embedding in zip(docs, embeddings, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import ANSWER, PAIR, QUERY, complete_only, texts_of
 from cliptune.data.pixels import decode_documents, take_rows
 from cliptune.data.sameness import Table, TextKeys, same_labels, token_keys
 from cliptune.documents import ClipDoc
@@ -36,6 +37,7 @@ class Comparison:
     index: DocList[ClipDoc]
     """Those that were searched: their picture could be read."""
     n_unreadable: int
+    """Those without a picture that could be read, or without a label."""
     before: Evaluation
     after: Evaluation
     changes: dict[str, Change]
@@ -84,12 +86,15 @@ def compare(
         on_progress: told (what is done, done, total).
 
     Raises:
-        BadData: a query without a text, unreadable pictures, or no query with an answer.
+        BadData: most queries have no text, too many unreadable pictures, or no query with an
+            answer.
     """
-    texts = _texts(queries, "queries")
+    is_given, given = index is not queries, len(index)
+    index = complete_only(index, ANSWER, "the index")
+    queries = complete_only(queries, QUERY, "queries")
+    texts = texts_of(queries)
     keys = token_keys(after.tokenizer, after.context_length)
     pictures = _Pictures.read(index, keys, after, "the index", on_progress)
-    is_given = index is not queries
     answers = decide_answers(
         Table.of(queries, keys),
         pictures.table,
@@ -105,11 +110,12 @@ def compare(
     faults = [_find_faults(searched, queries, old, new, after)]
     n_leaked = None
     if train is not None:
+        train = complete_only(train, PAIR, "the training data")
         pairs = _Pictures.read(train, keys, after, "the training data", on_progress)
-        [given] = same_labels(pairs.table)
-        named = [label or str(doc.id) for label, doc in zip(given, pairs.docs, strict=True)]
+        [decided] = same_labels(pairs.table)
+        named = [label or str(doc.id) for label, doc in zip(decided, pairs.docs, strict=True)]
         pairs = pairs.labelled(pairs.table.labelled(named), list(range(len(named))))
-        titles = [str(doc.text or "") for doc in pairs.docs]
+        titles = texts_of(pairs.docs)
         old, new = (_Embedded.by(each, titles, pairs, on_progress) for each in (before, after))
         faults.append(_find_faults(pairs, pairs.docs, old, new, after))
         trained = set(pairs.hashes)
@@ -117,7 +123,7 @@ def compare(
     return Comparison(
         queries=queries,
         index=answers.index,
-        n_unreadable=len(index) - len(pictures.docs),
+        n_unreadable=given - len(pictures.docs),
         before=first,
         after=second,
         changes=compare_means(*values, seed=seed),
@@ -196,13 +202,6 @@ class _Embedded:
             parts.append(tower.encode_pixels(pixels[start : start + step]))
             on_progress(f"Encoding {pictures.what}", min(start + step, len(pixels)), len(pixels))
         return cls(get_tower(model, TEXT_TOWER).encode(texts), np.concatenate(parts))
-
-
-def _texts(docs: DocList[ClipDoc], role: str) -> list[str]:
-    for position, doc in enumerate(docs):
-        if not doc.text:
-            raise BadData(f"{role}: document {position} (id {doc.id}) has no text")
-    return [str(doc.text) for doc in docs]
 
 
 def _by_query(

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from cliptune.data.complete import labels_of
 from cliptune.data.images import decode_image, image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
@@ -151,7 +152,7 @@ def _fault_cards(faults: Faults) -> dict[str, Any]:
 
 def _labelled(docs: DocList[ClipDoc], position: int, faults: Faults) -> dict[str, Any]:
     card = _card(docs[position])
-    label = str(docs[position].label)
+    [label] = labels_of([docs[position]])
     return {**card, "title": docs[position].text or faults.text_of.get(label, label)}
 
 

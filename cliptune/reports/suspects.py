@@ -9,6 +9,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.data.complete import labels_of, texts_of
 from cliptune.documents import ClipDoc
 
 NEAR = 0.97
@@ -72,14 +73,13 @@ def find_faults(
         text_docs: the T documents with these texts.
         logit_scale: the tuned model's factor on cosines.
     """
-    labels = [str(doc.label) for doc in docs]
-    text_labels = [str(doc.label) for doc in text_docs]
+    labels, text_labels = labels_of(docs), labels_of(text_docs)
     return Faults(
         where,
         docs,
         find_duplicates(before, labels, hashes),
         find_mislabelled(after, labels, texts, text_labels, logit_scale),
-        {str(doc.label): str(doc.text) for doc in reversed(text_docs)},
+        dict(zip(reversed(text_labels), reversed(texts_of(text_docs)), strict=True)),
     )
 
 

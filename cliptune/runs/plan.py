@@ -11,7 +11,9 @@ import torch
 from docarray import DocList
 
 from cliptune.data.catalogue import CATALOGUE_NAMES
-from cliptune.data.source import DataSetName, load_documents
+from cliptune.data.columns import CsvOptions
+from cliptune.data.complete import PAIR, Needs
+from cliptune.data.source import DataSetName, read_documents
 from cliptune.data.store import list_pushed
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
@@ -31,10 +33,10 @@ class Plan:
     """A run that can be started."""
 
     config: dict[str, Any]
-    """JSON: `options`, `callbacks`, `train_data` and `eval_data`.
+    """JSON: `options`, `callbacks`, `train_data`, `eval_data` and `csv_options`.
 
     Data is a reference: `{'name': …}` of a data set, or `{'stored': …, 'documents': …}` of
-    documents below the run's `data` folder.
+    documents below the run's `data` folder, with what was understood of them (`summary`).
     """
     documents: dict[str, DocList[ClipDoc]] = field(default_factory=dict)
     """What is to be stored below `data`, by folder."""
@@ -67,17 +69,21 @@ def make_plan(
     _check_optimization(parsed)
     if parsed.lora is not None:
         check_installed()
+    table = CsvOptions.parse(csv_options)
     documents: dict[str, DocList[ClipDoc]] = {}
 
-    def refer(data: Any, role: str) -> dict[str, Any]:
+    def refer(data: Any, role: str, needs: Needs, called: str | None = None) -> dict[str, Any]:
         if isinstance(data, str) and _is_name(data):
             return {"name": str(data)}
-        docs = load_documents(data, csv_options=csv_options, role=role)
-        if not docs:
-            raise BadData(f"{role} has no documents")
-        documents[role] = docs
-        source = str(data) if isinstance(data, str | Path) else None
-        return {"stored": role, "documents": len(docs), "source": source}
+        options = table if role == "train_data" else table.as_preference()
+        read = read_documents(data, csv_options=options, role=called or role, needs=needs)
+        documents[role] = read.docs
+        return {
+            "stored": role,
+            "documents": len(read.docs),
+            "source": str(data) if isinstance(data, str | Path) else None,
+            "summary": read.summary.to_json(),
+        }
 
     parsed_callbacks = _parsed(callbacks or [])
     Callbacks(parsed_callbacks).check(eval_data is not None or parsed.val_split > 0)
@@ -87,17 +93,18 @@ def make_plan(
         data = {name: value for name, value in given.items() if value is not None}
         values = callback.model_dump(mode="json", exclude=set(data))
         for name, value in data.items():
-            values[name] = refer(value, f"callback-{number}-{name}")
+            needs = callback.needs(name)
+            values[name] = refer(value, f"callback-{number}-{name}", needs, name)
         callbacks_json.append(values)
     config = {
         "options": parsed.model_dump(mode="json"),
         "callbacks": callbacks_json,
-        "train_data": refer(train_data, "train_data"),
-        "eval_data": None if eval_data is None else refer(eval_data, "eval_data"),
+        "train_data": refer(train_data, "train_data", PAIR),
+        "eval_data": None if eval_data is None else refer(eval_data, "eval_data", PAIR),
+        "csv_options": table.to_keep(),
     }
-    for role in ("train_data", "eval_data"):
-        if role in documents:
-            _check_pairs(documents[role], role)
+    if len(documents.get("train_data", (1, 2))) < 2:
+        raise BadData("train_data has one document: contrastive training needs at least two")
     return Plan(config, documents)
 
 
@@ -135,13 +142,3 @@ def _check_optimization(options: TrainingOptions) -> None:
     )
     # How many steps there will be is not known here: more than any warm-up has.
     make_schedule(options.scheduler, dict(options.scheduler_options), optimizer, 10**6, 10**6)
-
-
-def _check_pairs(docs: DocList[ClipDoc], role: str) -> None:
-    """Refuse data without one pair of a text and a picture (the loop names single bad ones)."""
-    if role == "train_data" and len(docs) < 2:
-        raise BadData(f"{role} has one document: contrastive training needs at least two")
-    if not any(doc.text for doc in docs):
-        raise BadData(f"{role}: none of its {len(docs)} documents has a text")
-    if not any(doc.image or doc.uri for doc in docs):
-        raise BadData(f"{role}: none of its {len(docs)} documents has a picture (image or uri)")

@@ -79,7 +79,7 @@ def _assist(folder: Path, reporter: RunReporter, rank: int) -> int:
     from cliptune.training import Cancelled
 
     try:
-        _train(folder, read_record(folder), reporter)
+        _train(folder, read_record(folder), reporter, is_first=False)
     except Cancelled:
         return 0
     except BaseException as error:
@@ -95,8 +95,10 @@ def _log_origin(reporter: RunReporter, error: BaseException) -> None:
         reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
 
 
-def _train(folder: Path, record: Record, reporter: RunReporter) -> str:
-    """Do what the record says; returns what went wrong without an error, or nothing.
+def _train(folder: Path, record: Record, reporter: RunReporter, *, is_first: bool = True) -> str:
+    """Do what the record says; the first of several processes says what it is.
+
+    Returns what went wrong without an error, or nothing.
 
     Raises:
         Cancelled: the run was asked to stop.
@@ -111,12 +113,20 @@ def _train(folder: Path, record: Record, reporter: RunReporter) -> str:
     train_docs = referred_documents(config["train_data"], folder)
     eval_docs = referred_documents(config["eval_data"], folder) if config["eval_data"] else None
     callbacks = [_callback(values, folder) for values in config["callbacks"]]
+    if is_first and record.starts == 1:
+        _say_what_was_understood(
+            config, {"train_data": train_docs, "eval_data": eval_docs}, reporter
+        )
     checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
     _check_cancelled(reporter)
     resume_from = checkpoints[-1] if checkpoints else None
     if record.starts > 1 and resume_from is None:
         reporter.log("WARNING", "no checkpoint is left: the run begins again from its start")
-    return train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from).warning
+    table = config.get("csv_options")
+    outcome = train(
+        options, train_docs, eval_docs, callbacks, folder, reporter, resume_from, table
+    )
+    return outcome.warning
 
 
 def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, str]:
@@ -147,6 +157,32 @@ def _keep_reserve(folder: Path) -> None:
 def _give_back_reserve(folder: Path) -> None:
     with contextlib.suppress(OSError):
         (folder / _RESERVE).unlink(missing_ok=True)
+
+
+def _say_what_was_understood(
+    config: dict[str, Any], docs: dict[str, Any], reporter: RunReporter
+) -> None:
+    """Have each data set described in the log, as it was read or as it is found by its name."""
+    from cliptune.data.complete import PAIR
+    from cliptune.data.source import read_documents
+
+    for role, found in docs.items():
+        if not found:
+            continue
+        reference = config[role]
+        if "summary" in reference:
+            lines = reference["summary"]["lines"]
+        else:
+            summary = read_documents(found, role=role, needs=PAIR).summary
+            summary.source = reference.get("name")
+            lines = summary.lines()
+        for level, line in lines:
+            reporter.log(level, line)
+    for callback in config["callbacks"]:
+        for value in callback.values():
+            if isinstance(value, dict) and "summary" in value:
+                for level, line in value["summary"]["lines"]:
+                    reporter.log(level, line)
 
 
 def _callback(values: dict[str, Any], folder: Path) -> Any:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from docarray import DocList
 
+    from cliptune.data.columns import CsvOptions
     from cliptune.documents import ClipDoc
 
     Data = DocList[ClipDoc] | list[ClipDoc] | str | Path
 
 
-def push(data: Data, name: str, *, replace: bool = False) -> None:
-    """Store documents, a CSV file or a folder of pictures as the data set `name`.
+def push(
+    data: Data,
+    name: str,
+    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    *,
+    replace: bool = False,
+) -> None:
+    """Store documents, a table or a folder of pictures as the data set `name`.
+
+    `csv_options` are as `fit`'s.
 
     Raises:
         AlreadyExists: the name is in use and `replace` is not given.
@@ -24,7 +34,7 @@ def push(data: Data, name: str, *, replace: bool = False) -> None:
     from cliptune.data.source import load_documents
     from cliptune.data.store import push as store
 
-    store(load_documents(data, role="data"), name, replace=replace)
+    store(load_documents(data, csv_options=csv_options, role="data"), name, replace=replace)
 
 
 def pull(name: str) -> DocList[ClipDoc]:

@@ -14,7 +14,7 @@ from cliptune.sdk.models import find_artifact, refuse_model_options
 from cliptune.sdk.server import server_address, session
 
 if TYPE_CHECKING:
-    from cliptune.data.csv import CsvOptions
+    from cliptune.data.columns import CsvOptions
     from cliptune.sdk.data import Data
     from cliptune.training.callbacks import Callback
 
@@ -61,7 +61,9 @@ def fit(
             checkpoint of such weights or tuned from them; `hf-hub:…`; or the path of a model's
             folder or of an artifact.
         train_data: pairs of a text and a picture: documents (`ClipDoc`), the name of a data set
-            (`push`ed, or of the built-in catalogue), a CSV file, or a folder of pictures.
+            (`push`ed, or of the built-in catalogue), a table (CSV, TSV, JSON lines), or a folder
+            of pictures, perhaps with a `metadata.csv`. Those without a text or a picture are left
+            out, and named in the log.
         eval_data: pairs for `val_loss`, given alike; overrides `val_split`.
         val_split: the part of the training data that is kept aside for `val_loss`, in [0, 1).
         model_artifact: go on from an earlier run's model: `Run.artifact_id`, or the path of an
@@ -93,7 +95,9 @@ def fit(
         device: `cpu`, `cuda`, `cuda:1`; None is the accelerator that is there.
         num_workers: threads that decode pictures.
         to_onnx: export both towers to ONNX too.
-        csv_options: how CSV files are read: `{'text_column': 'title', …}` (see `CsvOptions`).
+        csv_options: how tables are read: `{'text_column': 'title', …}` (see `CsvOptions`); columns
+            are found by their names where that is clear. Data other than `train_data` need not
+            have the columns that are named.
         num_items_per_class: of no effect with these losses.
         sampler: `auto` and `random` shuffle; `hard_negatives` puts groups of pairs with like texts
             into one batch.

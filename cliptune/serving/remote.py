@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +13,8 @@ from typing import Any
 
 from docarray import BaseDoc, DocList
 
+from cliptune.data.columns import CsvOptions
+from cliptune.data.complete import ANSWER, PAIR, QUERY, Needs
 from cliptune.data.images import image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import (
@@ -26,6 +29,8 @@ from cliptune.serving.remote_run import RemoteRun
 from cliptune.serving.requests import MAX_DOCS
 from cliptune.serving.training_docs import Answer, Ask, LogItem
 from cliptune.serving.transport import GrpcTransport
+
+log = logging.getLogger("cliptune")
 
 
 class RemoteSession(ExperimentCalls):
@@ -74,16 +79,18 @@ class RemoteSession(ExperimentCalls):
         """Start a run there; arguments as `cliptune.fit`."""
         if train_data is None:
             raise BadInput("train_data is missing: documents, a path, or a data set's name")
-        csv_options = options.pop("csv_options", None)
+        table = CsvOptions.parse(options.pop("csv_options", None))
+        others = table.as_preference()
         given = {name: value for name, value in options.items() if value is not None}
         for name, value in (
             ("train_data", train_data),
             ("eval_data", given.pop("eval_data", None)),
         ):
             if value is not None:
-                given[name] = self._data(value, csv_options, name)
+                options_of = table if name == "train_data" else others
+                given[name] = self._data(value, options_of, name, PAIR)
         if callbacks := given.get("callbacks"):
-            given["callbacks"] = [self._callback(c, csv_options) for c in callbacks]
+            given["callbacks"] = [self._callback(c, others) for c in callbacks]
         for name, value in given.items():
             if isinstance(value, Path):
                 given[name] = str(value)
@@ -111,11 +118,22 @@ class RemoteSession(ExperimentCalls):
         self.call("/runs", {"action": "delete_all", "experiment_name": experiment_name})
 
     def evaluate(
-        self, model: str, query_data: Any, index_data: Any = None, limit: int = 20
+        self,
+        model: str,
+        query_data: Any,
+        index_data: Any = None,
+        limit: int = 20,
+        csv_options: Any = None,
     ) -> dict[str, float]:
         """The metrics of a model there, or of a run's artifact (`Run.artifact_id`)."""
         data = {"query_data": query_data, "index_data": index_data}
-        named = {k: self._data(v, None, k) for k, v in data.items() if v is not None}
+        needs = {
+            "query_data": QUERY if index_data is not None else QUERY | ANSWER,
+            "index_data": ANSWER,
+        }
+        named = {
+            k: self._data(v, csv_options, k, needs[k]) for k, v in data.items() if v is not None
+        }
         return self.call("/evaluate", {"model": model, "limit": limit, **named})
 
     def push(self, data: Any, name: str, csv_options: Any = None, *, replace: bool = False) -> None:
@@ -154,17 +172,22 @@ class RemoteSession(ExperimentCalls):
                 raise wire.from_text(item.error)
             yield item
 
-    def _data(self, data: Any, csv_options: Any, role: str) -> str:
-        """The name that the server knows `data` by, after sending what it doesn't have."""
-        from cliptune.data.source import load_documents
+    def _data(self, data: Any, csv_options: Any, role: str, needs: Needs) -> str:
+        """The name that the server knows `data` by, after sending what it doesn't have.
+
+        Documents that lack something of `needs` stay here, and are named in the log.
+        """
+        from cliptune.data.source import read_documents
         from cliptune.data.store import list_pushed
 
         if isinstance(data, str) and not Path(data).exists() and data not in list_pushed():
             return data
-        docs = load_documents(data, csv_options=csv_options, role=role)
+        read = read_documents(data, csv_options=csv_options, role=role, needs=needs)
+        for level, line in read.summary.lines():
+            log.log(logging.getLevelName(level), "%s", line)
         digest = hashlib.sha256()
         sent = DocList[ClipDoc]()
-        for doc in docs:
+        for doc in read.docs:
             picture = _picture(doc)
             for part in (doc.text, doc.label, picture):
                 encoded = part if isinstance(part, bytes) else repr(part).encode()
@@ -197,8 +220,15 @@ class RemoteSession(ExperimentCalls):
         values = dict(callback) if isinstance(callback, Mapping) else dict(callback.__dict__)
         for name, value in values.items():
             if name.endswith("_data") and value is not None:
-                values[name] = self._data(value, csv_options, name)
+                values[name] = self._data(value, csv_options, name, _needs(values, name))
         return values
+
+
+def _needs(callback: Mapping[str, Any], name: str) -> Needs:
+    """What the documents of a callback's data must have."""
+    from cliptune.training.callbacks import parse_callback
+
+    return parse_callback(dict(callback)).needs(name)
 
 
 def _picture(doc: ClipDoc) -> bytes | None:

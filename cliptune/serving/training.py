@@ -193,7 +193,8 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
 
     With them come `n_queries`, `n_index` and `n_without_answers` (see `Evaluation`).
     """
-    from cliptune.data.source import load_documents
+    from cliptune.data.complete import ANSWER, QUERY
+    from cliptune.data.source import read_documents
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
     from cliptune.inference import get_tower
 
@@ -205,8 +206,10 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
     limit = arguments.get("limit", 20)
     if not isinstance(limit, int) or not 1 <= limit <= 1000:
         raise BadInput(f"limit is {limit!r}: expected 1 to 1000")
-    queries = load_documents(query_data, role="queries")
-    index_docs = load_documents(index_data, role="index") if index_data != query_data else queries
+    needs = QUERY if index_data != query_data else QUERY | ANSWER
+    queries = index_docs = read_documents(query_data, role="queries", needs=needs).docs
+    if index_data != query_data:
+        index_docs = read_documents(index_data, role="index", needs=ANSWER).docs
     text, vision = get_tower(model, "clip-text"), get_tower(model, "clip-vision")
     found = evaluate_towers(text, vision, queries, index_docs, limit=limit)
     return {**found.metrics, **found.counts()}

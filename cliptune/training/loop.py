@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def train(
     run_dir: Path,
     reporter: Reporter,
     resume_from: Path | None = None,
+    csv_options: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Fine-tune `options.model` on `train_docs` and write `run_dir/artifact`.
 
@@ -89,6 +90,9 @@ def train(
     `run_dir/checkpoints` after every epoch, every `options.checkpoint_minutes`, and when the
     reporter asks to stop; `resume_from` goes on from one, with the weights that the uninterrupted
     run would have had (on a CPU).
+
+    `csv_options` say how the tables were read that the documents come from: the artifact keeps
+    them for whoever evaluates it on others.
 
     Started by `torchrun`, the processes share each batch; the first one alone evaluates, runs the
     callbacks, reports and writes.
@@ -126,7 +130,7 @@ def train(
         worse = finds_less(training.position.before, training.after, training.position.evaluations)
         if worse:
             training.warn("; ".join(filter(None, [training.warning, worse])))
-        outcome = _finish(training)
+        outcome = _finish(training, csv_options or {})
     finally:
         hooks.call("on_close", training)
     _report_end(training, time.monotonic() - started)
@@ -343,7 +347,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _finish(training: Training) -> Outcome:
+def _finish(training: Training, csv_options: Mapping[str, Any]) -> Outcome:
     """Write the artifact and tell all metrics."""
     position, options = training.position, training.options
     folder = training.run_dir / "artifact"
@@ -351,7 +355,7 @@ def _finish(training: Training) -> Outcome:
         write_artifact(
             training.model,
             folder,
-            config=options.model_dump(mode="json"),
+            config={**options.model_dump(mode="json"), "csv_options": dict(csv_options)},
             metrics={
                 "before": position.before,
                 "after": training.after,

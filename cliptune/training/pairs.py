@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cliptune.data.complete import PAIR, split_complete, texts_of
 from cliptune.data.pixels import PixelSet, decode_documents
 from cliptune.data.sameness import Table, keys_of_tokens, same_labels
 from cliptune.documents import ClipDoc
@@ -59,11 +60,16 @@ class Pairs:
 def read_pairs(
     docs: DocList[ClipDoc], role: str, model: ClipModel, workers: int, reporter: Reporter
 ) -> Pairs:
-    """Decode every picture once, log the ones that can't be, and tokenise the texts.
+    """Decode every picture once, and tokenise the texts; what can't be used is logged.
 
     Raises:
-        BadData: more than a tenth of the pictures are unreadable.
+        BadData: more than a tenth of the pictures are unreadable, or more than half of the
+            documents lack a text or a picture.
     """
+    given = len(docs)
+    docs, problems = split_complete(docs, PAIR, role)
+    lacking = {problem.position for problem in problems}
+    places = [position for position in range(given) if position not in lacking]
     decoded = decode_documents(
         docs,
         model.preprocessing,
@@ -71,14 +77,14 @@ def read_pairs(
         workers=workers,
         on_progress=lambda done, total: reporter.progress(f"Decoding {role} pictures", done, total),
     )
-    left_out = f", {len(decoded.problems)} left out" if decoded.problems else ""
+    problems += [replace(one, position=places[one.position]) for one in decoded.problems]
+    problems.sort(key=lambda problem: problem.position)
+    left_out = f", {len(problems)} left out" if problems else ""
     reporter.log("INFO", f"{len(decoded.index)} {role} pairs{left_out}")
-    for problem in decoded.problems[:_NAMED_PROBLEMS]:
-        reporter.log(
-            "WARNING", f"{role} document {problem.position} (id {problem.id}): {problem.reason}"
-        )
-    if len(decoded.problems) > _NAMED_PROBLEMS:
-        more = len(decoded.problems) - _NAMED_PROBLEMS
+    for problem in problems[:_NAMED_PROBLEMS]:
+        reporter.log("WARNING", f"{role} {problem}")
+    if len(problems) > _NAMED_PROBLEMS:
+        more = len(problems) - _NAMED_PROBLEMS
         reporter.log("WARNING", f"{more} more {role} documents are left out")
     return make_pairs(docs, decoded, model.tokenizer, model.context_length)
 
@@ -86,9 +92,12 @@ def read_pairs(
 def make_pairs(
     docs: DocList[ClipDoc], decoded: PixelSet, tokenizer: Tokenizer, context_length: int
 ) -> Pairs:
-    """Pairs of the documents whose picture could be decoded (`decoded.index`)."""
+    """Pairs of the documents whose picture could be decoded (`decoded.index`).
+
+    All of them must have a text (see `cliptune.data.complete`).
+    """
     kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
-    texts = [str(doc.text) for doc in kept]
+    texts = texts_of(kept)
     unique = list(dict.fromkeys(texts))
     row = {text: i for i, text in enumerate(unique)}
     unique_tokens = tokenizer(unique, context_length)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.cli.runs import parse_callback_option, parse_options, with_options
+from cliptune.data.columns import CsvOptions
 from cliptune.errors import BadInput
 
 COMMANDS = [
@@ -78,9 +79,9 @@ def test_errors_are_one_line_on_stderr(arguments: list[str], words: str) -> None
 
 
 def test_csv_options_go_with_the_columns_options() -> None:
-    named = {"epochs": 1, "csv_options": {"text_column": "title"}}
+    named = {"epochs": 1, "csv_options": CsvOptions(text_column="title")}
     options = parse_options(["csv_options={delimiter: ';'}", "seed=3"])
-    csv_options = {"text_column": "title", "delimiter": ";"}
+    csv_options = CsvOptions(text_column="title", delimiter=";")
     assert with_options(named, options) == {"epochs": 1, "seed": 3, "csv_options": csv_options}
 
 

@@ -73,8 +73,9 @@ def test_real_products(shared_dir: Path) -> None:
         ("a,b\n1,2\n", {"text_column": "a", "image_template": "{id}.jpg"}, "image_template"),
         ("a,b\n1,2,3\n", {"text_column": "a"}, "line 2: 3 cells"),
         ("a,a\n1,2\n", {"text_column": "a"}, "'a' twice"),
-        ("x,y,z\n1,2,3\n", {}, "line 1: 3 cells.*text_column"),
-        ("one,two\nthree,four\n", {}, "neither of its columns holds pictures"),
+        ("x,y,z\n1,2,3\n", {}, "its columns: x, y, z.*text_column and image_column"),
+        ("x,1.jpg,z\n1,2,3\n", {}, "line 1: 3 cells.*text_column"),
+        ("one,two\nthree,four\n", {}, "none of its columns holds pictures"),
         (
             "i,t\n1,a\n2,b\n1,c\n",
             {"text_column": "t", "id_column": "i"},
@@ -94,7 +95,9 @@ def test_wrong_tables_are_named(
 def test_wrong_encoding_and_wrong_options(tmp_path: Path) -> None:
     path = table(tmp_path, "a.jpg,größe\n", encoding="latin-1")
     with pytest.raises(BadData, match="byte 8 can't be read"):
-        read_csv(path)
+        read_csv(path, {"encoding": "utf-8"})
+    with pytest.raises(BadInput, match="encoding is 'utf8x'.*cp1252"):
+        read_csv(path, {"encoding": "utf8x"})
     assert read_csv(path, {"encoding": "latin-1"})[0].text == "größe"
     with pytest.raises(BadInput, match="'text_colum'.*'text_column'"):
         read_csv(path, {"text_colum": "x"})

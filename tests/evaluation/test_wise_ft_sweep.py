@@ -103,8 +103,8 @@ def test_what_a_sweep_refuses(models: tuple[ClipModel, ClipModel], tmp_path: Pat
             sweep(before, after, alphas, (queries, index))
     with pytest.raises(BadInput, match="differ in their weights' names"):
         sweep(load_model("builtin"), after, [0.5], (queries, index))
-    without_text = DocList[ClipDoc]([*queries[:2], ClipDoc(id="x", label="red")])
-    with pytest.raises(BadInput, match=r"robust queries: document 2 \(id x\) has no text"):
+    without_text = DocList[ClipDoc]([*queries[:1], ClipDoc(label="red"), ClipDoc(id="x", text=" ")])
+    with pytest.raises(BadData, match=r"robust queries: 2 of 3 .*document 2 \(id x\): an empty"):
         sweep(before, after, [0.5], (queries, index), (without_text, index))
     others = DocList[ClipDoc]([ClipDoc(text="a boat")])
     with pytest.raises(BadData, match=r"robust data: no query has a relevant document.*a boat"):
@@ -115,6 +115,20 @@ def test_what_a_sweep_refuses(models: tuple[ClipModel, ClipModel], tmp_path: Pat
     assert point.in_domain_counts == {
         "n_queries": len(queries), "n_index": len(index) + 1, "n_without_answers": 0,
     }  # fmt: skip
+
+
+def test_half_documents_are_left_out_of_a_sweep(
+    models: tuple[ClipModel, ClipModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries, index = drawn(tmp_path / "a", 1)
+    [expected] = sweep(*models, [0.5], (queries, index))
+    halves = DocList[ClipDoc]([ClipDoc(id="x", label="red"), *queries])
+    more = DocList[ClipDoc](
+        [*index, ClipDoc(id="y", text="red"), ClipDoc(id="z", uri=index[0].uri)]
+    )
+    assert sweep(*models, [0.5], (halves, more)) == [expected]
+    assert "in-domain queries: 1 left out: document 0 (id x): no title" in caplog.text
+    assert "(id y): no picture" in caplog.text
 
 
 def points(*rows: tuple[float, ...]) -> list[Point]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cliptune.data.complete import ANYTHING, Needs
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.training.options import explain
 
@@ -68,6 +69,10 @@ class Callback(BaseModel):
         """
         if any(type(other) is type(self) and other is not self for other in callbacks):
             raise BadInput(f"{type(self).__name__} is given twice")
+
+    def needs(self, name: str) -> Needs:
+        """What documents of its data in the field `name` must have."""
+        return ANYTHING
 
     def metric_names(self) -> list[str]:
         """The names of what it adds to `training.epoch_metrics`."""

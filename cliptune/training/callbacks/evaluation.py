@@ -10,9 +10,10 @@ from docarray import DocList
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from cliptune.data.complete import ANSWER, QUERY, Needs, first_of, texts_of
 from cliptune.data.pixels import decode_documents, take_rows
 from cliptune.data.sameness import Table, token_keys
-from cliptune.data.source import load_documents
+from cliptune.data.source import read_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
 from cliptune.evaluation.answers import Answers, decide_answers
@@ -81,6 +82,13 @@ class EvaluationCallback(Callback):
         """What the names of its metrics begin with."""
         return f"{self.model}-to-{self.index_model}_"
 
+    def needs(self, name: str) -> Needs:
+        """What documents of the data in field `name` must have; others are left out."""
+        read = {"query_data": {self.model}, "index_data": {self.index_model}}[name]
+        if name == "query_data" and self.index_data is None:
+            read.add(self.index_model)
+        return frozenset().union(*(QUERY if each == TEXT_TOWER else ANSWER for each in read))
+
     def check(self, has_val_loss: bool, callbacks: Sequence[Callback]) -> None:
         """Refuse a second evaluation of the same towers: their metrics would have one name.
 
@@ -102,8 +110,8 @@ class EvaluationCallback(Callback):
         """Read both data sets, and evaluate the model as it is.
 
         Raises:
-            BadData: there are no documents, one lacks what its tower reads, an id is there twice,
-                or all have one label.
+            BadData: there are no documents, most lack what their tower reads, an id is there
+                twice, or all have one label.
         """
         queries, query_inputs = self._load(training, self.query_data, self.model, "query_data")
         if self.index_data is None and self.model == self.index_model:
@@ -139,14 +147,17 @@ class EvaluationCallback(Callback):
 
     def _load(self, training: Training, data: Any, tower: str, role: str) -> tuple[Table, _Inputs]:
         """The documents that `tower` can read, and what it is given of them."""
-        docs = load_documents(data, role=role)
+        needs = QUERY if tower == TEXT_TOWER else ANSWER
+        found = read_documents(data, role=role, needs=needs)
+        docs, left_out = found.docs, found.summary.left_out
+        if left_out:
+            training.reporter.log(
+                "WARNING", f"{role}: {len(left_out)} left out: {first_of(left_out)}"
+            )
         model = training.model
         keys = token_keys(model.tokenizer, model.context_length)
         if tower == TEXT_TOWER:
-            for position, doc in enumerate(docs):
-                if not doc.text:
-                    raise BadData(f"{role}: document {position} (id {doc.id}) has no text")
-            return Table.of(docs, keys), np.array([str(doc.text) for doc in docs], dtype=object)
+            return Table.of(docs, keys), np.array(texts_of(docs), dtype=object)
         decoded = decode_documents(
             docs,
             training.model.preprocessing,
@@ -155,7 +166,9 @@ class EvaluationCallback(Callback):
         )
         if decoded.problems:
             training.reporter.log(
-                "WARNING", f"{role}: {len(decoded.problems)} unreadable pictures are left out"
+                "WARNING",
+                f"{role}: {len(decoded.problems)} unreadable pictures are left out: "
+                f"{first_of(decoded.problems)}",
             )
         kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
         pictures = [decoded.digests[i] for i in decoded.index]

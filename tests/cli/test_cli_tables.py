@@ -1,0 +1,97 @@
+"""Tables on the command line: one set of options, kept by a run for the commands after it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cliptune.cli.app import app
+from cliptune.cli.table_options import _OPTIONS
+from cliptune.data.columns import CsvOptions
+from cliptune.errors import BadData
+from cliptune.models.artifact import open_artifact
+from cliptune.runs import get_run
+
+TABLES = [
+    "fit",
+    "evaluate",
+    "wise-ft",
+    "quantize",
+    "report",
+    "index add",
+    "index prune",
+    "split",
+    "swap",
+]
+"""The commands that take a table."""
+COLOURS = ["red", "green", "blue", "white", "black", "orange", "purple", "yellow", "pink", "grey"]
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_each_command_that_takes_a_table_has_all_its_options(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert [name for name in CsvOptions.names() if name not in _OPTIONS] == []
+    for name in CsvOptions.names():
+        assert f"--{name.replace('_', '-')}" in result.output
+    assert "Tables" in result.output
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    lines = ["heading;shot;sku"]
+    for number, colour in enumerate(COLOURS):
+        Image.new("RGB", (48, 48), colour).save(tmp_path / f"{number}.png")
+        lines.append(f"größe, a {colour} thing;{number}.png;{colour}")
+    lines += ["None, at all;nowhere/..png;x", ";0.png;y"]
+    (tmp_path / "products.csv").write_bytes("\n".join(lines).encode("cp1252"))
+    return tmp_path / "products.csv"
+
+
+@pytest.mark.e2e
+def test_columns_are_kept_for_the_commands_after_fit(
+    shop: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    columns = ["--text-column", "HEADING", "--image-column", "shot", "--label-column", "sku"]
+    fit = ["fit", str(shop), "--model", str(tiny_model), "--epochs", "1", "--name", "kept"]
+    result = CliRunner().invoke(app, [*fit, *columns, "-o", "device=cpu"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    log = get_run("kept").logs()
+    for words in (
+        "12 documents, 11 used, 1 left out",
+        "titles: heading; pictures: shot; labels: sku",
+        "read as cp1252, which is a guess, such as 'größe'",
+        "left out: line 13 (id ",
+        "10 training pairs, 1 left out",
+        "such as 'größe, a red thing' with",
+    ):
+        assert words in log, log
+    kept = {"text_column": "HEADING", "image_column": "shot", "label_column": "sku"}
+    assert get_run("kept").config["csv_options"] == kept
+    [artifact] = (tmp_path / "artifacts").iterdir()
+    assert "csv_options" in (open_artifact(artifact).path / "config.yml").read_text()
+
+    shop.write_bytes(b"\n".join(shop.read_bytes().split(b"\n")[:-2]))
+    table = str(shop)
+    measured = CliRunner().invoke(app, ["evaluate", str(artifact), "--queries", table, "--json"])
+    assert measured.exit_code == 0, (measured.output, measured.exception)
+    assert 0 < json.loads(measured.stdout)["recall_at_k"] <= 1
+    assert "labels: sku" in measured.stderr
+    mixed = CliRunner().invoke(app, ["wise-ft", "kept", "--eval", table, "--alphas", "0,1"])
+    assert mixed.exit_code == 0, (mixed.output, mixed.exception)
+    told = CliRunner().invoke(app, ["report", "kept", "--queries", table])
+    assert told.exit_code == 0, (told.output, told.exception)
+
+
+@pytest.mark.e2e
+def test_errors_name_the_options_of_the_command(shop: Path, tiny_model: Path) -> None:
+    for command in (["evaluate", str(tiny_model), "--queries"], ["fit"]):
+        result = CliRunner().invoke(app, [*command, str(shop)])
+        assert isinstance(result.exception, BadData)
+        assert "heading, shot, sku" in str(result.exception)
+        assert "--text-column" in str(result.exception)
