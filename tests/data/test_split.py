@@ -105,6 +105,7 @@ def test_what_is_the_same_to_the_model_stays_together(tmp_path: Path, seed: int)
         ("utf-8-sig", ";", "\r\n"),
         ("cp1252", "\t", "\n"),
         ("utf-8", "|", "\r\n"),
+        ("utf-16", ";", "\r\n"),
     ],
 )
 def test_lines_stay_as_they_are(tmp_path: Path, encoding: str, delimiter: str, end: str) -> None:
@@ -122,12 +123,35 @@ def test_lines_stay_as_they_are(tmp_path: Path, encoding: str, delimiter: str, e
     )
     assert {doc.uri for part in parts for doc in part} == {doc.uri for doc in docs}
     raw = [path.read_bytes() for path in sides(table)]
-    mark = b"\xef\xbb\xbf" if encoding == "utf-8-sig" else b""
-    assert all(part.startswith(mark + b"title") for part in raw)
-    assert (
-        sum(part.count(row.encode(encoding.removesuffix("-sig"))) for row in rows for part in raw)
-        == 30
-    )
+    mark = table.read_bytes()[: len("".encode(encoding))]
+    assert all(part.startswith(mark) for part in raw)
+    texts = [part.decode(encoding) for part in raw]
+    assert all(part.startswith("title") for part in texts)
+    assert sum(part.count(row) for row in rows for part in texts) == 30
+
+
+def test_rows_that_others_leave_out_stay(tmp_path: Path) -> None:
+    """Without a title, without anything, twice the same; and Excel's first line, in both."""
+    rows = [f"thing {i};{i}.jpg;{i}" for i in range(20)]
+    odd = [";none.jpg;1", "no picture;;2", ";;3", rows[4]]
+    table = tmp_path / "odd.csv"
+    table.write_text("\n".join(["sep=;", "title;picture;n", *rows, *odd]) + "\n")
+    done = split_table(table, NAMED, held_out=0.4)
+    parts = [path.read_text().splitlines() for path in sides(table)]
+    assert all(part[:2] == ["sep=;", "title;picture;n"] for part in parts)
+    assert sorted(parts[0][2:] + parts[1][2:]) == sorted(rows + odd)
+    assert done.train.rows + done.held_out.rows == 24
+    assert len([part for part in parts if rows[4] in part]) == 1
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    rows = [f'{{"text": "thing {i // 2}", "file_name": "{i}.png"}}\n' for i in range(40)]
+    table = tmp_path / "metadata.jsonl"
+    table.write_text("".join(rows))
+    split_table(table)
+    parts = [path.read_text().splitlines(keepends=True) for path in sides(table)]
+    assert sorted(parts[0] + parts[1]) == sorted(rows)
+    assert all((rows[i] in parts[0]) == (rows[i + 1] in parts[0]) for i in range(0, 40, 2))
 
 
 def test_a_table_without_a_header(tmp_path: Path) -> None:
@@ -146,7 +170,9 @@ def test_pictures_without_titles_are_known_by_their_bytes(tmp_path: Path) -> Non
             (folder / f"{i}.png").write_bytes(picture(i))
             (folder / f"again-{i}.png").write_bytes(picture(i))
         names = [name for i in range(count) for name in (f"{i}.png", f"again-{i}.png")]
-        table = write(folder / "t.csv", [["picture", "n"], *[[name, "1"] for name in names]])
+        table = write(
+            folder / "t.csv", [["picture", "n", "m"], *[[name, "1", "2"] for name in names]]
+        )
         split_table(table, {"image_column": "picture"})
         parts = [{row[0] for row in list(csv.reader(part.open()))[1:]} for part in sides(table)]
         assert {f"again-{name}" for name in parts[1] if name[0] != "a"} <= parts[1]
