@@ -158,9 +158,15 @@ def runs(
         console.print("No runs." if page == 1 else f"No runs on page {page}.")
         return
     table = Table("run", "experiment", "started", "took", "model", "data", "best metric", "status")
+    for column in table.columns[:4]:
+        column.no_wrap = True
     for one in summaries:
         table.add_row(*(escape(cell) for cell in _cells(one)))
-    console.print(table)
+    # What isn't read on a terminal need not fit on one.
+    Console(width=None if console.is_terminal else _WIDE).print(table)
+
+
+_WIDE = 240
 
 
 def _cells(one: RunSummary) -> list[str]:

@@ -93,6 +93,8 @@ def test_a_sweep_is_shown_written_and_saved(
     # What the artifact says about itself is what `evaluate` finds.
     arguments = ["evaluate", str(saved), "--queries", inside, "--limit", "3", "--json"]
     measured = json.loads(CliRunner().invoke(app, arguments).stdout)
+    counts = {name: measured.pop(name) for name in ("n_queries", "n_index", "n_without_answers")}
+    assert counts["n_queries"] > counts["n_without_answers"] == 0
     prefix = "clip-text-to-clip-vision_"
     assert {prefix + name: value for name, value in measured.items()} == pytest.approx(
         artifact.metrics["after"]

@@ -86,7 +86,7 @@ def test_an_engine_that_finds_less_is_refused_and_nothing_written(
 
 
 def test_what_was_not_admitted_is_not_served(artifact: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no int8 engine: `cliptune quantize --precision int8`"):
+    with pytest.raises(NotFound, match="no int8 engine: `cliptune quantize .* --precision int8 "):
         get_tower(artifact, "clip-text", precision="int8")
     with pytest.raises(NotFound, match="no bf16 engine"):
         get_tower(artifact, "clip-text", precision="bf16")

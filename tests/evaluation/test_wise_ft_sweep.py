@@ -123,9 +123,7 @@ def test_half_documents_are_left_out_of_a_sweep(
     queries, index = drawn(tmp_path / "a", 1)
     [expected] = sweep(*models, [0.5], (queries, index))
     halves = DocList[ClipDoc]([ClipDoc(id="x", label="red"), *queries])
-    more = DocList[ClipDoc](
-        [*index, ClipDoc(id="y", text="red"), ClipDoc(id="z", uri=index[0].uri)]
-    )
+    more = DocList[ClipDoc]([*index, ClipDoc(id="y", text="red")])
     assert sweep(*models, [0.5], (halves, more)) == [expected]
     assert "in-domain queries: 1 left out: document 0 (id x): no title" in caplog.text
     assert "(id y): no picture" in caplog.text

@@ -512,8 +512,10 @@ def test_the_rule_of_quality(tmp_path: Path, models: Models) -> None:
             work.compare([])
         with pytest.raises(BadInput, match="tolerance is 2"):
             work.compare([Query("x", "y")], tolerance=2)
-    with pytest.raises(BadInput, match="query 1.*no text"):
-        given(DocList[ClipDoc]([ClipDoc(text="a"), ClipDoc(image=b"b")]))
+    half = DocList[ClipDoc]([ClipDoc(text="a"), ClipDoc(image=b"b")])
+    assert [query.text for query in given(half)] == ["a"]
+    with pytest.raises(BadInput, match=r"queries: 2 of 2 .*document 0 .*no title"):
+        given(DocList[ClipDoc]([ClipDoc(image=b"a"), ClipDoc(image=b"b")]))
 
 
 def test_titles_are_drawn_from_all_of_the_index(index: Path) -> None:
