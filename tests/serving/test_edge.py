@@ -1,4 +1,4 @@
-"""The network's edge: IPv6, proxies, prefixes, codings, forms; and what clients are told of paths."""
+"""The network's edge: IPv6, proxies, prefixes, codings, forms; and who is told of paths."""
 
 from __future__ import annotations
 
@@ -175,7 +175,10 @@ def test_behind_a_proxy_that_takes_the_prefix_off(edge: dict[str, Any], proxy: s
     # The page of the address that the browser sees may post: its origin is the proxy's.
     for origin, status in (("https://shop.example", 200), ("https://evil.example", 403)):
         answer = requests.post(
-            f"{proxy}/search", json={"data": [{"text": "a"}]}, headers={**auth(edge), "Origin": origin}, timeout=30
+            f"{proxy}/search",
+            json={"data": [{"text": "a"}]},
+            headers={**auth(edge), "Origin": origin},
+            timeout=30,
         )  # fmt: skip
         assert answer.status_code == status
 
@@ -236,7 +239,8 @@ def test_a_slash_at_the_end_changes_nothing(server: Server, clients: list[Client
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("PUT", "/encode", "POST"), ("DELETE", "/status", "GET, HEAD, POST"), ("HEAD", "/encode", "POST"),
+    [("PUT", "/encode", "POST"), ("DELETE", "/status", "GET, HEAD, POST"),
+     ("HEAD", "/encode", "POST"),
      ("GET", "/index/", "POST"), ("PATCH", "/search", "GET, HEAD, POST")],
 )  # fmt: skip
 def test_a_wrong_method_is_told_the_right_ones(
@@ -284,10 +288,12 @@ def test_compressed_bodies_are_read(server: Server, how: str, chunked: bool) -> 
 @pytest.mark.parametrize(
     ("coding", "body", "status"),
     [
-        ("br", RAW, 415), ("gzip, gzip", gzip.compress(gzip.compress(RAW)), 415), ("zstd", RAW, 415),
-        ("gzip", RAW, 400), ("gzip", gzip.compress(RAW)[:-5], 400), ("gzip", gzip.compress(RAW) + b"x", 400),
+        ("br", RAW, 415), ("gzip, gzip", gzip.compress(RAW), 415), ("zstd", RAW, 415),
+        ("gzip", RAW, 400), ("gzip", gzip.compress(RAW)[:-5], 400),
+        ("gzip", gzip.compress(RAW) + b"x", 400),
         ("gzip", b"", 400), ("deflate", b"\x00", 400),
-        ("gzip", gzip.compress(bytes(100 << 20)), 413), ("deflate", zlib.compress(bytes(400 << 20)), 413),
+        ("gzip", gzip.compress(bytes(100 << 20), 1), 413),
+        ("deflate", zlib.compress(bytes(300 << 20), 1), 413),
     ],
 )  # fmt: skip
 def test_bad_compressed_bodies_are_refused(
