@@ -58,6 +58,10 @@ class _Task(Generic[T]):
             except BaseException as error:
                 self.result.set_exception(error)
 
+    def fail(self, error: BaseException) -> None:
+        if self.result.set_running_or_notify_cancel():
+            self.result.set_exception(error)
+
 
 class _Turns:
     """The tasks of one call in one pool, `at_once` of them at a time."""
@@ -74,12 +78,17 @@ class _Turns:
     def _next(self) -> None:
         with self.guard:
             task = next(self.tasks, None)
-        if task is not None:
+        if task is None:
+            return
+        try:
             self.pool.submit(self._run, task)
+        except RuntimeError as error:  # this process ends: nobody may wait for what is left
+            for left in (task, *self.tasks):
+                left.fail(error)
 
     def _run(self, task: _Task[Any]) -> None:
         if is_abandoned(self.abandoned):
-            task.result.set_exception(Abandoned("whoever asked has gone"))
+            task.fail(Abandoned("whoever asked has gone"))
         else:
             task.run()
         self._next()

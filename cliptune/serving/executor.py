@@ -81,6 +81,7 @@ class ObservedExecutor(Executor):
             except asyncio.CancelledError:  # whoever asked has gone
                 gone.set()
                 failed = "Abandoned"
+                metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
                 raise
             except Exception as error:
                 failed = type(error).__name__

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import cliptune.serving  # (first: it keeps Jina from calling home)
@@ -53,11 +54,41 @@ SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)
 """Seconds before a write is made again that a switch of the model has overtaken."""
 
 
+UNDER_WAY: ContextVar[list[Any] | None] = ContextVar("calls under way", default=None)
+"""gRPC calls to executors of the request that is being worked on."""
+
+
+def remember_calls() -> None:
+    """Have Jina's calls to executors noted in `UNDER_WAY`.
+
+    It awaits a call's trailing metadata first, and giving that up does not cancel the call.
+    """
+    from jina.serve.networking.connection_stub import _ConnectionStubs
+
+    make = _ConnectionStubs._init_stubs
+
+    async def make_noting(self: _ConnectionStubs) -> None:
+        await make(self)
+        if (stub := self.single_data_stub) is not None:
+            ask = stub.process_single_data
+
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                call = ask(*args, **kwargs)
+                if (calls := UNDER_WAY.get()) is not None:
+                    calls.append(call)
+                return call
+
+            stub.process_single_data = noted
+
+    _ConnectionStubs._init_stubs = make_noting
+
+
 class RequestHandler(GatewayRequestHandler):
     """Sends requests to the executors, and takes tracebacks out of their answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take Jina's own arguments; the API keys come from the environment."""
+        remember_calls()
         super().__init__(*args, **kwargs)
         self.admission = Admission.from_environment()
 
@@ -110,11 +141,17 @@ class RequestHandler(GatewayRequestHandler):
 
         Jina's own way waits for a queue: cancelled, it would leave the calls under way.
         """
+        calls: list[Any] = []
+        UNDER_WAY.set(calls)
         handle = self.streamer._streamer._request_handler
         responses, _ = handle(request=request, return_type=DocList)
         try:
-            return self.streamer._streamer._result_handler(await responses)
+            # Shielded, so that it is cancelled once: what runs a request may cancel it again and
+            # again until it ends, which would cut off how the calls are cancelled.
+            return self.streamer._streamer._result_handler(await asyncio.shield(responses))
         except asyncio.CancelledError:
+            for call in calls:
+                call.cancel()
             responses.cancel()
             raise
 
