@@ -276,7 +276,7 @@ def _ask_and_go(server: Server, protocol: str, raw: bytes) -> None:
         async def send() -> None:
             address = server.http.replace("http", "ws") + "/ws"
             async with websockets.connect(address, max_size=None) as socket:
-                body = {**orjson.loads(raw), "execEndpoint": "/encode"}
+                body = {"data": [{"blob": LARGE_PNG}] * 20, "execEndpoint": "/encode"}
                 await socket.send(json_body(body).decode())
                 await asyncio.sleep(0.7)
 
