@@ -186,9 +186,7 @@ def find_artifact(artifact: str | Path) -> Path:
     try:
         run = runs.get_run(name, experiment) if slash else runs.get_run(experiment)
     except LookupError:
-        raise NotFound(
-            f"no artifact at {str(artifact)[:200]!r}, and no run of that name"
-        ) from None
+        raise NotFound(f"no artifact at {str(artifact)[:200]!r}, and no run of that name") from None
     return run.artifact_folder
 
 
