@@ -3,6 +3,8 @@
 from typing import Any, Self
 
 from docarray import BaseDoc, DocList
+from docarray.base_doc.mixins.io import _type_to_protobuf
+from docarray.proto import DocProto
 from docarray.typing import NdArray
 from pydantic import ConfigDict, Field
 
@@ -10,7 +12,14 @@ import cliptune.docarray_compat  # noqa: F401 - mends DocArray before documents 
 
 
 class WireDoc(BaseDoc):
-    """A document that is read from protobuf quickly."""
+    """A document that is read from protobuf and made to it quickly."""
+
+    def to_protobuf(self) -> Any:
+        """As DocArray's, which takes eight times as long for tags."""
+        message = DocProto()
+        for name, value in self:
+            _fill(message.data[name], value)
+        return message
 
     @classmethod
     def from_protobuf(cls, pb_msg: Any) -> Self:
@@ -25,6 +34,26 @@ class WireDoc(BaseDoc):
             elif kind is not None:
                 fields[name] = cls._get_content_from_node_proto(node, name)
         return cls(**fields)
+
+
+def _fill(node: Any, value: Any) -> None:
+    """Write `value` into a `NodeProto` as DocArray would."""
+    kind = type(value)
+    if kind in _PLAIN:
+        setattr(node, _PLAIN[kind], value)
+    elif kind is dict:
+        node.dict.SetInParent()
+        for key, inner in value.items():
+            _fill(node.dict.data[key], inner)
+    elif kind is list:
+        node.list.SetInParent()
+        for inner in value:
+            _fill(node.list.data.add(), inner)
+    elif value is not None:
+        node.CopyFrom(_type_to_protobuf(value))
+
+
+_PLAIN = {str: "text", bool: "boolean", int: "integer", float: "float", bytes: "blob"}
 
 
 class ClipDoc(WireDoc):
@@ -66,7 +95,11 @@ class Match(WireDoc):
     """One answer to a query: an indexed document without its embedding, and how near it is."""
 
     text: str | None = None
-    uri: str | None = None
+    uri: str | None = Field(None, description="Its link; from a server, never a path.")
+    image_url: str | None = Field(
+        None, description="Where its picture is: a server's `/pictures/…`, or its link."
+    )
+    image_digest: str | None = Field(None, description="SHA-256 of the picture, if it has one.")
     tags: dict[str, Any] = Field(default_factory=dict)
     score: float = Field(0.0, description="Cosine similarity in [-1, 1], higher is nearer.")
 

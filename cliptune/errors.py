@@ -116,6 +116,17 @@ class ModelSwitched(Unavailable):
     """The model was switched while a write was on its way: sent again, it is made."""
 
 
+MAX_SHOWN = 100
+"""Characters of a bad value that errors repeat."""
+
+
+def shown(value: object) -> str:
+    """A bad value as errors repeat it: quoted, and cut where it is long."""
+    cut = value[: MAX_SHOWN + 1] if isinstance(value, str | bytes) else value
+    text = repr(cut)
+    return text if len(text) <= MAX_SHOWN + 2 else f"{text[:MAX_SHOWN]}…"
+
+
 def near_matches(name: str, known: Iterable[str]) -> str:
     """Words for an error about an unknown `name`: the nearest `known` ones, or all if few."""
     known = list(known)
@@ -123,7 +134,9 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     by_folded: dict[str, list[str]] = {}
     for one in known:
         by_folded.setdefault(one.casefold(), []).append(one)
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=5, cutoff=0.4)
+    # Cut: the comparison takes the square of its length.
+    asked = name[:MAX_SHOWN].casefold()
+    close = difflib.get_close_matches(asked, by_folded, n=5, cutoff=0.4)
     if close:
         near = [repr(one) for folded in close for one in by_folded[folded]]
         return f"did you mean {', '.join(near[:5])}?"

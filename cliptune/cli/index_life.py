@@ -49,9 +49,11 @@ def register(group: typer.Typer) -> None:
 def status(as_json: AsJson = False, server: Address = SERVER) -> None:
     """Say how much a search Flow's index holds, of which model, and how it is searched."""
     from cliptune.serving import Client
+    from cliptune.serving.places import with_note
 
     with Client(server) as client:
         found = client.status()
+    found |= {part: with_note(found[part]) for part in ("index", "model", "vision")}
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
         return
@@ -63,7 +65,7 @@ def status(as_json: AsJson = False, server: Address = SERVER) -> None:
         "model": f"{index['model_digest'] or 'none yet':.12}",
         "served": f"{model.get('model_digest', '')!s:.12}  ({model.get('artifact', '')})",
         "embeddings": f"{index['dim'] or '-'} × {index['storage']}",
-        "store": f"{index['store']}, {index['index_uri']}",
+        "store": ", ".join(filter(None, (index["store"], index.get("index_uri")))),
     }
     for slot, one in (index.get("generations") or {}).items():
         note = "" if one["complete"] else ", not complete"

@@ -38,6 +38,21 @@ ApiKeys = Annotated[
     ),
 ]
 
+RootPath = Annotated[
+    str | None,
+    typer.Option(
+        envvar="CLIPTUNE_ROOT_PATH", help="The path that it lives below behind a proxy: /shop"
+    ),
+]
+TrustedProxies = Annotated[
+    str | None,
+    typer.Option(
+        envvar="CLIPTUNE_TRUSTED_PROXIES",
+        help="Addresses or networks of proxies whose X-Forwarded-… headers are believed: "
+        "10.0.0.0/8,::1",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
@@ -74,7 +89,9 @@ def serve(
         int,
         typer.Option(min=0, max=65535, help="gRPC for clip-as-service's clients; 0: none."),
     ] = 51002,
-    host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0, or :: with IPv6, to be reached from outside.")
+    ] = "127.0.0.1",
     onnx: Annotated[bool, typer.Option("--onnx/--torch", help="The engine.")] = False,
     precision: Annotated[
         str | None, typer.Option(help="int8 or bf16, where `cliptune quantize` added it.")
@@ -82,9 +99,19 @@ def serve(
     ssl_certfile: CertFile = None,
     ssl_keyfile: KeyFile = None,
     api_keys: ApiKeys = None,
+    root_path: RootPath = None,
+    trusted_proxies: TrustedProxies = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CLIPTUNE_PUBLIC_URL",
+            help="The address by which clients reach the HTTP side: pictures' URLs begin with it.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a model as text-to-image search: gRPC, HTTP, and a search page."""
     from cliptune.serving import serve as start
+    from cliptune.serving.settings import bracketed
 
     with start(
         artifact,
@@ -99,13 +126,16 @@ def serve(
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
         api_keys=api_keys,
+        root_path=root_path,
+        trusted_proxies=trusted_proxies,
+        public_url=public_url,
     ) as service:
-        tls = "s" if ssl_certfile else ""
+        tls, shown = "s" if ssl_certfile else "", bracketed(host)
         if clip_service_port:
-            console.print(f"for clip-as-service's clients: grpc{tls}://{host}:{clip_service_port}")
+            console.print(f"for clip-as-service's clients: grpc{tls}://{shown}:{clip_service_port}")
         console.print(
-            f"gRPC  grpc{tls}://{host}:{grpc_port}\nHTTP  http{tls}://{host}:{http_port}\n"
-            f"[bold]search page: http{tls}://{host}:{http_port}/[/]   (Ctrl-C ends)"
+            f"gRPC  grpc{tls}://{shown}:{grpc_port}\nHTTP  http{tls}://{shown}:{http_port}\n"
+            f"[bold]search page: http{tls}://{shown}:{http_port}/[/]   (Ctrl-C ends)"
         )
         _warn(host, api_keys)
         _tell_of_swap(index_folder)
@@ -115,7 +145,9 @@ def serve(
 def train_server(
     grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 52000,
     http_port: Annotated[int, typer.Option(min=1, max=65535)] = 52001,
-    host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from outside.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0, or :: with IPv6, to be reached from outside.")
+    ] = "127.0.0.1",
     ssl_certfile: CertFile = None,
     ssl_keyfile: KeyFile = None,
     api_keys: ApiKeys = None,
@@ -126,9 +158,12 @@ def train_server(
             "beginnings of ORG/NAME, separated by commas; default: CLIPTUNE_HUB_MODELS, or none."
         ),
     ] = None,
+    root_path: RootPath = None,
+    trusted_proxies: TrustedProxies = None,
 ) -> None:
     """Serve the Trainer: others start and watch runs on this machine."""
     from cliptune.serving import serve_training
+    from cliptune.serving.settings import bracketed
 
     with serve_training(
         grpc_port=grpc_port,
@@ -138,10 +173,12 @@ def train_server(
         ssl_keyfile=ssl_keyfile,
         api_keys=api_keys,
         hub_models=hub_models,
+        root_path=root_path,
+        trusted_proxies=trusted_proxies,
     ) as service:
-        tls = "s" if ssl_certfile else ""
+        tls, shown = "s" if ssl_certfile else "", bracketed(host)
         console.print(
-            f"train Flow at grpc{tls}://{host}:{grpc_port} and http{tls}://{host}:{http_port}"
+            f"train Flow at grpc{tls}://{shown}:{grpc_port} and http{tls}://{shown}:{http_port}"
         )
         _warn(host, api_keys)
         wait_for_signal(service)

@@ -164,6 +164,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
     from cliptune.errors import BadInput, NotFound
     from cliptune.generations.work import Engine
     from cliptune.serving import Client, settings
+    from cliptune.serving.places import with_note
 
     if index is not None:
         if "://" not in index and not Path(index).expanduser().is_dir():
@@ -177,7 +178,13 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
         return Place(uri, state, settings.artifact(None), engine, None, storage)
     client = Client(server)
     status = client.status()
-    found, model = status["index"], status["model"]
+    # Paths are told to a key of the role admin; others find them noted on the same machine.
+    found, model = with_note(status["index"]), with_note(status["model"])
+    if "index_uri" not in found:
+        raise BadInput(
+            f"{server} does not say where its index is: give the command on its machine as its "
+            "user, with CLIPTUNE_HOME as it has it; or a key of the role admin; or --index"
+        )
     uri, state = found["index_uri"], found["generations_folder"]
     here = Path(uri).is_dir() if "://" not in uri else Path(state).is_dir()
     if not here:

@@ -141,6 +141,21 @@ def decode_pixels(picture: Picture, preprocessing: ImagePreprocessing) -> NDArra
     return to_pixels(upright, preprocessing, _upright_box(width, height, image, upright.size))
 
 
+def decoded_pixels(data: bytes, preprocessing: ImagePreprocessing) -> int:
+    """How many pixels `decode_pixels` decodes, by the picture's header.
+
+    Raises:
+        BadImage: empty, of an unknown format, or larger than `MAX_PIXELS`.
+    """
+    image = _open(data, MAX_PIXELS)
+    width, height = image.size
+    if not image.info.get("progressive"):  # those are decoded whole, whatever is left out then
+        least = DRAFT_FACTOR * max(preprocessing.size)
+        image.draft(None, (least, least))
+        width, height = image.size
+    return width * height
+
+
 def check_header(data: bytes) -> None:
     """Raise `BadImage` unless `data` is a picture by its header; nothing is decoded."""
     _open(data, MAX_PIXELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from cliptune.data.rows import METADATA, find_metadata, open_metadata
 from cliptune.data.store import list_pushed, pull
 from cliptune.data.summary import DataSummary
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput, NotFound, near_matches
+from cliptune.errors import BadData, BadInput, NotFound, near_matches, shown
 
 _TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx", ".json")
 _OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".json")
@@ -197,20 +198,20 @@ def _from_name(
         "keep_untitled": keep_untitled is not False,
         "has_fixed_ids": keep_untitled is not None,
     }
-    if path.is_dir():
+    if os.path.isdir(name):  # False for what can be no path, too
         metadata = find_metadata(path)
         if not metadata:
             return PictureFolder(path)
         rows, options = open_metadata(path, metadata, options)
         return CsvTable(rows, options, **table)
-    if path.is_file():
+    if os.path.isfile(name):
         return CsvTable.open(path, options, **table)
     if path.suffix.lower() in _TABLES or "/" in name:
-        raise NotFound(f"{role}: no file at {name!r}")
+        raise NotFound(f"{role}: no file at {name[:200]!r}")
     if name in list_pushed():
         return pull(name)
     raise NotFound(
-        f"{role}: {name!r} is neither a file nor the name of a data set; "
+        f"{role}: {shown(name)} is neither a file nor the name of a data set; "
         f"{near_matches(name, known_names())}"
     )
 

@@ -9,7 +9,6 @@ the one for files cuts names at their last dot.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, Unavailable, near_matches
+from cliptune.errors import AlreadyExists, BadData, NotFound, Unavailable, near_matches
 from cliptune.files import write_bytes
 from cliptune.home import data_dir
+from cliptune.names import DATA_SET
 
 _SUFFIX = ".docs"
 MAX_DOCUMENT_BYTES = 128 * 2**20
@@ -28,7 +28,6 @@ MAX_DOCUMENT_BYTES = 128 * 2**20
 MAX_UNZIPPED_BYTES = 2**30
 MAX_UNZIPPED_RATIO = 20
 """More than both, and a data set is refused: pictures barely compress, texts some ten times."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _HEADER_BYTES = 9
 """Of DocArray's binary stream: a version and the number of documents."""
 
@@ -47,7 +46,7 @@ def push(docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> str:
         with _open_s3(name, "wb") as file:
             file.write(dump_documents(docs))
         return name
-    path = _path(name)
+    path = _path(DATA_SET.check(name))
     if path.exists() and not replace:
         raise AlreadyExists(f"a data set {name!r} is there already: give replace=True")
     write_bytes(path, dump_documents(docs))
@@ -63,7 +62,7 @@ def pull(name: str) -> DocList[ClipDoc]:
     if name.startswith("s3://"):
         with _open_s3(name, "rb") as file:
             return parse_documents(file.read(), name)
-    path = _path(name)
+    path = _path(DATA_SET.look_up(name))
     if not path.is_file():
         raise NotFound(f"no data set {name!r}: {near_matches(name, list_pushed())}")
     return parse_documents(path.read_bytes(), str(path))
@@ -80,7 +79,7 @@ def delete_pushed(name: str) -> None:
     Raises:
         NotFound: there is none.
     """
-    path = _path(name)
+    path = _path(DATA_SET.look_up(name))
     if not path.is_file():
         raise NotFound(f"no data set {name!r}: {near_matches(name, list_pushed())}")
     path.unlink()
@@ -146,8 +145,6 @@ def _unzip(frame: memoryview, limit: int, number: int) -> bytes:
 
 
 def _path(name: str) -> Path:
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise BadInput(f"data set name {name!r}: use letters, digits, '.', '_' and '-'")
     return data_dir() / f"{name}{_SUFFIX}"
 
 

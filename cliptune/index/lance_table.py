@@ -19,7 +19,7 @@ from cliptune.index.tags import from_json
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-MATCH_COLUMNS = ["id", "text", "uri", "tags", "_distance"]
+MATCH_COLUMNS = ["id", "text", "uri", "tags", "image_digest", "_distance"]
 DOC_COLUMNS = ["id", "text", "uri", "label", "tags", "image_digest"]
 _METADATA = b"cliptune"
 _TAG_COLUMNS = {
@@ -101,9 +101,8 @@ def to_table(batch: CheckedBatch, *, store_images: bool, storage: Storage) -> pa
 
 def to_match(row: dict[str, Any], score: float) -> Match:
     """A found row as a match."""
-    return Match(
-        id=row["id"], text=row["text"], uri=row["uri"], tags=from_json(row["tags"]), score=score
-    )
+    fields = {name: row[name] for name in ("id", "text", "uri", "image_digest")}
+    return Match(**fields, tags=from_json(row["tags"]), score=score)
 
 
 def offsets_by_id(table: Table, after: str | None) -> list[int]:

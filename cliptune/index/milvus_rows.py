@@ -152,7 +152,7 @@ def _row(batch: CheckedBatch, position: int, has_image: bool) -> dict[str, Any]:
 def to_match(entity: dict[str, Any], score: float) -> Match:
     """A found entity as a match."""
     kept = json.loads("".join(entity["document"]))
-    fields = {name: kept[name] for name in ("id", "text", "uri", "tags")}
+    fields = {name: kept.get(name) for name in ("id", "text", "uri", "tags", "image_digest")}
     return Match(**fields, score=min(1.0, max(-1.0, score)))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cliptune.abandoning import ABANDONED, Abandoned, is_abandoned
 from cliptune.errors import BadInput, Overloaded, Unavailable
 from cliptune.inference.observing import Observe, unobserved
 from cliptune.inference.towers import Forward, TextTower, VisionTower
@@ -38,6 +39,7 @@ def share_batches(
 class _Request:
     rows: NDArray
     answer: Future[NDArray[np.float32]] = field(default_factory=Future)
+    abandoned: threading.Event | None = field(default_factory=ABANDONED.get)
     asked_at: float = field(default_factory=time.perf_counter)
     taken_at: float = 0.0
 
@@ -111,6 +113,7 @@ class BatchingForward:
 
         Raises:
             Overloaded: more than `max_pending` rows would wait.
+            Abandoned: whoever asked had gone before the engine got to it.
             Unavailable: it was closed. What the engine raises is raised in all requests of its
                 batch.
         """
@@ -142,6 +145,15 @@ class BatchingForward:
         for thread in self._threads:
             thread.join()
 
+    def _drop_abandoned(self) -> None:
+        abandoned = [request for request in self._queue if is_abandoned(request.abandoned)]
+        if not abandoned:
+            return
+        self._queue = deque(one for one in self._queue if not is_abandoned(one.abandoned))
+        self._pending = sum(len(request.rows) for request in self._queue)
+        for request in abandoned:
+            request.answer.set_exception(Abandoned("whoever asked has gone"))
+
     def _work(self) -> None:
         while batch := self._next_batch():
             self._answer(batch)
@@ -171,9 +183,13 @@ class BatchingForward:
         """Wait for requests, and take as many as a batch holds; none when closed."""
         with self._changed:
             full = lambda: self._pending >= self.batch_size or self._closed  # noqa: E731
-            self._changed.wait_for(lambda: (self._queue and not self._running) or full())
-            if self._overlapping:
-                self._changed.wait_for(full, timeout=self.max_wait)
+            while True:
+                self._changed.wait_for(lambda: (self._queue and not self._running) or full())
+                if self._overlapping:
+                    self._changed.wait_for(full, timeout=self.max_wait)
+                self._drop_abandoned()
+                if self._queue or self._closed:
+                    break
             batch: list[_Request] = []
             size = 0
             while self._queue and (not batch or size + len(self._queue[0].rows) <= self.batch_size):

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.images import ImagePreprocessing, Picture, decode_pixels, normalise
+from cliptune.abandoning import check_wanted
+from cliptune.data.images import (
+    ImagePreprocessing,
+    Picture,
+    decode_pixels,
+    decoded_pixels,
+    normalise,
+)
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.cache import EmbeddingCache
+from cliptune.inference.decoding import Decoders
 from cliptune.inference.observing import Observe, timed, unobserved
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.tokenizers import Tokenizer, token_count
@@ -84,7 +93,10 @@ class TextTower:
     def encode_tokens(self, tokens: Tensor) -> NDArray[np.float32]:
         """Embed texts that are tokens already: int64 [N, L] to float32 [N, D] of unit length."""
         starts = range(0, len(tokens), self.batch_size)
-        parts = [self.run(tokens[s : s + self.batch_size].numpy()) for s in starts]
+        parts = []
+        for start in starts:
+            check_wanted()
+            parts.append(self.run(tokens[start : start + self.batch_size].numpy()))
         return unit_length(np.concatenate(parts))
 
     def _cut_and_forward(self, tokens: NDArray) -> NDArray[np.float32]:
@@ -133,8 +145,7 @@ class VisionTower:
     def __post_init__(self) -> None:
         """Run batches as they come; `batching.share_batches` puts them together."""
         self.run: Forward = self._normalise_and_forward
-        # Its threads start with the first picture.
-        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="cliptune-decode")
+        self._decoders = Decoders(self.workers)
 
     def encode(self, images: Sequence[Picture]) -> NDArray[np.float32]:
         """Embed `images`: encoded bytes, paths, open files, PIL images, or uint8 [H, W, 3].
@@ -148,15 +159,26 @@ class VisionTower:
             BadImage: a picture can't be decoded; the message gives its position.
         """
         step = self.batch_size
-        decoding = []
-        parts = []
-        for start in range(0, len(images), step):
-            numbered = enumerate(images[start : start + step], start)
-            decoding.append([self._pool.submit(self._pixels, i, image) for i, image in numbered])
-            if len(decoding) > 1:
-                parts.append(self.run(self._decoded(decoding.pop(0))))
-        parts.extend(self.run(self._decoded(batch)) for batch in decoding)
+        sizes = [self._decoded_size(image) for image in images]
+        pixels = self._decoders.decode(self._pixels, images, sizes)
+        try:
+            parts = []
+            for start in range(0, len(images), step):
+                batch = self._decoded(pixels[start : start + step])
+                check_wanted()
+                parts.append(self.run(batch))
+        finally:  # after an error nobody needs the others
+            for one in pixels:
+                one.cancel()
         return self._joined(parts)
+
+    def _decoded_size(self, image: Any) -> int:
+        if not isinstance(image, bytes):
+            return 0  # decoded already
+        try:
+            return decoded_pixels(image, self.preprocessing)
+        except BadImage:
+            return 0  # decoding will say so, with its position
 
     def _decoded(self, batch: list[Future[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
         with timed(self.observe, "preprocess_seconds"):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,9 @@ class Artifact:
 
 def is_artifact(path: Path) -> bool:
     """Whether `path` looks like an artifact: a zip, or a folder with a metadata.yml."""
-    return (path / "metadata.yml").is_file() or (path.is_file() and path.suffix == ".zip")
+    # By os.path: False for what can be no path, too.
+    is_folder = os.path.isfile(path / "metadata.yml")
+    return is_folder or (os.path.isfile(path) and path.suffix == ".zip")
 
 
 def open_artifact(path: str | Path, *, only: tuple[str, ...] = TOWERS) -> Artifact:

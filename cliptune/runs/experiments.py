@@ -13,9 +13,10 @@ from pathlib import Path
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, near_matches
 from cliptune.files import make_folder, new_folder, remove_folder, write_text
 from cliptune.home import runs_dir
+from cliptune.names import EXPERIMENT, RUN
 from cliptune.runs import process
 from cliptune.runs.liveness import ProcessMark
-from cliptune.runs.names import DEFAULT_EXPERIMENT, check_name, make_name
+from cliptune.runs.names import DEFAULT_EXPERIMENT, make_name
 from cliptune.runs.record import RECORD_FILE, Record, now, read_record, write_record
 from cliptune.runs.run import Run
 
@@ -64,7 +65,7 @@ def create_run(
     from cliptune.runs.documents import store_documents
 
     if run_name is not None:
-        check_name(run_name)
+        RUN.check(run_name, "run_name")
     experiment = _ensure_experiment(experiment_name or DEFAULT_EXPERIMENT)
     folder = experiment / (run_name or _free_name(experiment))
     _refuse_used(folder)
@@ -95,6 +96,7 @@ def get_run(name: str, experiment_name: str | None = None) -> Run:
         NotFound: no such run; the message lists near names.
         BadInput: several experiments other than `default` have a run of that name.
     """
+    RUN.look_up(name)
     if experiment_name is not None:
         experiments = [get_experiment(experiment_name).name]
     else:
@@ -118,8 +120,6 @@ def list_runs(experiment_name: str | None = None, page: int = 1, size: int = 50)
     """
     if page < 1 or size < 1:
         raise BadInput(f"page is {page} and size is {size}: use numbers from 1")
-    if experiment_name is not None:
-        get_experiment(experiment_name)
     return _all_runs(experiment_name)[(page - 1) * size : page * size]
 
 
@@ -140,8 +140,6 @@ def delete_runs(experiment_name: str | None = None) -> None:
         NotFound: no such experiment.
         NotReady: one runs on another machine.
     """
-    if experiment_name is not None:
-        get_experiment(experiment_name)
     for run in _all_runs(experiment_name):
         _delete(run.folder)
 
@@ -153,7 +151,7 @@ def create_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
         AlreadyExists: there is one of that name.
         BadInput: the name is not allowed.
     """
-    folder = _root() / check_name(name, "the experiment's name")
+    folder = _root() / EXPERIMENT.check(name, "the experiment's name")
     try:
         make_folder(folder.parent)
         make_folder(folder, exist_ok=False)
@@ -168,6 +166,7 @@ def get_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
     Raises:
         NotFound: there is none; the message lists near names.
     """
+    EXPERIMENT.look_up(name)
     known = {experiment.name: experiment for experiment in list_experiments()}
     if name not in known:
         raise NotFound(f"no experiment {name!r}: {near_matches(name, known)}")
@@ -206,7 +205,7 @@ def _root() -> Path:
 
 
 def _ensure_experiment(name: str) -> Path:
-    folder = _root() / check_name(name, "experiment_name")
+    folder = _root() / EXPERIMENT.check(name, "experiment_name")
     make_folder(folder)
     if not (folder / EXPERIMENT_FILE).is_file():
         write_text(folder / EXPERIMENT_FILE, json.dumps({"name": name, "created": now()}))
@@ -224,7 +223,10 @@ def _read_experiment(folder: Path) -> Experiment:
 
 
 def _all_runs(experiment_name: str | None) -> list[Run]:
-    experiments = [experiment_name] if experiment_name else [e.name for e in list_experiments()]
+    if experiment_name is not None:
+        experiments = [get_experiment(experiment_name).name]
+    else:
+        experiments = [e.name for e in list_experiments()]
     created: list[tuple[str, Run]] = []
     for experiment in experiments:
         for folder in (_root() / experiment).iterdir():
@@ -240,8 +242,7 @@ def _all_runs(experiment_name: str | None) -> list[Run]:
 
 
 def _has_run(experiment: str, name: str) -> bool:
-    # A name with a slash or dots would lead out of the folder.
-    return name == Path(name).name and (_root() / experiment / name / RECORD_FILE).is_file()
+    return (_root() / experiment / name / RECORD_FILE).is_file()
 
 
 def _free_name(experiment: Path) -> str:

@@ -1,14 +1,10 @@
-"""Names of runs and experiments: what is allowed, and readable ones made up."""
+"""Readable names for runs, made up; what is allowed is in `cliptune.names`."""
 
 from __future__ import annotations
 
-import re
 import secrets
 
-from cliptune.errors import BadInput
-
 DEFAULT_EXPERIMENT = "default"
-_ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ADJECTIVES = (
     "able agile amber bold brave brisk bright calm clever cosy curious dapper deft eager early "
     "fair fleet fond gentle glad golden grand happy hardy honest humble keen kind lively loyal "
@@ -29,18 +25,3 @@ def make_name() -> str:
     """A readable name that is most likely free, such as `brave-otter-3f2a`."""
     adjective, animal = secrets.choice(_ADJECTIVES.split()), secrets.choice(_ANIMALS.split())
     return f"{adjective}-{animal}-{secrets.token_hex(2)}"
-
-
-def check_name(name: str, what: str = "run_name") -> str:
-    """`name`, if it can be the name of a run or an experiment (and so of a folder).
-
-    Raises:
-        BadInput: it is not 1 to 100 letters, digits, `.`, `_` and `-`, the first of them a
-            letter or a digit.
-    """
-    if not isinstance(name, str) or not _ALLOWED.fullmatch(name):
-        raise BadInput(
-            f"{what} is {name!r}: use 1 to 100 letters, digits, '.', '_' and '-', beginning with "
-            "a letter or a digit"
-        )
-    return name

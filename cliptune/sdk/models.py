@@ -179,13 +179,14 @@ def find_artifact(artifact: str | Path) -> Path:
         NotReady, RunFailed: the run has no artifact (yet).
     """
     path = Path(artifact)
-    if not isinstance(artifact, ArtifactId) and path.exists():
+    # `os.path`: False for what can be no path, too.
+    if not isinstance(artifact, ArtifactId) and os.path.exists(artifact):
         return path
     experiment, slash, name = str(artifact).partition("/")
     try:
         run = runs.get_run(name, experiment) if slash else runs.get_run(experiment)
     except LookupError:
-        raise NotFound(f"no artifact at {path}, and no run of that name") from None
+        raise NotFound(f"no artifact at {str(artifact)[:200]!r}, and no run of that name") from None
     return run.artifact_folder
 
 

@@ -34,6 +34,8 @@ from cliptune.serving.requests import (
     NoParameters,
     SearchParameters,
     check_docs,
+    check_matches,
+    check_parameters,
     read_parameters,
 )
 from cliptune.serving.sockets import add_socket
@@ -53,6 +55,14 @@ ENDPOINTS = (
     "/", "/encode", "/rank", "/index", "/index_texts", "/update", "/search", "/delete", "/clear",
     "/status", "/get", "/ids",
 )  # fmt: skip
+
+FORMS: dict[str, tuple[str, ...]] = {
+    "/encode": (),
+    "/index": tuple(IndexParameters.model_fields),
+    "/search": tuple(SearchParameters.model_fields),
+    "/update": (),
+}
+"""What takes a picture as a form too, and the parameters that may be fields of it."""
 
 
 WARNED: dict[int | str, dict[str, Any]] = {
@@ -94,6 +104,7 @@ async def answer(
     calls: Calls, endpoint: str, docs: DocList[Any], parameters: dict[str, Any]
 ) -> dict[str, Any]:
     """One call, and the body of its answer."""
+    check_parameters(parameters)
     if endpoint in ("/", "/encode"):
         check_docs(docs)
         read_parameters(NoParameters, parameters)
@@ -106,14 +117,14 @@ async def answer(
         check_docs(docs)
         read_parameters(IndexParameters, parameters)
         found = await calls.post(endpoint, docs, parameters, ClipDoc)
-        return {"indexed": len(found), "data": [doc_fields(doc) for doc in found]}
+        return {"indexed": len(found), "data": await asyncio.to_thread(all_fields, found)}
     elif endpoint == "/update":
         check_docs(docs)
         read_parameters(NoParameters, parameters)
         return (await calls.report(endpoint, docs, None))["indexer"]
     elif endpoint == "/search":
         check_docs(docs)
-        read_parameters(SearchParameters, parameters)
+        check_matches(len(docs), read_parameters(SearchParameters, parameters))
         found = await calls.post(endpoint, docs, parameters, SearchResult)
         # All queries of a request have one filter; what is said of it is said once.
         warnings = list(dict.fromkeys(one for result in found for one in result.warnings))
@@ -131,7 +142,12 @@ async def answer(
         return status_of(await calls.report(endpoint))
     else:
         raise NotFound(f"no endpoint {endpoint[:100]!r}: {near_matches(endpoint, ENDPOINTS)}")
-    return {"data": [doc_fields(doc) for doc in found]}
+    return {"data": await asyncio.to_thread(all_fields, found)}
+
+
+def all_fields(docs: DocList[Any]) -> list[dict[str, Any]]:
+    """The documents of an answer as JSON has them."""
+    return [doc_fields(doc) for doc in docs]
 
 
 def add_endpoints(app: FastAPI, calls: Calls) -> None:
@@ -154,12 +170,13 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     adapter = Adapter(calls)
 
     async def respond(request: Request, endpoint: str) -> Response:
-        body = await read_json(request)
+        body = await read_json(request, form=FORMS.get(endpoint))
         if is_request(body):  # clip-as-service's client posts its form to any endpoint it sees
             return await answer_json(adapter, {"execEndpoint": endpoint} | body)
         given = await asyncio.to_thread(fit, body, DataBody)
-        found = await answer(calls, endpoint, to_docs(given.data), given.parameters)
-        return json_response(found, encoding_format=given.encoding_format)
+        docs = await asyncio.to_thread(to_docs, given.data)
+        found = await answer(calls, endpoint, docs, given.parameters)
+        return await asyncio.to_thread(json_response, found, 200, given.encoding_format)
 
     @app.post("/encode", openapi_extra=body_schema(DataBody, texts), tags=["encode"])
     async def encode(request: Request) -> Response:
@@ -188,9 +205,9 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         if is_request(body):
             return await answer_json(adapter, {"execEndpoint": "/rank"} | body)
         given = await asyncio.to_thread(fit, body, RankBody)
-        docs = to_rank_docs(given.data)
+        docs = await asyncio.to_thread(to_rank_docs, given.data)
         found = await answer(calls, "/rank", docs, given.parameters)
-        return json_response(found, encoding_format=given.encoding_format)
+        return await asyncio.to_thread(json_response, found, 200, given.encoding_format)
 
     @app.post("/search", openapi_extra=body_schema(DataBody, found), tags=["search"],
               responses=WARNED)  # fmt: skip
@@ -233,8 +250,9 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
     async def get(request: Request) -> Response:
         """The stored documents with the ids given; those that aren't there are left out."""
         body = await read_body(request, DataBody)
-        found = await answer(calls, "/get", to_docs(body.data), body.parameters)
-        return json_response(found, encoding_format=body.encoding_format)
+        docs = await asyncio.to_thread(to_docs, body.data)
+        found = await answer(calls, "/get", docs, body.parameters)
+        return await asyncio.to_thread(json_response, found, 200, body.encoding_format)
 
     @app.post("/delete", openapi_extra=body_schema(DeleteParameters), tags=["index"],
               responses=WARNED)  # fmt: skip
@@ -247,6 +265,8 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
         body = await read_json(request)
         if is_request(body):
             return await answer_json(adapter, {"execEndpoint": "/delete"} | body)
+        if isinstance(body, dict):
+            check_parameters(body)
         parameters = fit(body, DeleteParameters).model_dump(exclude_none=True)
         return json_response(await answer(calls, "/delete", DocList[ClipDoc](), parameters))
 

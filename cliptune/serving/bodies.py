@@ -18,8 +18,9 @@ from cliptune.data.images import png_of_pixels
 from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
 from cliptune.errors import BadImage, BadInput, CliptuneError, Overloaded, Unauthorized
 from cliptune.limits import limit
-from cliptune.serving import wire
-from cliptune.serving.requests import MAX_BODY, MAX_DOCS, TooLarge, describe
+from cliptune.serving import forms, wire
+from cliptune.serving.requests import MAX_BODY, MAX_DOCS, Tally, TooLarge, count_inside, describe
+from cliptune.serving.weighing import parse_json
 
 BODY_TIMEOUT = float(limit("CLIPTUNE_BODY_TIMEOUT", 120))
 """Seconds in which a body must arrive."""
@@ -140,19 +141,40 @@ async def read_body(request: Request, kind: type[B], default: Any = None) -> B:
     return await asyncio.to_thread(fit, await read_json(request, default), kind)
 
 
-async def read_json(request: Request, default: Any = None) -> Any:
+async def read_json(
+    request: Request, default: Any = None, form: tuple[str, ...] | None = None
+) -> Any:
     """The body's JSON; of an empty one `default`, if that is given.
+
+    Args:
+        request: whose body is read.
+        default: see above.
+        form: the parameters that may be fields of a form with pictures, which is read as the JSON
+            that it stands for; None: there are no forms here.
 
     Raises:
         BadJson: it isn't JSON.
+        UnsupportedCoding: it is of another media type.
     """
+    kind = request.headers.get("content-type", "")
+    is_picture = kind.startswith(("image/", "video/", "audio/", "application/octet-stream"))
+    if is_picture or (forms.is_form(kind) and form is None):
+        raise wire.UnsupportedCoding(
+            f"Content-Type is {kind[:100]!r}: send JSON, with pictures as base64, or to /encode, "
+            "/search and /index a form (multipart/form-data) with the picture as its field "
+            "'image': curl -F image=@boots.jpg"
+        )
     raw = await read_bytes(request)
+    if forms.is_form(kind) and form is not None:
+        return await asyncio.to_thread(forms.read_form, raw, kind, form)
     if not raw.strip():
         if default is None:
             raise wire.BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
         return default
     try:
-        return await asyncio.to_thread(orjson.loads, raw)
+        return await asyncio.to_thread(parse_json, raw)
+    except TooLarge:
+        raise
     except ValueError as error:
         raise wire.BadJson(f"the body is not JSON: {error}") from None
 
@@ -180,7 +202,11 @@ def to_docs(items: list[Item]) -> DocList[ClipDoc]:
 
     Raises:
         BadImage: a picture isn't base64, or no pixels; the message gives its position.
+        TooLarge: texts or tags exceed a limit.
     """
+    tally = Tally()
+    for i, item in enumerate(items):
+        tally.add(item.text, count_inside(item.tags), f"document {i}")
     return DocList[ClipDoc](
         [ClipDoc(**_fields(item, f"document {i}")) for i, item in enumerate(items)]
     )
@@ -188,6 +214,9 @@ def to_docs(items: list[Item]) -> DocList[ClipDoc]:
 
 def to_rank_docs(items: list[RankItem]) -> DocList[RankDoc]:
     """The documents of a body, each with its matches; raises as `to_docs` does."""
+    count = len(items) + sum(len(item.matches) for item in items)
+    if count > MAX_DOCS:
+        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
     docs = DocList[RankDoc]()
     for position, item in enumerate(items):
         place = f"document {position}"
@@ -254,7 +283,14 @@ def doc_fields(doc: ClipDoc) -> dict[str, Any]:
         fields["matches"] = [doc_fields(match) for match in doc.matches]
     if isinstance(doc, SearchResult):
         fields["matches"] = [
-            {"id": str(m.id), "score": m.score, "text": m.text, "uri": m.uri, "tags": m.tags}
+            {
+                "id": str(m.id),
+                "score": m.score,
+                "text": m.text,
+                "image_url": m.image_url,
+                "uri": m.uri,
+                "tags": m.tags,
+            }
             for m in doc.matches
         ]
         if doc.total is not None:

@@ -10,6 +10,7 @@ from docarray import BaseDoc, DocList
 from cliptune.documents import ClipDoc
 from cliptune.serving import tags
 from cliptune.serving.reports import Report, by_source
+from cliptune.serving.requests import check_parameters
 
 D = TypeVar("D", bound=BaseDoc)
 
@@ -45,18 +46,27 @@ class Calls:
         """As `post`; returns Jina's routes too: when each executor began and ended."""
         from jina.types.request.data import DataRequest
 
-        tags.pack(docs)
         request = DataRequest()
         request.header.exec_endpoint = endpoint
         request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
-        request.data.docs = docs
-        if parameters:
-            request.parameters = parameters
+
+        def fill() -> None:
+            tags.pack(docs)
+            request.data.docs = docs
+            if parameters:
+                check_parameters(parameters)
+                request.parameters = parameters
+
+        def read() -> DocList[D]:
+            response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
+            found = response.docs
+            tags.unpack(found)
+            return found
+
+        # Beside the event loop: a request may hold many documents, and an answer many matches.
+        await asyncio.to_thread(fill)
         response = await self.handler.ask(request)
-        response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
-        found = await asyncio.to_thread(lambda: response.docs)
-        tags.unpack(found)
-        return found, list(response.routes)
+        return await asyncio.to_thread(read), list(response.routes)
 
     async def report(
         self, endpoint: str, docs: DocList | None = None, parameters: dict[str, Any] | None = None

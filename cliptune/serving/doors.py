@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from cliptune.errors import CliptuneError, Overloaded, Unavailable
 from cliptune.serving import wire
@@ -113,19 +114,54 @@ class HttpDoor:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count what is held of the body, and stop when the client has gone."""
         held = 0
+        begun: list[Message] = []
+        gone: asyncio.Future[Message] | None = None
+        answered = False
+        this = asyncio.current_task()
+        assert this is not None  # noqa: S101
+
+        def watch() -> None:
+            nonlocal gone
+            gone = asyncio.ensure_future(receive())
+            gone.add_done_callback(stop)
+
+        def stop(done: asyncio.Future[Message]) -> None:
+            if not answered and not done.cancelled():
+                this.cancel()
 
         async def counted() -> Message:
             nonlocal held
+            if begun:
+                return begun.pop()
+            if gone is not None:
+                return await asyncio.shield(gone)
             message = await receive()
             if size := len(message.get("body", b"")):
                 self.admission.hold(size)
                 held += size
+            if message["type"] == "http.request" and not message.get("more_body"):
+                watch()
             return message
 
+        async def answer(message: Message) -> None:
+            nonlocal answered
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
         try:
-            await self.app(scope, counted, send)
+            headers = Headers(scope=scope)
+            if "content-length" not in headers and "transfer-encoding" not in headers:
+                begun.append(await counted())  # nobody may ask for the body that there isn't
+            await self.app(scope, counted, answer)
+        except asyncio.CancelledError:
+            if gone is None or not gone.done() or answered:
+                raise
+            this.uncancel()
         finally:
+            if gone is not None:
+                gone.cancel()
             self.admission.hold(-held)
 
 
@@ -167,12 +203,28 @@ async def until_ended(admission: Admission, items: AsyncIterable[T]) -> AsyncIte
 
 
 @contextmanager
-def open_socket(admission: Admission) -> Iterator[None]:
-    """Count a WebSocket as open: the gateway waits for it when it ends."""
+def open_socket(admission: Admission) -> Iterator[Callable[[], None]]:
+    """Count a WebSocket as open: the gateway waits for it when it ends.
+
+    The block is given what to call when the client has gone: then it ends at once, and with it
+    what is under way.
+    """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101
+    has_gone = False
+
+    def stop() -> None:
+        nonlocal has_gone
+        has_gone = True
+        task.cancel()
+
     admission.sockets.add(task)
     try:
-        yield
+        yield stop
+    except asyncio.CancelledError:
+        if not has_gone:
+            raise
+        task.uncancel()
+        raise WebSocketDisconnect from None
     finally:
         admission.sockets.discard(task)

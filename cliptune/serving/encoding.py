@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 from docarray import DocList
 
-from cliptune.data.images import image_bytes
+from cliptune.data.images import decoded_pixels, image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
 from cliptune.serving.fetching import Fetcher
-from cliptune.serving.requests import check_docs, has_image, has_text, name
+from cliptune.serving.requests import (
+    MAX_ALL_PIXELS,
+    TooLarge,
+    check_docs,
+    has_image,
+    has_text,
+    name,
+)
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -129,6 +136,7 @@ def _embed_pictures(
             raise BadImage(f"{name(position, doc)}: {error}") from None
     if not pictures:
         return
+    _check_pixels(docs, pictures, tower)
     try:
         embeddings = tower.encode(pictures)
     except BadImage as error:
@@ -138,6 +146,23 @@ def _embed_pictures(
         if doc.uri and doc.uri.startswith("data:"):
             doc.uri = None
     _set([doc for _, doc in docs], tower, embeddings)
+
+
+def _check_pixels(
+    docs: list[tuple[int, ClipDoc]], pictures: list[bytes], tower: VisionTower
+) -> None:
+    """Refuse pictures that are too large together, before one of them is decoded."""
+    total = 0
+    for (position, doc), picture in zip(docs, pictures, strict=True):
+        try:
+            total += decoded_pixels(picture, tower.preprocessing)
+        except BadImage as error:
+            raise BadImage(f"{name(position, doc)}: {error}") from None
+        if total > MAX_ALL_PIXELS:
+            raise TooLarge(
+                f"{name(position, doc)}: with those before it {total} pixels, the limit of one "
+                f"request is {MAX_ALL_PIXELS}: send fewer pictures at once, or smaller ones"
+            )
 
 
 def _is_elsewhere(doc: ClipDoc) -> bool:

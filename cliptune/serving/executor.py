@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 from jina import Executor
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from cliptune.abandoning import ABANDONED
+from cliptune.errors import CliptuneError
+from cliptune.home import home
 from cliptune.serving import (
     jina_compat,
     jina_counters,
     logs,
     metrics,
+    places,
     request_ids,
+    settings,
     starting,
     tracing,
 )
@@ -25,6 +34,7 @@ if TYPE_CHECKING:  # importing it imports torch, which must not happen before Ji
     from cliptune.inference.observing import Figure, Observe
 
 jina_compat.agree_on_pings()
+log = logging.getLogger("cliptune")
 _SPANS: dict[str, str] = {
     "preprocess_seconds": "preprocess",
     "queue_seconds": "queue",
@@ -57,6 +67,10 @@ class ObservedExecutor(Executor):
     async def __acall__(self, req_endpoint: str, **kwargs: Any) -> Any:
         """One request's documents, as Jina hands them over."""
         parameters = kwargs.get("parameters") or {}
+        places.OPERATOR.set(bool(parameters.get(places.OPERATOR_PARAMETER)))
+        places.BASE.set(str(parameters.get(places.BASE_PARAMETER) or ""))
+        gone = threading.Event()
+        ABANDONED.set(gone)
         # Not reset: what Jina logs of an error afterwards is about this request too.
         request_ids.current.set(str(parameters.get(request_ids.PARAMETER, "")))
         start = time.perf_counter()
@@ -64,8 +78,14 @@ class ObservedExecutor(Executor):
         with tracing.span(f"{self.short_name} {req_endpoint}", tracing.parent_of(parameters)):
             try:
                 return await super().__acall__(req_endpoint, **kwargs)
+            except asyncio.CancelledError:  # whoever asked has gone
+                gone.set()
+                failed = "Abandoned"
+                metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
+                raise
             except Exception as error:
                 failed = type(error).__name__
+                self._hide_paths(error)
                 metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
                 raise
             finally:
@@ -89,6 +109,21 @@ class ObservedExecutor(Executor):
                 tracing.stage(_SPANS[figure], value)
 
         return observe
+
+    def own_paths(self) -> list[str]:
+        """What errors for clients must not tell."""
+        given = (settings.ARTIFACT, settings.INDEX, settings.GENERATIONS)
+        return [str(home()), *(os.environ.get(variable, "") for variable in given)]
+
+    def _hide_paths(self, error: Exception) -> None:
+        """Leave this machine's paths to the log."""
+        told = str(error)
+        if (
+            isinstance(error, CliptuneError)
+            and (shown := places.without_paths(told, self.own_paths())) != told
+        ):
+            log.warning("%s: %s", type(error).__name__, told)
+            error.args = (shown,)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -26,7 +26,7 @@ from cliptune.files import write_text
 from cliptune.serving import settings, starting
 from cliptune.serving.starting import Failure
 
-GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", "CLIPTUNE_HOST"
+GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", settings.HOST
 CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
 GATEWAY = "gateway"
 """Jina's name for it."""
@@ -91,8 +91,28 @@ def load(flow_yml: Path) -> Any:
         options = gateway["uses_with"]
         given = os.environ.get(CLIP_SERVICE_PORT)
         options["clip_service_port"] = int(given or options["clip_service_port"])
-    gateway["host"] = os.environ.get(HOST) or gateway["host"]
+    host = gateway["host"] = os.environ.get(HOST) or gateway["host"]
+    os.environ[HOST] = host
+    if ":" in host:
+        gateway["host"] = "127.0.0.1"  # Jina knows IPv4 alone: our servers bind the address
+    if host not in ("0.0.0.0", "::"):  # noqa: S104 (nothing is bound here)
+        _find_gateway_at(settings.bracketed(host))
     return Flow.load_config(description, extra_search_paths=[str(flow_yml.parent)])
+
+
+def _find_gateway_at(host: str) -> None:
+    """Have Jina ask there whether the gateway is ready: it would on 127.0.0.1 always."""
+    from jina.orchestrate.pods import Pod
+
+    usual = Pod._get_control_address
+
+    def address(self: Pod) -> str:
+        found = str(usual(self))
+        if self.args.name.split("/")[0] != GATEWAY:
+            return found
+        return f"{host}:{found.rpartition(':')[2]}"
+
+    Pod._get_control_address = address
 
 
 def _wait_for_parent(ended: threading.Event) -> None:

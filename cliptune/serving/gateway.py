@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 import cliptune.serving  # (first: it keeps Jina from calling home)
+from docarray import DocList
 from jina.proto import jina_pb2
 from jina.serve.runtimes.gateway.gateway import BaseGateway
 from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
@@ -23,23 +25,25 @@ from cliptune.errors import (
     near_matches,
 )
 from cliptune.serving import (
+    edge,
     jina_compat,
     jina_counters,
     logs,
     metrics,
+    places,
     request_ids,
     settings,
     starting,
     tracing,
     wire,
 )
-from cliptune.serving.admission import PRESENTED, Admission
+from cliptune.serving.admission import EVERYBODY, PRESENTED, Admission
 from cliptune.serving.calls import Calls
 from cliptune.serving.clip_service.adapter import Adapter
 from cliptune.serving.clip_service.grpc_server import ClipServiceServer
 from cliptune.serving.doors import GrpcDoor, abort, until_ended, until_ending
 from cliptune.serving.in_order import in_order
-from cliptune.serving.messages import check_request, check_single, choose_executors
+from cliptune.serving.messages import check_single, checked, choose_executors, unpack
 from cliptune.serving.observed import OTHER, observe_app, observed, send_along
 from cliptune.serving.requests import MAX_BODY
 
@@ -50,17 +54,48 @@ SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)
 """Seconds before a write is made again that a switch of the model has overtaken."""
 
 
+UNDER_WAY: ContextVar[list[Any] | None] = ContextVar("calls under way", default=None)
+"""gRPC calls to executors of the request that is being worked on."""
+
+
+def remember_calls() -> None:
+    """Have Jina's calls to executors noted in `UNDER_WAY`.
+
+    It awaits a call's trailing metadata first, and giving that up does not cancel the call.
+    """
+    from jina.serve.networking.connection_stub import _ConnectionStubs
+
+    make = _ConnectionStubs._init_stubs
+
+    async def make_noting(self: _ConnectionStubs) -> None:
+        await make(self)
+        if (stub := self.single_data_stub) is not None:
+            ask = stub.process_single_data
+
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                call = ask(*args, **kwargs)
+                if (calls := UNDER_WAY.get()) is not None:
+                    calls.append(call)
+                return call
+
+            stub.process_single_data = noted
+
+    _ConnectionStubs._init_stubs = make_noting
+
+
 class RequestHandler(GatewayRequestHandler):
     """Sends requests to the executors, and takes tracebacks out of their answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take Jina's own arguments; the API keys come from the environment."""
+        remember_calls()
         super().__init__(*args, **kwargs)
         self.admission = Admission.from_environment()
 
     async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
         told = dict(context.invocation_metadata() or ()) if context is not None else {}
+        request, refused = await self._unpack(request)
         given_id = told.get(request_ids.HEADER) or self._header(request).request_id
         with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
             call.endpoint, call.status = self._endpoint(request), "OK"
@@ -68,6 +103,8 @@ class RequestHandler(GatewayRequestHandler):
                 returned = ((request_ids.HEADER, request_ids.current.get()),)
                 await context.send_initial_metadata(returned)
             try:
+                if refused is not None:
+                    raise refused
                 return await self.ask(request)
             except CliptuneError as error:
                 call.status = wire.grpc_code(error).name
@@ -78,15 +115,16 @@ class RequestHandler(GatewayRequestHandler):
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
-        documents = check_request(request)
+        documents = await checked(request)
         endpoint = request.header.exec_endpoint
-        with self.admission.admit(PRESENTED.get(), endpoint, documents):
+        with self.admission.admit(PRESENTED.get(), endpoint, documents) as key:
+            places.OPERATOR.set(key is not EVERYBODY and key.role == "admin")
             try:
                 self._check_endpoint(endpoint, streams=False)
                 send_along(request)
                 choose_executors(request)
                 for wait in (*SWITCH_WAITS, None):
-                    response = await self.streamer.process_single_data(request)
+                    response = await self._send(request)
                     refused = wire.from_status(response.header.status)
                     if wait is None or not isinstance(refused, ModelSwitched):
                         break
@@ -97,6 +135,25 @@ class RequestHandler(GatewayRequestHandler):
             if refused is not None:
                 raise refused
             return response
+
+    async def _send(self, request: DataRequest) -> DataRequest:
+        """Send a request through the executors; if whoever asked goes, they are told to stop.
+
+        Jina's own way waits for a queue: cancelled, it would leave the calls under way.
+        """
+        calls: list[Any] = []
+        UNDER_WAY.set(calls)
+        handle = self.streamer._streamer._request_handler
+        responses, _ = handle(request=request, return_type=DocList)
+        try:
+            # Shielded, so that it is cancelled once: what runs a request may cancel it again and
+            # again until it ends, which would cut off how the calls are cancelled.
+            return self.streamer._streamer._result_handler(await asyncio.shield(responses))
+        except asyncio.CancelledError:
+            for call in calls:
+                call.cancel()
+            responses.cancel()
+            raise
 
     async def stream(
         self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
@@ -119,10 +176,21 @@ class RequestHandler(GatewayRequestHandler):
 
     Call = stream
 
+    async def _unpack(self, request: DataRequest) -> tuple[DataRequest, CliptuneError | None]:
+        """The request, parsed; or an empty one in its place, and what is wrong with it."""
+        try:
+            await unpack(request)
+        except CliptuneError as error:
+            return DataRequest(), error
+        return request, None
+
     async def _answer(self, request: DataRequest) -> DataRequest:
+        request, refused = await self._unpack(request)
         with observed("grpc", self._header(request).request_id) as call:
             call.endpoint, call.status = self._endpoint(request), "OK"
             try:
+                if refused is not None:
+                    raise refused
                 return await self.ask(request)
             except CliptuneError as error:
                 call.status = wire.grpc_code(error).name
@@ -133,6 +201,7 @@ class RequestHandler(GatewayRequestHandler):
     ) -> AsyncIterator[SingleDocumentRequest]:
         """One document in, many out."""
         try:
+            await unpack(request)
             endpoint = check_single(request)
             with self.admission.admit_stream(PRESENTED.get(), endpoint):
                 self._check_endpoint(endpoint, streams=True)
@@ -183,6 +252,12 @@ class AppServer(FastAPIBaseServer):
     """The HTTP side."""
 
     @property
+    def host(self) -> str | None:
+        """Where to bind; None is everywhere: `::` alone would leave out IPv4 here."""
+        host = settings.bind_host(super().host)
+        return None if host == "::" else host
+
+    @property
     def app(self) -> Any:
         """The FastAPI application of this Flow."""
         handler = self._request_handler
@@ -190,7 +265,9 @@ class AppServer(FastAPIBaseServer):
             from cliptune.serving.train_app import make_app
         else:
             from cliptune.serving.app import make_app
-        return observe_app(make_app(handler))
+        app = observe_app(make_app(handler))
+        edge.around(app)
+        return app
 
     async def setup_server(self) -> None:
         """Begin to serve.
@@ -217,6 +294,11 @@ class AppServer(FastAPIBaseServer):
 
 class RpcServer(GRPCServer):
     """The gRPC side."""
+
+    @property
+    def host(self) -> str:
+        """Where to bind, as gRPC takes it."""
+        return settings.bracketed(settings.bind_host(super().host))
 
     def __init__(self, **kwargs: Any) -> None:
         """Take Jina's own arguments."""
@@ -245,7 +327,8 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         jina_counters.keep_out_of_environment()
         logs.setup("gateway")
         tracing.setup("gateway")
-        metrics.serve_metrics(self.host)
+        host = settings.bind_host(self.host)
+        metrics.serve_metrics(host)
         self._clip_service_port = clip_service_port
         self._ended = False
         self.servers = []
@@ -273,7 +356,7 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         if self._clip_service_port:
             server = ClipServiceServer(
                 Adapter(Calls(handler)),
-                self.host,
+                settings.bind_host(self.host),
                 self._clip_service_port,
                 credentials=settings.grpc_credentials(),
                 interceptors=(GrpcDoor(handler.admission),),
@@ -298,6 +381,7 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
             "ws_max_size": MAX_BODY,
             "ws_per_message_deflate": False,  # pictures don't shrink, bombs do
             "server_header": False,
+            "proxy_headers": False,  # it trusts whoever is on this machine: see `edge`
         }
 
     def _get_request_handler(self) -> RequestHandler:

@@ -12,7 +12,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput, Unavailable
-from cliptune.serving import tags
+from cliptune.serving import places, tags
 from cliptune.serving.reports import IndexReport
 from cliptune.serving.requests import (
     DeleteParameters,
@@ -21,6 +21,7 @@ from cliptune.serving.requests import (
     IndexParameters,
     SearchParameters,
     check_docs,
+    check_matches,
     name,
 )
 
@@ -61,6 +62,7 @@ def search(
         ModelMismatch: the index holds embeddings of another model.
     """
     check_docs(docs)
+    check_matches(len(docs), parameters)
     by_model: dict[str, list[int]] = {}
     for position, doc in enumerate(docs):
         if doc.embedding is None or doc.model_digest is None:
@@ -81,6 +83,11 @@ def search(
         found |= dict(zip(positions, matches, strict=True))
     warnings = warn(index, parameters.filter, found=any(found.values()))
     total = index.count(parameters.filter) if parameters.include_total else None
+    for of_query in found.values():
+        for match in of_query:
+            has_picture = match.image_digest is not None
+            match.image_url = places.image_url(str(match.id), has_picture, match.uri)
+            match.uri = places.shown_link(match.uri)
     results = DocList[SearchResult](
         SearchResult(
             id=doc.id,
@@ -162,19 +169,33 @@ def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocL
         include_embedding=parameters.include_embedding,
         include_image=parameters.include_image,
     )
+    for doc in found:
+        doc.uri = places.shown_uri(doc.uri)
     tags.pack(found)
     return found
 
 
-def status(index: LiveIndex) -> IndexReport:
-    """The current generation's index, all generations, and how far a swap is."""
+def where(index: LiveIndex) -> dict[str, str]:
+    """Where `cliptune swap` finds what it works on."""
+    return {
+        "index_uri": _shown(index.state.index_uri),
+        "generations_folder": str(index.state.folder),
+    }
+
+
+def status(index: LiveIndex, place: str) -> IndexReport:
+    """The current generation's index, all generations, and how far a swap is.
+
+    Where they are is for the operator alone, others are told the note (`places.note`).
+    """
     from cliptune.generations.progress import read_progress
 
+    found = index.status().to_dict()
+    hidden = {} if places.OPERATOR.get() else {"uri": None}
     return IndexReport(
-        **index.status().to_dict(),
-        # Where `cliptune swap` finds what it works on.
-        index_uri=_shown(index.state.index_uri),
-        generations_folder=str(index.state.folder),
+        **{**found, **hidden},
+        **(where(index) if places.OPERATOR.get() else {}),
+        place=place,
         generations=index.generations() or None,
         swap=read_progress(index.state),
     )

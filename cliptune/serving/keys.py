@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import BadInput
+from cliptune.names import API_KEY
 
 log = logging.getLogger("cliptune")
 
@@ -39,7 +40,6 @@ ROLES = {
     "admin": frozenset({"read", "write", "monitor", "admin"}),
 }
 """What the holder of a key may do."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _SETTLED = 2.0
 """Seconds after which a file's time of change tells that it has not changed since."""
@@ -86,8 +86,7 @@ def make_key(
     Raises:
         BadInput: the name, the role or a limit is none.
     """
-    if not _NAME.fullmatch(name):
-        raise BadInput(f"name {name!r}: use up to 64 letters, digits, '.', '_' and '-'")
+    API_KEY.check(name)
     if role not in ROLES:
         raise BadInput(f"role {role!r}: use one of {', '.join(ROLES)}")
     for what, value in (("requests", requests), ("documents", documents)):

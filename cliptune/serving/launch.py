@@ -123,6 +123,9 @@ def serve(
     ssl_certfile: str | Path | None = None,
     ssl_keyfile: str | Path | None = None,
     api_keys: str | Path | None = None,
+    root_path: str | None = None,
+    trusted_proxies: str | None = None,
+    public_url: str | None = None,
 ) -> Iterator[Service]:
     """Serve a model as text-to-image search, until the block ends.
 
@@ -146,6 +149,12 @@ def serve(
         ssl_keyfile: the certificate's key; None: CLIPTUNE_SSL_KEYFILE.
         api_keys: a file of `cliptune keys`; None: CLIPTUNE_API_KEYS_FILE, or everybody may do
             everything.
+        root_path: the path that the HTTP side lives below behind a proxy, such as `/shop`; None:
+            CLIPTUNE_ROOT_PATH, or none.
+        trusted_proxies: addresses and networks of proxies, separated by commas, whose
+            `X-Forwarded-…` headers are taken over; None: CLIPTUNE_TRUSTED_PROXIES, or none.
+        public_url: the address by which clients reach the HTTP side: pictures' URLs begin with it;
+            None: CLIPTUNE_PUBLIC_URL, or they begin with the path alone.
 
     When the block ends, requests that were taken are answered first, for up to CLIPTUNE_DRAIN
     seconds (30).
@@ -169,6 +178,7 @@ def serve(
         settings.INDEX: absolute_uri(index) if index else settings.index_folder(None),
         settings.INDEX_STORAGE: settings.index_storage(index_storage) or "",
         **_security(ssl_certfile, ssl_keyfile, api_keys),
+        **_network(root_path, trusted_proxies, public_url),
     }
     environment[CLIP_SERVICE_PORT] = str(clip_service_port)
     ports = {"grpc_port": grpc_port, "http_port": http_port}
@@ -192,19 +202,25 @@ def serve_training(
     ssl_keyfile: str | Path | None = None,
     api_keys: str | Path | None = None,
     hub_models: str | None = None,
+    root_path: str | None = None,
+    trusted_proxies: str | None = None,
 ) -> Iterator[Service]:
     """Serve the Trainer, until the block ends: others start and watch runs on this machine.
 
-    Runs that it started go on after it has ended. TLS and API keys as in `serve`. `hub_models`
-    says which models of the Hugging Face hub clients may name: organisations, or beginnings of
-    `ORG/NAME`, separated by commas; None: CLIPTUNE_HUB_MODELS, or none.
+    Runs that it started go on after it has ended. TLS, API keys and proxies as in `serve`.
+    `hub_models` says which models of the Hugging Face hub clients may name: organisations, or
+    beginnings of `ORG/NAME`, separated by commas; None: CLIPTUNE_HUB_MODELS, or none.
 
     Raises:
         BadInput: the certificate or the API keys can't be read.
         PortInUse: a port is taken.
         Unavailable: the Flow did not start; the message says why, as `serve`'s.
     """
-    environment = {"CLIPTUNE_SERVER": "", **_security(ssl_certfile, ssl_keyfile, api_keys)}
+    environment = {
+        "CLIPTUNE_SERVER": "",
+        **_security(ssl_certfile, ssl_keyfile, api_keys),
+        **_network(root_path, trusted_proxies, None),
+    }
     environment[settings.HUB_MODELS] = ",".join(settings.hub_models(hub_models))
     ports = {"grpc_port": grpc_port, "http_port": http_port}
     with _flow("train", ports, host, environment) as service:
@@ -221,6 +237,23 @@ def _security(
     settings.tls_files(environment)
     if keys := environment.get(KEYS_FILE, "").strip():
         KeyFile(Path(keys))
+    return found
+
+
+def _network(
+    root_path: str | None, trusted_proxies: str | None, public_url: str | None
+) -> dict[str, str]:
+    """The gateway's environment, checked here: its errors would be lines of a log."""
+    given = {
+        settings.ROOT_PATH: root_path,
+        settings.TRUSTED_PROXIES: trusted_proxies,
+        settings.PUBLIC_URL: public_url,
+    }
+    found = {name: value for name, value in given.items() if value is not None}
+    environment = {**os.environ, **found}
+    settings.root_path(environment)
+    settings.trusted_proxies(environment)
+    settings.public_url(environment)
     return found
 
 

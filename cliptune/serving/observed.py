@@ -14,7 +14,8 @@ from opentelemetry.trace import Span
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cliptune.serving import metrics, request_ids, settings, tracing
+from cliptune.serving import metrics, places, request_ids, settings, tracing
+from cliptune.serving.edge import PREFIX
 from cliptune.serving.logs import log_call
 
 OTHER = "other"
@@ -30,6 +31,8 @@ class Call:
     endpoint: str = OTHER
     status: str = ""
     """An HTTP status, or the name of a gRPC one."""
+    client: str | None = None
+    """The address that asks, where it is known."""
 
 
 @contextmanager
@@ -68,6 +71,7 @@ def finish(call: Call, seconds: float) -> None:
         protocol=call.protocol,
         endpoint=call.endpoint,
         status=call.status,
+        client=call.client,
         seconds=round(seconds, 6),
     )
 
@@ -81,6 +85,11 @@ def send_along(request: Any, identity: str | None = None, span: Span | None = No
     identity = identity or request_ids.accept(request.header.request_id)
     request.header.request_id = identity
     parameters = {**(request.parameters or {}), request_ids.PARAMETER: identity}
+    # Over what a client may have sent: who asks, and by which address, is ours to say.
+    parameters[places.OPERATOR_PARAMETER] = places.OPERATOR.get()
+    parameters[places.BASE_PARAMETER] = (
+        settings.public_url() or PREFIX.get() or settings.root_path()
+    )
     tracing.send_along(parameters, span)
     request.parameters = parameters
 
@@ -102,6 +111,7 @@ class ObservedApp:
         traceparent = headers.get(tracing.HEADER.encode(), b"").decode("latin-1")
         with observed("http", given_id, traceparent) as call:
             call.status = "500"  # unless it is answered
+            call.client = (scope.get("client") or (None,))[0]
 
             async def send_with_id(message: Message) -> None:
                 if message["type"] == "http.response.start":

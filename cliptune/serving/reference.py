@@ -33,13 +33,13 @@ def policy() -> str:
     return POLICY.format(base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode())
 
 
-def page(description: dict[str, Any]) -> str:
-    """The page of an OpenAPI `description`."""
+def page(description: dict[str, Any], prefix: str = "") -> str:
+    """The page of an OpenAPI `description`; the service is below `prefix`."""
     info = description["info"]
     parts = [
         f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>",
         f"<p>{escape(info.get('description', ''))}</p>",
-        '<p>For tools: <a href="/openapi.json">openapi.json</a></p>',
+        f'<p>For tools: <a href="{escape(prefix)}/openapi.json">openapi.json</a></p>',
     ]
     for path, methods in description["paths"].items():
         parts += [_operation(path, method, told) for method, told in methods.items()]

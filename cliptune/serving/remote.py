@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -180,7 +181,7 @@ class RemoteSession(ExperimentCalls):
         from cliptune.data.source import read_documents
         from cliptune.data.store import list_pushed
 
-        if isinstance(data, str) and not Path(data).exists() and data not in list_pushed():
+        if isinstance(data, str) and not os.path.exists(data) and data not in list_pushed():
             return data
         read = read_documents(data, csv_options=csv_options, role=role, needs=needs)
         for level, line in read.summary.lines():

@@ -43,11 +43,14 @@ class _Status(BaseModel):
 class TowerStatus(_Status):
     """Which model an encoder serves, and how."""
 
-    _left_out = ("not_loaded", "truncated_texts", "cache_hits")
+    _left_out = ("not_loaded", "truncated_texts", "cache_hits", "place")
 
     model_digest: str
     output_dim: int
     artifact: str
+    """To the operator its path, to others its name."""
+    place: str | None = None
+    """The note of its path, for commands on the same machine."""
     onnx: bool
     precision: str
     loaded: list[str]
@@ -85,7 +88,7 @@ class SwapStatus(BaseModel):
 class IndexReport(_Status):
     """`index.IndexStatus` of the current generation, the generations, and where all of it is."""
 
-    _left_out = ("generations", "swap")
+    _left_out = ("generations", "swap", "uri", "index_uri", "generations_folder")
 
     rows: int
     dim: int | None
@@ -93,12 +96,15 @@ class IndexReport(_Status):
     state: Literal["flat", "building", "ready"]
     unindexed_rows: int
     optimize_due: bool
-    uri: str
+    uri: str | None = None
+    """As all places, for the operator alone."""
     store: str
     storage: str
-    index_uri: str
+    place: str
+    """The note of these places, for commands on the same machine."""
+    index_uri: str | None = None
     """Of the index as a whole; `uri` is the current generation's."""
-    generations_folder: str
+    generations_folder: str | None = None
     """Where the generations' pointer is, if there are any."""
     generations: dict[str, GenerationStatus] | None = None
     """By slot: `current`, `previous`, `next`."""

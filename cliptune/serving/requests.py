@@ -1,21 +1,37 @@
 """What a request may hold: limits, and the parameters of each endpoint, checked in one place."""
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from docarray import DocList
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.limits import limit
+from cliptune.names import DATA_SET
 
 MAX_DOCS = limit("CLIPTUNE_MAX_DOCS", 256)
 """Documents in one request."""
 MAX_TEXT = limit("CLIPTUNE_MAX_TEXT", 100_000)
 """Characters of one text: the tower reads its first 77 tokens anyway."""
+MAX_ALL_TEXT = limit("CLIPTUNE_MAX_ALL_TEXT", 1_000_000)
+"""Characters of all texts of one request."""
 MAX_BODY = limit("CLIPTUNE_MAX_BODY", 64 * 1024 * 1024)
 """Bytes of one request."""
-
+MAX_VALUES = limit("CLIPTUNE_MAX_VALUES", 500_000)
+"""Values in one request: what parsing costs. Counted before it is parsed."""
+MAX_TAGS = limit("CLIPTUNE_MAX_TAGS", 1000)
+"""Tags of one document; lists and objects among them, and what these hold, count too."""
+MAX_ALL_TAGS = limit("CLIPTUNE_MAX_ALL_TAGS", 50_000)
+"""Tags of all documents of one request."""
+MAX_FILTER = limit("CLIPTUNE_MAX_FILTER", 10_000)
+"""Characters of a filter, or a tenth as many values where it is JSON."""
+MAX_PARAMETERS = limit("CLIPTUNE_MAX_PARAMETERS", 20_000)
+"""Values in the parameters of one request: ids to delete, mostly."""
+MAX_MATCHES = limit("CLIPTUNE_MAX_MATCHES", 100_000)
+"""Matches of all queries of one request: queries times (limit + offset)."""
+MAX_ALL_PIXELS = limit("CLIPTUNE_MAX_ALL_PIXELS", 1_000_000_000)
+"""Pixels of all pictures of one request as they are decoded, by their headers."""
 
 MAX_DEPTH = 16
 """Levels of lists and objects in tags and parameters: protobuf reads about 30."""
@@ -25,6 +41,13 @@ class TooLarge(BadInput):
     """A request exceeds a limit; the message names the limit."""
 
     http_status = 413
+
+
+def _check_filter(value: Any) -> None:
+    if isinstance(value, str) and len(value) > MAX_FILTER:
+        raise TooLarge(f"a filter of {len(value)} characters, the limit is {MAX_FILTER}")
+    if isinstance(value, dict) and (count := count_inside(value)) > MAX_FILTER // 10:
+        raise TooLarge(f"a filter of {count} values, the limit is {MAX_FILTER // 10}")
 
 
 class Parameters(BaseModel):
@@ -90,7 +113,7 @@ class GetParameters(Parameters):
 class PartParameters(Parameters):
     """Parameters of a train Flow's `/data`: a data set comes in parts."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="The data set.")
+    name: Annotated[str, AfterValidator(DATA_SET.check)] = Field(description="The data set.")
     upload: str = Field("one", pattern=r"^[A-Za-z0-9]{1,64}$", description="Made up by a client.")
     part: int = Field(0, ge=0, description="Which part this is, from 0.")
     parts: int = Field(1, ge=1, le=100_000, description="How many there are.")
@@ -110,8 +133,7 @@ def read_parameters(kind: type[P], parameters: dict[str, Any] | None) -> P:
     """
     # Keys with a leading underscore are Jina's own.
     given = {k: v for k, v in (parameters or {}).items() if not k.startswith("_")}
-    for key, value in given.items():
-        check_depth(value, f"parameters: {key[:100]}")
+    check_parameters(given)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -137,6 +159,69 @@ def check_depth(value: Any, place: str) -> None:
     raise BadInput(f"{place} is nested deeper than {MAX_DEPTH} levels")
 
 
+def check_parameters(parameters: dict[str, Any]) -> None:
+    """Refuse parameters that are nested too deeply, or too many, to be sent on.
+
+    Raises:
+        BadInput: one is nested deeper than `MAX_DEPTH` levels.
+        TooLarge: they hold more than `MAX_PARAMETERS` values, or a filter is too long.
+    """
+    for key, value in parameters.items():
+        check_depth(value, f"parameters: {key[:100]}")
+    if (count := count_inside(parameters)) > MAX_PARAMETERS:
+        raise TooLarge(f"parameters: {count} values, the limit is {MAX_PARAMETERS}")
+    _check_filter(parameters.get("filter"))
+
+
+def count_inside(value: Any) -> int:
+    """How many values lists and objects hold, and those in them; of other values 0."""
+    count = 0
+    level = [value]
+    while level:
+        level = [
+            inner
+            for held in level
+            if isinstance(held, dict | list | tuple)
+            for inner in (held.values() if isinstance(held, dict) else held)
+        ]
+        count += len(level)
+    return count
+
+
+class Tally:
+    """What the documents of one request have together, one after the other."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.tags = self.characters = 0
+
+    def add(self, text: str | None, tags: int, what: str) -> None:
+        """Count one document's text, and its number of tags.
+
+        Raises:
+            TooLarge: it, or all of them together, exceed a limit; the message begins with `what`.
+        """
+        length = len(text or "")
+        if length > MAX_TEXT:
+            raise TooLarge(f"{what}: text of {length} characters, the limit is {MAX_TEXT}")
+        if tags > MAX_TAGS:
+            raise TooLarge(
+                f"{what}: {tags} tags (those in lists and objects count), the limit is {MAX_TAGS}"
+            )
+        self.characters += length
+        self.tags += tags
+        if self.characters > MAX_ALL_TEXT:
+            raise TooLarge(
+                f"{what}: with those before it {self.characters} characters of text, the limit of "
+                f"one request is {MAX_ALL_TEXT}: send fewer documents at once"
+            )
+        if self.tags > MAX_ALL_TAGS:
+            raise TooLarge(
+                f"{what}: with those before it {self.tags} tags, the limit of one request is "
+                f"{MAX_ALL_TAGS}: send fewer documents at once"
+            )
+
+
 def describe(error: ValidationError, known: list[str] | None = None) -> str:
     """A validation error in one line: each place, what is wrong there, and the value."""
     parts = []
@@ -156,18 +241,30 @@ def check_docs(docs: DocList[ClipDoc], *, needs_docs: bool = True) -> None:
 
     Raises:
         BadInput: no documents.
-        TooLarge: too many of them, or a text is too long.
+        TooLarge: too many of them, or their texts or tags exceed a limit.
     """
     if not docs and needs_docs:
         raise BadInput("the request has no documents")
     if len(docs) > MAX_DOCS:
         raise TooLarge(f"{len(docs)} documents in one request, the limit is {MAX_DOCS}")
+    tally = Tally()
     for position, doc in enumerate(docs):
-        if doc.text is not None and len(doc.text) > MAX_TEXT:
-            raise TooLarge(
-                f"{name(position, doc)}: text of {len(doc.text)} characters, "
-                f"the limit is {MAX_TEXT}"
-            )
+        tally.add(doc.text, count_inside(doc.tags), name(position, doc))
+
+
+def check_matches(queries: int, parameters: SearchParameters) -> None:
+    """Refuse a search that asks for too much.
+
+    Raises:
+        TooLarge: all queries together have more than `MAX_MATCHES` matches, with those left out.
+    """
+    asked = queries * (parameters.limit + parameters.offset)
+    if asked > MAX_MATCHES:
+        raise TooLarge(
+            f"{queries} queries with limit {parameters.limit} and offset {parameters.offset} are "
+            f"{asked} matches, the limit of one request is {MAX_MATCHES}: send fewer queries at "
+            "once, or ask for fewer matches"
+        )
 
 
 def name(position: int, doc: ClipDoc) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from cliptune.errors import BadInput, CliptuneError, NotFound, NotReady, Unavailable
 from cliptune.generations.models import model_digest
 from cliptune.generations.pointer import Generation, Pointer, State
+from cliptune.home import home
+from cliptune.serving import places
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -133,6 +135,12 @@ class ServedTowers(Generic[Tower]):
             found: dict[str, Any] = {**self._settings, "loaded": list(self._held)}
             if self._failed:
                 found["not_loaded"] = {one: why.words for one, why in self._failed.items()}
+        if not places.OPERATOR.get():
+            if "artifact" in found:
+                found["artifact"] = places.base_name(str(found["artifact"]))
+            told = [home(), self._settings.get("artifact", ""), self._state.folder]
+            for digest, words in found.get("not_loaded", {}).items():
+                found["not_loaded"][digest] = places.without_paths(words, told)
         return found
 
     def _look(self) -> Pointer | None:

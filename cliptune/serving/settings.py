@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import ssl
@@ -37,7 +38,12 @@ SSL_CERTFILE = "CLIPTUNE_SSL_CERTFILE"
 SSL_KEYFILE = "CLIPTUNE_SSL_KEYFILE"
 DRAIN = "CLIPTUNE_DRAIN"
 HUB_MODELS = "CLIPTUNE_HUB_MODELS"
+HOST = "CLIPTUNE_HOST"
+ROOT_PATH = "CLIPTUNE_ROOT_PATH"
+TRUSTED_PROXIES = "CLIPTUNE_TRUSTED_PROXIES"
+PUBLIC_URL = "CLIPTUNE_PUBLIC_URL"
 
+_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -119,6 +125,67 @@ def tls_files(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
     return {"ssl_certfile": certificate, "ssl_keyfile": key}
+
+
+def root_path(environment: Mapping[str, str] = os.environ) -> str:
+    """The path that the service lives below behind a proxy, without a slash at its end.
+
+    Raises:
+        BadInput: the variable holds no path.
+    """
+    value = environment.get(ROOT_PATH, "").strip().rstrip("/")
+    if value and not _PATH.fullmatch(value):
+        raise BadInput(f"{ROOT_PATH} is {value[:200]!r}: use a path such as /search-by-picture")
+    return value
+
+
+def trusted_proxies(
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Networks of the proxies whose `X-Forwarded-…` headers are taken over; by default none.
+
+    Raises:
+        BadInput: the variable holds something else.
+    """
+    found = []
+    for value in environment.get(TRUSTED_PROXIES, "").split(","):
+        if value.strip():
+            try:
+                found.append(ipaddress.ip_network(value.strip()))
+            except ValueError as error:
+                raise BadInput(
+                    f"{TRUSTED_PROXIES}: {error}: use addresses or networks such as 10.0.0.0/8, "
+                    "separated by commas"
+                ) from None
+    return tuple(found)
+
+
+def public_url(environment: Mapping[str, str] = os.environ) -> str:
+    """The address by which clients reach the HTTP side, without a slash at its end; empty: unknown.
+
+    Raises:
+        BadInput: the variable holds no such address.
+    """
+    value = environment.get(PUBLIC_URL, "").strip().rstrip("/")
+    if not value:
+        return ""
+    parts = urlsplit(value)
+    plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    if parts.scheme not in ("http", "https") or not parts.netloc or not plain:
+        raise BadInput(
+            f"{PUBLIC_URL} is {value[:200]!r}: use one such as https://search.shop.example"
+        )
+    return value
+
+
+def bind_host(given: str) -> str:
+    """Where the gateway listens: CLIPTUNE_HOST, or what its Flow's file says."""
+    return os.environ.get(HOST, "").strip() or given
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def metrics_port() -> int | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-import orjson
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden
@@ -17,6 +16,7 @@ from cliptune.serving.doors import SUBPROTOCOL, open_socket, until_ended
 from cliptune.serving.in_order import in_order
 from cliptune.serving.observed import observed
 from cliptune.serving.web import check_origin
+from cliptune.serving.weighing import parse_json
 
 WINDOW = 8
 """Messages of one WebSocket that are worked on at once; those after them wait at the client's."""
@@ -30,7 +30,7 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
     async def reply(message: str | bytes) -> str:
         with observed("websocket") as call:
             try:
-                found = await asyncio.to_thread(orjson.loads, message)
+                found = await asyncio.to_thread(parse_json, message)
                 if not isinstance(found, dict):
                     raise BadInput(f"a message must be a JSON object, got {found!r:.80}")
                 content, error = await answer_body(adapter, found)
@@ -40,7 +40,7 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
             if error is not None:
                 content["error"]["status"] = error.http_status
             call.status = str(error.http_status if error else 200)
-            return to_json(content).decode()
+            return await asyncio.to_thread(lambda: to_json(content).decode())
 
     @app.websocket("/ws")
     async def socket(connection: WebSocket) -> None:
@@ -53,8 +53,8 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
         offered = connection.scope.get("subprotocols") or ()
         await connection.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
-            with open_socket(admission):
-                taken = until_ended(admission, _messages(connection))
+            with open_socket(admission) as stop:
+                taken = until_ended(admission, _messages(connection, stop))
                 async for answer in in_order(taken, reply, WINDOW):
                     await connection.send_text(answer)
             if admission.ending.is_set():
@@ -69,7 +69,10 @@ def _told(problem: ValueError) -> CliptuneError:
     return wire.BadJson(f"the message is not JSON: {problem}")
 
 
-async def _messages(connection: WebSocket) -> AsyncIterator[str | bytes]:
+async def _messages(
+    connection: WebSocket, gone: Callable[[], object]
+) -> AsyncIterator[str | bytes]:
     while (message := await connection.receive())["type"] != "websocket.disconnect":
         found = message.get("text")
         yield found if found is not None else message.get("bytes") or b""
+    gone()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cliptune.generations.pointer import State
-from cliptune.serving import settings
+from cliptune.serving import places, settings
 from cliptune.serving.served_towers import ServedTowers
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
@@ -85,7 +85,12 @@ def serve_towers(
 
     state = State(settings.index_folder(None), settings.generations_folder(None))
     model = settings.artifact(artifact)
-    told = {"artifact": model, "onnx": onnx, "precision": str(chosen)}
+    told = {
+        "artifact": model,
+        "onnx": onnx,
+        "precision": str(chosen),
+        "place": places.note({"artifact": model}),
+    }
     return ServedTowers(load, model, state, told)
 
 

@@ -7,19 +7,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
-from cliptune.errors import BadInput, CliptuneError, Forbidden
+from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
 from cliptune.serving import reference, wire
 from cliptune.serving.bodies import error_response, json_response
 from cliptune.serving.calls import Calls
 from cliptune.serving.doors import HttpDoor
+from cliptune.serving.edge import PREFIX
 
 CORS = "CLIPTUNE_CORS_ORIGINS"
 """Origins of web sites whose pages may call the service, separated by commas."""
@@ -37,6 +39,9 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         version=cliptune.__version__,
         docs_url=None,  # it would load scripts from a CDN; ours is below
         redoc_url=None,
+        openapi_url=None,  # it would not know the prefix; ours is below
+        dependencies=[Depends(known_query)],
+        redirect_slashes=False,
     )
     origins = listed(CORS)
 
@@ -88,9 +93,14 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         )
         message = str(error.detail)
         if error.status_code == 404:
-            message = f"nothing at {request.url.path[:200]}; there are {', '.join(paths)}"
+            message = f"nothing at {request.scope['path'][:200]}; there are {', '.join(paths)}"
         elif error.status_code == 405:
-            message = f"{request.method} is not offered at {request.url.path[:200]}"
+            allowed = methods_at(app, request.scope["path"])
+            error.headers = {**(error.headers or {}), "Allow": ", ".join(allowed)}
+            message = (
+                f"{request.method} is not offered at {request.scope['path'][:200]}: use "
+                f"{' or '.join(allowed)}"
+            )
         kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
         content = {"error": {"type": kind, "message": message}}
         response = json_response(content, error.status_code)
@@ -100,8 +110,15 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         headers = {"Content-Security-Policy": reference.policy(), "Referrer-Policy": "no-referrer"}
-        page = reference.page(app.openapi())
+        page = reference.page(app.openapi(), PREFIX.get())
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        found = app.openapi()
+        if prefix := PREFIX.get():
+            found = {**found, "servers": [{"url": prefix}]}
+        return json_response(found)
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:
@@ -116,6 +133,42 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         return json_response({"ready": ready, "executors": found}, 200 if ready else 503)
 
     return app
+
+
+def methods_at(app: FastAPI, path: str) -> list[str]:
+    """The methods that are offered at a path."""
+    routes = [r for r in app.routes if isinstance(r, APIRoute) and r.path_regex.match(path)]
+    found = {method for route in routes for method in route.methods or ()}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
+
+
+ANY_QUERY = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/dry_run")
+"""What pages link to, and health checks ask, with whatever they like behind the `?`."""
+
+
+def known_query(request: HTTPConnection) -> None:
+    """Refuse parameters in the address that the endpoint doesn't have: they would have no effect.
+
+    Raises:
+        BadInput: naming them, and those that there are.
+    """
+    if request.scope["type"] == "websocket":
+        return
+    route = request.scope["route"]
+    path = request.scope["path"]
+    if path in ANY_QUERY or path.startswith("/pictures/"):
+        return
+    known = [field.alias for field in route.dependant.query_params]
+    for name in request.query_params:
+        given = request.query_params.getlist(name)
+        if name not in known:
+            why = near_matches(name, known) if known else (
+                "this endpoint has none in its address: they go into the body, as `parameters`"
+                if request.scope["method"] == "POST" else "this endpoint has none"
+            )  # fmt: skip
+            raise BadInput(f"parameter {shown(name)} is unknown: {why}")
+        if len(given) > 1:
+            raise BadInput(f"parameter {name} is given {len(given)} times")
 
 
 def listed(variable: str) -> list[str]:

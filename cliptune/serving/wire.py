@@ -43,6 +43,12 @@ class Timeout(CliptuneError):
     http_status = 408
 
 
+class UnsupportedCoding(BadInput):
+    """A body in a form that isn't read: compressed in another way, or of another media type."""
+
+    http_status = 415
+
+
 ERRORS: dict[str, type[CliptuneError]] = {
     kind.__name__: kind
     for kind in [
@@ -51,6 +57,7 @@ ERRORS: dict[str, type[CliptuneError]] = {
         InternalError,
         BadJson,
         Timeout,
+        UnsupportedCoding,
     ]
     if issubclass(kind, CliptuneError)
 }
@@ -121,6 +128,8 @@ def from_exception(error: BaseException) -> CliptuneError:
     """What a client is told of an exception in the gateway."""
     from jina.excepts import InternalNetworkError
 
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # what a middleware's tasks wrap it into
     if isinstance(error, CliptuneError):
         return error
     if isinstance(error, DecodeError):

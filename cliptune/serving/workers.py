@@ -8,10 +8,13 @@ from concurrent.futures import Future
 from functools import wraps
 from typing import Any
 
+from docarray import DocList
+
 from cliptune.errors import Overloaded
 from cliptune.limits import limit
 from cliptune.serving import settings
 from cliptune.serving.request_ids import RequestThreads
+from cliptune.serving.weighing import LARGE
 
 CONCURRENT = 64
 """Requests that one executor works on at once; most wait in an engine's queue."""
@@ -35,7 +38,16 @@ class BoundedThreads(RequestThreads):
         """
         if self._work_queue.qsize() >= self.waiting:
             raise Overloaded(f"{self.waiting} requests are waiting for this executor, the limit")
-        return super().submit(fn, *args, **kwargs)
+        return super().submit(_with_message, fn, *args, **kwargs)
+
+
+def _with_message(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What `fn` returns; documents with the message that Jina would make of them on its loop."""
+    found = fn(*args, **kwargs)
+    if isinstance(found, DocList):
+        message = found.to_protobuf()
+        found.to_protobuf = lambda: message  # type: ignore[method-assign]
+    return found
 
 
 def prepare_worker() -> None:
@@ -48,6 +60,7 @@ def prepare_worker() -> None:
 
     threads = BoundedThreads(CONCURRENT, MAX_WAITING, "cliptune-request")
     asyncio.get_running_loop().set_default_executor(threads)
+    _read_beside_the_loop()
     shutdown = GRPCServer.shutdown
 
     @wraps(shutdown)
@@ -57,3 +70,21 @@ def prepare_worker() -> None:
         await shutdown(self)
 
     GRPCServer.shutdown = finish_first
+
+
+def _read_beside_the_loop() -> None:
+    """Have Jina find a large request's documents ready: it reads them on the event loop."""
+    from jina.serve.runtimes.worker.request_handling import WorkerRequestHandler
+
+    handle = WorkerRequestHandler.handle
+
+    @wraps(handle)
+    async def read_first(self: WorkerRequestHandler, requests: list[Any], **kwargs: Any) -> Any:
+        endpoint = requests[0].header.exec_endpoint
+        large = sum(request.proto_with_data.ByteSize() for request in requests) >= LARGE
+        if large and endpoint in self._executor.requests:
+            self._setup_req_doc_array_cls(requests, endpoint)
+            await asyncio.to_thread(lambda: [len(request.docs) for request in requests])
+        return await handle(self, requests, **kwargs)
+
+    WorkerRequestHandler.handle = read_first

@@ -8,7 +8,7 @@ from jina import requests
 
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import Unavailable
-from cliptune.serving import indexing, metrics, settings, updating
+from cliptune.serving import indexing, metrics, places, settings, updating
 from cliptune.serving.executor import ObservedExecutor
 from cliptune.serving.reports import Report
 from cliptune.serving.requests import (
@@ -59,6 +59,7 @@ class Indexer(ObservedExecutor):
             tidy=True,
         )
         self.tidier = indexing.Tidier(self.store)
+        self.place = places.note(indexing.where(self.store))
         self._count_rows()
 
     @requests(on=["/index", "/index_texts"])
@@ -125,7 +126,7 @@ class Indexer(ObservedExecutor):
         generations, and how far a swap is.
         """
         read_parameters(NoParameters, parameters)
-        docs.append(indexing.status(self.store).report("indexer"))
+        docs.append(indexing.status(self.store, self.place).report("indexer"))
         return docs
 
     @requests(on="/clear")
@@ -146,5 +147,6 @@ class Indexer(ObservedExecutor):
 
     def close(self) -> None:
         """Let go of the index's files."""
+        places.forget(self.place)
         self.tidier.close()
         self.store.close()

@@ -13,8 +13,9 @@ import pytest
 from cliptune import runs
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound
+from cliptune.names import RUN
 from cliptune.runs.liveness import ProcessMark
-from cliptune.runs.names import check_name, make_name
+from cliptune.runs.names import make_name
 from cliptune.runs.record import Record, Status, read_record, update_record, write_record
 
 
@@ -71,8 +72,8 @@ def test_a_writer_that_is_killed_leaves_no_lock(tmp_path: Path) -> None:
     "name", ["", ".", "..", "a/b", "../up", "-x", ".hidden", "a b", "ä", "x" * 101]
 )
 def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
-    with pytest.raises(BadInput, match="run_name"):
-        check_name(name)
+    with pytest.raises(BadInput, match="run name"):
+        RUN.check(name)
     with pytest.raises(BadInput):
         runs.create_run({}, {}, run_name=name)
 
@@ -80,7 +81,7 @@ def test_names_that_are_no_folder_names_are_refused(name: str) -> None:
 def test_made_up_names_are_allowed_and_differ() -> None:
     names = {make_name() for _ in range(50)}
     assert len(names) > 45
-    assert all(check_name(name).count("-") == 2 for name in names)
+    assert all(RUN.check(name).count("-") == 2 for name in names)
 
 
 def test_a_name_in_use_is_refused() -> None:

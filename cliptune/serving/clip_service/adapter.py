@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from docarray import DocList
@@ -14,7 +16,7 @@ from cliptune.serving.clip_service import documents as v1
 from cliptune.serving.clip_service.clip_service_pb2 import Document, Request
 from cliptune.serving.observed import OTHER, observed
 from cliptune.serving.reports import Report, by_source
-from cliptune.serving.requests import MAX_DOCS, TooLarge
+from cliptune.serving.requests import MAX_DOCS, TooLarge, check_parameters
 
 ENDPOINTS = (
     "/", "/encode", "/rank", "/index", "/search", "/update", "/delete", "/clear", "/status"
@@ -41,6 +43,7 @@ class Adapter:
         with observed(protocol, given_id) as call:
             call.endpoint, call.status = endpoint if endpoint in ENDPOINTS else OTHER, "OK"
             try:
+                await asyncio.to_thread(v1.check_sizes, request.data.docs.docs)
                 await self.run(request)
             except Exception as error:
                 told = wire.from_exception(error)
@@ -57,7 +60,8 @@ class Adapter:
         gateway = request.routes.add(executor="gateway")
         gateway.start_time.GetCurrentTime()
         endpoint = request.header.exec_endpoint or "/"
-        parameters = v1.plain(request.parameters, "parameters")
+        parameters = await asyncio.to_thread(v1.plain, request.parameters, "parameters")
+        check_parameters(parameters)
         docs = list(request.data.docs.docs)
         if endpoint in ("/", "/encode"):
             await self._encode(request, endpoint, docs, parameters)
@@ -68,7 +72,7 @@ class Adapter:
         elif endpoint == "/search":
             await self._search(request, docs, parameters)
         elif endpoint == "/update":
-            sent = DocList[ClipDoc]([_stored(doc, i) for i, doc in enumerate(docs)])
+            sent = await asyncio.to_thread(_all_stored, enumerate(docs))
             await self._post(request, "/update", sent, None, Report)
         elif endpoint in ("/delete", "/clear"):
             sent = DocList[ClipDoc](
@@ -100,24 +104,13 @@ class Adapter:
         if endpoint == "/" and chosen and not any(v1.has_content(doc) for doc in chosen):
             await self._post(request, "/status", DocList[ClipDoc](), None, Report)
             return
-        sent = DocList[ClipDoc]([v1.to_clip_doc(doc, i) for i, doc in enumerate(chosen)])
+        sent = await asyncio.to_thread(_all_given, chosen)
         found = await self._post(request, "/encode", sent, None, ClipDoc)
         for doc, one in zip(chosen, found, strict=True):
             v1.set_embedding(doc, one.embedding)
 
     async def _rank(self, request: Request, docs: list[Document]) -> None:
-        sent = DocList[RankDoc]()
-        for position, doc in enumerate(docs):
-            place = v1.name_of(position, doc)
-            matches = DocList[RankMatch]()
-            for number, match in enumerate(doc.matches):
-                try:
-                    # The id says which one it was, when they come back sorted.
-                    held = v1.to_clip_doc(match, number, id=str(number))
-                except BadInput as error:
-                    raise type(error)(f"{place}: match {error}") from None
-                matches.append(RankMatch(**_fields(held)))
-            sent.append(RankDoc(**_fields(v1.to_clip_doc(doc, position)), matches=matches))
+        sent = await asyncio.to_thread(_to_rank_docs, docs)
         found = await self._post(request, "/rank", sent, None, RankDoc)
         for doc, one in zip(docs, found, strict=True):
             v1.set_embedding(doc, one.embedding)
@@ -143,7 +136,7 @@ class Adapter:
             chosen = [(i, doc) for i, doc in enumerate(docs) if v1.has_text(doc) is texts]
             if not chosen and (texts or docs):
                 continue
-            sent = DocList[ClipDoc]([_stored(doc, i) for i, doc in chosen])
+            sent = await asyncio.to_thread(_all_stored, chosen)
             asked = {"include_embedding": True}
             found = await self._post(request, endpoint, sent, asked, ClipDoc)
             for (_, doc), one in zip(chosen, found, strict=True):
@@ -152,12 +145,9 @@ class Adapter:
     async def _search(
         self, request: Request, docs: list[Document], parameters: dict[str, Any]
     ) -> None:
-        sent = DocList[ClipDoc]([v1.to_clip_doc(doc, i) for i, doc in enumerate(docs)])
+        sent = await asyncio.to_thread(_all_given, docs)
         found = await self._post(request, "/search", sent, _others(parameters), SearchResult)
-        for doc, one in zip(docs, found, strict=True):
-            del doc.matches[:]
-            for match in one.matches:
-                v1.add_match(doc, match)
+        await asyncio.to_thread(_add_matches, docs, found)
 
     async def _post(
         self, request: Request, endpoint: str, docs: DocList, parameters: Any, kind: Any
@@ -206,6 +196,40 @@ def _stored(doc: Document, position: int) -> ClipDoc:
     if made.uri is None and doc.uri and not doc.uri.startswith("data:"):
         made.uri = doc.uri
     return made
+
+
+def _all_stored(docs: Iterable[tuple[int, Document]]) -> DocList[ClipDoc]:
+    return DocList[ClipDoc]([_stored(doc, i) for i, doc in docs])
+
+
+def _all_given(docs: list[Document]) -> DocList[ClipDoc]:
+    return DocList[ClipDoc]([v1.to_clip_doc(doc, i) for i, doc in enumerate(docs)])
+
+
+def _add_matches(docs: list[Document], found: DocList[SearchResult]) -> None:
+    for doc, one in zip(docs, found, strict=True):
+        del doc.matches[:]
+        for match in one.matches:
+            v1.add_match(doc, match)
+
+
+def _to_rank_docs(docs: list[Document]) -> DocList[RankDoc]:
+    count = len(docs) + sum(len(doc.matches) for doc in docs)
+    if count > MAX_DOCS:
+        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    sent = DocList[RankDoc]()
+    for position, doc in enumerate(docs):
+        place = v1.name_of(position, doc)
+        matches = DocList[RankMatch]()
+        for number, match in enumerate(doc.matches):
+            try:
+                # The id says which one it was, when they come back sorted.
+                held = v1.to_clip_doc(match, number, id=str(number))
+            except BadInput as error:
+                raise type(error)(f"{place}: match {error}") from None
+            matches.append(RankMatch(**_fields(held)))
+        sent.append(RankDoc(**_fields(v1.to_clip_doc(doc, position)), matches=matches))
+    return sent
 
 
 def _fields(doc: ClipDoc) -> dict[str, Any]:

@@ -4,18 +4,15 @@
 # source: clip_service.proto
 # Protobuf Python Version: 5.27.2
 """Generated protocol buffer code."""
+
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
+
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC,
-    5,
-    27,
-    2,
-    '',
-    'clip_service.proto'
+    _runtime_version.Domain.PUBLIC, 5, 27, 2, "", "clip_service.proto"
 )
 # @@protoc_insertion_point(imports)
 
@@ -26,43 +23,45 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12\x63lip_service.proto\x12\x15\x63liptune.clip_service\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"5\n\x05\x44\x65nse\x12\x0e\n\x06\x62uffer\x18\x01 \x01(\x0c\x12\r\n\x05shape\x18\x02 \x03(\r\x12\r\n\x05\x64type\x18\x03 \x01(\t\"F\n\x05\x41rray\x12+\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x1c.cliptune.clip_service.Dense\x12\x10\n\x08\x63ls_name\x18\x03 \x01(\t\"L\n\x05Score\x12\r\n\x05value\x18\x01 \x01(\x02\x12\x0f\n\x07op_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0e\n\x06ref_id\x18\x04 \x01(\t\"\xee\x05\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x04\x62lob\x18\x02 \x01(\x0cH\x00\x12.\n\x06tensor\x18\x03 \x01(\x0b\x32\x1c.cliptune.clip_service.ArrayH\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x13\n\x0bgranularity\x18\x05 \x01(\r\x12\x11\n\tadjacency\x18\x06 \x01(\r\x12\x11\n\tparent_id\x18\x07 \x01(\t\x12\x0e\n\x06weight\x18\x08 \x01(\x02\x12\x0b\n\x03uri\x18\t \x01(\t\x12\x10\n\x08modality\x18\n \x01(\t\x12\x11\n\tmime_type\x18\x0b \x01(\t\x12\x0e\n\x06offset\x18\x0c \x01(\x02\x12\x10\n\x08location\x18\r \x03(\x02\x12/\n\x06\x63hunks\x18\x0e \x03(\x0b\x32\x1f.cliptune.clip_service.Document\x12\x30\n\x07matches\x18\x0f \x03(\x0b\x32\x1f.cliptune.clip_service.Document\x12/\n\tembedding\x18\x10 \x01(\x0b\x32\x1c.cliptune.clip_service.Array\x12%\n\x04tags\x18\x11 \x01(\x0b\x32\x17.google.protobuf.Struct\x12;\n\x06scores\x18\x12 \x03(\x0b\x32+.cliptune.clip_service.Document.ScoresEntry\x12\x45\n\x0b\x65valuations\x18\x13 \x03(\x0b\x32\x30.cliptune.clip_service.Document.EvaluationsEntry\x1aK\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.cliptune.clip_service.Score:\x02\x38\x01\x1aP\n\x10\x45valuationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.cliptune.clip_service.Score:\x02\x38\x01\x42\t\n\x07\x63ontent\":\n\tDocuments\x12-\n\x04\x64ocs\x18\x01 \x03(\x0b\x32\x1f.cliptune.clip_service.Document\"\xf2\x01\n\x06Status\x12\x30\n\x04\x63ode\x18\x01 \x01(\x0e\x32\".cliptune.clip_service.Status.Code\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x38\n\texception\x18\x03 \x01(\x0b\x32%.cliptune.clip_service.Status.Failure\x1aG\n\x07\x46\x61ilure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\t\x12\x0e\n\x06stacks\x18\x03 \x03(\t\x12\x10\n\x08\x65xecutor\x18\x04 \x01(\t\"\x1e\n\x04\x43ode\x12\x0b\n\x07SUCCESS\x10\x00\x12\t\n\x05\x45RROR\x10\x01\"\xa6\x01\n\x05Route\x12\x10\n\x08\x65xecutor\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06status\x18\x04 \x01(\x0b\x32\x1d.cliptune.clip_service.Status\"\xcd\x01\n\x06Header\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.cliptune.clip_service.Status\x12\x1a\n\rexec_endpoint\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0ftarget_executor\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07timeout\x18\x05 \x01(\rH\x02\x88\x01\x01\x42\x10\n\x0e_exec_endpointB\x12\n\x10_target_executorB\n\n\x08_timeout\"6\n\x04\x44\x61ta\x12.\n\x04\x64ocs\x18\x01 \x01(\x0b\x32 .cliptune.clip_service.Documents\"\xbe\x01\n\x07Request\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.cliptune.clip_service.Header\x12+\n\nparameters\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x06routes\x18\x03 \x03(\x0b\x32\x1c.cliptune.clip_service.Route\x12)\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1b.cliptune.clip_service.Datab\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
+    b'\n\x12\x63lip_service.proto\x12\x15\x63liptune.clip_service\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto"5\n\x05\x44\x65nse\x12\x0e\n\x06\x62uffer\x18\x01 \x01(\x0c\x12\r\n\x05shape\x18\x02 \x03(\r\x12\r\n\x05\x64type\x18\x03 \x01(\t"F\n\x05\x41rray\x12+\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32\x1c.cliptune.clip_service.Dense\x12\x10\n\x08\x63ls_name\x18\x03 \x01(\t"L\n\x05Score\x12\r\n\x05value\x18\x01 \x01(\x02\x12\x0f\n\x07op_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0e\n\x06ref_id\x18\x04 \x01(\t"\xee\x05\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x04\x62lob\x18\x02 \x01(\x0cH\x00\x12.\n\x06tensor\x18\x03 \x01(\x0b\x32\x1c.cliptune.clip_service.ArrayH\x00\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\x13\n\x0bgranularity\x18\x05 \x01(\r\x12\x11\n\tadjacency\x18\x06 \x01(\r\x12\x11\n\tparent_id\x18\x07 \x01(\t\x12\x0e\n\x06weight\x18\x08 \x01(\x02\x12\x0b\n\x03uri\x18\t \x01(\t\x12\x10\n\x08modality\x18\n \x01(\t\x12\x11\n\tmime_type\x18\x0b \x01(\t\x12\x0e\n\x06offset\x18\x0c \x01(\x02\x12\x10\n\x08location\x18\r \x03(\x02\x12/\n\x06\x63hunks\x18\x0e \x03(\x0b\x32\x1f.cliptune.clip_service.Document\x12\x30\n\x07matches\x18\x0f \x03(\x0b\x32\x1f.cliptune.clip_service.Document\x12/\n\tembedding\x18\x10 \x01(\x0b\x32\x1c.cliptune.clip_service.Array\x12%\n\x04tags\x18\x11 \x01(\x0b\x32\x17.google.protobuf.Struct\x12;\n\x06scores\x18\x12 \x03(\x0b\x32+.cliptune.clip_service.Document.ScoresEntry\x12\x45\n\x0b\x65valuations\x18\x13 \x03(\x0b\x32\x30.cliptune.clip_service.Document.EvaluationsEntry\x1aK\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.cliptune.clip_service.Score:\x02\x38\x01\x1aP\n\x10\x45valuationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.cliptune.clip_service.Score:\x02\x38\x01\x42\t\n\x07\x63ontent":\n\tDocuments\x12-\n\x04\x64ocs\x18\x01 \x03(\x0b\x32\x1f.cliptune.clip_service.Document"\xf2\x01\n\x06Status\x12\x30\n\x04\x63ode\x18\x01 \x01(\x0e\x32".cliptune.clip_service.Status.Code\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x38\n\texception\x18\x03 \x01(\x0b\x32%.cliptune.clip_service.Status.Failure\x1aG\n\x07\x46\x61ilure\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgs\x18\x02 \x03(\t\x12\x0e\n\x06stacks\x18\x03 \x03(\t\x12\x10\n\x08\x65xecutor\x18\x04 \x01(\t"\x1e\n\x04\x43ode\x12\x0b\n\x07SUCCESS\x10\x00\x12\t\n\x05\x45RROR\x10\x01"\xa6\x01\n\x05Route\x12\x10\n\x08\x65xecutor\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06status\x18\x04 \x01(\x0b\x32\x1d.cliptune.clip_service.Status"\xcd\x01\n\x06Header\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.cliptune.clip_service.Status\x12\x1a\n\rexec_endpoint\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1c\n\x0ftarget_executor\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07timeout\x18\x05 \x01(\rH\x02\x88\x01\x01\x42\x10\n\x0e_exec_endpointB\x12\n\x10_target_executorB\n\n\x08_timeout"6\n\x04\x44\x61ta\x12.\n\x04\x64ocs\x18\x01 \x01(\x0b\x32 .cliptune.clip_service.Documents"\xbe\x01\n\x07Request\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1d.cliptune.clip_service.Header\x12+\n\nparameters\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12,\n\x06routes\x18\x03 \x03(\x0b\x32\x1c.cliptune.clip_service.Route\x12)\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x1b.cliptune.clip_service.Datab\x06proto3'
+)
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'clip_service_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "clip_service_pb2", _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_DOCUMENT_SCORESENTRY']._loaded_options = None
-  _globals['_DOCUMENT_SCORESENTRY']._serialized_options = b'8\001'
-  _globals['_DOCUMENT_EVALUATIONSENTRY']._loaded_options = None
-  _globals['_DOCUMENT_EVALUATIONSENTRY']._serialized_options = b'8\001'
-  _globals['_DENSE']._serialized_start=108
-  _globals['_DENSE']._serialized_end=161
-  _globals['_ARRAY']._serialized_start=163
-  _globals['_ARRAY']._serialized_end=233
-  _globals['_SCORE']._serialized_start=235
-  _globals['_SCORE']._serialized_end=311
-  _globals['_DOCUMENT']._serialized_start=314
-  _globals['_DOCUMENT']._serialized_end=1064
-  _globals['_DOCUMENT_SCORESENTRY']._serialized_start=896
-  _globals['_DOCUMENT_SCORESENTRY']._serialized_end=971
-  _globals['_DOCUMENT_EVALUATIONSENTRY']._serialized_start=973
-  _globals['_DOCUMENT_EVALUATIONSENTRY']._serialized_end=1053
-  _globals['_DOCUMENTS']._serialized_start=1066
-  _globals['_DOCUMENTS']._serialized_end=1124
-  _globals['_STATUS']._serialized_start=1127
-  _globals['_STATUS']._serialized_end=1369
-  _globals['_STATUS_FAILURE']._serialized_start=1266
-  _globals['_STATUS_FAILURE']._serialized_end=1337
-  _globals['_STATUS_CODE']._serialized_start=1339
-  _globals['_STATUS_CODE']._serialized_end=1369
-  _globals['_ROUTE']._serialized_start=1372
-  _globals['_ROUTE']._serialized_end=1538
-  _globals['_HEADER']._serialized_start=1541
-  _globals['_HEADER']._serialized_end=1746
-  _globals['_DATA']._serialized_start=1748
-  _globals['_DATA']._serialized_end=1802
-  _globals['_REQUEST']._serialized_start=1805
-  _globals['_REQUEST']._serialized_end=1995
+    DESCRIPTOR._loaded_options = None
+    _globals["_DOCUMENT_SCORESENTRY"]._loaded_options = None
+    _globals["_DOCUMENT_SCORESENTRY"]._serialized_options = b"8\001"
+    _globals["_DOCUMENT_EVALUATIONSENTRY"]._loaded_options = None
+    _globals["_DOCUMENT_EVALUATIONSENTRY"]._serialized_options = b"8\001"
+    _globals["_DENSE"]._serialized_start = 108
+    _globals["_DENSE"]._serialized_end = 161
+    _globals["_ARRAY"]._serialized_start = 163
+    _globals["_ARRAY"]._serialized_end = 233
+    _globals["_SCORE"]._serialized_start = 235
+    _globals["_SCORE"]._serialized_end = 311
+    _globals["_DOCUMENT"]._serialized_start = 314
+    _globals["_DOCUMENT"]._serialized_end = 1064
+    _globals["_DOCUMENT_SCORESENTRY"]._serialized_start = 896
+    _globals["_DOCUMENT_SCORESENTRY"]._serialized_end = 971
+    _globals["_DOCUMENT_EVALUATIONSENTRY"]._serialized_start = 973
+    _globals["_DOCUMENT_EVALUATIONSENTRY"]._serialized_end = 1053
+    _globals["_DOCUMENTS"]._serialized_start = 1066
+    _globals["_DOCUMENTS"]._serialized_end = 1124
+    _globals["_STATUS"]._serialized_start = 1127
+    _globals["_STATUS"]._serialized_end = 1369
+    _globals["_STATUS_FAILURE"]._serialized_start = 1266
+    _globals["_STATUS_FAILURE"]._serialized_end = 1337
+    _globals["_STATUS_CODE"]._serialized_start = 1339
+    _globals["_STATUS_CODE"]._serialized_end = 1369
+    _globals["_ROUTE"]._serialized_start = 1372
+    _globals["_ROUTE"]._serialized_end = 1538
+    _globals["_HEADER"]._serialized_start = 1541
+    _globals["_HEADER"]._serialized_end = 1746
+    _globals["_DATA"]._serialized_start = 1748
+    _globals["_DATA"]._serialized_end = 1802
+    _globals["_REQUEST"]._serialized_start = 1805
+    _globals["_REQUEST"]._serialized_end = 1995
 # @@protoc_insertion_point(module_scope)

@@ -13,8 +13,11 @@ from cliptune.data.images import png_of_pixels
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadImage, BadInput
 from cliptune.serving.clip_service.clip_service_pb2 import Array, Document
+from cliptune.serving.requests import MAX_DOCS, Tally, TooLarge
 
 MAX_ARRAY_DIMENSIONS = 8
+MAX_PATHS = 100
+"""Characters of access paths."""
 
 
 def to_clip_doc(doc: Document, position: int, **fields: Any) -> ClipDoc:
@@ -66,7 +69,10 @@ def select(roots: Iterable[Document], paths: str) -> list[Document]:
 
     Raises:
         BadInput: another path.
+        TooLarge: they lead to too many documents.
     """
+    if len(paths) > MAX_PATHS:
+        raise BadInput(f"access_paths of {len(paths)} characters, the limit is {MAX_PATHS}")
     found: list[Document] = []
     for path in paths.removeprefix("@").split(","):
         level = list(roots)
@@ -75,8 +81,43 @@ def select(roots: Iterable[Document], paths: str) -> list[Document]:
                 raise BadInput(f"access_paths is {paths[:100]!r}: use r, c and m, such as '@r,m'")
             if step != "r":
                 level = [inner for doc in level for inner in _below(doc, step)]
+            if len(found) + len(level) > MAX_DOCS:
+                raise TooLarge(
+                    f"{len(found) + len(level)} documents at {paths!r}, the limit is {MAX_DOCS}"
+                )
         found.extend(level)
     return found
+
+
+def check_sizes(roots: Iterable[Document]) -> None:
+    """Refuse documents, with those below them, whose texts or tags exceed a limit.
+
+    Raises:
+        TooLarge: see above.
+    """
+    tally = Tally()
+    waiting = [(f"document {position}", doc) for position, doc in enumerate(roots)]
+    while waiting:
+        place, doc = waiting.pop()
+        tally.add(doc.text, _count_tags(doc.tags), place)
+        waiting += [(f"{place}: match {i}", inner) for i, inner in enumerate(doc.matches)]
+        waiting += [(f"{place}: chunk {i}", inner) for i, inner in enumerate(doc.chunks)]
+
+
+def _count_tags(struct: Any) -> int:
+    count = 0
+    level = list(struct.fields.values())
+    while level:
+        count += len(level)
+        inner = []
+        for value in level:
+            kind = value.WhichOneof("kind")
+            if kind == "struct_value":
+                inner += value.struct_value.fields.values()
+            elif kind == "list_value":
+                inner += value.list_value.values
+        level = inner
+    return count
 
 
 def _below(doc: Document, step: str) -> Iterator[Document]:
@@ -155,7 +196,9 @@ def set_embedding(doc: Document, embedding: Any) -> None:
 
 def add_match(doc: Document, match: Match) -> None:
     """Append a match, with the distance as clip-as-service's index gave it, and the cosine."""
-    added = doc.matches.add(id=str(match.id), uri=match.uri or "", adjacency=doc.adjacency + 1)
+    added = doc.matches.add(
+        id=str(match.id), uri=match.image_url or match.uri or "", adjacency=doc.adjacency + 1
+    )
     if match.text is not None:
         added.text = match.text
     if match.tags:

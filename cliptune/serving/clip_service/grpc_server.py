@@ -13,12 +13,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cliptune.errors import BadInput
 from cliptune.serving import grpc_options, settings
-from cliptune.serving.clip_service.adapter import ENDPOINTS, Adapter
+from cliptune.serving.clip_service.adapter import ENDPOINTS, Adapter, set_error
 from cliptune.serving.clip_service.clip_service_pb2 import Request, Status
 from cliptune.serving.doors import until_ended
 from cliptune.serving.in_order import in_order
 from cliptune.serving.observed import observed
-from cliptune.serving.requests import MAX_BODY
+from cliptune.serving.requests import MAX_BODY, TooLarge
+from cliptune.serving.weighing import LARGE, check_message
 
 WINDOW = 16
 """Requests of one stream that are worked on at once; its client is read no faster than that."""
@@ -50,7 +51,11 @@ class ClipServiceServer:
             credentials: TLS; None: none.
             interceptors: gRPC's, as `grpc.aio.server` takes them.
         """
-        self.adapter, self.address, self.credentials = adapter, f"{host}:{port}", credentials
+        self.adapter, self.address, self.credentials = (
+            adapter,
+            f"{settings.bracketed(host)}:{port}",
+            credentials,
+        )
         self.interceptors = interceptors
         self.server: grpc.aio.Server | None = None
 
@@ -129,6 +134,15 @@ def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
     )
 
 
+def _parse(raw: bytes) -> Request:
+    check_message(raw, Request.DESCRIPTOR)
+    try:
+        request = Request.FromString(raw)
+    except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
+        raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
+    return request
+
+
 async def answer_to(adapter: Adapter, raw: bytes, protocol: str = "grpc") -> Request:
     """The answer to one message.
 
@@ -136,11 +150,12 @@ async def answer_to(adapter: Adapter, raw: bytes, protocol: str = "grpc") -> Req
         BadInput: it isn't a request.
     """
     # Large messages are parsed beside the loop, which others' answers need.
-    parse = Request.FromString
     try:
-        request = parse(raw) if len(raw) < 100_000 else await asyncio.to_thread(parse, raw)
-    except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
-        raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
+        request = _parse(raw) if len(raw) < LARGE else await asyncio.to_thread(_parse, raw)
+    except TooLarge as error:
+        request = Request()
+        set_error(request, error)
+        return request
     with observed("clip-as-service", request.header.request_id) as call:
         if request.header.exec_endpoint in ENDPOINTS:
             call.endpoint = request.header.exec_endpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,14 @@ from cliptune.serving.clip_service.documents import read_array, write_array
 from cliptune.serving.clip_service.grpc_server import WINDOW, answer_to
 from cliptune.serving.doors import open_socket, until_ended
 from cliptune.serving.in_order import in_order
-from cliptune.serving.requests import MAX_DOCS, TooLarge, check_depth
+from cliptune.serving.requests import (
+    MAX_DOCS,
+    Tally,
+    TooLarge,
+    check_depth,
+    check_parameters,
+    count_inside,
+)
 from cliptune.serving.web import check_origin
 
 _TEXTS = ("id", "parent_id", "uri", "modality", "mime_type")
@@ -91,7 +98,7 @@ def read_request(body: dict[str, Any], request: Request) -> None:
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise BadInput(f"parameters: expected an object, got {parameters!r:.80}")
-    check_depth(parameters, "parameters")
+    check_parameters(parameters)
     request.parameters.update(parameters)
     data = body.get("data") or []
     if isinstance(data, dict):
@@ -100,11 +107,12 @@ def read_request(body: dict[str, Any], request: Request) -> None:
         raise BadInput(f"data: expected a list, got {data!r:.80}")
     if len(data) > MAX_DOCS:
         raise TooLarge(f"{len(data)} documents in one request, the limit is {MAX_DOCS}")
+    tally = Tally()
     for position, item in enumerate(data):
-        _read_document(item, request.data.docs.docs.add(), f"data.{position}", 0)
+        _read_document(item, request.data.docs.docs.add(), f"data.{position}", 0, tally)
 
 
-def _read_document(item: Any, doc: Document, place: str, depth: int) -> None:
+def _read_document(item: Any, doc: Document, place: str, depth: int, tally: Tally) -> None:
     if not isinstance(item, dict):
         raise BadInput(f"{place}: expected an object, got {item!r:.80}")
     if depth > 4:
@@ -132,13 +140,15 @@ def _read_document(item: Any, doc: Document, place: str, depth: int) -> None:
     if not isinstance(tags, dict):
         raise BadInput(f"{place}.tags: expected an object, got {tags!r:.80}")
     check_depth(tags, f"{place}.tags")
+    tally.add(doc.text, count_inside(tags), place)
     doc.tags.update(tags)
     for name in ("matches", "chunks"):
         inner = given.get(name, [])
         if not isinstance(inner, list):
             raise BadInput(f"{place}.{name}: expected a list, got {inner!r:.80}")
         for number, one in enumerate(inner):
-            _read_document(one, getattr(doc, name).add(), f"{place}.{name}.{number}", depth + 1)
+            inner_place = f"{place}.{name}.{number}"
+            _read_document(one, getattr(doc, name).add(), inner_place, depth + 1, tally)
 
 
 def _text(value: Any, place: str) -> str:
@@ -191,13 +201,13 @@ def add_websocket(app: FastAPI, adapter: Adapter) -> None:
         )
 
         async def requests() -> AsyncIterator[bytes]:
-            while (raw := await _next_message(socket)) is not None:
+            while (raw := await _next_message(socket, stop)) is not None:
                 yield raw
 
         failed = ""
         admission = adapter.calls.handler.admission
         try:
-            with open_socket(admission):
+            with open_socket(admission) as stop:
                 taken = until_ended(admission, requests())
                 answer_each = partial(answer_to, adapter, protocol="websocket")
                 async for answer in in_order(taken, answer_each, WINDOW):
@@ -217,10 +227,13 @@ def _cut(reason: str) -> str:
     return reason.encode()[:123].decode(errors="ignore")
 
 
-async def _next_message(socket: WebSocket) -> bytes | None:
-    """The next request; None after the last."""
+async def _next_message(socket: WebSocket, stop: Callable[[], None]) -> bytes | None:
+    """The next request; None after the last, and `stop` is called if the client has gone."""
     message = await socket.receive()
     raw = message.get("bytes")
-    if message["type"] == "websocket.disconnect" or raw is None or raw == _END:
+    if message["type"] == "websocket.disconnect":
+        stop()
+        return None
+    if raw is None or raw == _END:
         return None
     return raw
