@@ -62,7 +62,9 @@ def quantize(
 
     if out.exists():
         raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
-    query_docs, index_docs = read_searched(queries, index, table.after(options_of(artifact)))
+    query_docs, index_docs = read_searched(
+        queries, index, table.after(options_of(artifact)), readable=True
+    )
     with tempfile.TemporaryDirectory() as scratch, console.status(f"measuring {precision}"):
         zipped = out.suffix == ".zip"
         folder = Path(scratch) / "artifact" if zipped else out

@@ -270,7 +270,9 @@ def evaluate(
     from cliptune.evaluation.tables import describe_counts, metrics_table
     from cliptune.inference import get_tower
 
-    query_docs, index_docs = read_searched(queries, index, table.after(options_of(model)))
+    query_docs, index_docs = read_searched(
+        queries, index, table.after(options_of(model)), readable=True
+    )
     text_tower = get_tower(model, "clip-text")
     vision_tower = get_tower(model, "clip-vision")
     result = evaluate_towers(text_tower, vision_tower, query_docs, index_docs, limit=limit)

@@ -41,6 +41,7 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "delimiter": ("CHARACTER", "Between cells: ',', ';', '|' or tab. Default: found."),
     "image_root": ("FOLDER", "What relative picture paths are relative to; default: the table."),
 }
+_DOWNLOAD = "download"
 Command = TypeVar("Command", bound=Callable[..., Any])
 notices = Console(stderr=True)
 
@@ -64,6 +65,21 @@ def with_table_options(command: Command) -> Command:
         )
         for name, (metavar, text) in _OPTIONS.items()
     ]
+    options.append(
+        inspect.Parameter(
+            _DOWNLOAD,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[
+                bool,
+                typer.Option(
+                    "--download",
+                    help="Fetch pictures that are given by http(s) URL, each once.",
+                    rich_help_panel=PANEL,
+                ),
+            ],
+        )
+    )
     own = [
         one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])
         for one in signature.parameters.values()
@@ -74,7 +90,7 @@ def with_table_options(command: Command) -> Command:
     def wrapped(**values: Any) -> Any:
         from cliptune.data.columns import CsvOptions
 
-        given = {name: values.pop(name) for name in _OPTIONS}
+        given = {name: values.pop(name) for name in (*_OPTIONS, _DOWNLOAD)}
         return command(**values, table=CsvOptions(**given, as_flags=True))
 
     wrapped.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
@@ -103,20 +119,25 @@ def options_of(model: str | Path) -> Mapping[str, Any] | None:
 
 
 def read_searched(
-    queries: str, index: str | None, table: CsvOptions, role: str = ""
+    queries: str, index: str | None, table: CsvOptions, role: str = "", *, readable: bool = False
 ) -> tuple[DocList[ClipDoc], DocList[ClipDoc]]:
     """Queries, and the pictures that they search (None: their own); says what was understood.
 
+    With `readable`, pictures that can't be decoded are left out, too: for what would stop at one.
+
     Raises:
-        NotFound, BadData: as `read_documents`.
+        NotFound, BadData: as `read_documents`; or more than a tenth of the pictures can't be read.
     """
     from cliptune.data.complete import ANSWER, QUERY
+    from cliptune.data.pixels import readable_only
 
     if index is None:
         docs = read(queries, table, f"{role}queries", QUERY | ANSWER)
+        docs = readable_only(docs) if readable else docs
         return docs, docs
     query_docs = read(queries, table, f"{role}queries", QUERY)
-    return query_docs, read(index, table, f"{role}index", ANSWER)
+    index_docs = read(index, table, f"{role}index", ANSWER)
+    return query_docs, readable_only(index_docs) if readable else index_docs
 
 
 def read(data: str, table: CsvOptions, role: str, needs: Needs) -> DocList[ClipDoc]:

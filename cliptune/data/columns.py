@@ -65,6 +65,8 @@ class CsvOptions:
     """What is between the cells, such as `;` or `tab`. Default: found."""
     image_root: str | None = None
     """The folder of relative picture paths; default: the table's."""
+    download: bool = False
+    """Fetch pictures that are given by http(s) URL, each once, into CLIPTUNE_HOME's cache."""
     as_flags: bool = field(default=False, compare=False, repr=False)
     """Whether errors name these options as the command line does."""
     kept: CsvOptions | None = field(default=None, compare=False, repr=False)
@@ -94,10 +96,13 @@ class CsvOptions:
         for name, value in (values or {}).items():
             if name not in cls.names():
                 raise BadInput(f"unknown CSV option {name!r}: {near_matches(name, cls.names())}")
-            if value is not None and not isinstance(value, str | Path):
+            if name == "download":
+                if not isinstance(value, bool):
+                    raise BadInput(f"CSV option download is {value!r}: expected True or False")
+            elif value is not None and not isinstance(value, str | Path):
                 raise BadInput(f"CSV option {name} is {value!r}: expected a text")
         given: dict[str, Any] = {
-            n: None if v is None else str(v) for n, v in (values or {}).items()
+            n: str(v) if isinstance(v, Path) else v for n, v in (values or {}).items()
         }
         return cls(**given)
 
@@ -110,12 +115,24 @@ class CsvOptions:
         """How an error calls the option `name`: as the user can give it where it is shown."""
         return f"--{name.replace('_', '-')}" if self.as_flags else name
 
-    def given(self) -> dict[str, str]:
+    @property
+    def downloads(self) -> bool:
+        """Whether pictures are fetched, by these options or by those of the run."""
+        return self.download or (self.kept is not None and self.kept.downloads)
+
+    @property
+    def download_advice(self) -> str:
+        """What to do where pictures would have to be fetched."""
+        if self.as_flags:
+            return "--download fetches each of them once"
+        return "csv_options={'download': True} fetches each of them once"
+
+    def given(self) -> dict[str, Any]:
         """Those that were given, as JSON."""
         values = {name: getattr(self, name) for name in self.names()}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value not in (None, False)}
 
-    def to_keep(self) -> dict[str, str]:
+    def to_keep(self) -> dict[str, Any]:
         """What a run keeps of them: a folder as an absolute path, as others look from elsewhere."""
         values = {**(self.kept.given() if self.kept else {}), **self.given()}
         if self.image_column or self.image_template:

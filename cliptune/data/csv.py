@@ -43,6 +43,7 @@ from cliptune.data.complete import (
     is_missing,
     what_is_missing,
 )
+from cliptune.data.download import Downloads, download_once
 from cliptune.data.images import image_bytes
 from cliptune.data.rows import Row, Rows, open_rows
 from cliptune.data.summary import DataSummary
@@ -110,6 +111,7 @@ class CsvTable:
         self.summary = DataSummary(role, rows.where, notes=list(rows.notes))
         self.unread = 0
         """Pictures that can't be read, so that ids could not be made of them."""
+        self._downloads = self._download() if options.downloads else None
         self._ids: list[str | None] = []
         """By row; None: it is left out."""
         self._identify(has_fixed_ids)
@@ -148,6 +150,19 @@ class CsvTable:
         """All documents."""
         return DocList[ClipDoc](iter(self))
 
+    def _download(self) -> Downloads | None:
+        """Fetch what is given by URL, and say how many; None where nothing is needed."""
+        self._downloads = None  # so that `_uri` gives the URLs themselves
+        urls = [uri for row in self.rows if (uri := self._uri(row)) and is_elsewhere(uri)]
+        if not urls or PICTURE not in self.needs:
+            return None
+        found = download_once(urls)
+        self.summary.notes.append(
+            f"{len(found.files)} pictures by URL: {found.fetched} fetched, "
+            f"{len(found.files) - found.fetched} were there; {len(found.problems)} could not be"
+        )
+        return found
+
     def _survey(self) -> dict[str, Column]:
         columns = {name: Column(name) for name in self.rows.columns}
         for row in self.rows:
@@ -181,6 +196,8 @@ class CsvTable:
             image = fill_template(self.roles.template, cells)
         else:
             image = _text(row.cells.get(self.roles.image)) if self.roles.image else None
+        if image is not None and is_elsewhere(image) and self._downloads is not None:
+            return str(self._downloads.files.get(image, image))
         if image is None or is_elsewhere(image) or image.startswith(("data:", "file:")):
             return image
         given = self.options.image_root
@@ -316,9 +333,13 @@ class CsvTable:
         """Each row, its document, and why it can't be used."""
         for row in self.rows:
             doc = self._document(row)
+            reason = what_is_missing(doc, self.needs)
             if PICTURE in self.needs and doc.uri and is_elsewhere(doc.uri):
-                refuse_elsewhere(self.rows.where, self.role, doc.uri, row.place)
-            yield row, doc, what_is_missing(doc, self.needs)
+                if self._downloads is None:
+                    advice = self.options.download_advice
+                    refuse_elsewhere(self.rows.where, self.role, doc.uri, row.place, advice)
+                reason = reason or f"no picture: {self._downloads.problems[doc.uri]}"
+            yield row, doc, reason
 
     def _describe(self) -> None:
         summary = self.summary
@@ -335,15 +356,15 @@ class CsvTable:
                 )
 
 
-def refuse_elsewhere(where: str, role: str, uri: str, place: str) -> NoReturn:
-    """Refuse a data set whose pictures would have to be fetched.
+def refuse_elsewhere(where: str, role: str, uri: str, place: str, advice: str) -> NoReturn:
+    """Refuse a data set whose pictures would have to be fetched; `advice` says what to do.
 
     Raises:
         BadData: always; the message says what to do.
     """
     raise BadData(
         f"{role} ({where}): the picture on {place} is at {uri[:120]!r}, and pictures are not "
-        "fetched: download them, and give a table with their paths"
+        f"fetched unasked: {advice}"
     )
 
 

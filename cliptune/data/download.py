@@ -17,9 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urljoin
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
 from cliptune.data.images import check_header
 from cliptune.errors import BadImage, BadInput
 from cliptune.files import write_bytes
+from cliptune.home import cache_dir
 from cliptune.limits import limit
 
 FETCH = "CLIPTUNE_FETCH"
@@ -98,6 +102,23 @@ def download_pictures(
         finally:
             pool.shutdown(cancel_futures=True)
     return found
+
+
+def download_once(urls: Iterable[str]) -> Downloads:
+    """`download_pictures` into CLIPTUNE_HOME's cache, with a progress bar on a terminal.
+
+    Raises:
+        BadInput: `CLIPTUNE_FETCH=0` forbids it.
+    """
+    terminal = Console(stderr=True)
+    columns = (TextColumn("Fetching pictures"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=terminal, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        return download_pictures(
+            urls,
+            cache_dir() / "downloads",
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
 
 
 def fetch_all(urls: list[str]) -> list[bytes | BadImage]:

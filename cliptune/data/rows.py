@@ -109,7 +109,7 @@ class CsvRows:
         self._options = options
         self._text, said = _without_excel_line(text)
         self._first_line = 2 if said else 1
-        named = {normal(name) for name in options.given().values()}
+        named = {normal(value) for value in options.given().values() if isinstance(value, str)}
         self._dialect = find_dialect(
             self._text,
             is_picture,

@@ -21,10 +21,10 @@ from cliptune.data.complete import (
     Problem,
     check_part,
     is_blank,
-    split_complete,
     what_is_missing,
 )
 from cliptune.data.csv import CsvTable, refuse_elsewhere
+from cliptune.data.download import download_once
 from cliptune.data.images import SUFFIXES
 from cliptune.data.rows import METADATA, find_metadata, open_metadata
 from cliptune.data.store import list_pushed, pull
@@ -118,11 +118,41 @@ def read_documents(
     if not docs:
         raise BadData(f"{role} has no documents")
     _check_ids(docs, role)
-    if PICTURE in needs:
-        _refuse_elsewhere(docs, role, source)
-    kept, problems = split_complete(docs, needs, role)
+    options = CsvOptions.parse(csv_options)
+    unfetched: dict[str, str] = {}
+    if PICTURE in needs and options.downloads:
+        docs, unfetched = _fetched(docs)
+    elif PICTURE in needs:
+        _refuse_elsewhere(docs, role, source, options.download_advice)
+    kept, problems = DocList[ClipDoc](), []
+    for position, doc in enumerate(docs):
+        reason = what_is_missing(doc, needs)
+        if reason is None and doc.image is None and doc.uri in unfetched:
+            reason = f"no picture: {unfetched[doc.uri]}"
+        if reason is None:
+            kept.append(doc)
+        else:
+            problems.append(Problem(position, str(doc.id), reason))
+    check_part(problems, len(docs), role)
     summary = DataSummary(role, source, rows=len(docs), left_out=problems, notes=notes)
     return DataSet(kept, summary.add(kept))
+
+
+def _fetched(docs: DocList[ClipDoc]) -> tuple[DocList[ClipDoc], dict[str, str]]:
+    """The documents with paths for their pictures' URLs, and why some URLs have none."""
+    given = [doc.uri for doc in docs if doc.image is None and doc.uri and is_elsewhere(doc.uri)]
+    if not given:
+        return docs, {}
+    found = download_once(given)
+    paths = {url: str(path) for url, path in found.files.items()}
+    return DocList[ClipDoc](
+        [
+            doc.model_copy(update={"uri": paths[doc.uri]})
+            if doc.image is None and doc.uri in paths
+            else doc
+            for doc in docs
+        ]
+    ), found.problems
 
 
 def stream_documents(
@@ -157,7 +187,8 @@ class _Complete:
         for position, doc in enumerate(docs):
             self.summary.rows += 1
             if doc.uri and is_elsewhere(doc.uri) and doc.image is None:
-                refuse_elsewhere(source, role, doc.uri, f"document {position}")
+                advice = "push the data set with its pictures (`image`)"
+                refuse_elsewhere(source, role, doc.uri, f"document {position}", advice)
             reason = what_is_missing(doc, needs)
             if reason is not None:
                 self.summary.left_out.append(Problem(position, str(doc.id), reason))
@@ -270,10 +301,10 @@ def _unread(folder: Path, files: Sequence[Path]) -> list[str]:
     return notes
 
 
-def _refuse_elsewhere(docs: Sequence[ClipDoc], role: str, source: str | None) -> None:
+def _refuse_elsewhere(docs: Sequence[ClipDoc], role: str, source: str | None, advice: str) -> None:
     for position, doc in enumerate(docs):
         if doc.image is None and doc.uri and is_elsewhere(doc.uri):
-            refuse_elsewhere(source or "documents", role, doc.uri, f"document {position}")
+            refuse_elsewhere(source or "documents", role, doc.uri, f"document {position}", advice)
 
 
 def _check_ids(docs: DocList[ClipDoc], role: str) -> None:

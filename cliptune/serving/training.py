@@ -194,6 +194,7 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
     With them come `n_queries`, `n_index` and `n_without_answers` (see `Evaluation`).
     """
     from cliptune.data.complete import ANSWER, QUERY
+    from cliptune.data.pixels import readable_only
     from cliptune.data.source import read_documents
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
     from cliptune.inference import get_tower
@@ -210,6 +211,9 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
     queries = index_docs = read_documents(query_data, role="queries", needs=needs).docs
     if index_data != query_data:
         index_docs = read_documents(index_data, role="index", needs=ANSWER).docs
+    same = index_docs is queries
+    index_docs = readable_only(index_docs)
+    queries = index_docs if same else queries
     text, vision = get_tower(model, "clip-text"), get_tower(model, "clip-vision")
     found = evaluate_towers(text, vision, queries, index_docs, limit=limit)
     return {**found.metrics, **found.counts()}

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.cli.table_options import _OPTIONS
+from cliptune.cli.table_options import _DOWNLOAD, _OPTIONS
 from cliptune.data.columns import CsvOptions
 from cliptune.errors import BadData
 from cliptune.models.artifact import open_artifact
@@ -35,7 +35,7 @@ COLOURS = ["red", "green", "blue", "white", "black", "orange", "purple", "yellow
 def test_each_command_that_takes_a_table_has_all_its_options(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert [name for name in CsvOptions.names() if name not in _OPTIONS] == []
+    assert CsvOptions.names() == [*_OPTIONS, _DOWNLOAD]
     for name in CsvOptions.names():
         assert f"--{name.replace('_', '-')}" in result.output
     assert "Tables" in result.output
@@ -95,3 +95,21 @@ def test_errors_name_the_options_of_the_command(shop: Path, tiny_model: Path) ->
         assert isinstance(result.exception, BadData)
         assert "heading, shot, sku" in str(result.exception)
         assert "--text-column" in str(result.exception)
+
+
+def test_evaluate_leaves_out_what_cannot_be_read(
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["title,image"]
+    for number in range(12):
+        Image.new("RGB", (48, 48), (20 * number, 90, 200)).save(tmp_path / f"{number}.jpg")
+        rows.append(f"thing {number},{number}.jpg")
+    whole = (tmp_path / "7.jpg").read_bytes()
+    (tmp_path / "7.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "products.csv").write_text("\n".join(rows))
+    command = [
+        "evaluate", str(tiny_model), "--queries", str(tmp_path / "products.csv"), "--json"
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["n_index"] == 11

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -19,12 +21,17 @@ import numpy as np
 import pytest
 from docarray import DocList
 from PIL import Image
+from typer.testing import CliRunner
 
 import cliptune
+from cliptune.cli.app import app
 from cliptune.data import download
+from cliptune.data.complete import PAIR
 from cliptune.data.download import download_pictures, fetch
+from cliptune.data.images import image_bytes
+from cliptune.data.source import read_documents
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadImage, BadInput
+from cliptune.errors import BadData, BadImage, BadInput
 from cliptune.inference import get_tower
 
 
@@ -177,3 +184,43 @@ def test_encode_fetches_what_a_document_names(
     monkeypatch.setenv("CLIPTUNE_FETCH", "0")
     with pytest.raises(BadInput, match="CLIPTUNE_FETCH=0 forbids"):
         cliptune.encode(tower, docs)
+
+
+def test_a_tables_pictures_are_fetched_when_asked_for(
+    shop: ThreadingHTTPServer, at: str, tmp_path: Path
+) -> None:
+    """Each once; what can't be fetched is left out and named; ids are the pictures' digests."""
+    rows = [f"shirt {i},{at}/good/{i}" for i in range(5)]
+    rows += [f"again,{at}/good/0", f"lost,{at}/gone/1"]
+    path = tmp_path / "products.csv"
+    path.write_text("\n".join(["title,image", *rows]))
+    with pytest.raises(BadData, match=r"line 2 .*csv_options=\{'download': True\} fetches"):
+        read_documents(path, needs=PAIR)
+    assert shop.asked == []
+    for asked in (6, 1):  # the lost one is asked for again
+        shop.asked.clear()
+        found = read_documents(path, csv_options={"download": True}, needs=PAIR)
+        assert len(shop.asked) == asked
+    assert [image_bytes(doc, allow_files=True) for doc in found.docs] == [
+        *map(png, range(5)), png(0)
+    ]  # fmt: skip
+    assert str(found.docs[1].id) == hashlib.sha256(png(1)).hexdigest()
+    [problem] = found.summary.left_out
+    assert "line 8" in str(problem)
+    assert "answered 404" in str(problem)
+    docs = [ClipDoc(id=str(i), text="a", uri=row.split(",")[1]) for i, row in enumerate(rows)]
+    found = read_documents(docs, csv_options={"download": True}, needs=PAIR)
+    assert [str(doc.id) for doc in found.docs] == list("012345")
+    assert "answered 404" in str(found.summary.left_out[0])
+
+
+def test_the_shell_fetches_a_tables_pictures(at: str, tmp_path: Path) -> None:
+    rows = [f"shirt {i},{at}/good/{i}" for i in range(4)]
+    path = tmp_path / "products.csv"
+    path.write_text("\n".join(["title,image", *rows]))
+    command = ["evaluate", "builtin", "--queries", str(path), "--limit", "2", "--json"]
+    refused = CliRunner().invoke(app, command)
+    assert "--download fetches each of them once" in str(refused.exception)
+    result = CliRunner().invoke(app, [*command, "--download"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["n_index"] == 4
