@@ -123,9 +123,7 @@ def _train(folder: Path, record: Record, reporter: RunReporter, *, is_first: boo
     if record.starts > 1 and resume_from is None:
         reporter.log("WARNING", "no checkpoint is left: the run begins again from its start")
     table = config.get("csv_options")
-    outcome = train(
-        options, train_docs, eval_docs, callbacks, folder, reporter, resume_from, table
-    )
+    outcome = train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from, table)
     return outcome.warning
 
 
