@@ -360,8 +360,10 @@ def test_ranking_and_updating_by_uri(secure: Secure) -> None:
         body = {"data": [{"id": "changing", "uri": uri}]}
         assert secure.ask("post", "/update", "write", json=body).ok
         assert secure.ask("get", "/pictures/changing", "search").content == shown.read_bytes()
-        [kept] = secure.client("http", "search").get(["changing"])
+        [kept] = secure.client("http", "admin").get(["changing"])
         assert kept.uri == uri
+        [told] = secure.client("http", "search").get(["changing"])
+        assert told.uri == (uri if uri == link else None)  # paths are the operator's
 
 
 def test_a_flood_is_refused_at_once_and_the_server_goes_on(secure: Secure) -> None:
