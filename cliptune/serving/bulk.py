@@ -19,6 +19,7 @@ from cliptune.errors import BadInput, ModelMismatch, Unavailable
 from cliptune.index.checks import check_id
 from cliptune.index.tags import same_tags
 from cliptune.serving.client import Client
+from cliptune.serving.places import shown_link
 
 T = TypeVar("T")
 RETRIES = 6
@@ -62,7 +63,7 @@ def index_all(
     """Index `docs`, but those which the server's index has already, as they are.
 
     A document is there already if the index, of the model that the server serves, has its id with
-    the same picture (by SHA-256), text, label, URI and tags. So what was cut short goes on when it
+    the same picture (by SHA-256), text, label, link and tags. So what was cut short goes on when it
     is repeated, and a catalogue that has changed a little is brought up to date in the time that
     reading it takes.
 
@@ -149,10 +150,12 @@ def _index_batch(client: Client, batch: list[ClipDoc]) -> Indexed:
 
 
 def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
-    fields = ("image_digest", "text", "label", "uri")
+    fields = ("image_digest", "text", "label")
     return (
         other is not None
         and all(getattr(doc, name) == getattr(other, name) for name in fields)
+        # Local paths are told to the operator alone, and the picture itself is compared.
+        and shown_link(doc.uri) == shown_link(other.uri)
         and same_tags(doc.tags, other.tags)
     )
 

@@ -172,7 +172,11 @@ def test_no_answer_tells_which_files_there_are(
                         sent = {**given, name: f"{prefix}{path}"}
                         answer = requests.post(f"{addresses[1]}{endpoint}", json=sent, timeout=60)
                         assert answer.status_code == 422, (sent, answer.text)
-                        text = answer.text.replace(str(path), "PATH")
+                        # Of what lies below CLIPTUNE_HOME, the answer has the end alone.
+                        ends = (str(path), f"…/{path.parent.name}/{path.name}", f"…/{path.name}")
+                        text = answer.text
+                        for end in ends:
+                            text = text.replace(end, "PATH")
                         assert "secret" not in text
                         assert "root:" not in text
                         answers.append(text)
