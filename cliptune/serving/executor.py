@@ -15,7 +15,14 @@ from jina import Executor
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from cliptune.abandoning import ABANDONED
-from cliptune.errors import CliptuneError
+from cliptune.errors import (
+    BadArtifact,
+    BadData,
+    ModelMismatch,
+    NotReady,
+    RunFailed,
+    Unavailable,
+)
 from cliptune.home import home
 from cliptune.serving import (
     jina_compat,
@@ -35,6 +42,9 @@ if TYPE_CHECKING:  # importing it imports torch, which must not happen before Ji
 
 jina_compat.agree_on_pings()
 log = logging.getLogger("cliptune")
+_OWN_STATE = (BadArtifact, BadData, ModelMismatch, NotReady, RunFailed, Unavailable)
+"""Errors of what the server has. Others repeat what a client sent: to change that where it is like
+a path of ours would tell which paths are."""
 _SPANS: dict[str, str] = {
     "preprocess_seconds": "preprocess",
     "queue_seconds": "queue",
@@ -119,7 +129,7 @@ class ObservedExecutor(Executor):
         """Leave this machine's paths to the log."""
         told = str(error)
         if (
-            isinstance(error, CliptuneError)
+            isinstance(error, _OWN_STATE)
             and (shown := places.without_paths(told, self.own_paths())) != told
         ):
             log.warning("%s: %s", type(error).__name__, told)
