@@ -37,8 +37,8 @@ class JsonFormatter(logging.Formatter):
         }
         if identity := request_ids.current.get():
             line["request_id"] = identity
-        # A record's own fields never take the place of those above.
-        line = {**getattr(record, "fields", {}), **line}
+        for name, value in getattr(record, "fields", {}).items():
+            line.setdefault(name, value)  # never in the place of those above
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)  # in ASCII: also what is no valid UTF-8

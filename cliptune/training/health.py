@@ -3,9 +3,10 @@
 A sample of training pairs is embedded before the first step and after every epoch, without
 augmentation, so that figures compare. The rules, and when they speak:
 
-- **collapsed**: all its embeddings have become alike, by a mean cosine of at least `ALIKE`, and the
-  cross entropy of the sample is at least `GUESSING` of that of guessing (all answers equally
-  likely). So a model that starts from random weights may guess, as long as it gets better.
+- **collapsed**: all its embeddings have become alike, by a mean cosine of at least `ALIKE` and by a
+  distance from 1 that is at most `SHRUNK` of that before the first step, and the cross entropy of
+  the sample is at least `GUESSING` of that of guessing (all answers equally likely). So a model
+  that starts from random weights, whose embeddings may be alike by themselves, may guess.
 - **guessing**: it is that of guessing, and was not before the first step.
 - **risen**: the run's own loss on the sample is more than `RISEN` above that before the first step.
 - **unchanged**: it is what it was before the first step: no weight that counts has changed.
@@ -34,6 +35,7 @@ UNCHANGED = 1e-6
 WORSE = 0.05
 ALIKE = 0.98
 """The mean cosine from which embeddings are called alike."""
+SHRUNK = 0.1
 _LEAST_SCALE = 1 / 0.07
 """Of the cosines in the cross entropy: a model trained with SigLIP's loss may have a lower one."""
 _ADVICE = "try a learning rate that is ten times lower"
@@ -95,7 +97,8 @@ def judge(start: Sign, now: Sign) -> str:
         f"the cross entropy of training pairs, {now.entropy:.3f}, is that of guessing "
         f"({now.guessing:.3f})"
     )
-    if now.guesses and now.alike >= ALIKE and now.alike > start.alike:
+    has_become_alike = now.alike >= ALIKE and 1 - now.alike <= SHRUNK * (1 - start.alike)
+    if now.guesses and has_become_alike:
         return (
             f"the model has collapsed: {figures}, all embeddings are alike (mean cosine "
             f"{now.alike:.3f}); {_ADVICE}"

@@ -164,5 +164,5 @@ def test_an_error_is_one_line() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 1
-    assert result.stderr.startswith("error: no artifact at no-such-run")
+    assert result.stderr.startswith("error: no artifact at 'no-such-run'")
     assert "Traceback" not in result.stderr
