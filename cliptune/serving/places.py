@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from cliptune.files import write_text
+from cliptune.files import make_folder, write_text
 from cliptune.home import home
 
 OPERATOR_PARAMETER = "_operator"
@@ -79,15 +79,13 @@ def without_paths(text: str, paths: Iterable[str | Path]) -> str:
 
 def note(values: dict[str, str]) -> str:
     """Note places in CLIPTUNE_HOME, readable by this user alone; returns the note's name."""
-    folder = home() / "places"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = make_folder(home() / "places", private=True)
     for old in folder.glob("*.json"):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > _KEPT:
                 old.unlink()
     name = secrets.token_hex(16)
-    write_text(folder / f"{name}.json", json.dumps(values))
-    (folder / f"{name}.json").chmod(0o600)
+    write_text(folder / f"{name}.json", json.dumps(values), private=True)
     return name
 
 
