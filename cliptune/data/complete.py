@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -109,9 +109,14 @@ def labels_of(docs: Iterable[ClipDoc]) -> list[str]:
 
 
 def split_complete(
-    docs: Sequence[ClipDoc], needs: Collection[str], role: str = "data"
+    docs: Sequence[ClipDoc],
+    needs: Collection[str],
+    role: str = "data",
+    unfetched: Mapping[str, str] | None = None,
 ) -> tuple[DocList[ClipDoc], list[Problem]]:
     """The documents that have all of `needs`, in their order, and the others' problems.
+
+    `unfetched` says of pictures' URLs why there is no picture.
 
     Raises:
         BadData: more than half of them lack something.
@@ -119,6 +124,9 @@ def split_complete(
     kept, problems = DocList[ClipDoc](), []
     for position, doc in enumerate(docs):
         reason = what_is_missing(doc, needs)
+        if reason is None and unfetched and doc.image is None and doc.uri:
+            why = unfetched.get(doc.uri)
+            reason = None if why is None else f"no picture: {why}"
         if reason is None:
             kept.append(doc)
         else:

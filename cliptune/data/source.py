@@ -21,6 +21,7 @@ from cliptune.data.complete import (
     Problem,
     check_part,
     is_blank,
+    split_complete,
     what_is_missing,
 )
 from cliptune.data.csv import CsvTable, refuse_elsewhere
@@ -124,16 +125,7 @@ def read_documents(
         docs, unfetched = _fetched(docs)
     elif PICTURE in needs:
         _refuse_elsewhere(docs, role, source, options.download_advice)
-    kept, problems = DocList[ClipDoc](), []
-    for position, doc in enumerate(docs):
-        reason = what_is_missing(doc, needs)
-        if reason is None and doc.image is None and doc.uri in unfetched:
-            reason = f"no picture: {unfetched[doc.uri]}"
-        if reason is None:
-            kept.append(doc)
-        else:
-            problems.append(Problem(position, str(doc.id), reason))
-    check_part(problems, len(docs), role)
+    kept, problems = split_complete(docs, needs, role, unfetched)
     summary = DataSummary(role, source, rows=len(docs), left_out=problems, notes=notes)
     return DataSet(kept, summary.add(kept))
 
