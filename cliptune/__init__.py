@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         pull,
         push,
     )
-    from cliptune.serving.client import Client
+    from cliptune.client.client import Client
 
 __all__ = [
     "Client",

@@ -1,5 +1,5 @@
 """The gateway of both Flows, where Jina's YAML finds it."""
 
-from cliptune.serving.gateway import ClipGateway
+from cliptune.gateway.gateway import ClipGateway
 
 __all__ = ["ClipGateway"]

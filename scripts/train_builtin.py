@@ -2,7 +2,7 @@
 
     python scripts/train_builtin.py --pictures 60000 --epochs 8
 
-It draws plain products (`cliptune.data.catalogue`: the products that the evaluation holds back are
+It draws plain products (`cliptune.demo.catalogue`: the products that the evaluation holds back are
 never among them), trains both towers on them, and writes config, vocabulary and fp16 weights to
 `cliptune/models/builtin/`. About half an hour on two CPU cores.
 """
@@ -23,7 +23,7 @@ import torch
 from docarray import DocList
 from safetensors.torch import load_file, save_file
 
-from cliptune.data.catalogue import plain_products, render
+from cliptune.demo.catalogue import plain_products, render
 from cliptune.documents import ClipDoc
 from cliptune.models.openclip import open_clip
 from cliptune.models.registry import BUILTIN_FOLDER

@@ -17,7 +17,7 @@ SLOWEST = [
     "test_wheel.py",
     "serving/test_train_flow.py",
     "serving/test_swap_flow.py",
-    "generations/test_swap.py",
+    "reindex/test_swap.py",
     "test_sdk.py",
     "cli/test_cli.py",
     "runs/test_survival.py",

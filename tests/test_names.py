@@ -16,7 +16,7 @@ from cliptune.data import source, store
 from cliptune.errors import CliptuneError
 from cliptune.names import API_KEY, DATA_SET, EXPERIMENT, RUN, NameRule
 from cliptune.sdk.models import find_artifact
-from cliptune.serving import training
+from cliptune.executors import training
 
 LONG = "a" * 5000
 HOSTILE = (

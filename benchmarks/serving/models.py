@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
-from cliptune.data.catalogue import load_catalogue
+from cliptune.demo.catalogue import load_catalogue
 from cliptune.evaluation.quality_gate import add_engine
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip

@@ -20,7 +20,7 @@ from docarray import DocList
 from rich.console import Console
 from rich.table import Table
 
-from cliptune.data.csv import read_csv
+from cliptune.data.tables.csv import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.evaluation.retrieval import evaluate
 from cliptune.inference import get_tower

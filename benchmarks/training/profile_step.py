@@ -29,7 +29,7 @@ from fashion import split_by_title
 from results import add_output_options, show, write
 
 from cliptune.callback import Callback, EvaluationCallback
-from cliptune.data.csv import read_csv
+from cliptune.data.tables.csv import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.models.towers import TextModule, VisionModule
 from cliptune.training import TrainingOptions, batches, loop, objective, pairs

@@ -21,8 +21,8 @@ from cliptune.cli.search import SERVER, Address
 from cliptune.cli.table_options import notices, say, with_table_options
 
 if TYPE_CHECKING:
-    from cliptune.data.columns import CsvOptions
-    from cliptune.serving.bulk import Indexed, LeftOut
+    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.client.bulk import Indexed, LeftOut
 
 console = Console()
 Uri = Annotated[
@@ -103,7 +103,7 @@ def add(
     """
     from cliptune.data.source import stream_documents
     from cliptune.serving import Client
-    from cliptune.serving.bulk import LeftOut, index_all
+    from cliptune.client.bulk import LeftOut, index_all
 
     docs = stream_documents(data, csv_options=table, role="index", keep_untitled=keep_untitled)
     say(docs.summary)
@@ -215,8 +215,8 @@ def _existing(uri: str) -> Any:
 
 def _open(uri: str, storage: str | None = None) -> Any:
     """The index at `uri`: of several generations, the current one's."""
-    from cliptune.generations.live import LiveIndex
-    from cliptune.serving import settings
+    from cliptune.index.versions.versioned_index import LiveIndex
+    from cliptune import settings
 
     return LiveIndex(uri, settings.generations_of(uri), storage=storage)
 

@@ -19,7 +19,7 @@ from cliptune.errors import BadInput, NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.data.source import Documents
     from cliptune.serving import Client
 
@@ -49,7 +49,7 @@ def register(group: typer.Typer) -> None:
 def status(as_json: AsJson = False, server: Address = SERVER) -> None:
     """Say how much a search Flow's index holds, of which model, and how it is searched."""
     from cliptune.serving import Client
-    from cliptune.serving.places import with_note
+    from cliptune.protocol.redaction import with_note
 
     with Client(server) as client:
         found = client.status()
@@ -258,7 +258,7 @@ def repair(
     Give it where the index is, with the server stopped. Nothing is deleted: a file that can't be
     used is kept beside as *.damaged.
     """
-    from cliptune.generations.repair import repair as repair_index
+    from cliptune.index.versions.repair import repair as repair_index
     from cliptune.sdk.models import find_artifact
 
     model = None if artifact is None else find_artifact(artifact)

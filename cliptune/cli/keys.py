@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from cliptune.serving.keys import Key
+    from cliptune.gateway.api_keys import Key
 
 console = Console()
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke a server's API keys.")
@@ -44,7 +44,7 @@ def new(
     A running server takes it at once. Several keys of one name are allowed: to change a key, make
     the new one, hand it out, then revoke the old one by its digest.
     """
-    from cliptune.serving.keys import make_key, new_key
+    from cliptune.gateway.api_keys import make_key, new_key
 
     key = new_key()
     made = make_key(key, name, role, requests, documents)
@@ -73,7 +73,7 @@ def revoke(
 ) -> None:
     """Take keys out of the file; a running server refuses them at once."""
     from cliptune.errors import NotFound
-    from cliptune.serving.keys import read_keys
+    from cliptune.gateway.api_keys import read_keys
 
     def is_meant(line: str) -> bool:
         return any(
@@ -91,7 +91,7 @@ def revoke(
 
 
 def _read(file: Path) -> list[Key]:
-    from cliptune.serving.keys import KeyFile, read_keys
+    from cliptune.gateway.api_keys import KeyFile, read_keys
 
     KeyFile(file)
     return read_keys("\n".join(_lines(file)), str(file))

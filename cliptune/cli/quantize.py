@@ -13,7 +13,7 @@ from rich.console import Console
 from cliptune.cli.table_options import options_of, read_searched, with_table_options
 
 if TYPE_CHECKING:
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
 
 console = Console()
 

@@ -15,10 +15,10 @@ from cliptune.errors import BadInput
 if TYPE_CHECKING:
     from docarray import DocList
 
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.documents import ClipDoc
     from cliptune.models.loading import ClipModel
-    from cliptune.reports import About, Comparison
+    from cliptune.evaluation.report import About, Comparison
     from cliptune.runs import Run
 
 console = Console()
@@ -72,7 +72,7 @@ def report(
     """
     if index is not None and queries is None:
         raise BadInput(f"--index {index} needs --queries")
-    from cliptune.reports import compare, write_report
+    from cliptune.evaluation.report import compare, write_report
 
     run = _run(name)
     if training_data and run is None:
@@ -164,7 +164,7 @@ def _about(
     """The report's facts; a run adds its curves and options."""
     from importlib.metadata import version
 
-    from cliptune.reports import About
+    from cliptune.evaluation.report import About
 
     facts = {
         "model before": f"{before.name}, digest {before.digest}",

@@ -19,7 +19,7 @@ from cliptune.cli.table_options import options_of, read_searched, with_table_opt
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.runs.summary import RunSummary
 
 console = Console()
@@ -328,7 +328,7 @@ def with_options(named: dict[str, Any], options: dict[str, Any]) -> dict[str, An
     Raises:
         BadInput: `--option` gives one that the command line has an option for.
     """
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
 
     csv_options = options.pop("csv_options", None) or {}
     if not isinstance(csv_options, dict):

@@ -111,7 +111,7 @@ def serve(
 ) -> None:
     """Serve a model as text-to-image search: gRPC, HTTP, and a search page."""
     from cliptune.serving import serve as start
-    from cliptune.serving.settings import bracketed
+    from cliptune.settings import bracketed
 
     with start(
         artifact,
@@ -163,7 +163,7 @@ def train_server(
 ) -> None:
     """Serve the Trainer: others start and watch runs on this machine."""
     from cliptune.serving import serve_training
-    from cliptune.serving.settings import bracketed
+    from cliptune.settings import bracketed
 
     with serve_training(
         grpc_port=grpc_port,
@@ -233,9 +233,9 @@ def _warn(host: str, api_keys: Path | None) -> None:
 
 def _tell_of_swap(index: str | None) -> None:
     """Say which model is served, where `cliptune swap` has chosen it."""
-    from cliptune.generations.pointer import State
+    from cliptune.index.versions.manifest import State
     from cliptune.index.open import absolute_uri
-    from cliptune.serving import settings
+    from cliptune import settings
 
     uri = settings.index_folder(absolute_uri(index) if index else None)
     pointer = State(uri, settings.generations_folder(None)).read()

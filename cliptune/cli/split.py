@@ -12,7 +12,7 @@ from rich.table import Table
 from cliptune.cli.table_options import with_table_options
 
 if TYPE_CHECKING:
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
 
 console = Console()
 

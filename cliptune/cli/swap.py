@@ -20,10 +20,10 @@ from cliptune.cli.search import SERVER, Address
 from cliptune.cli.table_options import read, with_table_options
 
 if TYPE_CHECKING:
-    from cliptune.data.columns import CsvOptions
-    from cliptune.generations.quality import Quality, Query
-    from cliptune.generations.swap import Swap
-    from cliptune.generations.work import Engine
+    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.reindex.quality import Quality, Query
+    from cliptune.reindex.swap import Swap
+    from cliptune.reindex.passes import Engine
     from cliptune.index.storage import Storage
     from cliptune.serving import Client
 
@@ -96,7 +96,7 @@ def swap(
     is kept. After an interruption of any kind, give the same command again.
     """
     from cliptune.errors import BadInput
-    from cliptune.generations.swap import Swap
+    from cliptune.reindex.swap import Swap
     from cliptune.sdk.models import locate_model
 
     if sum((artifact is not None, undo, discard)) > 1:
@@ -162,9 +162,10 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
 
 def _place(server: str, index: str | None, device: str | None, batch_size: int) -> Place:
     from cliptune.errors import BadInput, NotFound
-    from cliptune.generations.work import Engine
-    from cliptune.serving import Client, settings
-    from cliptune.serving.places import with_note
+    from cliptune.reindex.passes import Engine
+    from cliptune import settings
+    from cliptune.serving import Client
+    from cliptune.protocol.redaction import with_note
 
     if index is not None:
         if "://" not in index and not Path(index).expanduser().is_dir():
@@ -199,7 +200,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
 def _queries(work: Swap, queries: str | None, table: CsvOptions, sample: int) -> list[Query]:
     """Those of a data set, or titles of stored documents."""
     from cliptune.data.complete import QUERY
-    from cliptune.generations.quality import given
+    from cliptune.reindex.quality import given
 
     if queries is None:
         return work.titles(sample)
@@ -230,7 +231,7 @@ def _check_quality(work: Swap, asked: list[Query], tolerance: float, *, force: b
 
 
 def _table(found: Quality) -> Table:
-    from cliptune.generations.quality import K
+    from cliptune.reindex.quality import K
 
     title = f"{found.queries} queries, the first {K} answers"
     table = Table("", "now", "new", "difference (95 %)", title=title, header_style="bold")
@@ -274,8 +275,8 @@ def _await_encoders(place: Place, digest: str, *, serving: bool = False) -> None
 
 
 def _show_status(place: Place) -> None:
-    from cliptune.generations.live import LiveIndex
-    from cliptune.generations.progress import read_progress
+    from cliptune.index.versions.versioned_index import LiveIndex
+    from cliptune.index.versions.progress import read_progress
 
     with LiveIndex(place.index_uri, place.state) as index:
         generations, progress = index.generations(), read_progress(index.state)

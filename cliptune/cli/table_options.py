@@ -14,7 +14,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from docarray import DocList
 
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.data.complete import Needs
     from cliptune.data.summary import DataSummary
     from cliptune.documents import ClipDoc
@@ -88,7 +88,7 @@ def with_table_options(command: Command) -> Command:
 
     @wraps(command)
     def wrapped(**values: Any) -> Any:
-        from cliptune.data.columns import CsvOptions
+        from cliptune.data.tables.columns import CsvOptions
 
         given = {name: values.pop(name) for name in (*_OPTIONS, _DOWNLOAD)}
         return command(**values, table=CsvOptions(**given, as_flags=True))
@@ -129,7 +129,7 @@ def read_searched(
         NotFound, BadData: as `read_documents`; or more than a tenth of the pictures can't be read.
     """
     from cliptune.data.complete import ANSWER, QUERY
-    from cliptune.data.pixels import readable_only
+    from cliptune.data.pictures.pixels import readable_only
 
     if index is None:
         docs = read(queries, table, f"{role}queries", QUERY | ANSWER)

@@ -17,7 +17,7 @@ from cliptune.cli.two_models import load_pretrained, load_tuned, progress_bar
 from cliptune.errors import AlreadyExists, BadInput
 
 if TYPE_CHECKING:
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.evaluation.wise_ft import Documents, Pick, Point
     from cliptune.models.loading import ClipModel
 

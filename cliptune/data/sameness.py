@@ -24,7 +24,7 @@ import numpy as np
 from docarray import DocList
 from torch import Tensor
 
-from cliptune.data.images import image_bytes
+from cliptune.data.pictures.images import image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 

@@ -151,7 +151,7 @@ def _draw_tick(sheet: Image.Image, corner: tuple[int, int], side: int = 18) -> N
 
 def _square(picture: bytes | Image.Image, side: int, role: str) -> Image.Image:
     """The whole picture on a white square."""
-    from cliptune.data.images import decode_image
+    from cliptune.data.pictures.images import decode_image
 
     try:
         image = decode_image(picture)

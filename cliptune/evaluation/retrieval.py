@@ -295,7 +295,7 @@ class _Pictures(Sequence[bytes]):
     def __getitem__(self, position: int | slice) -> bytes | list[bytes]:
         if isinstance(position, slice):
             return [self[i] for i in range(*position.indices(len(self)))]
-        from cliptune.data.images import image_bytes
+        from cliptune.data.pictures.images import image_bytes
 
         doc = self.docs[position]
         try:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptune.data.complete import ANSWER, QUERY, complete_only, texts_of
-from cliptune.data.pixels import decode_documents, take_rows
+from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.sameness import Table, token_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, near_matches

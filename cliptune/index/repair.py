@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from cliptune.errors import AlreadyExists, BadInput, DamagedIndex, ModelMismatch, NotFound
 from cliptune.index.durable import file_lock
-from cliptune.index.lance_folder import WRITE_LOCK, table_names
-from cliptune.index.lance_table import TableNote, to_docs
+from cliptune.index.lance.folder import WRITE_LOCK, table_names
+from cliptune.index.lance.rows import TableNote, to_docs
 from cliptune.index.stamp import STAMP_NAME, Stamp, read_stamp, write_stamp
 from cliptune.index.storage import Storage
 

@@ -10,8 +10,8 @@ from docarray import DocList
 from numpy.typing import NDArray
 
 from cliptune.data.complete import texts_of
-from cliptune.data.download import fetch_all, is_url
-from cliptune.data.images import Picture, image_bytes
+from cliptune.data.pictures.download import fetch_all, is_url
+from cliptune.data.pictures.images import Picture, image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.towers import TextTower, VisionTower
@@ -42,7 +42,7 @@ def encode(
 
     Documents come back with `embedding` (float32 [D], unit length) and `model_digest` set: from
     their `text` by a text tower, from their picture (`image`, a `data:` URI or a local path) by
-    a vision tower; with `fetch`, an `http(s)` URI is fetched (see `cliptune.data.download`). A
+    a vision tower; with `fetch`, an `http(s)` URI is fetched (see `cliptune.data.pictures.download`). A
     list of texts (or for a vision tower of encoded pictures) gives an array
     float32 [N, D].
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.abandoning import check_wanted
-from cliptune.data.images import (
+from cliptune.inference.cancellation import check_wanted
+from cliptune.data.pictures.images import (
     ImagePreprocessing,
     Picture,
     decode_pixels,
@@ -22,7 +22,7 @@ from cliptune.data.images import (
 )
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.cache import EmbeddingCache
-from cliptune.inference.decoding import Decoders
+from cliptune.inference.decode_pool import Decoders
 from cliptune.inference.observing import Observe, timed, unobserved
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.tokenizers import Tokenizer, token_count
@@ -150,7 +150,7 @@ class VisionTower:
     def encode(self, images: Sequence[Picture]) -> NDArray[np.float32]:
         """Embed `images`: encoded bytes, paths, open files, PIL images, or uint8 [H, W, 3].
 
-        All forms of one picture give the same embedding (see `cliptune.data.images`).
+        All forms of one picture give the same embedding (see `cliptune.data.pictures.images`).
 
         Returns float32 [N, D], rows of unit length, in their order. A batch is decoded while the
         one before it is in the tower.

@@ -27,7 +27,7 @@ from typing import Any, Final
 import yaml
 from torch import Tensor
 
-from cliptune.data.images import ImagePreprocessing
+from cliptune.data.pictures.images import ImagePreprocessing
 from cliptune.errors import BadArtifact, BadInput, NotFound
 from cliptune.files import new_folder, unzip
 from cliptune.home import cache_dir

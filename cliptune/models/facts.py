@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cliptune.data.images import ImagePreprocessing
+from cliptune.data.pictures.images import ImagePreprocessing
 from cliptune.errors import BadInput
 from cliptune.models.names import (
     CONFIG_FILE,

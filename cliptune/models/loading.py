@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cliptune.data.images import ImagePreprocessing
+from cliptune.data.pictures.images import ImagePreprocessing
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.models.artifact import Artifact, open_artifact
 from cliptune.models.digest import model_digest

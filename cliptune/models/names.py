@@ -2,7 +2,7 @@
 
 Taking a name apart looks at nothing on disk and asks nobody. So a name means the same in every
 working directory, a file can't stand in for weights that open_clip lists, and whoever is given
-names by strangers can decide on the parts (see `cliptune.serving.client_names`).
+names by strangers can decide on the parts (see `cliptune.executors.client_names`).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def draw_examples(
         BadData, NotFound: the documents that were searched are not there any more.
         BadImage: likewise one of their pictures.
     """
-    from cliptune.data.images import image_bytes
+    from cliptune.data.pictures.images import image_bytes
     from cliptune.evaluation.plots import results_grid
     from cliptune.models.artifact import VISION_TOWER
     from cliptune.runs.documents import referred_documents

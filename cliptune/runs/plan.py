@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from docarray import DocList
 
-from cliptune.data.catalogue import CATALOGUE_NAMES
-from cliptune.data.columns import CsvOptions
+from cliptune.demo.catalogue import CATALOGUE_NAMES
+from cliptune.data.tables.columns import CsvOptions
 from cliptune.data.complete import PAIR, Needs
 from cliptune.data.source import DataSetName, read_documents
 from cliptune.data.store import list_pushed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from docarray import DocList
 
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.documents import ClipDoc
 
     Data = DocList[ClipDoc] | list[ClipDoc] | str | Path

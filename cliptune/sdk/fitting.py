@@ -14,7 +14,7 @@ from cliptune.sdk.models import find_artifact, refuse_model_options
 from cliptune.sdk.server import server_address, session
 
 if TYPE_CHECKING:
-    from cliptune.data.columns import CsvOptions
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.sdk.data import Data
     from cliptune.training.callbacks import Callback
 

@@ -9,7 +9,7 @@ from cliptune import runs
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
-    from cliptune.serving.remote import RemoteSession
+    from cliptune.client.remote import RemoteSession
 
 SERVER_VARIABLE = "CLIPTUNE_SERVER"
 
@@ -19,7 +19,7 @@ def connect(address: str, api_key: str | None = None, ca_file: str | None = None
 
     `api_key` and `ca_file` are as `cliptune.serving.Client`'s.
     """
-    from cliptune.serving.remote import RemoteSession
+    from cliptune.client.remote import RemoteSession
 
     return RemoteSession(address, api_key=api_key, ca_file=ca_file)
 

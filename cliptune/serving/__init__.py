@@ -23,9 +23,9 @@ os.environ.setdefault("JINA_HIDE_SURVEY", "1")
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 if TYPE_CHECKING:
-    from cliptune.serving.client import Client
+    from cliptune.client.client import Client
     from cliptune.serving.launch import serve, serve_training
-    from cliptune.serving.remote import RemoteSession
+    from cliptune.client.remote import RemoteSession
 
 __all__ = ["Client", "RemoteSession", "serve", "serve_training"]
 

@@ -23,8 +23,9 @@ from typing import Any
 
 import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from cliptune.files import write_text
-from cliptune.serving import settings, starting
-from cliptune.serving.starting import Failure
+from cliptune import settings
+from cliptune.serving import startup
+from cliptune.serving.startup import Failure
 
 GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", settings.HOST
 CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
@@ -38,12 +39,12 @@ def main(flow_yml: Path, state_file: Path) -> None:
     """Run the Flow until told to end; the state file says how far it is, or why it can't start."""
     reports = state_file.parent / "failures"
     reports.mkdir()
-    os.environ[starting.FAILURES] = str(reports)
+    os.environ[startup.FAILURES] = str(reports)
     try:
         _run(flow_yml, state_file)
     except Exception as error:
-        if not starting.failures(reports):  # else Jina's error says no more than that one failed
-            starting.report("flow", error)
+        if not startup.failures(reports):  # else Jina's error says no more than that one failed
+            startup.report("flow", error)
         _write_failures(state_file)
         sys.exit(1)
 
@@ -59,7 +60,8 @@ def _run(flow_yml: Path, state_file: Path) -> None:
     shared = state_file.parent / "metrics"
     shared.mkdir()
     os.environ[settings.METRICS_FOLDER] = str(shared)
-    from cliptune.serving import jina_compat, logs
+    from cliptune.observability import logs
+    from cliptune.protocol import jina_compat
 
     logs.setup("flow")
     jina_compat.report_failed_starts()
@@ -154,7 +156,7 @@ def _end_of(process: BaseProcess) -> Failure:
 
 def _write_failures(state_file: Path, unexplained: list[Failure] | None = None) -> None:
     """Say that all is over: by what was reported, or else by what else is known."""
-    reported = starting.failures(state_file.parent / "failures")
+    reported = startup.failures(state_file.parent / "failures")
     _write(state_file, "failed", [asdict(one) for one in reported or unexplained or []])
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptune.data.complete import PAIR, split_complete, texts_of
-from cliptune.data.pixels import PixelSet, decode_documents
+from cliptune.data.pictures.pixels import PixelSet, decode_documents
 from cliptune.data.sameness import Table, keys_of_tokens, same_labels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData

@@ -5,12 +5,12 @@ from docarray import DocList
 from jina import requests
 
 from cliptune.documents import ClipDoc, RankDoc
-from cliptune.serving.encoding import embed_all_texts, embed_texts
-from cliptune.serving.executor import ObservedExecutor
-from cliptune.serving.ranking import rank_texts
-from cliptune.serving.reports import Report, TowerStatus
-from cliptune.serving.requests import SearchParameters, read_parameters
-from cliptune.serving.towers import serve_towers
+from cliptune.executors.encoding import embed_all_texts, embed_texts
+from cliptune.executors.base import ObservedExecutor
+from cliptune.executors.ranking import rank_texts
+from cliptune.protocol.reports import Report, TowerStatus
+from cliptune.protocol.parameters import SearchParameters, read_parameters
+from cliptune.executors.shared_towers import serve_towers
 
 
 class CLIPTextEncoder(ObservedExecutor):

@@ -5,12 +5,12 @@ from docarray import DocList
 from jina import requests
 
 from cliptune.documents import ClipDoc, RankDoc
-from cliptune.serving.encoding import embed_all_pictures, embed_new_pictures, embed_pictures
-from cliptune.serving.executor import ObservedExecutor
-from cliptune.serving.fetching import Fetcher
-from cliptune.serving.ranking import rank_pictures
-from cliptune.serving.reports import Report, TowerStatus
-from cliptune.serving.towers import serve_towers
+from cliptune.executors.encoding import embed_all_pictures, embed_new_pictures, embed_pictures
+from cliptune.executors.base import ObservedExecutor
+from cliptune.executors.fetching import Fetcher
+from cliptune.executors.ranking import rank_pictures
+from cliptune.protocol.reports import Report, TowerStatus
+from cliptune.executors.shared_towers import serve_towers
 
 
 class CLIPVisionEncoder(ObservedExecutor):

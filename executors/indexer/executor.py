@@ -8,10 +8,13 @@ from jina import requests
 
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import Unavailable
-from cliptune.serving import indexing, metrics, places, settings, updating
-from cliptune.serving.executor import ObservedExecutor
-from cliptune.serving.reports import Report
-from cliptune.serving.requests import (
+from cliptune import settings
+from cliptune.executors import indexing, updating
+from cliptune.observability import metrics
+from cliptune.protocol import redaction
+from cliptune.executors.base import ObservedExecutor
+from cliptune.protocol.reports import Report
+from cliptune.protocol.parameters import (
     DeleteParameters,
     GetParameters,
     IdsParameters,
@@ -50,7 +53,7 @@ class Indexer(ObservedExecutor):
         """
         super().__init__(**kwargs)
         # Here, in the executor's own process: native threads don't survive Jina's fork.
-        from cliptune.generations.live import LiveIndex
+        from cliptune.index.versions.versioned_index import LiveIndex
 
         self.store = LiveIndex(
             settings.index_folder(folder),
@@ -59,7 +62,7 @@ class Indexer(ObservedExecutor):
             tidy=True,
         )
         self.tidier = indexing.Tidier(self.store)
-        self.place = places.note(indexing.where(self.store))
+        self.place = redaction.note(indexing.where(self.store))
         self._count_rows()
 
     @requests(on=["/index", "/index_texts"])
@@ -147,6 +150,6 @@ class Indexer(ObservedExecutor):
 
     def close(self) -> None:
         """Let go of the index's files."""
-        places.forget(self.place)
+        redaction.forget(self.place)
         self.tidier.close()
         self.store.close()

@@ -9,17 +9,17 @@ from docarray import DocList
 from jina import requests
 
 from cliptune.documents import ClipDoc
-from cliptune.serving import training
-from cliptune.serving.executor import ObservedExecutor
-from cliptune.serving.training import RUN
-from cliptune.serving.training_docs import Answer, Ask, Chunk, LogItem
-from cliptune.serving.workers import BoundedThreads
+from cliptune.executors import training
+from cliptune.executors.base import ObservedExecutor
+from cliptune.executors.training import RUN
+from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
+from cliptune.executors.threads import BoundedThreads
 
 END = object()
 
 
 class Trainer(ObservedExecutor):
-    """The SDK for clients elsewhere; `cliptune.serving.remote.RemoteSession` is their side.
+    """The SDK for clients elsewhere; `cliptune.client.remote.RemoteSession` is their side.
 
     It imports no torch and trains nothing itself: runs go on when it ends.
     """

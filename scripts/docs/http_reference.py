@@ -21,10 +21,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Put the references where the page asks for them."""
     if SEARCH not in markdown and TRAIN not in markdown:
         return markdown
-    from cliptune.serving import app, train_app
+    from cliptune.gateway import search_app, train_app
 
     handler = SimpleNamespace(admission=None)  # that of a gateway; to describe calls needs none
-    markdown = markdown.replace(SEARCH, reference(app.make_app(handler).openapi()))
+    markdown = markdown.replace(SEARCH, reference(search_app.make_app(handler).openapi()))
     return markdown.replace(TRAIN, reference(train_app.make_app(handler).openapi()))
 
 

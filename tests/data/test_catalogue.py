@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cliptune.data.catalogue import (
+from cliptune.demo.catalogue import (
     CATALOGUE_NAMES,
     is_held_out,
     load_catalogue,
     plain_products,
     render,
 )
-from cliptune.data.catalogue.attributes import COLOURS, KINDS, PATTERNS
-from cliptune.data.catalogue.dataset import draw, part_products
-from cliptune.data.catalogue.products import VARIANTS
-from cliptune.data.catalogue.shapes import SHAPES
+from cliptune.demo.catalogue.attributes import COLOURS, KINDS, PATTERNS
+from cliptune.demo.catalogue.dataset import draw, part_products
+from cliptune.demo.catalogue.products import VARIANTS
+from cliptune.demo.catalogue.shapes import SHAPES
 from cliptune.errors import NotFound
 
 

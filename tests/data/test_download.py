@@ -25,10 +25,10 @@ from typer.testing import CliRunner
 
 import cliptune
 from cliptune.cli.app import app
-from cliptune.data import download
+from cliptune.data.pictures import download
 from cliptune.data.complete import PAIR
-from cliptune.data.download import download_pictures, fetch
-from cliptune.data.images import image_bytes
+from cliptune.data.pictures.download import download_pictures, fetch
+from cliptune.data.pictures.images import image_bytes
 from cliptune.data.source import read_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
@@ -154,7 +154,7 @@ def test_a_download_that_was_killed_goes_on(
 ) -> None:
     urls = [f"{at}/later/{i}" for i in range(60)]
     code = (
-        "from cliptune.data.download import download_pictures\n"
+        "from cliptune.data.pictures.download import download_pictures\n"
         f"download_pictures({urls!r}, {str(tmp_path)!r}, workers=2)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])

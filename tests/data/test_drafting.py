@@ -10,15 +10,15 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data import images
-from cliptune.data.images import (
+from cliptune.data.pictures import images
+from cliptune.data.pictures.images import (
     ImagePreprocessing,
     decode_image,
     decode_pixels,
     normalise,
     to_pixels,
 )
-from cliptune.data.pixels import decode_documents
+from cliptune.data.pictures.pixels import decode_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.inference import get_tower

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cliptune.data.images import (
+from cliptune.data.pictures.images import (
     ImagePreprocessing,
     decode_image,
     image_bytes,

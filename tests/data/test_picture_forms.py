@@ -14,8 +14,8 @@ import torch
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data import images
-from cliptune.data.images import (
+from cliptune.data.pictures import images
+from cliptune.data.pictures.images import (
     ImagePreprocessing,
     decode_image,
     decode_pixels,
@@ -23,8 +23,8 @@ from cliptune.data.images import (
     image_bytes,
     image_of_pixels,
 )
-from cliptune.data.pixels import decode_documents
-from cliptune.data.resizing import MAX_RESIZED_PIXELS
+from cliptune.data.pictures.pixels import decode_documents
+from cliptune.data.pictures.resizing import MAX_RESIZED_PIXELS
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.inference.towers import VisionTower

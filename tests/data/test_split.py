@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.data.csv import read_csv
+from cliptune.data.tables.csv import read_csv
 from cliptune.data.split import split_table
 from cliptune.errors import AlreadyExists, BadData, BadInput
 from tests.serving.conftest import picture

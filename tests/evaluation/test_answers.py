@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.data.images import decode_image
+from cliptune.data.pictures.images import decode_image
 from cliptune.data.sameness import Table, word_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput

@@ -200,7 +200,7 @@ class MeanColour:
     name = "clip-vision"
 
     def encode(self, inputs: Sequence[bytes], /) -> np.ndarray:
-        from cliptune.data.images import decode_image
+        from cliptune.data.pictures.images import decode_image
 
         seen = []
         for start in range(0, len(inputs), 2):

@@ -15,8 +15,8 @@ from index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, ModelMismatch
 from cliptune.index import Index
-from cliptune.index.filters import And, Compare, In, parse_filter
-from cliptune.index.filters import Field as FilterField
+from cliptune.index.filters.language import And, Compare, In, parse_filter
+from cliptune.index.filters.language import Field as FilterField
 
 
 def ids_of(found: DocList) -> list[str]:

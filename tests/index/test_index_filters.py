@@ -11,8 +11,8 @@ from index_helpers import DIGEST, doc, docs, vector
 
 from cliptune.errors import BadFilter
 from cliptune.index import Index, parse_filter
-from cliptune.index.filters import And, Compare, Field, In, Node, Not, Or
-from cliptune.index.predicate import matches
+from cliptune.index.filters.language import And, Compare, Field, In, Node, Not, Or
+from cliptune.index.filters.predicate import matches
 
 colour, price = Field("colour"), Field("price")
 

@@ -16,7 +16,7 @@ from milvus_process import MilvusProcess
 
 from cliptune.errors import BadFilter, BadInput, ModelMismatch, Unavailable
 from cliptune.index import Index, open_index
-from cliptune.index.milvus_options import MilvusAddress
+from cliptune.index.milvus.options import MilvusAddress
 
 
 def test_addresses_are_taken_apart() -> None:

@@ -20,7 +20,7 @@ from index_helpers import DIGEST, cosine, doc, docs, vector
 
 from cliptune.documents import ClipDoc
 from cliptune.index import Index, parse_filter
-from cliptune.index.predicate import matches
+from cliptune.index.filters.predicate import matches
 
 _ids = st.integers(0, 59).map(lambda n: f"d{n}")
 _filters = st.sampled_from(

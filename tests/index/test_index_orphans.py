@@ -8,8 +8,9 @@ import pytest
 from index_helpers import OTHER_DIGEST, doc, docs
 
 from cliptune.errors import BadInput, DamagedIndex
-from cliptune.generations.repair import repair
-from cliptune.index import milvus_alias, open_index
+from cliptune.index.versions.repair import repair
+from cliptune.index import open_index
+from cliptune.index.milvus import alias
 from tests.milvus_process import MilvusProcess
 
 pytestmark = pytest.mark.e2e
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milvus_alias, "_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(alias, "_BETWEEN_LOOKS", 0.05)
 
 
 def test_without_its_alias_an_index_is_refused_and_named_again(

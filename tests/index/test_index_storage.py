@@ -17,7 +17,8 @@ from cliptune.errors import BadInput, DamagedIndex
 from cliptune.index import Index, open_index
 from cliptune.index.migrate import CopyDiffers, migrate
 from cliptune.index.snapshots import restore_snapshot, write_snapshot
-from cliptune.serving import serve, settings
+from cliptune import settings
+from cliptune.serving import serve
 
 DIM = 64
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cliptune.data.images import ImagePreprocessing, decode_image, normalise, to_pixels
+from cliptune.data.pictures.images import ImagePreprocessing, decode_image, normalise, to_pixels
 from cliptune.errors import BadInput
 from cliptune.models import tokenizers
 from cliptune.models.facts import read_facts

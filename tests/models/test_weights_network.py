@@ -21,9 +21,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cliptune.data.images import to_pixels
+from cliptune.data.pictures.images import to_pixels
 from cliptune.errors import BadInput, NotFound
-from cliptune.generations.models import keep_model, model_created, model_digest, model_name
+from cliptune.index.versions.models import keep_model, model_created, model_digest, model_name
 from cliptune.inference import get_tower
 from cliptune.models.artifact import write_checksums
 from cliptune.models.clip_service import write_clip_service

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
-from cliptune.serving import Client, bulk
-from cliptune.serving.bulk import index_all
+from cliptune.client import bulk
+from cliptune.serving import Client
+from cliptune.client.bulk import index_all
 from tests.serving.conftest import Server, picture
 
 pytestmark = pytest.mark.e2e

@@ -10,7 +10,7 @@ from cliptune import errors
 from cliptune.documents import ClipDoc
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from cliptune.serving.requests import TooLarge
+from cliptune.protocol.parameters import TooLarge
 from tests.serving.conftest import COLOURS, Server, picture, shop
 
 pytestmark = pytest.mark.e2e

@@ -17,7 +17,7 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data.images import decode_image
+from cliptune.data.pictures.images import decode_image
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import (
     BadFilter,
@@ -28,7 +28,7 @@ from cliptune.errors import (
     Unavailable,
 )
 from cliptune.serving import Client
-from cliptune.serving.client_items import lossless, to_doc
+from cliptune.client.inputs import lossless, to_doc
 from tests.ports import free_port
 from tests.serving.conftest import COLOURS, picture, shop
 
@@ -268,7 +268,7 @@ class TestWithoutAServer:
         again = pickle.loads(raw)
         assert (again.address, again.timeout, again.retries) == (client.address, 7, 5)
         assert again._api_key == "ct_secret", "in the same process"
-        monkeypatch.setattr("cliptune.serving.client._KEYS", {})
+        monkeypatch.setattr("cliptune.client.client._KEYS", {})
         assert pickle.loads(raw)._api_key is None, "elsewhere"
 
 

@@ -18,7 +18,7 @@ from cliptune.models.loading import load_model
 from cliptune.models.writing import write_artifact
 from cliptune.runs.documents import referred_documents
 from cliptune.runs.experiments import create_run
-from cliptune.serving import client_names, training
+from cliptune.executors import client_names, training
 from tests.serving.conftest import picture
 
 

@@ -15,7 +15,7 @@ import requests
 
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from cliptune.serving.clip_service.clip_service_pb2 import Request, Status
+from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
 from tests.serving.conftest import COLOURS, Server, picture
 
 pytestmark = pytest.mark.e2e

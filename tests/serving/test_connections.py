@@ -16,7 +16,8 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import Unavailable
-from cliptune.serving import Client, grpc_options
+from cliptune.protocol import grpc_options
+from cliptune.serving import Client
 from tests.ports import free_port
 
 JINAS_CLIENT = [
@@ -105,8 +106,8 @@ def test_jinas_servers_and_channels_have_our_options() -> None:
     from jina.serve.networking import utils
     from jina.serve.runtimes.servers import grpc as servers
 
-    import cliptune.serving.executor  # noqa: F401
-    from cliptune.serving.jina_compat import agree_on_pings
+    import cliptune.executors.base  # noqa: F401
+    from cliptune.protocol.jina_compat import agree_on_pings
 
     agree_on_pings()  # once more
     for module in (utils, servers):

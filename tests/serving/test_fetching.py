@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cliptune.errors import BadImage, BadInput
-from cliptune.serving import fetching
-from cliptune.serving.fetching import Fetcher
-from cliptune.serving.uris import read_networks, read_prefixes
+from cliptune.executors import fetching
+from cliptune.executors.fetching import Fetcher
+from cliptune.executors.uris import read_networks, read_prefixes
 
 LOOPBACK = "127.0.0.0/8"
 

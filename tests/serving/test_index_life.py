@@ -17,7 +17,7 @@ from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError, NotFound, NotReady, Unavailable
 from cliptune.serving import Client
-from cliptune.serving.reports import IndexReport, Report, by_source
+from cliptune.protocol.reports import IndexReport, Report, by_source
 from tests.serving.conftest import Server, picture, shop
 
 pytestmark = pytest.mark.e2e

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.serving.admission import Admission, Limits
-from cliptune.serving.keys import KeyFile, digest_of, make_key, new_key, read_keys
-from cliptune.serving.rates import Bucket
+from cliptune.gateway.admission import Admission, Limits
+from cliptune.gateway.api_keys import KeyFile, digest_of, make_key, new_key, read_keys
+from cliptune.gateway.rate_limits import Bucket
 
 DIGEST = "sha256:" + "ab" * 32
 

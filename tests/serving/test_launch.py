@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from cliptune.errors import BadArtifact, BadInput, NotFound, Unavailable
-from cliptune.serving import Client, launch, serve, starting
+from cliptune.serving import Client, launch, serve, startup
 from cliptune.serving.launch import PortInUse, check_port, check_ports
 from cliptune.serving.resources import flows_dir
-from cliptune.serving.starting import Failure
+from cliptune.serving.startup import Failure
 from tests.ports import free_ports
 from tests.serving.conftest import shop
 
@@ -95,7 +95,7 @@ def test_each_process_reports_its_first_failure(tmp_path: Path) -> None:
     program = """
 import sys
 from cliptune.errors import BadArtifact
-from cliptune.serving.starting import report, reporting
+from cliptune.serving.startup import report, reporting
 try:
     with reporting("text/rep-0"):
         raise BadArtifact("it is\\ndamaged")
@@ -107,11 +107,11 @@ if len(sys.argv) > 1:
     except OSError as error:
         report("flow", error)
 """
-    environment = {**os.environ, starting.FAILURES: str(tmp_path)}
+    environment = {**os.environ, startup.FAILURES: str(tmp_path)}
     command = [sys.executable, "-c", program]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert shown.stderr == "text can't start: it is damaged\n"
-    assert starting.failures(tmp_path) == [Failure("text", "BadArtifact", "it is damaged")]
+    assert startup.failures(tmp_path) == [Failure("text", "BadArtifact", "it is damaged")]
 
 
 def test_reasons_are_for_people() -> None:
@@ -122,7 +122,7 @@ def test_reasons_are_for_people() -> None:
         (NotFound("no model 'a'"), "no model 'a'"),
         (KeyError("a"), "KeyError: 'a'"),
     ):
-        assert starting.reason_of(error) == words
+        assert startup.reason_of(error) == words
 
 
 def test_a_log_is_gone_on_with(cliptune_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

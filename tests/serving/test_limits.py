@@ -23,8 +23,8 @@ from PIL import Image
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError
 from cliptune.serving import Client
-from cliptune.serving.clip_service.clip_service_pb2 import Request
-from cliptune.serving.requests import (
+from cliptune.gateway.clip_service.clip_service_pb2 import Request
+from cliptune.protocol.parameters import (
     MAX_ALL_TAGS,
     MAX_FILTER,
     MAX_PARAMETERS,
@@ -32,7 +32,7 @@ from cliptune.serving.requests import (
     MAX_VALUES,
     TooLarge,
 )
-from cliptune.serving.weighing import count_messages, count_values, parse_json
+from cliptune.protocol.payload_size import count_messages, count_values, parse_json
 from tests.serving.conftest import Server, base64_of, picture
 
 pytestmark = pytest.mark.e2e

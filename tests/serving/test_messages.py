@@ -14,10 +14,10 @@ from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadInput, Overloaded
-from cliptune.serving.in_order import in_order
-from cliptune.serving.messages import ALL_BUT_VISION, check_request, choose_executors
-from cliptune.serving.requests import TooLarge
-from cliptune.serving.workers import BoundedThreads
+from cliptune.gateway.ordered import in_order
+from cliptune.gateway.messages import ALL_BUT_VISION, check_request, choose_executors
+from cliptune.protocol.parameters import TooLarge
+from cliptune.executors.threads import BoundedThreads
 
 
 def made(*docs: ClipDoc) -> DataRequest:

@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
-from cliptune.serving import Client, serve, settings
+from cliptune import settings
+from cliptune.serving import Client, serve
 from tests.ports import free_ports
 from tests.serving.conftest import base64_of, picture
 
@@ -304,7 +305,7 @@ def test_wrong_settings_are_named(
 
 
 def test_a_thread_works_for_the_request_that_asked_it() -> None:
-    from cliptune.serving import request_ids
+    from cliptune.observability import request_ids
 
     def ask(identity: str) -> bool:
         request_ids.current.set(identity)
@@ -318,7 +319,7 @@ def test_a_thread_works_for_the_request_that_asked_it() -> None:
 def test_logs_are_one_json_object_a_line() -> None:
     import logging
 
-    from cliptune.serving.logs import JsonFormatter
+    from cliptune.observability.logs import JsonFormatter
 
     try:
         raise ValueError("two\nlines \ud800")

@@ -12,7 +12,7 @@ import pytest
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.generations.swap import Swap
+from cliptune.reindex.swap import Swap
 from cliptune.models.artifact import open_artifact
 from cliptune.serving import Client
 from tests.serving.conftest import Server, picture

@@ -14,7 +14,7 @@ from cliptune import errors
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from cliptune.serving.requests import TooLarge
+from cliptune.protocol.parameters import TooLarge
 from tests.serving.conftest import COLOURS, Server, base64_of, picture, shop
 
 pytestmark = pytest.mark.e2e

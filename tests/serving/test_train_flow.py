@@ -24,8 +24,8 @@ from cliptune.errors import (
 )
 from cliptune.models.artifact import open_artifact
 from cliptune.serving import serve_training
-from cliptune.serving.keys import make_key
-from cliptune.serving.remote_run import RemoteRun
+from cliptune.gateway.api_keys import make_key
+from cliptune.client.remote_run import RemoteRun
 from cliptune.training.callbacks import EvaluationCallback
 from tests.ports import free_port, free_ports
 from tests.serving.conftest import picture

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from cliptune.data.complete import ANSWER, QUERY, Needs, first_of, texts_of
-from cliptune.data.pixels import decode_documents, take_rows
+from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.sameness import Table, token_keys
 from cliptune.data.source import read_documents
 from cliptune.documents import ClipDoc

@@ -1,0 +1,1 @@
+"""Ask a server: the client, runs at a train Flow, indexing many documents."""

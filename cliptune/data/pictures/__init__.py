@@ -1,0 +1,1 @@
+"""Pictures of anybody's: fetched, decoded and resized to what a vision tower takes."""

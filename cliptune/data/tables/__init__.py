@@ -1,0 +1,1 @@
+"""Tables of titles and pictures: their files, rows and columns, to documents."""

@@ -1,0 +1,483 @@
+"""Which column of a table is what: titles, pictures, labels, ids; by option, name or content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cliptune.data.complete import ANYTHING, PICTURE, TEXT
+from cliptune.data.pictures.images import SUFFIXES
+from cliptune.errors import BadData, BadInput, near_matches
+
+TEXT_NAMES = (
+    ("title", "text", "caption"),
+    ("name", "productname", "producttitle", "productdisplayname", "displayname", "itemname",
+     "query", "prompt", "sentence"),
+    ("description", "productdescription"),
+)  # fmt: skip
+"""Names of columns of titles, the likelier first; without case, spaces, `_`, `-` and `.`."""
+IMAGE_NAMES = (
+    ("image", "picture", "photo", "img", "filename", "imagepath", "imagefile", "imageurl",
+     "imageuri", "imagelink", "imgurl", "pictureurl", "picturepath", "photourl", "imagefilename"),
+    ("file", "filepath", "path", "url", "uri", "link", "src"),
+)  # fmt: skip
+_NAMES = {
+    "id_column": (("id",),),
+    "label_column": (("label",),),
+    "image_column": IMAGE_NAMES,
+    "text_column": TEXT_NAMES,
+}
+NONE = "none"
+"""Given for a column: there is none, whatever the columns are called."""
+_COLUMNS = ("text_column", "image_column", "label_column", "id_column")
+_WHAT = {
+    "text_column": "titles",
+    "image_column": "pictures",
+    "label_column": "labels",
+    "id_column": "ids",
+}
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class CsvOptions:
+    """How to read a table. Without any, columns are found by their names and by what is in them."""
+
+    text_column: str | None = None
+    """The column of titles, by its name in the header."""
+    image_column: str | None = None
+    """The column of picture paths or URIs; relative paths are relative to the table's folder."""
+    image_template: str | None = None
+    """Instead: a path made of columns, such as `images/{id}.jpg`."""
+    label_column: str | None = None
+    """Rows of one label are right answers to each other; default: a column called `label`, or
+    else those of one title or one picture."""
+    id_column: str | None = None
+    """The column of ids; default: a column called `id`, or else (and by `none`) the SHA-256 of the
+    picture."""
+    encoding: str | None = None
+    """Default: found."""
+    delimiter: str | None = None
+    """What is between the cells, such as `;` or `tab`. Default: found."""
+    image_root: str | None = None
+    """The folder of relative picture paths; default: the table's."""
+    download: bool = False
+    """Fetch pictures that are given by http(s) URL, each once, into CLIPTUNE_HOME's cache."""
+    as_flags: bool = field(default=False, compare=False, repr=False)
+    """Whether errors name these options as the command line does."""
+    kept: CsvOptions | None = field(default=None, compare=False, repr=False)
+    """Those of the run that is looked at: taken where a table has such columns and nothing else
+    is given."""
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions and what can't be."""
+        if self.image_column and self.image_template:
+            raise BadInput(
+                f"{self.option('image_column')} {self.image_column!r} and "
+                f"{self.option('image_template')} {self.image_template!r} exclude each other"
+            )
+        tab = self.delimiter in ("\\t", "tab")
+        object.__setattr__(self, "delimiter", "\t" if tab else self.delimiter or None)
+        if self.delimiter and (len(self.delimiter) != 1 or self.delimiter in '\r\n"\0'):
+            raise BadInput(
+                f"{self.option('delimiter')} is {self.delimiter!r}: give one character, such as "
+                "',', ';' or '|', or 'tab'"
+            )
+
+    @classmethod
+    def parse(cls, values: CsvOptions | Mapping[str, Any] | None) -> CsvOptions:
+        """Options from a mapping; unknown names are refused with near matches."""
+        if isinstance(values, CsvOptions):
+            return values
+        for name, value in (values or {}).items():
+            if name not in cls.names():
+                raise BadInput(f"unknown CSV option {name!r}: {near_matches(name, cls.names())}")
+            if name == "download":
+                if not isinstance(value, bool):
+                    raise BadInput(f"CSV option download is {value!r}: expected True or False")
+            elif value is not None and not isinstance(value, str | Path):
+                raise BadInput(f"CSV option {name} is {value!r}: expected a text")
+        given: dict[str, Any] = {
+            n: str(v) if isinstance(v, Path) else v for n, v in (values or {}).items()
+        }
+        return cls(**given)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The options that a user can give."""
+        return [one.name for one in fields(cls) if one.name not in ("as_flags", "kept")]
+
+    def option(self, name: str) -> str:
+        """How an error calls the option `name`: as the user can give it where it is shown."""
+        return f"--{name.replace('_', '-')}" if self.as_flags else name
+
+    @property
+    def downloads(self) -> bool:
+        """Whether pictures are fetched, by these options or by those of the run."""
+        return self.download or (self.kept is not None and self.kept.downloads)
+
+    @property
+    def download_advice(self) -> str:
+        """What to do where pictures would have to be fetched."""
+        if self.as_flags:
+            return "--download fetches each of them once"
+        return "csv_options={'download': True} fetches each of them once"
+
+    def given(self) -> dict[str, Any]:
+        """Those that were given, as JSON."""
+        values = {name: getattr(self, name) for name in self.names()}
+        return {name: value for name, value in values.items() if value not in (None, False)}
+
+    def to_keep(self) -> dict[str, Any]:
+        """What a run keeps of them: a folder as an absolute path, as others look from elsewhere."""
+        values = {**(self.kept.given() if self.kept else {}), **self.given()}
+        if self.image_column or self.image_template:
+            other = "image_template" if self.image_column else "image_column"
+            values.pop(other, None)
+        if self.image_root is not None:
+            values["image_root"] = str(Path(self.image_root).absolute())
+        return values
+
+    def after(self, kept: Mapping[str, Any] | None) -> CsvOptions:
+        """These options, with `kept` (of `to_keep`) where nothing is given."""
+        return replace(self, kept=CsvOptions.parse(kept)) if kept else self
+
+    def as_preference(self) -> CsvOptions:
+        """For another table of the same call: taken where it has such columns."""
+        return CsvOptions(as_flags=self.as_flags, kept=self)
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether the table must have a header."""
+        return bool(self.image_template) or any(getattr(self, name) for name in _COLUMNS)
+
+
+@dataclass
+class Column:
+    """What is in a column of a table."""
+
+    name: str
+    filled: int = 0
+    """Cells that are not blank."""
+    pictures: int = 0
+    """Cells that are a picture's path or URI."""
+    plain: int = 0
+    """Cells that are numbers, with a point or without."""
+    points: int = 0
+    commas: int = 0
+    """Cells that are numbers with a decimal comma, or whole ones."""
+    fractions: int = 0
+    """Those of them with a comma."""
+    thousands: int = 0
+    """Those of them that could as well be thousands: `1,250`."""
+
+    def add(self, value: Any) -> None:
+        """Count a cell."""
+        self.filled += 1
+        if not isinstance(value, str):
+            return
+        value = value.strip()
+        self.pictures += is_picture(value)
+        if _PLAIN.fullmatch(value):
+            self.plain += 1
+            self.points += "." in value
+        if _COMMA.fullmatch(value):
+            self.commas += 1
+            self.fractions += "," in value
+            self.thousands += bool(_THOUSANDS.fullmatch(value))
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether most of its cells are pictures."""
+        return self.pictures > self.filled / 2
+
+    @property
+    def is_decimal(self) -> bool:
+        """Whether all its cells are numbers and some have a decimal point."""
+        return self.points > 0 and self.plain == self.filled
+
+    @property
+    def has_decimal_commas(self) -> bool:
+        """Whether all its cells are numbers and some have what can only be a decimal comma."""
+        return self.commas == self.filled and self.fractions > self.thousands
+
+    @property
+    def has_unclear_commas(self) -> bool:
+        """Whether its commas may be decimal ones or those of thousands."""
+        return self.commas == self.filled and 0 < self.fractions == self.thousands
+
+
+_PLAIN = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?", re.A)
+_COMMA = re.compile(r"[+-]?(0|[1-9]\d*|[1-9]\d{0,2}(\.\d{3})+)(,\d+)?", re.A)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.A)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What each column is for."""
+
+    text: str | None = None
+    image: str | None = None
+    template: str | None = None
+    label: str | None = None
+    id: str | None = None
+    id_is_given: bool = False
+    """Whether the user said that this column holds the ids."""
+    tags: tuple[str, ...] = ()
+
+    def described(self) -> dict[str, str]:
+        """What was taken for what, in words."""
+        known = {
+            "titles": self.text,
+            "pictures": self.template or self.image,
+            "labels": self.label,
+            "ids": self.id,
+            "tags": ", ".join(self.tags) or None,
+        }
+        return {what: column for what, column in known.items() if column is not None}
+
+
+def is_picture(cell: str) -> bool:
+    """Whether a cell is a picture's path or URI."""
+    cell = cell.strip()
+    return (
+        cell.startswith("data:image/")
+        or is_elsewhere(cell)
+        or ("\n" not in cell and cell.lower().endswith(SUFFIXES))
+    )
+
+
+def is_elsewhere(uri: str) -> bool:
+    """Whether a URI has to be fetched: `https://…`, `s3://…`."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return False
+    return bool(parts.netloc) and len(parts.scheme) > 1 and parts.scheme not in ("data", "file")
+
+
+def normal(name: str) -> str:
+    """A column's name without case, spaces and what stands for spaces."""
+    return re.sub(r"[\s_.-]+", "", name).casefold()
+
+
+def known_names(cells: Sequence[str]) -> bool:
+    """Whether a row has a name of a column of titles or pictures, so that it is a header."""
+    known = {name for tier in (*TEXT_NAMES, *IMAGE_NAMES) for name in tier}
+    return any(normal(cell) in known for cell in cells)
+
+
+def find_column(
+    name: str, columns: Collection[str], where: str, options: CsvOptions, option: str
+) -> str:
+    """The column that a user means by `name`: of exactly that name, or else but for case.
+
+    Raises:
+        BadData: there is none, or there are several; the message lists them.
+    """
+    name = name.strip()
+    if name in columns:
+        return name
+    alike = [column for column in columns if normal(column) == normal(name)]
+    if len(alike) > 1:
+        raise BadData(
+            f"{where}: {options.option(option)} {name!r} may be {_listed(alike, ' or ')}: "
+            "give it as it is written there"
+        )
+    if not alike:
+        raise BadData(
+            f"{where} has no column {name!r} ({options.option(option)}): "
+            f"{near_matches(name, columns)} (its columns: {', '.join(columns)})"
+        )
+    return alike[0]
+
+
+def choose_roles(
+    where: str, columns: Mapping[str, Column], options: CsvOptions, needs: Collection[str]
+) -> Roles:
+    """Which column is what: as `options` say, or else by name and content.
+
+    Args:
+        where: names the table in errors.
+        columns: of the table, by name, in their order.
+        options: what the user said, and the run that is looked at.
+        needs: what the task needs of each row (see `cliptune.data.complete`); a column that was
+            named but isn't needed may be missing, as one table has titles and another pictures.
+
+    Raises:
+        BadData: a column that was named is missing, several may be meant, or what is needed can't
+            be found; the message lists the columns and the option that settles it.
+    """
+    needed = {
+        "text_column": TEXT in needs or not needs,
+        "image_column": PICTURE in needs or not needs,
+        "label_column": True,
+        "id_column": PICTURE in needs or not needs,
+    }
+    chosen: dict[str, str] = {}
+    refused: set[str] = set()
+    for option in _COLUMNS:
+        name, kept = getattr(options, option), getattr(options.kept, option, None)
+        if name == NONE and _alike(NONE, columns) is None:
+            refused.add(option)
+        elif name and needed[option]:
+            chosen[option] = find_column(name, columns, where, options, option)
+        elif alike := _alike(name or kept or "", columns):
+            chosen[option] = alike
+    template = _chosen_template(where, columns, options, needed["image_column"])
+    if template is not None:
+        chosen.pop("image_column", None)
+        refused.add("image_column")
+
+    def free() -> dict[str, Column]:
+        return {name: one for name, one in columns.items() if name not in chosen.values()}
+
+    def is_open(option: str) -> bool:
+        return option not in chosen and option not in refused
+
+    for option, tiers in _NAMES.items():
+        if is_open(option) and (name := _by_name(where, free(), options, option, tiers)):
+            chosen[option] = name
+    if is_open("image_column") and (name := _by_content(where, free(), options)):
+        chosen["image_column"] = name
+    # Two columns, one of them of pictures: the other one is of titles, whatever it is called.
+    is_pair = len(columns) == 2 and chosen.keys() == {"image_column"}
+    if is_pair and is_open("text_column") and not options.names_columns:
+        [(name, other)] = free().items()
+        if other.plain < other.filled:
+            chosen["text_column"] = name
+    _check_found(where, columns, chosen, template, options, needs)
+    used = set(chosen.values())
+    return Roles(
+        text=chosen.get("text_column"),
+        image=chosen.get("image_column"),
+        template=template,
+        label=chosen.get("label_column"),
+        id=chosen.get("id_column"),
+        id_is_given=bool(options.id_column),
+        tags=tuple(name for name in columns if name not in used),
+    )
+
+
+def _chosen_template(
+    where: str, columns: Mapping[str, Column], options: CsvOptions, is_needed: bool
+) -> str | None:
+    """The template that was given, or that the run has, where the table has its columns."""
+    if options.image_template and is_needed:
+        return _template(options.image_template, columns, where, options)
+    kept = options.kept.image_template if options.kept and not options.image_column else None
+    template = options.image_template or kept
+    if not template or any(_alike(name, columns) is None for name in _columns_in(template)):
+        return None
+    return _template(template, columns, where, options)
+
+
+def _columns_in(template: str) -> list[str]:
+    return _PLACEHOLDER.findall(template)
+
+
+def fill_template(template: str, cells: Mapping[str, str]) -> str | None:
+    """The path that a template makes of a row; None where a column that it names is blank.
+
+    No format(): its attribute and index access is not for values out of a table.
+    """
+    if any(not cells[name] for name in _columns_in(template)):
+        return None
+    return _PLACEHOLDER.sub(lambda match: cells[match.group(1)], template)
+
+
+def _template(template: str, columns: Mapping[str, Column], where: str, options: CsvOptions) -> str:
+    """`template` with the columns' names as the table writes them."""
+    names = _columns_in(template)
+    if not names:
+        raise BadInput(
+            f"{options.option('image_template')} {template!r} names no column: write one in "
+            "braces, such as images/{id}.jpg"
+        )
+    missing = [name for name in names if _alike(name, columns) is None]
+    if missing:
+        raise BadData(
+            f"{options.option('image_template')} {template!r} names a column that {where} does "
+            f"not have: {missing[0]!r} (its columns: {', '.join(columns)})"
+        )
+    return _PLACEHOLDER.sub(lambda m: f"{{{_alike(m.group(1), columns)}}}", template)
+
+
+def _alike(name: str, columns: Collection[str]) -> str | None:
+    if name.strip() in columns:
+        return name.strip()
+    alike = [column for column in columns if normal(column) == normal(name)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _by_name(
+    where: str,
+    columns: Mapping[str, Column],
+    options: CsvOptions,
+    option: str,
+    tiers: Sequence[Sequence[str]],
+) -> str | None:
+    for tier in tiers:
+        found = [name for name in columns if normal(name) in tier]
+        if option == "image_column" and len(found) > 1:
+            found = [name for name in found if columns[name].is_pictures] or found
+        if option == "image_column" and len(found) == 1 and not columns[found[0]].is_pictures:
+            others = [name for name, one in columns.items() if one.is_pictures]
+            # `path` or `url` may be a shop's page, where another column has the pictures.
+            found = [] if others else found
+        if len(found) > 1:
+            raise _ambiguous(where, found, options, option)
+        if found:
+            return found[0]
+    return None
+
+
+def _by_content(where: str, columns: Mapping[str, Column], options: CsvOptions) -> str | None:
+    found = [name for name, column in columns.items() if column.is_pictures]
+    if len(found) > 1:
+        raise _ambiguous(where, found, options, "image_column")
+    return found[0] if found else None
+
+
+def _ambiguous(where: str, found: Sequence[str], options: CsvOptions, option: str) -> BadData:
+    return BadData(
+        f"{where}: the column of {_WHAT[option]} may be {_listed(found, ' or ')}: say which by "
+        f"{options.option(option)}"
+    )
+
+
+def _check_found(
+    where: str,
+    columns: Mapping[str, Column],
+    chosen: Mapping[str, str],
+    template: str | None,
+    options: CsvOptions,
+    needs: Collection[str],
+) -> None:
+    has_pictures = template is not None or "image_column" in chosen
+    shown = ", ".join(columns)
+    text, image, made = map(options.option, ("text_column", "image_column", "image_template"))
+    if needs == ANYTHING and not has_pictures and "text_column" not in chosen:
+        raise BadData(
+            f"{where}: none of its columns holds pictures (paths ending in "
+            f"{', '.join(SUFFIXES[:4])} …, or URIs), and none is called title or text "
+            f"(its columns: {shown}): name them by {text} and {image}"
+        )
+    if PICTURE in needs and not has_pictures:
+        raise BadData(
+            f"{where}: none of its columns holds pictures (paths ending in "
+            f"{', '.join(SUFFIXES[:4])} …, or URIs; its columns: {shown}): name it by {image}, or "
+            f"give {made}"
+        )
+    if TEXT in needs and "text_column" not in chosen:
+        raise BadData(
+            f"{where}: no column of titles was found (its columns: {shown}): name it by {text}"
+        )
+
+
+def _listed(names: Sequence[str], joint: str) -> str:
+    return joint.join(map(repr, names))

@@ -1,0 +1,163 @@
+"""The catalogue as documents, drawn once and kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from docarray import DocList
+
+from cliptune.demo.catalogue.products import VARIANTS, Product, kind_of, range_products
+from cliptune.demo.catalogue.render import render
+from cliptune.documents import ClipDoc
+from cliptune.errors import NotFound, near_matches
+from cliptune.files import new_folder
+from cliptune.home import cache_dir
+
+PICTURE_SIZE = 192
+_PACKAGE = "cliptune.demo.catalogue"
+_VERSION = 2
+"""Raised whenever the drawings change, so that old ones are not taken from a cache."""
+_PARTS = {
+    # part: (seed, number of products, of held-out looks)
+    "train": (11, 900, False),
+    "eval": (12, 60, True),
+    "search": (13, 250, True),
+}
+CATALOGUE_NAMES = ("catalogue-train", "catalogue-eval", "catalogue-queries", "catalogue-index")
+
+
+def load_catalogue(name: str) -> DocList[ClipDoc]:
+    """One of the catalogue's data sets.
+
+    `catalogue-train` (900 products) and `catalogue-eval` (60) are pairs of a title and one of
+    the product's three pictures; `catalogue-queries` are the titles of 250 more products and
+    `catalogue-index` their 750 pictures, labelled by title. All but the first are of looks that
+    neither `catalogue-train` nor the built-in model's own training has.
+
+    Raises:
+        NotFound: no such data set.
+    """
+    if name not in CATALOGUE_NAMES:
+        raise NotFound(f"no catalogue {name!r}: {near_matches(name, CATALOGUE_NAMES)}")
+    part = name.removeprefix("catalogue-")
+    part = "search" if part in ("queries", "index") else part
+    products = part_products(part)
+    if name == "catalogue-queries":
+        return DocList[ClipDoc](
+            ClipDoc(id=f"query-{i}", text=product.title, label=product.title)
+            for i, product in enumerate(products)
+        )
+    pictures = _pictures(part, len(products) * VARIANTS)
+    return DocList[ClipDoc](
+        ClipDoc(
+            id=f"{part}-{i // VARIANTS}-{i % VARIANTS}",
+            text=products[i // VARIANTS].title,
+            label=products[i // VARIANTS].title,
+            image=picture,
+            tags=_tags(products[i // VARIANTS], i % VARIANTS),
+        )
+        for i, picture in enumerate(pictures)
+    )
+
+
+def part_products(part: str) -> list[Product]:
+    """The products of `train`, `eval` or `search`; no title is in two of them."""
+    seed, count, held_out = _PARTS[part]
+    taken = {product.title for product in part_products("eval")} if part == "search" else set()
+    fresh = (p for p in range_products(seed, held_out=held_out) if p.title not in taken)
+    return list(islice(fresh, count))
+
+
+def _tags(product: Product, variant: int) -> dict[str, Any]:
+    return {
+        "brand": product.brand,
+        "category": kind_of(product).category,
+        "kind": product.kind,
+        "colour": product.trade_colour,
+        "pattern": product.pattern,
+        "gender": product.gender,
+        "price": product.price,
+        "variant": variant,
+    }
+
+
+def _pictures(part: str, count: int) -> list[bytes]:
+    """The pictures of `part` in order, from the cache folder if they are there."""
+    folder = cache_dir() / f"catalogue-v{_VERSION}" / part
+    cached = _read(folder)
+    if cached is None:
+        cached = _draw_all(part, count)
+        with new_folder(folder, replace=True) as beside:
+            _write(beside, cached)
+    return cached
+
+
+def _draw_all(part: str, count: int) -> list[bytes]:
+    """The pictures of `part`, drawn by one process a core.
+
+    They are processes of their own (`python -m cliptune.demo.catalogue`), because a fork
+    would inherit the caller's threads, and multiprocessing's spawn runs the caller's script again.
+    """
+    n = os.cpu_count() or 1
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with tempfile.TemporaryDirectory() as scratch:
+        shares = [Path(scratch) / str(share) for share in range(n)]
+        processes = []
+        for share, folder in enumerate(shares):
+            folder.mkdir()
+            command = [sys.executable, "-m", _PACKAGE, part, str(share), str(n), str(folder)]
+            processes.append(subprocess.Popen(command, env=environment))  # noqa: S603 - our own
+        failed = [process.returncode for process in processes if process.wait()]
+        if failed:
+            raise RuntimeError(f"drawing the catalogue ended with status {failed[0]}")
+        drawn = [_read(folder) or [] for folder in shares]
+    return [drawn[i % n][i // n] for i in range(count)]
+
+
+def draw_share(part: str, share: int, n: int, folder: Path) -> None:
+    """Draw every `n`-th picture of `part` from `share` on, into `folder`."""
+    jobs = [(product, variant) for product in part_products(part) for variant in range(VARIANTS)]
+    _write(folder, [draw(product, variant) for product, variant in jobs[share::n]])
+
+
+def draw(product: Product, variant: int) -> bytes:
+    """One picture of a product as JPEG."""
+    buffer = io.BytesIO()
+    render(product, variant, PICTURE_SIZE).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def _write(folder: Path, pictures: list[bytes]) -> None:
+    data = b"".join(pictures)
+    (folder / "pictures.bin").write_bytes(data)
+    index = {
+        "lengths": [len(picture) for picture in pictures],
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def _read(folder: Path) -> list[bytes] | None:
+    """The pictures in `folder`, or None if they are not there or not whole."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        data = (folder / "pictures.bin").read_bytes()
+        lengths, digest = index["lengths"], index["sha256"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    if hashlib.sha256(data).hexdigest() != digest:
+        return None
+    pictures, start = [], 0
+    for length in lengths:
+        pictures.append(data[start : start + length])
+        start += length
+    return pictures

@@ -1,0 +1,181 @@
+"""A comparison as one HTML file that needs nothing else: pictures and styles are in it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from docarray import DocList
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from cliptune.data.complete import labels_of
+from cliptune.data.pictures.images import decode_image, image_bytes
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadImage
+from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
+from cliptune.evaluation.retrieval import Evaluation
+from cliptune.files import write_text
+from cliptune.evaluation.bootstrap import Change
+from cliptune.evaluation.report.comparison import Comparison
+from cliptune.evaluation.report.curves import epoch_charts
+from cliptune.evaluation.report.suspects import Faults
+
+HEADLINE = "reciprocal_rank"
+SHOWN_QUERIES = 10
+SHOWN_RESULTS = 5
+SHOWN_ANSWERS = 3
+SHOWN_SUSPECTS = 12
+THUMBNAIL = 112
+"""The longest side of a picture in the report, in pixels of the page."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report says besides the comparison."""
+
+    title: str
+    """The run's name."""
+    facts: Mapping[str, Any]
+    """By their name, such as the base model, the digest and versions."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The run's options."""
+    before: Mapping[str, float] = field(default_factory=dict)
+    """The run's metrics before training."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """What `Run.history()` gives."""
+
+
+def write_report(comparison: Comparison, about: About, path: str | Path) -> Path:
+    """Write the report to `path`, whole or not at all; returns `path`."""
+    write_text(Path(path), render_report(comparison, about))
+    return Path(path)
+
+
+def render_report(comparison: Comparison, about: About) -> str:
+    """The report's HTML: text from documents is escaped, and nothing is fetched when it is read."""
+    environment = Environment(
+        loader=PackageLoader("cliptune.evaluation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
+    environment.filters["figure"] = lambda value: f"{value:.3f}"
+    page = environment.get_template("report.html.j2")
+    return page.render(
+        about=about,
+        comparison=comparison,
+        headline=comparison.changes[HEADLINE],
+        charts=[(c.title, Markup(c.svg)) for c in epoch_charts(about.before, about.history)],  # noqa: S704 - drawn by us
+        metrics=_rows(comparison.changes, DOCARRAY_METRICS),
+        textbook=_rows(comparison.changes, TEXTBOOK_METRICS),
+        counts={
+            "better": int((comparison.gains > 0).sum()),
+            "worse": int((comparison.gains < 0).sum()),
+            "same": int((comparison.gains == 0).sum()),
+        },
+        better=[_query(comparison, i) for i in comparison.better(SHOWN_QUERIES)],
+        worse=[_query(comparison, i) for i in comparison.worse(SHOWN_QUERIES)],
+        faults=[_fault_cards(faults) for faults in comparison.faults],
+    )
+
+
+def _rows(changes: Mapping[str, Change], names: Sequence[str]) -> list[tuple[str, Change]]:
+    return [
+        (name.removesuffix("_textbook").replace("_at_k", "@k").replace("_", " "), changes[name])
+        for name in names
+    ]
+
+
+def _query(comparison: Comparison, position: int) -> dict[str, Any]:
+    """A query's row: its right answers, and what both models found."""
+    doc = comparison.queries[position]
+    answers = [one for one in comparison.index if one.label == doc.label]
+    return {
+        "text": doc.text,
+        "answers": [_card(one) for one in answers[:SHOWN_ANSWERS]],
+        "n_answers": len(answers),
+        "sides": [
+            ("before", _rank(comparison.before, position), _found(comparison, "before", position)),
+            ("after", _rank(comparison.after, position), _found(comparison, "after", position)),
+        ],
+    }
+
+
+def _rank(evaluation: Evaluation, position: int) -> str:
+    """Where the first right answer stands."""
+    hits = np.flatnonzero(evaluation.hits[position])
+    if not len(hits):
+        return f"no right answer among the best {evaluation.limit}"
+    return f"first right answer at rank {hits[0] + 1}"
+
+
+def _found(comparison: Comparison, side: str, position: int) -> list[dict[str, Any]]:
+    evaluation: Evaluation = getattr(comparison, side)
+    return [
+        {**_card(comparison.index[int(answer)]), "score": float(score), "hit": bool(hit)}
+        for answer, score, hit in zip(
+            evaluation.ids[position][:SHOWN_RESULTS],
+            evaluation.scores[position][:SHOWN_RESULTS],
+            evaluation.hits[position][:SHOWN_RESULTS],
+            strict=True,
+        )
+        if answer >= 0
+    ]
+
+
+def _fault_cards(faults: Faults) -> dict[str, Any]:
+    docs = faults.docs
+    return {
+        "where": faults.where,
+        "n_duplicates": len(faults.duplicates),
+        "n_mislabelled": len(faults.mislabelled),
+        "duplicates": [
+            (pair, _labelled(docs, pair.first, faults), _labelled(docs, pair.second, faults))
+            for pair in faults.duplicates[:SHOWN_SUSPECTS]
+        ],
+        "mislabelled": [
+            (one, _labelled(docs, one.position, faults), faults.text_of.get(one.likely, one.likely))
+            for one in faults.mislabelled[:SHOWN_SUSPECTS]
+        ],
+    }
+
+
+def _labelled(docs: DocList[ClipDoc], position: int, faults: Faults) -> dict[str, Any]:
+    card = _card(docs[position])
+    [label] = labels_of([docs[position]])
+    return {**card, "title": docs[position].text or faults.text_of.get(label, label)}
+
+
+def _card(doc: ClipDoc) -> dict[str, Any]:
+    return {
+        "id": doc.id,
+        "title": doc.text or doc.label or doc.id,
+        "image": _thumbnail(image_bytes(doc, allow_files=True)),
+    }
+
+
+@lru_cache(maxsize=512)
+def _thumbnail(data: bytes) -> str:
+    """A small JPEG as a data URI; empty where the picture can't be read."""
+    try:
+        picture = decode_image(data)
+    except BadImage:
+        return ""
+    # Twice as many pixels as are shown, for dense screens.
+    size = (2 * THUMBNAIL, 2 * THUMBNAIL)
+    ratio = min(size[0] / picture.width, size[1] / picture.height)
+    shown = max(1, round(picture.width * ratio)), max(1, round(picture.height * ratio))
+    small = picture.resize(shown, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=72, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,1 @@
+"""The four executors and the work that they do."""

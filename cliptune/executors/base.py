@@ -1,0 +1,138 @@
+"""`ObservedExecutor`: what all executors do so that they can be watched."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from jina import Executor
+
+import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
+from cliptune.inference.cancellation import ABANDONED
+from cliptune.errors import (
+    BadArtifact,
+    BadData,
+    ModelMismatch,
+    NotReady,
+    RunFailed,
+    Unavailable,
+)
+from cliptune.home import home
+from cliptune import settings
+from cliptune.observability import logs, metrics, request_ids, tracing
+from cliptune.protocol import jina_compat, jina_counters, redaction
+from cliptune.serving import startup
+from cliptune.executors.threads import prepare_worker
+
+if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
+    from cliptune.inference.observing import Figure, Observe
+
+jina_compat.agree_on_pings()
+log = logging.getLogger("cliptune")
+_OWN_STATE = (BadArtifact, BadData, ModelMismatch, NotReady, RunFailed, Unavailable)
+"""Errors of what the server has. Others repeat what a client sent: to change that where it is like
+a path of ours would tell which paths are."""
+_SPANS: dict[str, str] = {
+    "preprocess_seconds": "preprocess",
+    "queue_seconds": "queue",
+    "inference_seconds": "inference",
+}
+
+
+class ObservedExecutor(Executor):
+    """An executor whose calls are timed and counted, and logged with the request's id.
+
+    If it can't be made, it says why: see `starting`.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Have the executor's `__init__` report its failure."""
+        super().__init_subclass__(**kwargs)
+        cls.__init__ = startup.reports_failure(cls.__init__)  # type: ignore[method-assign]
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take Jina's own arguments."""
+        super().__init__(**kwargs)
+        jina_counters.keep_out_of_environment()
+        self.short_name = str(getattr(self.runtime_args, "name", "")).split("/")[0] or "executor"
+        logs.setup(self.short_name)
+        tracing.setup(self.short_name)
+        if not metrics.is_shared():
+            metrics.serve_metrics(str(getattr(self.runtime_args, "host", "127.0.0.1")))
+        prepare_worker()
+
+    async def __acall__(self, req_endpoint: str, **kwargs: Any) -> Any:
+        """One request's documents, as Jina hands them over."""
+        parameters = kwargs.get("parameters") or {}
+        redaction.OPERATOR.set(bool(parameters.get(redaction.OPERATOR_PARAMETER)))
+        redaction.BASE.set(str(parameters.get(redaction.BASE_PARAMETER) or ""))
+        gone = threading.Event()
+        ABANDONED.set(gone)
+        # Not reset: what Jina logs of an error afterwards is about this request too.
+        request_ids.current.set(str(parameters.get(request_ids.PARAMETER, "")))
+        start = time.perf_counter()
+        failed = ""
+        with tracing.span(f"{self.short_name} {req_endpoint}", tracing.parent_of(parameters)):
+            try:
+                return await super().__acall__(req_endpoint, **kwargs)
+            except asyncio.CancelledError:  # whoever asked has gone
+                gone.set()
+                failed = "Abandoned"
+                metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
+                raise
+            except Exception as error:
+                failed = type(error).__name__
+                self._hide_paths(error)
+                metrics.EXECUTOR_ERRORS.labels(self.short_name, req_endpoint).inc()
+                raise
+            finally:
+                seconds = time.perf_counter() - start
+                metrics.EXECUTOR_SECONDS.labels(self.short_name, req_endpoint).observe(seconds)
+                logs.log_call(
+                    f"{self.short_name} {req_endpoint} {failed or 'ok'}",
+                    endpoint=req_endpoint,
+                    documents=len(kwargs.get("docs") or ()),
+                    seconds=round(seconds, 6),
+                    error=failed or None,
+                )
+
+    def tower_observer(self) -> Observe:
+        """For a tower's `observe`: metrics, and spans where requests are traced."""
+        count = metrics.tower_observer(self.short_name)
+
+        def observe(figure: Figure, value: float) -> None:
+            count(figure, value)
+            if figure in _SPANS:
+                tracing.stage(_SPANS[figure], value)
+
+        return observe
+
+    def own_paths(self) -> list[str]:
+        """What errors for clients must not tell."""
+        given = (settings.ARTIFACT, settings.INDEX, settings.GENERATIONS)
+        return [str(home()), *(os.environ.get(variable, "") for variable in given)]
+
+    def _hide_paths(self, error: Exception) -> None:
+        """Leave this machine's paths to the log."""
+        told = str(error)
+        if (
+            isinstance(error, _OWN_STATE)
+            and (shown := redaction.without_paths(told, self.own_paths())) != told
+        ):
+            log.warning("%s: %s", type(error).__name__, told)
+            error.args = (shown,)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as a stage of the request."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        metrics.STAGE_SECONDS.labels(self.short_name, name).observe(seconds)
+        tracing.stage(name, seconds)

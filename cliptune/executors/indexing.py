@@ -1,0 +1,251 @@
+"""What the indexer executor does: documents in and out of an index."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
+from docarray import DocList
+
+from cliptune.documents import ClipDoc, Match, SearchResult
+from cliptune.errors import BadInput, Unavailable
+from cliptune.protocol import redaction, tags
+from cliptune.protocol.reports import IndexReport
+from cliptune.protocol.parameters import (
+    DeleteParameters,
+    GetParameters,
+    IdsParameters,
+    IndexParameters,
+    SearchParameters,
+    check_docs,
+    check_matches,
+    name,
+)
+
+if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
+    from cliptune.index.versions.versioned_index import LiveIndex
+    from cliptune.index import Index
+
+log = logging.getLogger("cliptune")
+_IDS_A_COUNT = 1000
+
+
+def add(
+    index: Index, docs: DocList[ClipDoc], parameters: IndexParameters | None = None
+) -> DocList[ClipDoc]:
+    """Store `docs`; returns their ids, and their embeddings if asked for.
+
+    Raises:
+        BadInput: a document can't be stored.
+        ModelMismatch: the index holds embeddings of another model.
+    """
+    check_docs(docs)
+    tags.unpack(docs)
+    index.add(docs)
+    if parameters is None or not parameters.include_embedding:
+        return DocList[ClipDoc]([ClipDoc(id=doc.id) for doc in docs])
+    return DocList[ClipDoc](
+        ClipDoc(id=doc.id, embedding=doc.embedding, model_digest=doc.model_digest) for doc in docs
+    )
+
+
+def search(
+    index: Index, docs: DocList[ClipDoc], parameters: SearchParameters
+) -> DocList[SearchResult]:
+    """Each query with its matches; a query's picture and embedding are not sent back.
+
+    Raises:
+        BadFilter: the filter is wrong.
+        ModelMismatch: the index holds embeddings of another model.
+    """
+    check_docs(docs)
+    check_matches(len(docs), parameters)
+    by_model: dict[str, list[int]] = {}
+    for position, doc in enumerate(docs):
+        if doc.embedding is None or doc.model_digest is None:
+            raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
+        by_model.setdefault(doc.model_digest, []).append(position)
+    found: dict[int, DocList[Match]] = {}
+    # Several only for a moment, where one encoder has switched to another model before the other.
+    for digest, positions in by_model.items():
+        matches = index.search(
+            np.stack([np.asarray(docs[position].embedding) for position in positions]),
+            digest,
+            limit=parameters.limit,
+            offset=parameters.offset,
+            filter=parameters.filter,
+            score_threshold=parameters.score_threshold,
+            exact=parameters.exact,
+        )
+        found |= dict(zip(positions, matches, strict=True))
+    warnings = warn(index, parameters.filter, found=any(found.values()))
+    total = index.count(parameters.filter) if parameters.include_total else None
+    for of_query in found.values():
+        for match in of_query:
+            has_picture = match.image_digest is not None
+            match.image_url = redaction.image_url(str(match.id), has_picture, match.uri)
+            match.uri = redaction.shown_link(match.uri)
+    results = DocList[SearchResult](
+        SearchResult(
+            id=doc.id,
+            text=doc.text,
+            tags=doc.tags,
+            model_digest=doc.model_digest,
+            matches=found[position],
+            warnings=warnings,
+            total=total,
+        )
+        for position, doc in enumerate(docs)
+    )
+    tags.pack(results)
+    return results
+
+
+def warn(index: Index, filter: Any, *, found: bool) -> list[str]:
+    """What there is to say of a filter by which something was found or nothing.
+
+    The answer itself is more important: what keeps the index from looking is only logged.
+    """
+    if found and filter is None:
+        return []
+    try:
+        return index.warnings(filter, found=found)
+    except Unavailable as error:
+        log.warning("no warnings about the filter: %s", error)
+        return []
+
+
+def ids(index: Index, parameters: IdsParameters) -> DocList[ClipDoc]:
+    """The ids of stored documents, in ascending order as UTF-8; nothing else of them."""
+    batches = index.scan(after=parameters.after, batch_size=parameters.limit)
+    return DocList[ClipDoc](ClipDoc(id=doc.id) for doc in next(batches, ()))
+
+
+def delete(index: Index, docs: DocList[ClipDoc], parameters: DeleteParameters) -> dict[str, Any]:
+    """Delete by ids (of `docs`, or the parameter) or by filter.
+
+    Returns: `deleted`, or with `dry_run` `matched`: how many were, or would be; and `warnings`.
+
+    Raises:
+        BadInput: neither is given.
+        BadFilter: the filter is wrong.
+    """
+    ids = [str(doc.id) for doc in docs] + list(parameters.ids or [])
+    if not ids and parameters.ids is None and parameters.filter is None:
+        raise BadInput("delete needs ids or a filter; clear deletes everything")
+    given = ids if parameters.ids is not None or docs else None
+    warnings = []
+    if parameters.filter is not None:
+        # Before it is done: a filter that has deleted all it holds for would never hold.
+        warnings = warn(index, parameters.filter, found=bool(index.count(parameters.filter)))
+    if parameters.dry_run:
+        return {"matched": _matched(index, given, parameters.filter), "warnings": warnings}
+    return {"deleted": index.delete(ids=given, filter=parameters.filter), "warnings": warnings}
+
+
+def _matched(index: Index, ids: list[str] | None, filter: Any) -> int:
+    """How many documents `delete` would delete."""
+    from cliptune.index.checks import check_ids
+    from cliptune.index.filters.language import And, Field, In, parse_filter
+
+    node = parse_filter(filter)
+    if ids is None:
+        return index.count(node)
+    wanted, count = check_ids(ids), 0
+    for start in range(0, len(wanted), _IDS_A_COUNT):
+        among = In(Field("id", builtin=True), tuple(wanted[start : start + _IDS_A_COUNT]))
+        count += index.count(among if node is None else And((among, node)))
+    return count
+
+
+def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocList[ClipDoc]:
+    """The stored documents with the ids of `docs`."""
+    check_docs(docs)
+    found = index.get(
+        [str(doc.id) for doc in docs],
+        include_embedding=parameters.include_embedding,
+        include_image=parameters.include_image,
+    )
+    for doc in found:
+        doc.uri = redaction.shown_uri(doc.uri)
+    tags.pack(found)
+    return found
+
+
+def where(index: LiveIndex) -> dict[str, str]:
+    """Where `cliptune swap` finds what it works on."""
+    return {
+        "index_uri": _shown(index.state.index_uri),
+        "generations_folder": str(index.state.folder),
+    }
+
+
+def status(index: LiveIndex, place: str) -> IndexReport:
+    """The current generation's index, all generations, and how far a swap is.
+
+    Where they are is for the operator alone, others are told the note (`places.note`).
+    """
+    from cliptune.index.versions.progress import read_progress
+
+    found = index.status().to_dict()
+    hidden = {} if redaction.OPERATOR.get() else {"uri": None}
+    return IndexReport(
+        **{**found, **hidden},
+        **(where(index) if redaction.OPERATOR.get() else {}),
+        place=place,
+        generations=index.generations() or None,
+        swap=read_progress(index.state),
+    )
+
+
+def _shown(uri: str) -> str:
+    """A URI without the name and password that it may hold."""
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+class Tidier:
+    """Optimises an index in the background, once its writes have paused."""
+
+    def __init__(self, index: Index, pause: float = 5.0) -> None:
+        """Begin to wait for writes.
+
+        Args:
+            index: it is searched and written to meanwhile, as its interface allows.
+            pause: seconds without a write before the work starts.
+        """
+        self.index = index
+        self.pause = pause
+        self._written = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="cliptune-tidy", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Note that something was written."""
+        self._written.set()
+
+    def close(self) -> None:
+        """End after what is being done now."""
+        self._ended.set()
+        self._written.set()
+        self._thread.join(timeout=30)
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            self._written.wait()
+            while self._written.is_set() and not self._ended.is_set():
+                self._written.clear()
+                self._ended.wait(self.pause)
+            if self._ended.is_set():
+                return
+            try:
+                if self.index.status().optimize_due:
+                    self.index.optimize()
+            except Exception:
+                log.exception("the index could not be optimised; it is searched as it is")

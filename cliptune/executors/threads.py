@@ -1,0 +1,90 @@
+"""What every executor's process needs: threads with a bounded queue, and an end in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import wraps
+from typing import Any
+
+from docarray import DocList
+
+from cliptune.errors import Overloaded
+from cliptune.limits import limit
+from cliptune import settings
+from cliptune.observability.request_ids import RequestThreads
+from cliptune.protocol.payload_size import LARGE
+
+CONCURRENT = 64
+"""Requests that one executor works on at once; most wait in an engine's queue."""
+MAX_WAITING = limit("CLIPTUNE_MAX_WAITING", 256)
+"""Requests that wait for one of them."""
+
+
+class BoundedThreads(RequestThreads):
+    """Threads whose queue is bounded: what is beyond is refused at once."""
+
+    def __init__(self, threads: int, waiting: int, name: str) -> None:
+        """Take how many threads there are, and how many calls may wait for one."""
+        super().__init__(threads, thread_name_prefix=name)
+        self.waiting = waiting
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As any executor's.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if self._work_queue.qsize() >= self.waiting:
+            raise Overloaded(f"{self.waiting} requests are waiting for this executor, the limit")
+        return super().submit(_with_message, fn, *args, **kwargs)
+
+
+def _with_message(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What `fn` returns; documents with the message that Jina would make of them on its loop."""
+    found = fn(*args, **kwargs)
+    if isinstance(found, DocList):
+        message = found.to_protobuf()
+        found.to_protobuf = lambda: message  # type: ignore[method-assign]
+    return found
+
+
+def prepare_worker() -> None:
+    """To be called once in an executor's own process, when the executor is made.
+
+    Jina runs an executor's functions in the event loop's threads, of which there are few, with a
+    queue that grows without end; and told to end, it drops the requests that are being served.
+    """
+    from jina.serve.runtimes.servers.grpc import GRPCServer
+
+    threads = BoundedThreads(CONCURRENT, MAX_WAITING, "cliptune-request")
+    asyncio.get_running_loop().set_default_executor(threads)
+    _read_beside_the_loop()
+    shutdown = GRPCServer.shutdown
+
+    @wraps(shutdown)
+    async def finish_first(self: GRPCServer) -> None:
+        await self.health_servicer.enter_graceful_shutdown()
+        await self.server.stop(grace=settings.drain_seconds())
+        await shutdown(self)
+
+    GRPCServer.shutdown = finish_first
+
+
+def _read_beside_the_loop() -> None:
+    """Have Jina find a large request's documents ready: it reads them on the event loop."""
+    from jina.serve.runtimes.worker.request_handling import WorkerRequestHandler
+
+    handle = WorkerRequestHandler.handle
+
+    @wraps(handle)
+    async def read_first(self: WorkerRequestHandler, requests: list[Any], **kwargs: Any) -> Any:
+        endpoint = requests[0].header.exec_endpoint
+        large = sum(request.proto_with_data.ByteSize() for request in requests) >= LARGE
+        if large and endpoint in self._executor.requests:
+            self._setup_req_doc_array_cls(requests, endpoint)
+            await asyncio.to_thread(lambda: [len(request.docs) for request in requests])
+        return await handle(self, requests, **kwargs)
+
+    WorkerRequestHandler.handle = read_first

@@ -1,0 +1,313 @@
+"""What the Trainer executor does: calls of the SDK on behalf of a client elsewhere.
+
+A client names data sets, models and runs; it can't name files of the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from docarray import DocList
+
+from cliptune.documents import ClipDoc
+from cliptune.errors import AlreadyExists, BadInput
+from cliptune.files import make_folder, write_bytes
+from cliptune.home import home
+from cliptune.models.registry import BUILTIN
+from cliptune.executors import client_names
+from cliptune.protocol import errors, tags
+from cliptune.protocol.parameters import PartParameters, check_docs, read_parameters
+from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
+
+CHUNK = 1024 * 1024
+RUN = {"name", "experiment_name"}
+"""The arguments that say which run."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which an upload that stopped half-way is forgotten."""
+_lock = threading.Lock()
+
+
+def read_arguments(docs: DocList[Ask], allowed: set[str] | None = None) -> dict[str, Any]:
+    """The arguments of a call.
+
+    Raises:
+        BadInput: they are no JSON object, or one of them is unknown.
+    """
+    if len(docs) != 1:
+        raise BadInput(f"expected one document, got {len(docs)}")
+    return parse_arguments(docs[0].arguments, allowed)
+
+
+def parse_arguments(text: str, allowed: set[str] | None = None) -> dict[str, Any]:
+    """As `read_arguments`, from the JSON."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"the arguments are not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"the arguments must be a JSON object, got {found!r:.100}")
+    for name in found:
+        if allowed is not None and name not in allowed:
+            raise BadInput(f"{name} is unknown; there are {', '.join(sorted(allowed))}")
+    return found
+
+
+def answer(result: Any) -> DocList[Answer]:
+    """An answer of one document."""
+    return DocList[Answer]([Answer(result=json.dumps(result))])
+
+
+def fit(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Start a run; returns what `describe` returns."""
+    from cliptune import sdk
+
+    given = {name: value for name, value in arguments.items() if value is not None}
+    given["model"] = client_names.model_name(given.get("model", BUILTIN))
+    if "model_artifact" in given:
+        given["model_artifact"] = client_names.artifact_id(given["model_artifact"])
+    for name in ("train_data", "eval_data"):
+        if name in given:
+            given[name] = client_names.data_set(given[name], name)
+    if given.get("csv_options"):
+        raise BadInput("csv_options: tables are read by the client, which sends the documents")
+    if "callbacks" in given:
+        given["callbacks"] = _checked_callbacks(given["callbacks"])
+    _check_processes(given.get("num_processes"))
+    try:
+        return describe(sdk.fit(**given))
+    except TypeError as error:
+        raise BadInput(str(error).replace("fit() ", "fit: ")) from None
+
+
+def _checked_callbacks(callbacks: Any) -> list[Any]:
+    if not isinstance(callbacks, list):
+        raise BadInput(f"callbacks is {callbacks!r:.200}: give a list")
+    return [_checked_callback(one) if isinstance(one, dict) else one for one in callbacks]
+
+
+def _checked_callback(callback: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a client's callback that reads, writes or sends where the operator has not said so."""
+    checked = dict(callback)
+    for name, value in callback.items():
+        if name.endswith("_data") and value is not None:
+            checked[name] = client_names.data_set(value, name)
+        if name in ("logging_dir", "tracking_uri") and value is not None:
+            raise BadInput(f"{name} is {value!r}: the server keeps what it tracks with its runs")
+        if name == "offline" and value is not None and value is not True:
+            raise BadInput(f"{name} is {value!r}: the server's own settings decide what leaves it")
+    return checked
+
+
+def _check_processes(count: Any) -> None:
+    most = os.cpu_count() or 1
+    if count is not None and type(count) is not int:
+        raise BadInput(f"num_processes is {count!r}: expected a whole number")
+    if count is not None and count > most:
+        raise BadInput(f"num_processes is {count}: this server has {most} processors")
+
+
+def find_run(arguments: dict[str, Any]) -> Any:
+    """The run that `name` and `experiment_name` say."""
+    from cliptune import runs
+
+    name = arguments.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadInput(f"name is {name!r}: give the name of a run")
+    return runs.get_run(name, arguments.get("experiment_name"))
+
+
+def describe(run: Any) -> dict[str, Any]:
+    """All that a client shows of a run."""
+    progress = run.progress()
+    return {
+        "name": run.name,
+        "experiment_name": run.experiment_name,
+        "description": run.description,
+        "config": run.config,
+        "history": run.history(),
+        "summary": asdict(run.summary()),
+        "progress": asdict(progress) if progress else None,
+        **run.status(),
+    }
+
+
+def manage(arguments: dict[str, Any]) -> Any:
+    """`/runs`: list (the default), get, delete or resume one; delete_all."""
+    from cliptune import runs
+
+    action = arguments.get("action", "list")
+    if action == "list":
+        page, size = arguments.get("page", 1), arguments.get("size", 50)
+        for name, value in (("page", page), ("size", size)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise BadInput(f"{name} is {value!r}: expected an integer")
+        found = runs.list_runs(arguments.get("experiment_name"), page, min(size, 1000))
+        return [describe(run) for run in found]
+    if action == "delete_all":
+        runs.delete_runs(arguments.get("experiment_name"))
+        return {"deleted": arguments.get("experiment_name")}
+    run = find_run(arguments)
+    if action == "get":
+        return describe(run)
+    if action == "resume":
+        return describe(run.resume())
+    if action == "delete":
+        runs.delete_run(run.name, run.experiment_name)
+        return {"deleted": run.name}
+    raise BadInput(f"action is {action!r}: list, get, resume, delete or delete_all")
+
+
+def manage_experiments(arguments: dict[str, Any]) -> Any:
+    """`/experiments`: list (the default), create, get or delete one; delete_all."""
+    from cliptune import runs
+
+    action, name = arguments.get("action", "list"), arguments.get("name")
+    if action == "list":
+        return [asdict(experiment) for experiment in runs.list_experiments()]
+    if action == "delete_all":
+        runs.delete_experiments()
+        return {"deleted": None}
+    if not isinstance(name, str) or not name:
+        raise BadInput(f"name is {name!r}: give the name of an experiment")
+    if action == "create":
+        return asdict(runs.create_experiment(name))
+    if action == "get":
+        return asdict(runs.get_experiment(name))
+    if action == "delete":
+        runs.delete_experiment(name)
+        return {"deleted": name}
+    raise BadInput(f"action is {action!r}: list, create, get, delete or delete_all")
+
+
+def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
+    """The metrics of a model, or of a run's artifact, over data sets of the server.
+
+    With them come `n_queries`, `n_index` and `n_without_answers` (see `Evaluation`).
+    """
+    from cliptune.data.complete import ANSWER, QUERY
+    from cliptune.data.pictures.pixels import readable_only
+    from cliptune.data.source import read_documents
+    from cliptune.evaluation.retrieval import evaluate as evaluate_towers
+    from cliptune.inference import get_tower
+
+    model = client_names.model_or_run(arguments.get("model") or BUILTIN)
+    query_data = client_names.data_set(arguments.get("query_data"), "query_data")
+    index_data = query_data
+    if arguments.get("index_data") is not None:
+        index_data = client_names.data_set(arguments["index_data"], "index_data")
+    limit = arguments.get("limit", 20)
+    if not isinstance(limit, int) or not 1 <= limit <= 1000:
+        raise BadInput(f"limit is {limit!r}: expected 1 to 1000")
+    needs = QUERY if index_data != query_data else QUERY | ANSWER
+    queries = index_docs = read_documents(query_data, role="queries", needs=needs).docs
+    if index_data != query_data:
+        index_docs = read_documents(index_data, role="index", needs=ANSWER).docs
+    same = index_docs is queries
+    index_docs = readable_only(index_docs)
+    queries = index_docs if same else queries
+    text, vision = get_tower(model, "clip-text"), get_tower(model, "clip-vision")
+    found = evaluate_towers(text, vision, queries, index_docs, limit=limit)
+    return {**found.metrics, **found.counts()}
+
+
+def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, Any]:
+    """`/data`: keep one part of a data set; with the last one the set is there under its name.
+
+    Without documents: whether there is a data set of that name.
+
+    Raises:
+        AlreadyExists: there is one, and `replace` is not given.
+    """
+    from cliptune.data.store import dump_documents, list_pushed, parse_documents, push
+
+    given = read_parameters(PartParameters, parameters)
+    there = given.name in list_pushed()
+    if not docs:
+        return {"name": given.name, "stored": there}
+    check_docs(docs)
+    if given.part >= given.parts:
+        raise BadInput(f"part is {given.part} of {given.parts} parts: count from 0")
+    if there and not given.replace:
+        raise AlreadyExists(f"a data set {given.name!r} is there already: give replace=True")
+    for doc in docs:
+        if doc.uri and not doc.uri.startswith("data:"):
+            doc.uri = None  # a path of the client's machine means nothing here
+    tags.unpack(docs)
+    uploads = home() / "uploads"
+    # Two uploads of one name may run at once: each has a folder of its own.
+    folder = uploads / f"{given.name}-{given.upload}"
+    with _lock:
+        _forget_abandoned(uploads)
+        make_folder(folder)
+        write_bytes(folder / f"{given.part}.docs", dump_documents(docs))
+        files = [folder / f"{number}.docs" for number in range(given.parts)]
+        if not all(file.is_file() for file in files):
+            return {"name": given.name, "stored": False}
+        whole = DocList[ClipDoc]()
+        for file in files:
+            whole.extend(parse_documents(file.read_bytes(), file.name))
+        try:
+            push(whole, given.name, replace=given.replace)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return {"name": given.name, "stored": True}
+
+
+def _forget_abandoned(uploads: Path) -> None:
+    for folder in uploads.glob("*"):
+        if time.time() - folder.stat().st_mtime > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def log_items(text: str) -> Iterator[LogItem]:
+    """A run's log: all of it, or (`follow`) each line as it comes until the run ends."""
+    try:
+        arguments = parse_arguments(text, {*RUN, "follow", "interval", "bars", "start"})
+        run = find_run(arguments)
+        start = arguments.get("start", 0)
+        if not isinstance(start, int) or start < 0:
+            raise BadInput(f"start is {start!r}: the number of lines that you have")
+        if not arguments.get("follow"):
+            yield LogItem(line="\n".join(run.logs().split("\n")[start:]))
+            return
+        seen = 0
+        interval = min(max(float(arguments.get("interval", 1)), 0.1), 60)
+        for item in run.follow(interval, bars=bool(arguments.get("bars"))):
+            if isinstance(item, str):
+                seen += 1
+                if seen > start:
+                    yield LogItem(line=item)
+            else:
+                yield LogItem(progress=json.dumps(asdict(item)))
+    except Exception as error:
+        yield LogItem(error=_told(error))
+
+
+def artifact_chunks(text: str) -> Iterator[Chunk]:
+    """A run's artifact as a zip, in parts."""
+    try:
+        run = find_run(parse_arguments(text, RUN))
+        with tempfile.TemporaryDirectory(prefix="cliptune-artifact-") as folder:
+            path = run.save_artifact(folder)
+            size, digest = path.stat().st_size, hashlib.sha256()
+            with path.open("rb") as file:
+                while data := file.read(CHUNK):
+                    digest.update(data)
+                    last = file.tell() == size
+                    yield Chunk(data=data, size=size, sha256=digest.hexdigest() if last else None)
+    except Exception as error:
+        yield Chunk(error=_told(error))
+
+
+def _told(error: Exception) -> str:
+    return errors.to_text(errors.from_exception(error))

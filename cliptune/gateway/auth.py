@@ -1,0 +1,230 @@
+"""The doors of gRPC and of HTTP: a call's API key is checked before its body is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import grpc
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from cliptune.errors import CliptuneError, Overloaded, Unavailable
+from cliptune.protocol import errors
+from cliptune.gateway.admission import PRESENTED, Admission
+from cliptune.gateway.schemas import error_response
+
+T = TypeVar("T")
+
+OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/dry_run")
+"""What needs no key: the search page itself (it asks its reader for one), the reference, health."""
+OPEN_SERVICE = "/grpc.health.v1.Health/"
+ANY_PATHS = ("/post",)
+"""Here the body says what is asked."""
+SUBPROTOCOL = "cliptune"
+BEARER = "bearer."
+"""Before the key in a WebSocket's list of subprotocols: a browser can't send other headers."""
+
+
+def bearer(value: str | None) -> str | None:
+    """The key of an `Authorization` header."""
+    scheme, _, key = (value or "").strip().partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+class GrpcDoor(grpc.aio.ServerInterceptor):
+    """For any gRPC server of a gateway: `grpc.aio.server(interceptors=[GrpcDoor(admission)])`.
+
+    Keys are read from the metadata: `authorization: Bearer …`, or `x-api-key`.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        """Take what decides."""
+        self.admission = admission
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
+    ) -> Any:
+        """Go on to the handler, or to one that refuses without reading the request."""
+        metadata = dict(details.invocation_metadata or ())
+        presented = bearer(metadata.get("authorization")) or metadata.get("x-api-key")
+        PRESENTED.set(presented if isinstance(presented, str) else None)
+        if not details.method.startswith(OPEN_SERVICE):
+            try:
+                self.admission.check(PRESENTED.get())
+            except CliptuneError as error:
+                return grpc.stream_stream_rpc_method_handler(_refusal(error))
+        return await continuation(details)
+
+
+def _refusal(error: CliptuneError) -> Callable[[Any, Any], Awaitable[None]]:
+    async def refuse(_: Any, context: Any) -> None:
+        await abort(context, error)
+
+    return refuse
+
+
+async def abort(context: Any, error: CliptuneError) -> None:
+    """End a gRPC call with an error's status; `retry-after` (seconds) is in its metadata."""
+    trailing: Iterable[tuple[str, str]] = ()
+    if isinstance(error, Overloaded):
+        trailing = (("retry-after", f"{error.retry_after:.3f}"),)
+    await context.abort(errors.grpc_code(error), errors.to_text(error), tuple(trailing))
+
+
+class HttpDoor:
+    """ASGI middleware, for HTTP and WebSockets.
+
+    Keys are read from `Authorization: Bearer …` or `X-API-Key`; for a WebSocket in a browser from
+    the subprotocol `bearer.KEY`, given along with `cliptune`.
+    """
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        """Take the application behind the door, and what decides."""
+        self.app = app
+        self.admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or WebSocket."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        PRESENTED.set(presented(scope))
+        path = scope["path"]
+        if scope["type"] == "websocket" or path not in OPEN_PATHS:
+            endpoint = "/get" if path.startswith("/pictures/") else path
+            try:
+                free = scope["type"] == "websocket" or endpoint in ANY_PATHS
+                self.admission.check(PRESENTED.get(), None if free else endpoint)
+            except CliptuneError as error:
+                if scope["type"] == "websocket":
+                    # Before it is accepted: the handshake is answered with 403.
+                    await send(
+                        {"type": "websocket.close", "code": 1008, "reason": str(error)[:100]}
+                    )
+                else:
+                    await error_response(error)(scope, receive, send)
+                return
+        if scope["type"] == "websocket":
+            await self.app(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count what is held of the body, and stop when the client has gone."""
+        held = 0
+        begun: list[Message] = []
+        gone: asyncio.Future[Message] | None = None
+        answered = False
+        this = asyncio.current_task()
+        assert this is not None  # noqa: S101
+
+        def watch() -> None:
+            nonlocal gone
+            gone = asyncio.ensure_future(receive())
+            gone.add_done_callback(stop)
+
+        def stop(done: asyncio.Future[Message]) -> None:
+            if not answered and not done.cancelled():
+                this.cancel()
+
+        async def counted() -> Message:
+            nonlocal held
+            if begun:
+                return begun.pop()
+            if gone is not None:
+                return await asyncio.shield(gone)
+            message = await receive()
+            if size := len(message.get("body", b"")):
+                self.admission.hold(size)
+                held += size
+            if message["type"] == "http.request" and not message.get("more_body"):
+                watch()
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal answered
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
+            await send(message)
+
+        try:
+            headers = Headers(scope=scope)
+            if "content-length" not in headers and "transfer-encoding" not in headers:
+                begun.append(await counted())  # nobody may ask for the body that there isn't
+            await self.app(scope, counted, answer)
+        except asyncio.CancelledError:
+            if gone is None or not gone.done() or answered:
+                raise
+            this.uncancel()
+        finally:
+            if gone is not None:
+                gone.cancel()
+            self.admission.hold(-held)
+
+
+def presented(scope: Scope) -> str | None:
+    """The key that came with an HTTP request or a WebSocket's handshake."""
+    headers = Headers(scope=scope)
+    if found := bearer(headers.get("authorization")) or headers.get("x-api-key"):
+        return found.strip()
+    for protocol in scope.get("subprotocols") or ():
+        if protocol.startswith(BEARER):
+            return protocol.removeprefix(BEARER)
+    return None
+
+
+async def until_ending(admission: Admission, work: Awaitable[Any]) -> Any:
+    """What `work` gives, unless the gateway is told to end before.
+
+    Raises:
+        Unavailable: it was told to end.
+    """
+    task = asyncio.ensure_future(work)
+    ending = asyncio.ensure_future(admission.ending.wait())
+    try:
+        await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Unavailable("this service is ending")
+    finally:
+        ending.cancel()
+        task.cancel()
+
+
+async def until_ended(admission: Admission, items: AsyncIterable[T]) -> AsyncIterator[T]:
+    """What a client streams, until it ends or the gateway is told to end."""
+    iterator = aiter(items)
+    with suppress(StopAsyncIteration, Unavailable):
+        while True:
+            yield await until_ending(admission, anext(iterator))
+
+
+@contextmanager
+def open_socket(admission: Admission) -> Iterator[Callable[[], None]]:
+    """Count a WebSocket as open: the gateway waits for it when it ends.
+
+    The block is given what to call when the client has gone: then it ends at once, and with it
+    what is under way.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101
+    has_gone = False
+
+    def stop() -> None:
+        nonlocal has_gone
+        has_gone = True
+        task.cancel()
+
+    admission.sockets.add(task)
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if not has_gone:
+            raise
+        task.uncancel()
+        raise WebSocketDisconnect from None
+    finally:
+        admission.sockets.discard(task)

@@ -1,0 +1,214 @@
+"""What both HTTP applications share: errors as JSON, and who may post."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+
+from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
+from cliptune.gateway import reference
+from cliptune.protocol import errors
+from cliptune.gateway.schemas import error_response, json_response
+from cliptune.gateway.dispatch import Calls
+from cliptune.gateway.auth import HttpDoor
+from cliptune.gateway.middleware import PREFIX
+
+CORS = "CLIPTUNE_CORS_ORIGINS"
+"""Origins of web sites whose pages may call the service, separated by commas."""
+HOSTS = "CLIPTUNE_ALLOWED_HOSTS"
+"""Names that the service is called by (the Host header), separated by commas; unset: any."""
+
+
+def new_app(title: str, description: str, calls: Calls) -> FastAPI:
+    """An application with errors as JSON, `/healthz` and `/readyz`."""
+    import cliptune
+
+    app = FastAPI(
+        title=title,
+        description=description,
+        version=cliptune.__version__,
+        docs_url=None,  # it would load scripts from a CDN; ours is below
+        redoc_url=None,
+        openapi_url=None,  # it would not know the prefix; ours is below
+        dependencies=[Depends(known_query)],
+        redirect_slashes=False,
+    )
+    origins = listed(CORS)
+
+    @app.middleware("http")
+    async def same_site(
+        request: Request, go_on: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        # A page of another site can post to a server on its reader's machine or network without
+        # asking first: such a request says where it comes from.
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            try:
+                check_origin(request.headers)
+            except Forbidden as error:
+                return error_response(error)
+        try:
+            response = await go_on(request)
+        except CliptuneError as error:
+            response = error_response(error)
+        except Exception as error:
+            response = error_response(errors.from_exception(error))
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+    app.add_middleware(HttpDoor, admission=calls.handler.admission)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    if hosts := listed(HOSTS):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+
+    @app.exception_handler(CliptuneError)
+    async def deliberate(_: Request, error: CliptuneError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_query(_: Request, error: RequestValidationError) -> Response:
+        parts = [f"{e['loc'][-1]}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors()]
+        return error_response(BadInput("; ".join(parts)))
+
+    @app.exception_handler(HTTPException)
+    async def from_framework(request: Request, error: HTTPException) -> Response:
+        paths = sorted(
+            {r.path for r in app.routes if isinstance(r, APIRoute) and r.include_in_schema}
+        )
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"nothing at {request.scope['path'][:200]}; there are {', '.join(paths)}"
+        elif error.status_code == 405:
+            allowed = methods_at(app, request.scope["path"])
+            error.headers = {**(error.headers or {}), "Allow": ", ".join(allowed)}
+            message = (
+                f"{request.method} is not offered at {request.scope['path'][:200]}: use "
+                f"{' or '.join(allowed)}"
+            )
+        kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
+        content = {"error": {"type": kind, "message": message}}
+        response = json_response(content, error.status_code)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        headers = {"Content-Security-Policy": reference.policy(), "Referrer-Policy": "no-referrer"}
+        page = reference.page(app.openapi(), PREFIX.get())
+        return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        found = app.openapi()
+        if prefix := PREFIX.get():
+            found = {**found, "servers": [{"url": prefix}]}
+        return json_response(found)
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """Whether the gateway lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    async def readyz() -> Response:
+        """Whether all executors answer; 503 if not, and once the gateway has been told to end."""
+        found = await calls.ready()
+        ready = all(found.values()) and not calls.handler.admission.ending.is_set()
+        return json_response({"ready": ready, "executors": found}, 200 if ready else 503)
+
+    return app
+
+
+def methods_at(app: FastAPI, path: str) -> list[str]:
+    """The methods that are offered at a path."""
+    routes = [r for r in app.routes if isinstance(r, APIRoute) and r.path_regex.match(path)]
+    found = {method for route in routes for method in route.methods or ()}
+    return sorted(found | {"HEAD"} if "GET" in found else found)
+
+
+ANY_QUERY = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/dry_run")
+"""What pages link to, and health checks ask, with whatever they like behind the `?`."""
+
+
+def known_query(request: HTTPConnection) -> None:
+    """Refuse parameters in the address that the endpoint doesn't have: they would have no effect.
+
+    Raises:
+        BadInput: naming them, and those that there are.
+    """
+    if request.scope["type"] == "websocket":
+        return
+    route = request.scope["route"]
+    path = request.scope["path"]
+    if path in ANY_QUERY or path.startswith("/pictures/"):
+        return
+    known = [field.alias for field in route.dependant.query_params]
+    for name in request.query_params:
+        given = request.query_params.getlist(name)
+        if name not in known:
+            why = near_matches(name, known) if known else (
+                "this endpoint has none in its address: they go into the body, as `parameters`"
+                if request.scope["method"] == "POST" else "this endpoint has none"
+            )  # fmt: skip
+            raise BadInput(f"parameter {shown(name)} is unknown: {why}")
+        if len(given) > 1:
+            raise BadInput(f"parameter {name} is given {len(given)} times")
+
+
+def listed(variable: str) -> list[str]:
+    """The values of an environment variable, separated by commas."""
+    return [value.strip() for value in os.environ.get(variable, "").split(",") if value.strip()]
+
+
+def check_origin(headers: Headers) -> None:
+    """Refuse what a page of another site asks.
+
+    Raises:
+        Forbidden: the origin is neither this service nor in CLIPTUNE_CORS_ORIGINS.
+    """
+    origin = headers.get("origin")
+    if not origin or origin in listed(CORS):
+        return
+    try:
+        own = urlsplit(origin).netloc == headers.get("host")
+    except ValueError:
+        own = False
+    if not own:
+        raise Forbidden(f"requests from pages of {origin[:100]} are not allowed ({CORS})")
+
+
+def body_schema(kind: Any, example: Any = None) -> dict[str, Any]:
+    """What OpenAPI is told of a body that is read by `bodies.read_body`."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = _inlined(schema, schema.pop("$defs", {}))
+    content: dict[str, Any] = {"schema": schema}
+    if example is not None:
+        content["example"] = example
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            return _inlined(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
+        return {key: _inlined(value, definitions) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_inlined(value, definitions) for value in node]
+    return node

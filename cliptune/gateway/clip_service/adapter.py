@@ -1,0 +1,240 @@
+"""`Adapter`: a request of clip-as-service's clients, answered through the search Flow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from docarray import DocList
+
+from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
+from cliptune.errors import BadInput, CliptuneError, NotFound, near_matches
+from cliptune.protocol import errors
+from cliptune.gateway.dispatch import Calls, status_of
+from cliptune.gateway.clip_service import documents as v1
+from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
+from cliptune.observability.request_log import OTHER, observed
+from cliptune.protocol.reports import Report, by_source
+from cliptune.protocol.parameters import MAX_DOCS, TooLarge, check_parameters
+
+ENDPOINTS = (
+    "/", "/encode", "/rank", "/index", "/search", "/update", "/delete", "/clear", "/status"
+)  # fmt: skip
+_OWN = ("drop_image_content", "access_paths", "traversal_paths", "model_name")
+"""Parameters of clip-as-service's encoders, which mean something here alone."""
+
+
+class Adapter:
+    """Answers requests in place: a document comes back as it was sent, with what was asked for.
+
+    As clip-as-service has it: a text wins over a picture; `drop_image_content` leaves pictures out
+    of the answer; `/rank` sorts `matches` by their `clip_score`; an empty document to `/` measures
+    the way to the executors and back.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        """Take the way into the Flow."""
+        self.calls = calls
+
+    async def answer(self, request: Request, protocol: str = "grpc") -> None:
+        """Answer `request` in place; an error is told in its header, as Jina does."""
+        given_id, endpoint = request.header.request_id, request.header.exec_endpoint or "/"
+        with observed(protocol, given_id) as call:
+            call.endpoint, call.status = endpoint if endpoint in ENDPOINTS else OTHER, "OK"
+            try:
+                await asyncio.to_thread(v1.check_sizes, request.data.docs.docs)
+                await self.run(request)
+            except Exception as error:
+                told = errors.from_exception(error)
+                call.status = errors.grpc_code(told).name
+                set_error(request, told)
+
+    async def run(self, request: Request) -> None:
+        """Answer `request` in place.
+
+        Raises:
+            CliptuneError: what the client is told.
+        """
+        del request.routes[:]
+        gateway = request.routes.add(executor="gateway")
+        gateway.start_time.GetCurrentTime()
+        endpoint = request.header.exec_endpoint or "/"
+        parameters = await asyncio.to_thread(v1.plain, request.parameters, "parameters")
+        check_parameters(parameters)
+        docs = list(request.data.docs.docs)
+        if endpoint in ("/", "/encode"):
+            await self._encode(request, endpoint, docs, parameters)
+        elif endpoint == "/rank":
+            await self._rank(request, docs)
+        elif endpoint == "/index":
+            await self._index(request, docs)
+        elif endpoint == "/search":
+            await self._search(request, docs, parameters)
+        elif endpoint == "/update":
+            sent = await asyncio.to_thread(_all_stored, enumerate(docs))
+            await self._post(request, "/update", sent, None, Report)
+        elif endpoint in ("/delete", "/clear"):
+            sent = DocList[ClipDoc](
+                [ClipDoc(id=doc.id) for doc in docs if endpoint == "/delete" and doc.id]
+            )
+            await self._post(request, endpoint, sent, _others(parameters), Report)
+        elif endpoint == "/status":
+            reports = await self._post(request, endpoint, DocList[ClipDoc](), None, Report)
+            status = status_of(by_source(reports))
+            del request.data.docs.docs[:]
+            request.data.docs.docs.add(id="status").tags.update(status)
+        else:
+            raise _unknown(endpoint)
+        if parameters.get("drop_image_content"):
+            for doc in v1.select(docs, "@r,m,c"):
+                v1.drop_picture(doc)
+        gateway.end_time.GetCurrentTime()
+        # Clients divide by the whole milliseconds between the two.
+        if gateway.end_time.ToMilliseconds() == gateway.start_time.ToMilliseconds():
+            gateway.end_time.FromMilliseconds(gateway.start_time.ToMilliseconds() + 1)
+
+    async def _encode(
+        self, request: Request, endpoint: str, docs: list[Document], parameters: dict[str, Any]
+    ) -> None:
+        paths = parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
+        if not isinstance(paths, str):
+            raise BadInput(f"access_paths is {paths!r:.100}: expected a text such as '@r'")
+        chosen = v1.select(docs, paths)
+        if endpoint == "/" and chosen and not any(v1.has_content(doc) for doc in chosen):
+            await self._post(request, "/status", DocList[ClipDoc](), None, Report)
+            return
+        sent = await asyncio.to_thread(_all_given, chosen)
+        found = await self._post(request, "/encode", sent, None, ClipDoc)
+        for doc, one in zip(chosen, found, strict=True):
+            v1.set_embedding(doc, one.embedding)
+
+    async def _rank(self, request: Request, docs: list[Document]) -> None:
+        sent = await asyncio.to_thread(_to_rank_docs, docs)
+        found = await self._post(request, "/rank", sent, None, RankDoc)
+        for doc, one in zip(docs, found, strict=True):
+            v1.set_embedding(doc, one.embedding)
+            given = list(doc.matches)
+            ranked = []
+            for match in one.matches:
+                held = Document()
+                held.CopyFrom(given[int(str(match.id))])
+                held.ClearField("embedding")
+                held.scores["clip_score"].value = match.clip_score
+                held.scores["clip_score"].op_name = "softmax"
+                held.scores["clip_score_cosine"].value = match.clip_score_cosine
+                held.scores["clip_score_cosine"].op_name = "cosine"
+                ranked.append(held)
+            del doc.matches[:]
+            doc.matches.extend(ranked)
+
+    async def _index(self, request: Request, docs: list[Document]) -> None:
+        if len(docs) > MAX_DOCS:
+            raise TooLarge(f"{len(docs)} documents in one request, the limit is {MAX_DOCS}")
+        # Pictures first: what is refused most often is refused before anything is stored.
+        for endpoint, texts in (("/index", False), ("/index_texts", True)):
+            chosen = [(i, doc) for i, doc in enumerate(docs) if v1.has_text(doc) is texts]
+            if not chosen and (texts or docs):
+                continue
+            sent = await asyncio.to_thread(_all_stored, chosen)
+            asked = {"include_embedding": True}
+            found = await self._post(request, endpoint, sent, asked, ClipDoc)
+            for (_, doc), one in zip(chosen, found, strict=True):
+                v1.set_embedding(doc, one.embedding)
+
+    async def _search(
+        self, request: Request, docs: list[Document], parameters: dict[str, Any]
+    ) -> None:
+        sent = await asyncio.to_thread(_all_given, docs)
+        found = await self._post(request, "/search", sent, _others(parameters), SearchResult)
+        await asyncio.to_thread(_add_matches, docs, found)
+
+    async def _post(
+        self, request: Request, endpoint: str, docs: DocList, parameters: Any, kind: Any
+    ) -> DocList:
+        found, routes = await self.calls.send(endpoint, docs, parameters, kind)
+        executors = [route for route in routes if route.executor != "gateway"]
+        # The first one is what clients show as the model's time: the one that had the work.
+        executors.sort(key=lambda route: _nanoseconds(route), reverse=True)
+        for route in executors:
+            added = request.routes.add(executor=route.executor)
+            added.start_time.CopyFrom(route.start_time)
+            added.end_time.CopyFrom(route.end_time)
+        return found
+
+
+def set_error(request: Request, error: CliptuneError) -> None:
+    """Make `request` the answer that tells of an error; its documents are left out."""
+    request.ClearField("data")
+    del request.routes[:]
+    status = request.header.status
+    status.Clear()
+    status.code = status.ERROR
+    told = errors.as_dict(error)
+    status.description = f"{told['type']}: {told['message']}"
+    status.exception.name = told["type"]
+    status.exception.args.append(told["message"])
+
+
+def _unknown(endpoint: str) -> NotFound:
+    shown = endpoint[:100]
+    for start in ("/encode/", "/rank/"):
+        if endpoint.startswith(start):
+            return NotFound(
+                f"no endpoint {shown!r}: this server has one model; leave model_name out"
+            )
+    return NotFound(f"no endpoint {shown!r}: {near_matches(endpoint, ENDPOINTS)}")
+
+
+def _others(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in _OWN}
+
+
+def _stored(doc: Document, position: int) -> ClipDoc:
+    """A document for the index: its URI is shown beside the matches, if it has a picture too."""
+    made = v1.to_clip_doc(doc, position, tags=v1.tags_of(doc, position))
+    if made.uri is None and doc.uri and not doc.uri.startswith("data:"):
+        made.uri = doc.uri
+    return made
+
+
+def _all_stored(docs: Iterable[tuple[int, Document]]) -> DocList[ClipDoc]:
+    return DocList[ClipDoc]([_stored(doc, i) for i, doc in docs])
+
+
+def _all_given(docs: list[Document]) -> DocList[ClipDoc]:
+    return DocList[ClipDoc]([v1.to_clip_doc(doc, i) for i, doc in enumerate(docs)])
+
+
+def _add_matches(docs: list[Document], found: DocList[SearchResult]) -> None:
+    for doc, one in zip(docs, found, strict=True):
+        del doc.matches[:]
+        for match in one.matches:
+            v1.add_match(doc, match)
+
+
+def _to_rank_docs(docs: list[Document]) -> DocList[RankDoc]:
+    count = len(docs) + sum(len(doc.matches) for doc in docs)
+    if count > MAX_DOCS:
+        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    sent = DocList[RankDoc]()
+    for position, doc in enumerate(docs):
+        place = v1.name_of(position, doc)
+        matches = DocList[RankMatch]()
+        for number, match in enumerate(doc.matches):
+            try:
+                # The id says which one it was, when they come back sorted.
+                held = v1.to_clip_doc(match, number, id=str(number))
+            except BadInput as error:
+                raise type(error)(f"{place}: match {error}") from None
+            matches.append(RankMatch(**_fields(held)))
+        sent.append(RankDoc(**_fields(v1.to_clip_doc(doc, position)), matches=matches))
+    return sent
+
+
+def _fields(doc: ClipDoc) -> dict[str, Any]:
+    return {"id": doc.id, "text": doc.text, "image": doc.image, "uri": doc.uri}
+
+
+def _nanoseconds(route: Any) -> int:
+    return route.end_time.ToNanoseconds() - route.start_time.ToNanoseconds()

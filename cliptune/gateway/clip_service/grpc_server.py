@@ -1,0 +1,166 @@
+"""The gRPC side for clip-as-service's clients: a server of its own beside the gateway's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from cliptune.errors import BadInput
+from cliptune import settings
+from cliptune.protocol import grpc_options
+from cliptune.gateway.clip_service.adapter import ENDPOINTS, Adapter, set_error
+from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
+from cliptune.gateway.auth import until_ended
+from cliptune.gateway.ordered import in_order
+from cliptune.observability.request_log import observed
+from cliptune.protocol.parameters import MAX_BODY, TooLarge
+from cliptune.protocol.payload_size import LARGE, check_message
+
+WINDOW = 16
+"""Requests of one stream that are worked on at once; its client is read no faster than that."""
+
+
+class ClipServiceServer:
+    """Answers `/jina.JinaRPC/Call`, a stream of requests, and its unary sibling.
+
+    It has the methods that Jina's composite gateway calls of its servers.
+    """
+
+    should_exit = True  # nothing is left to wait for once `shutdown` has returned
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        host: str,
+        port: int,
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        interceptors: Any = (),
+    ) -> None:
+        """Take what answers, and where to listen.
+
+        Args:
+            adapter: answers each request.
+            host: the address to bind.
+            port: likewise.
+            credentials: TLS; None: none.
+            interceptors: gRPC's, as `grpc.aio.server` takes them.
+        """
+        self.adapter, self.address, self.credentials = (
+            adapter,
+            f"{settings.bracketed(host)}:{port}",
+            credentials,
+        )
+        self.interceptors = interceptors
+        self.server: grpc.aio.Server | None = None
+
+    async def setup_server(self) -> None:
+        """Bind the port and begin to answer.
+
+        Raises:
+            BadInput: the port can't be bound.
+        """
+        limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
+        server = grpc.aio.server(
+            interceptors=self.interceptors,
+            options=list((dict(grpc_options.SERVER) | limit).items()),
+        )
+        server.add_generic_rpc_handlers(handlers(self.adapter))
+        healthy = health.aio.HealthServicer()
+        await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        try:
+            if self.credentials is not None:
+                server.add_secure_port(self.address, self.credentials)
+            else:
+                server.add_insecure_port(self.address)
+        except RuntimeError as error:
+            raise BadInput(f"{self.address} can't be bound: {error}") from None
+        await server.start()
+        self.server = server
+
+    async def run_server(self) -> None:
+        """Serve until `shutdown`."""
+        if self.server is not None:
+            await self.server.wait_for_termination()
+
+    async def shutdown(self) -> None:
+        """Finish what was taken, and end."""
+        if self.server is not None:
+            await self.server.stop(grace=settings.drain_seconds())
+
+
+def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
+    """What is answered, by service: the calls of Jina 3's clients."""
+
+    async def call(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        admission = adapter.calls.handler.admission
+        try:
+            taken = until_ended(admission, requests)
+            async for answer in in_order(taken, partial(answer_to, adapter), WINDOW):
+                yield answer.SerializeToString()
+        except BadInput as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if admission.ending.is_set():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this service is ending")
+
+    async def single(raw: bytes, context: Any) -> bytes:
+        try:
+            return (await answer_to(adapter, raw)).SerializeToString()
+        except BadInput as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+
+    async def dry_run(_: Empty, __: Any) -> bytes:
+        return Status(code=Status.SUCCESS).SerializeToString()
+
+    unary = grpc.unary_unary_rpc_method_handler
+    return (
+        grpc.method_handlers_generic_handler(
+            "jina.JinaRPC", {"Call": grpc.stream_stream_rpc_method_handler(call)}
+        ),
+        grpc.method_handlers_generic_handler(
+            "jina.JinaSingleDataRequestRPC", {"process_single_data": unary(single)}
+        ),
+        grpc.method_handlers_generic_handler(
+            "jina.JinaGatewayDryRunRPC",
+            {"dry_run": unary(dry_run, request_deserializer=Empty.FromString)},
+        ),
+    )
+
+
+def _parse(raw: bytes) -> Request:
+    check_message(raw, Request.DESCRIPTOR)
+    try:
+        request = Request.FromString(raw)
+    except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
+        raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
+    return request
+
+
+async def answer_to(adapter: Adapter, raw: bytes, protocol: str = "grpc") -> Request:
+    """The answer to one message.
+
+    Raises:
+        BadInput: it isn't a request.
+    """
+    # Large messages are parsed beside the loop, which others' answers need.
+    try:
+        request = _parse(raw) if len(raw) < LARGE else await asyncio.to_thread(_parse, raw)
+    except TooLarge as error:
+        request = Request()
+        set_error(request, error)
+        return request
+    with observed("clip-as-service", request.header.request_id) as call:
+        if request.header.exec_endpoint in ENDPOINTS:
+            call.endpoint = request.header.exec_endpoint
+        await adapter.answer(request, protocol)
+        status = request.header.status
+        call.status = status.exception.name if status.code == status.ERROR else "OK"
+    return request

@@ -1,0 +1,239 @@
+"""The HTTP and WebSocket side for clip-as-service's clients."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
+from google.protobuf.json_format import MessageToDict
+
+from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches
+from cliptune.protocol import errors
+from cliptune.gateway.schemas import (
+    error_response,
+    from_base64,
+    json_response,
+    numbers_in,
+    to_json,
+)
+from cliptune.gateway.clip_service.adapter import Adapter, set_error
+from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
+from cliptune.gateway.clip_service.documents import read_array, write_array
+from cliptune.gateway.clip_service.grpc_server import WINDOW, answer_to
+from cliptune.gateway.auth import open_socket, until_ended
+from cliptune.gateway.ordered import in_order
+from cliptune.protocol.parameters import (
+    MAX_DOCS,
+    Tally,
+    TooLarge,
+    check_depth,
+    check_parameters,
+    count_inside,
+)
+from cliptune.gateway.base_app import check_origin
+
+_TEXTS = ("id", "parent_id", "uri", "modality", "mime_type")
+_FIELDS = set(Document.DESCRIPTOR.fields_by_name)
+_END = b"\0"
+"""What Jina's WebSocket client sends after its last request."""
+
+
+def is_request(body: Any) -> bool:
+    """Whether a JSON body is one of Jina 3's clients, wherever it was posted to."""
+    return isinstance(body, dict) and bool(
+        body.keys() & {"header", "exec_endpoint", "execEndpoint"}
+    )
+
+
+async def answer_json(adapter: Adapter, body: dict[str, Any]) -> Response:
+    """The answer to a JSON body in Jina 3's form, documents below `data`; errors likewise."""
+    content, error = await answer_body(adapter, body)
+    if error is None:
+        return json_response(content)
+    response = error_response(error)
+    response.body = to_json(content)
+    response.headers["Content-Length"] = str(len(response.body))
+    return response
+
+
+async def answer_body(
+    adapter: Adapter, body: dict[str, Any]
+) -> tuple[dict[str, Any], CliptuneError | None]:
+    """The content of the answer, and the error that it tells of."""
+    request = Request()
+    error: CliptuneError | None = None
+    try:
+        await asyncio.to_thread(read_request, body, request)
+        await adapter.run(request)
+    except CliptuneError as told:
+        error = told
+    except Exception as unexpected:
+        error = errors.from_exception(unexpected)
+    if error is None:
+        return await asyncio.to_thread(as_json, request), None
+    set_error(request, error)
+    return as_json(request) | {"error": errors.as_dict(error)}, error
+
+
+def read_request(body: dict[str, Any], request: Request) -> None:
+    """Fill `request` from a body: `{"data": […], "execEndpoint": …, "parameters": {}}`.
+
+    Names may be in camelCase or with underscores. `data` may be `{"docs": […]}` too.
+
+    Raises:
+        BadInput: something has the wrong type; the message names the place.
+    """
+    header = body.get("header") or {}
+    if not isinstance(header, dict):
+        raise BadInput(f"header: expected an object, got {header!r:.80}")
+    for target, name in (("request_id", "requestId"), ("exec_endpoint", "execEndpoint")):
+        given = body.get(name) or body.get(target) or header.get(name) or header.get(target)
+        if given is not None:
+            setattr(request.header, target, _text(given, name))
+    parameters = body.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise BadInput(f"parameters: expected an object, got {parameters!r:.80}")
+    check_parameters(parameters)
+    request.parameters.update(parameters)
+    data = body.get("data") or []
+    if isinstance(data, dict):
+        data = data.get("docs") or []
+    if not isinstance(data, list):
+        raise BadInput(f"data: expected a list, got {data!r:.80}")
+    if len(data) > MAX_DOCS:
+        raise TooLarge(f"{len(data)} documents in one request, the limit is {MAX_DOCS}")
+    tally = Tally()
+    for position, item in enumerate(data):
+        _read_document(item, request.data.docs.docs.add(), f"data.{position}", 0, tally)
+
+
+def _read_document(item: Any, doc: Document, place: str, depth: int, tally: Tally) -> None:
+    if not isinstance(item, dict):
+        raise BadInput(f"{place}: expected an object, got {item!r:.80}")
+    if depth > 4:
+        raise BadInput(f"{place} is nested deeper than 4 levels")
+    given = {name: value for name, value in item.items() if value is not None}
+    if unknown := sorted(given.keys() - _FIELDS):
+        raise BadInput(f"{place}.{unknown[0][:50]}: {near_matches(unknown[0], _FIELDS)}")
+    for name in _TEXTS:
+        if name in given:
+            setattr(doc, name, _text(given[name], f"{place}.{name}"))
+    contents = [name for name in ("text", "blob", "tensor") if name in given]
+    if len(contents) > 1:
+        contents = [name for name in contents if given[name]]
+    if len(contents) > 1:
+        raise BadInput(f"{place} has {' and '.join(contents)}: a document has one content")
+    for name in contents:
+        value = given[name]
+        if name == "text":
+            doc.text = _text(value, f"{place}.text")
+        elif name == "blob":
+            doc.blob = from_base64(_text(value, f"{place}.blob"), place)
+        else:
+            write_array(doc.tensor, numbers_in(value, f"{place}.tensor"))
+    tags = given.get("tags", {})
+    if not isinstance(tags, dict):
+        raise BadInput(f"{place}.tags: expected an object, got {tags!r:.80}")
+    check_depth(tags, f"{place}.tags")
+    tally.add(doc.text, count_inside(tags), place)
+    doc.tags.update(tags)
+    for name in ("matches", "chunks"):
+        inner = given.get(name, [])
+        if not isinstance(inner, list):
+            raise BadInput(f"{place}.{name}: expected a list, got {inner!r:.80}")
+        for number, one in enumerate(inner):
+            inner_place = f"{place}.{name}.{number}"
+            _read_document(one, getattr(doc, name).add(), inner_place, depth + 1, tally)
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise BadInput(f"{place}: expected a text, got {value!r:.80}")
+    return value
+
+
+def as_json(request: Request) -> dict[str, Any]:
+    """A request as Jina 3's HTTP gateway gives it, fit for `json_response`."""
+    return {
+        "header": MessageToDict(request.header, use_integers_for_enums=True),
+        "parameters": MessageToDict(request.parameters),
+        "routes": [MessageToDict(route) for route in request.routes],
+        "data": [_document(doc) for doc in request.data.docs.docs],
+    }
+
+
+def _document(doc: Document) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: getattr(doc, name) or None for name in _TEXTS}
+    content = doc.WhichOneof("content")
+    fields["text"] = doc.text if content == "text" else None
+    fields["blob"] = base64.b64encode(doc.blob).decode() if content == "blob" else None
+    fields["tensor"] = read_array(doc.tensor) if content == "tensor" else None
+    embedded = doc.HasField("embedding")
+    fields["embedding"] = np.ascontiguousarray(read_array(doc.embedding)) if embedded else None
+    fields["tags"] = MessageToDict(doc.tags) or None
+    scores = {
+        name: {"value": score.value, "op_name": score.op_name or None}
+        for name, score in doc.scores.items()
+    }
+    fields["scores"] = scores or None
+    for name in ("matches", "chunks"):
+        fields[name] = [_document(one) for one in getattr(doc, name)] or None
+    return fields
+
+
+def add_websocket(app: FastAPI, adapter: Adapter) -> None:
+    """Answer binary requests at `/`, as Jina's WebSocket client sends them."""
+
+    @app.websocket("/")
+    async def talk(socket: WebSocket) -> None:
+        try:
+            check_origin(socket.headers)
+        except Forbidden:
+            await socket.close(code=1008)
+            return
+        await socket.accept(
+            subprotocol="bytes" if "bytes" in socket.scope.get("subprotocols", ()) else None
+        )
+
+        async def requests() -> AsyncIterator[bytes]:
+            while (raw := await _next_message(socket, stop)) is not None:
+                yield raw
+
+        failed = ""
+        admission = adapter.calls.handler.admission
+        try:
+            with open_socket(admission) as stop:
+                taken = until_ended(admission, requests())
+                answer_each = partial(answer_to, adapter, protocol="websocket")
+                async for answer in in_order(taken, answer_each, WINDOW):
+                    failed = failed or answer.header.status.description
+                    await socket.send_bytes(answer.SerializeToString())
+            # Jina's client forgets an error if the connection then ends as if all were well.
+            code = 1011 if failed else 1012 if admission.ending.is_set() else 1000
+            await socket.close(code=code, reason=_cut(failed))
+        except BadInput as error:
+            await socket.close(code=1007, reason=_cut(str(error)))
+        except (WebSocketDisconnect, RuntimeError):  # it has gone, and needs no answer
+            return
+
+
+def _cut(reason: str) -> str:
+    """What fits into a closing message: 123 bytes."""
+    return reason.encode()[:123].decode(errors="ignore")
+
+
+async def _next_message(socket: WebSocket, stop: Callable[[], None]) -> bytes | None:
+    """The next request; None after the last, and `stop` is called if the client has gone."""
+    message = await socket.receive()
+    raw = message.get("bytes")
+    if message["type"] == "websocket.disconnect":
+        stop()
+        return None
+    if raw is None or raw == _END:
+        return None
+    return raw

@@ -1,0 +1,183 @@
+"""gRPC requests as they come in: what nobody has checked is refused before it is passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from jina.proto import jina_pb2
+from jina.types.request.data import SingleDocumentRequest
+
+from cliptune.errors import BadInput
+from cliptune.protocol.parameters import (
+    MAX_DEPTH,
+    MAX_DOCS,
+    MAX_PARAMETERS,
+    Tally,
+    TooLarge,
+    check_parameters,
+)
+from cliptune.protocol.payload_size import LARGE, check_message, count_messages
+from cliptune.protocol.errors import UNREADABLE
+
+MAX_ENDPOINT = 256
+MAX_DIMENSIONS = 8
+ALL_BUT_VISION = "(?!vision$)"
+"""The executors to go through, as Jina's regular expression over their names."""
+_EMBEDDING = ("/", "/encode", "/search")
+_TYPES = ("", "id", "ndarray")
+_NUMBERS = re.compile(r"[<=|]?(u?int(8|16|32|64)|float(16|32|64)|[ui][1248]|f[248])")
+
+
+async def unpack(request: Any) -> None:
+    """Parse a `DataRequest`'s or a `SingleDocumentRequest`'s bytes, the large ones elsewhere.
+
+    Raises:
+        TooLarge: it holds too many values.
+        BadInput: it is no message.
+    """
+    raw = request.buffer
+    if not isinstance(raw, bytes):
+        return
+    if len(raw) < LARGE:
+        _parse(request)
+    else:
+        await asyncio.to_thread(_parse, request)
+
+
+def _parse(request: Any) -> None:
+    single = isinstance(request, SingleDocumentRequest)
+    kind = jina_pb2.SingleDocumentRequestProto if single else jina_pb2.DataRequestProto
+    check_message(request.buffer, kind.DESCRIPTOR)
+    try:
+        _ = request.proto_with_data
+    except (DecodeError, ValueError):  # a ValueError for an empty message
+        raise BadInput(UNREADABLE) from None
+
+
+async def checked(request: Any) -> int:
+    """`check_request`, of a large message beside the event loop."""
+    if request.is_decompressed_with_data and request.proto_with_data.ByteSize() < LARGE:
+        return check_request(request)
+    return await asyncio.to_thread(check_request, request)
+
+
+def check_request(request: Any) -> int:
+    """Check a `DataRequest`, and take out what clients have no say in; returns its documents.
+
+    Raises:
+        BadInput: it is no message, or asks for what isn't offered.
+        TooLarge: it has too many documents.
+    """
+    proto = _read(request)
+    if proto.data.WhichOneof("documents") == "docs_bytes":
+        raise BadInput("docs_bytes: send the documents as messages (docs)")
+    docs = proto.data.docs.docs
+    if len(docs) > MAX_DOCS:
+        raise TooLarge(f"{len(docs)} documents in one request, the limit is {MAX_DOCS}")
+    tally = Tally()
+    count = sum(_check_doc(doc, f"document {i}", tally) for i, doc in enumerate(docs))
+    if count > MAX_DOCS:
+        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    return len(docs)
+
+
+def choose_executors(request: Any) -> None:
+    """Let a checked `DataRequest` of nothing but texts pass the vision executor by."""
+    docs = request.proto_with_data.data.docs.docs
+    if request.header.exec_endpoint in _EMBEDDING and docs and all(map(_is_text, docs)):
+        request.header.target_executor = ALL_BUT_VISION
+
+
+def check_single(request: Any) -> str:
+    """Check a `SingleDocumentRequest` likewise; returns its endpoint."""
+    proto = _read(request)
+    _check_doc(proto.document, "the document", Tally())
+    return proto.header.exec_endpoint
+
+
+def _read(request: Any) -> Any:
+    try:
+        proto = request.proto_with_data
+    except (DecodeError, ValueError):  # a ValueError for an empty message
+        raise BadInput(UNREADABLE) from None
+    if request.buffer:  # it was looked at before, and what could be read of it was kept
+        raise BadInput(UNREADABLE)
+    header = proto.header
+    if len(header.exec_endpoint) > MAX_ENDPOINT or len(header.request_id) > MAX_ENDPOINT:
+        raise BadInput(f"exec_endpoint and request_id: at most {MAX_ENDPOINT} characters")
+    if header.target_executor:
+        # A regular expression, matched on the event loop; and executors rely on those before them.
+        raise BadInput("target_executor is not offered: requests go through the whole Flow")
+    header.ClearField("status")
+    del proto.routes[:]
+    # Two messages for each value at most: a `Value`, and the entry of the map that it is in.
+    most = 2 * MAX_PARAMETERS + 1
+    raw = proto.parameters.SerializeToString()
+    if count_messages(raw, proto.parameters.DESCRIPTOR, most) > most:
+        raise TooLarge(f"parameters: more than {MAX_PARAMETERS} values, the limit")
+    try:
+        names = request.parameters
+    except Exception as error:  # infinite numbers, of which protobuf's own JSON form has none
+        raise BadInput(f"parameters: {error}") from None
+    for name in names:
+        if "__" in name:  # Jina's form for one executor alone
+            raise BadInput(f"parameters: {name[:100]} is unknown")
+    check_parameters(names)
+    return proto
+
+
+def _is_text(doc: Any) -> bool:
+    # Not by [ ], which would add what is missing.
+    text, *others = (doc.data.get(name) for name in ("text", "image", "uri"))
+    if text is None or not text.text.strip():
+        return False
+    return all(node is None or node.WhichOneof("content") is None for node in others)
+
+
+def _count(node: Any, depth: int = 0) -> int:
+    """The values inside a node, as `requests.count_inside` has it."""
+    content = node.WhichOneof("content")
+    if content not in ("dict", "list", "set", "tuple"):
+        return 0
+    if depth > MAX_DEPTH:
+        raise BadInput(f"nested deeper than {MAX_DEPTH} levels")
+    held = getattr(node, content).data
+    inner = held.values() if content == "dict" else held
+    return len(held) + sum(_count(one, depth + 1) for one in inner)
+
+
+def _check_doc(doc: Any, what: str, tally: Tally) -> int:
+    """Check a document, and what is in it; returns how many they are."""
+    documents = 1
+    fields = doc.data
+    text = fields["text"].text if "text" in fields else None
+    tally.add(text, _count(fields["tags"]) if "tags" in fields else 0, what)
+    for name, node in fields.items():
+        # DocArray would make an object of any class that it has a name for.
+        if node.type not in _TYPES:
+            raise BadInput(f"{what}: {name[:100]}: {node.type[:40]!r} is no type of ours")
+        content = node.WhichOneof("content")
+        if content == "doc_array":  # matches
+            for position, inner in enumerate(node.doc_array.docs):
+                documents += _check_doc(inner, f"{what}: {name[:100]}.{position}", tally)
+        if content != "ndarray":
+            continue
+        # DocArray would make an array of any type, of the shape that it is told.
+        dense = node.ndarray.dense
+        if len(dense.shape) > MAX_DIMENSIONS:
+            raise BadInput(f"{what}: {name[:100]}: {len(dense.shape)} dimensions are too many")
+        if not _NUMBERS.fullmatch(dense.dtype):
+            raise BadInput(f"{what}: {name[:100]}: dtype {dense.dtype[:40]!r}: use float32")
+        size = 1
+        for length in dense.shape:
+            size *= length
+        if size * np.dtype(dense.dtype).itemsize != len(dense.buffer):
+            raise BadInput(
+                f"{what}: {name[:100]}: {len(dense.buffer)} bytes don't fill the shape "
+                f"{list(dense.shape)} of {dense.dtype}"
+            )
+    return documents

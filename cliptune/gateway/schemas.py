@@ -1,0 +1,331 @@
+"""HTTP bodies: read within limits, checked, and turned into documents; and the answers' JSON."""
+
+import asyncio
+import base64
+import binascii
+import math
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import orjson
+from docarray import DocList
+from fastapi import Request, Response
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
+
+from cliptune.data.pictures.images import png_of_pixels
+from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
+from cliptune.errors import BadImage, BadInput, CliptuneError, Overloaded, Unauthorized
+from cliptune.limits import limit
+from cliptune.gateway import multipart
+from cliptune.protocol import errors
+from cliptune.protocol.parameters import MAX_BODY, MAX_DOCS, Tally, TooLarge, count_inside, describe
+from cliptune.protocol.payload_size import parse_json
+
+BODY_TIMEOUT = float(limit("CLIPTUNE_BODY_TIMEOUT", 120))
+"""Seconds in which a body must arrive."""
+
+
+class Item(BaseModel):
+    """A text, a picture, or a picture with its title."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str | None = Field(None, max_length=512, description="Made up if it is not given.")
+    text: str | None = Field(None, description="A query, or the title of a picture.")
+    image: str | None = Field(None, description="A picture: base64, or a `data:` URI.")
+    blob: str | None = Field(None, description="The same, as clip-as-service calls it.")
+    uri: str | None = Field(
+        None, description="A picture as a `data:` URI, or where the server is allowed to read it."
+    )
+    tensor: list[Any] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
+    label: str | None = None
+    tags: dict[str, Any] = Field(default_factory=dict, description="To filter by and to show.")
+
+
+EncodingFormat = Literal["float", "base64"]
+"""How an answer has embeddings: numbers, or their float32 bytes (little-endian) as base64."""
+
+
+class RankItem(Item):
+    """A text or a picture, and what it is compared with."""
+
+    matches: list[Item] = Field(description="Pictures or texts; they come back best first.")
+
+
+class DataBody(BaseModel):
+    """`{"data": […]}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: list[Item] = Field(description=f"1 to {MAX_DOCS} texts or pictures.")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    encoding_format: EncodingFormat = Field(
+        "float", description="Embeddings as numbers, or as base64 of little-endian float32."
+    )
+
+
+class RankBody(BaseModel):
+    """`{"data": […]}` with matches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    data: list[RankItem] = Field(description=f"1 to {MAX_DOCS} with their matches.")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    encoding_format: EncodingFormat = Field("float", description="As `/encode` has it.")
+
+
+class CallItem(BaseModel):
+    """A document as DocArray 0.21 has it, with one content; further fields of its are let be."""
+
+    id: str | None = None
+    text: str | None = None
+    blob: str | None = Field(None, description="A picture: base64.")
+    tensor: list[Any] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
+    uri: str | None = Field(None, description="A picture as a `data:` URI.")
+    tags: dict[str, Any] | None = None
+    matches: list[dict[str, Any]] | None = Field(None, description="More of them, for `/rank`.")
+
+
+class CallBody(BaseModel):
+    """What `/post` takes, for the reference: `clip_service.http` reads it."""
+
+    data: list[CallItem] = Field(default_factory=list)
+    exec_endpoint: str = Field("/", alias="execEndpoint")
+    parameters: dict[str, Any] | None = None
+
+
+B = TypeVar("B", bound=BaseModel)
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body, at most `MAX_BODY` bytes.
+
+    Raises:
+        TooLarge: it is longer; the rest is read and dropped, so that the client hears of it.
+        Timeout: it stopped arriving.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    stream = aiter(request.stream())
+    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
+    while True:
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            chunk = await asyncio.wait_for(anext(stream), max(0.0, left))
+        except StopAsyncIteration:
+            break
+        except TimeoutError:
+            raise errors.Timeout(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+        except ClientDisconnect:
+            raise errors.BadJson("the connection ended within the body") from None
+        size += len(chunk)
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+        elif size > 4 * MAX_BODY:
+            break
+        else:
+            chunks.clear()
+    if size > MAX_BODY:
+        raise TooLarge(f"the body is larger than the limit of {MAX_BODY} bytes")
+    return b"".join(chunks)
+
+
+async def read_body(request: Request, kind: type[B], default: Any = None) -> B:
+    """The body as `kind`; an empty one counts as `default`, if that is given.
+
+    Raises:
+        BadJson: it isn't JSON.
+        BadInput: it doesn't fit; the message names the place and the value.
+    """
+    return await asyncio.to_thread(fit, await read_json(request, default), kind)
+
+
+async def read_json(
+    request: Request, default: Any = None, form: tuple[str, ...] | None = None
+) -> Any:
+    """The body's JSON; of an empty one `default`, if that is given.
+
+    Args:
+        request: whose body is read.
+        default: see above.
+        form: the parameters that may be fields of a form with pictures, which is read as the JSON
+            that it stands for; None: there are no forms here.
+
+    Raises:
+        BadJson: it isn't JSON.
+        UnsupportedCoding: it is of another media type.
+    """
+    kind = request.headers.get("content-type", "")
+    is_picture = kind.startswith(("image/", "video/", "audio/", "application/octet-stream"))
+    if is_picture or (multipart.is_form(kind) and form is None):
+        raise errors.UnsupportedCoding(
+            f"Content-Type is {kind[:100]!r}: send JSON, with pictures as base64, or to /encode, "
+            "/search and /index a form (multipart/form-data) with the picture as its field "
+            "'image': curl -F image=@boots.jpg"
+        )
+    raw = await read_bytes(request)
+    if multipart.is_form(kind) and form is not None:
+        return await asyncio.to_thread(multipart.read_form, raw, kind, form)
+    if not raw.strip():
+        if default is None:
+            raise errors.BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
+        return default
+    try:
+        return await asyncio.to_thread(parse_json, raw)
+    except TooLarge:
+        raise
+    except ValueError as error:
+        raise errors.BadJson(f"the body is not JSON: {error}") from None
+
+
+def fit(found: Any, kind: type[B]) -> B:
+    """JSON as `kind`.
+
+    Raises:
+        BadInput: it doesn't fit; the message names the place and the value.
+    """
+    if not isinstance(found, dict):
+        raise BadInput(f"the body must be a JSON object, got {found!r:.80}")
+    items = found.get("data")
+    # Before thousands of items are looked at one by one.
+    if isinstance(items, list) and len(items) > MAX_DOCS:
+        raise TooLarge(f"{len(items)} documents in one request, the limit is {MAX_DOCS}")
+    try:
+        return kind.model_validate(found)
+    except ValidationError as error:
+        raise BadInput(f"body: {describe(error)}") from None
+
+
+def to_docs(items: list[Item]) -> DocList[ClipDoc]:
+    """The documents of a body.
+
+    Raises:
+        BadImage: a picture isn't base64, or no pixels; the message gives its position.
+        TooLarge: texts or tags exceed a limit.
+    """
+    tally = Tally()
+    for i, item in enumerate(items):
+        tally.add(item.text, count_inside(item.tags), f"document {i}")
+    return DocList[ClipDoc](
+        [ClipDoc(**_fields(item, f"document {i}")) for i, item in enumerate(items)]
+    )
+
+
+def to_rank_docs(items: list[RankItem]) -> DocList[RankDoc]:
+    """The documents of a body, each with its matches; raises as `to_docs` does."""
+    count = len(items) + sum(len(item.matches) for item in items)
+    if count > MAX_DOCS:
+        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    docs = DocList[RankDoc]()
+    for position, item in enumerate(items):
+        place = f"document {position}"
+        matches = DocList[RankMatch](
+            [RankMatch(**_fields(m, f"{place}: match {i}")) for i, m in enumerate(item.matches)]
+        )
+        docs.append(RankDoc(matches=matches, **_fields(item, place)))
+    return docs
+
+
+def _fields(item: Item, place: str) -> dict[str, Any]:
+    uri, image = item.uri, None
+    encoded = item.image if item.image is not None else item.blob
+    if encoded is not None and encoded.startswith("data:"):
+        uri = encoded
+    elif encoded is not None:
+        image = from_base64(encoded, place)
+    elif item.tensor is not None:
+        try:
+            image = png_of_pixels(numbers_in(item.tensor, "tensor"))
+        except BadInput as error:
+            raise BadImage(f"{place}: {error}") from None
+    fields = {"text": item.text, "image": image, "uri": uri, "label": item.label, "tags": item.tags}
+    return fields if item.id is None else fields | {"id": item.id}
+
+
+def numbers_in(value: Any, place: str) -> NDArray:
+    """Lists in lists, all of one length, as an array of numbers.
+
+    Raises:
+        BadInput: they hold something else, or their lengths differ.
+    """
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        found = None
+    if found is None or found.dtype.kind not in "iuf" or not found.ndim:
+        raise BadInput(f"{place}: expected lists of numbers, all of one length")
+    return found
+
+
+def from_base64(text: str, what: str) -> bytes:
+    """Bytes from standard or URL-safe base64, with or without padding and line breaks."""
+    compact = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadImage(f"{what}: the picture is not base64: {error}") from None
+
+
+def doc_fields(doc: ClipDoc) -> dict[str, Any]:
+    """A document as JSON has it: what is set; never the picture's bytes."""
+    fields: dict[str, Any] = {"id": str(doc.id)}
+    for name in ("text", "uri", "label", "model_digest", "image_digest"):
+        if (value := getattr(doc, name)) is not None:
+            fields[name] = value
+    if doc.tags:
+        fields["tags"] = doc.tags
+    if doc.embedding is not None:
+        fields["embedding"] = np.ascontiguousarray(doc.embedding)
+    if isinstance(doc, RankMatch):
+        fields["clip_score"], fields["clip_score_cosine"] = doc.clip_score, doc.clip_score_cosine
+    if isinstance(doc, RankDoc):
+        fields["matches"] = [doc_fields(match) for match in doc.matches]
+    if isinstance(doc, SearchResult):
+        fields["matches"] = [
+            {
+                "id": str(m.id),
+                "score": m.score,
+                "text": m.text,
+                "image_url": m.image_url,
+                "uri": m.uri,
+                "tags": m.tags,
+            }
+            for m in doc.matches
+        ]
+        if doc.total is not None:
+            fields["total"] = doc.total
+    return fields
+
+
+def json_response(
+    content: Any, status: int = 200, encoding_format: EncodingFormat = "float"
+) -> Response:
+    """An answer in JSON."""
+    return Response(to_json(content, encoding_format), status, media_type="application/json")
+
+
+def to_json(content: Any, encoding_format: EncodingFormat = "float") -> bytes:
+    """JSON by orjson: a hundred thousand floats take milliseconds, as base64 less than one."""
+    options = orjson.OPT_NON_STR_KEYS
+    if encoding_format == "base64":
+        return orjson.dumps(content, default=to_base64, option=options)
+    return orjson.dumps(content, option=options | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def to_base64(embedding: Any) -> str:
+    """Base64 of the values as little-endian float32."""
+    if not isinstance(embedding, np.ndarray):
+        raise TypeError(f"a {type(embedding).__name__} has no JSON")
+    return base64.b64encode(embedding.astype("<f4", copy=False).tobytes()).decode()
+
+
+def error_response(error: CliptuneError) -> Response:
+    """`{"error": {"type", "message"}}` with the status of the error, and what HTTP adds to it."""
+    response = json_response({"error": errors.as_dict(error)}, error.http_status)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return response

@@ -1,0 +1,78 @@
+"""`/ws`: the calls of `/post` over one WebSocket, answered in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+
+from cliptune.errors import BadInput, CliptuneError, Forbidden
+from cliptune.protocol import errors
+from cliptune.gateway.schemas import to_json
+from cliptune.gateway.clip_service.adapter import Adapter
+from cliptune.gateway.clip_service.http import answer_body
+from cliptune.gateway.auth import SUBPROTOCOL, open_socket, until_ended
+from cliptune.gateway.ordered import in_order
+from cliptune.observability.request_log import observed
+from cliptune.gateway.base_app import check_origin
+from cliptune.protocol.payload_size import parse_json
+
+WINDOW = 8
+"""Messages of one WebSocket that are worked on at once; those after them wait at the client's."""
+POLICY, RESTART = 1008, 1012
+
+
+def add_socket(app: FastAPI, adapter: Adapter) -> None:
+    """Add `/ws`: what `adapter` answers at `/post`, a message each way for each call."""
+    admission = adapter.calls.handler.admission
+
+    async def reply(message: str | bytes) -> str:
+        with observed("websocket") as call:
+            try:
+                found = await asyncio.to_thread(parse_json, message)
+                if not isinstance(found, dict):
+                    raise BadInput(f"a message must be a JSON object, got {found!r:.80}")
+                content, error = await answer_body(adapter, found)
+            except ValueError as problem:  # BadInput is one
+                error = _told(problem)
+                content = {"error": errors.as_dict(error)}
+            if error is not None:
+                content["error"]["status"] = error.http_status
+            call.status = str(error.http_status if error else 200)
+            return await asyncio.to_thread(lambda: to_json(content).decode())
+
+    @app.websocket("/ws")
+    async def socket(connection: WebSocket) -> None:
+        """Each message a call; errors are answers, and the connection goes on."""
+        try:
+            check_origin(connection.headers)
+        except Forbidden as error:
+            await connection.close(POLICY, str(error)[:100])
+            return
+        offered = connection.scope.get("subprotocols") or ()
+        await connection.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        try:
+            with open_socket(admission) as stop:
+                taken = until_ended(admission, _messages(connection, stop))
+                async for answer in in_order(taken, reply, WINDOW):
+                    await connection.send_text(answer)
+            if admission.ending.is_set():
+                await connection.close(RESTART, "this service is ending")
+        except (WebSocketDisconnect, RuntimeError):
+            return  # the client has gone, and needs no answer
+
+
+def _told(problem: ValueError) -> CliptuneError:
+    if isinstance(problem, CliptuneError):
+        return problem
+    return errors.BadJson(f"the message is not JSON: {problem}")
+
+
+async def _messages(
+    connection: WebSocket, gone: Callable[[], object]
+) -> AsyncIterator[str | bytes]:
+    while (message := await connection.receive())["type"] != "websocket.disconnect":
+        found = message.get("text")
+        yield found if found is not None else message.get("bytes") or b""
+    gone()

@@ -1,0 +1,297 @@
+"""Which generations an index has, and where: one small file, written whole.
+
+STATE/                     `generations` in the index's folder, unless set elsewhere
+  generations.json         the pointer
+  generations-copy.json    the same: it shows that there was one, should the pointer get lost
+  1/artifact/              the model of generation 1
+  1/journal                ids that were written since generation 1 was brought up to date
+  swap.json                how far the swap is that is, or was, at work
+
+The index of generation 0 is where the index has always been; that of generation N is the folder
+`generation-N` in it, or in a server the collection of the same name with `_gN` after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cliptune.errors import BadInput, DamagedIndex, Unavailable
+from cliptune.files import write_text
+from cliptune.index.versions import changelog
+from cliptune.home import home
+from cliptune.index.durable import sync_path
+from cliptune.index.stamp import REPAIR
+from cliptune.index.storage import Storage
+
+if TYPE_CHECKING:
+    from cliptune.index import Index
+
+log = logging.getLogger("cliptune")
+FORMAT = 1
+POINTER, COPY, PROGRESS = "generations.json", "generations-copy.json", "swap.json"
+SLOTS = ("current", "previous", "next")
+
+
+class Generation(BaseModel):
+    """One model, and the index that it made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    model_digest: str
+    name: str | None = None
+    """What people call its model: the artifact's, run's or model's name; None: not noted."""
+    created: datetime | None = None
+    """When its artifact was written."""
+    storage: Storage = "float32"
+    """How its index keeps embeddings."""
+    caught_up: int | None = None
+    """Bytes of its journal that its index has followed; None: it lacks documents, or is current."""
+    warm: bool = False
+    """Whether encoders are to load its model before it is asked for."""
+
+    @property
+    def label(self) -> str:
+        """Its model for people: `0f3a9c1b2d4e (brave-otter-3f2a)`."""
+        digest = f"{self.model_digest:.12}"
+        return f"{digest} ({self.name})" if self.name else digest
+
+
+class Pointer(BaseModel):
+    """Which generation is which."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    last: int
+    """The highest number given so far: numbers are never given twice."""
+    current: Generation
+    """The one that is served."""
+    previous: Generation | None = None
+    """The one before it: an undo goes back to it."""
+    next: Generation | None = None
+    """The one that a swap prepares."""
+
+    @property
+    def generations(self) -> dict[str, Generation]:
+        """Those that there are, by slot."""
+        found = {slot: getattr(self, slot) for slot in SLOTS}
+        return {slot: generation for slot, generation in found.items() if generation}
+
+    def with_digest(self, digest: str) -> Generation | None:
+        """The generation of a model."""
+        for generation in self.generations.values():
+            if generation.model_digest == digest:
+                return generation
+        return None
+
+
+def default_state(index_uri: str | Path) -> Path:
+    """Where the pointer of the index at `index_uri` is: in its folder; a server's is in the home
+    folder.
+    """
+    text = str(index_uri)
+    scheme, found, rest = text.partition("://")
+    if not found or scheme.lower() == "file":
+        return Path(rest if found else text).expanduser().absolute() / "generations"
+    return home() / "generations" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class State:
+    """The folder that holds an index's pointer and its generations' models.
+
+    Many threads and processes read it. The pointer is written by the one that holds `swapping` of
+    `gate`, or that makes it.
+    """
+
+    def __init__(self, index_uri: str | Path, folder: str | Path | None = None) -> None:
+        """Take an index's place, and the state's if it isn't `default_state`; makes nothing."""
+        self.index_uri = str(index_uri)
+        given = Path(folder).expanduser().absolute() if folder else None
+        self.folder = given or default_state(index_uri)
+        self._guard = threading.Lock()
+        self._signature: tuple[int, int, int] | None = None
+        self._pointer: Pointer | None = None
+
+    def read(self, *, fresh: bool = False) -> Pointer | None:
+        """The pointer; None if no swap was ever begun.
+
+        Args:
+            fresh: read the file even if its time and size are the same as last.
+
+        Raises:
+            BadInput: it is of a newer format.
+            DamagedIndex: the file is no pointer, or is gone though there was one.
+            Unavailable: it can't be read.
+        """
+        path = self.folder / POINTER
+        try:
+            found = os.stat(path)
+            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+            with self._guard:
+                if not fresh and signature == self._signature:
+                    return self._pointer
+            text = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_never_swapped()
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unavailable(f"{path}: can't be read ({error})") from error
+        pointer = _parse(text, path)
+        with self._guard:
+            self._signature, self._pointer = signature, pointer
+        return pointer
+
+    def read_copy(self) -> Pointer | None:
+        """The pointer as it was written last, from its copy; None if there is none.
+
+        Raises:
+            DamagedIndex: the copy is no pointer.
+        """
+        path = self.folder / COPY
+        try:
+            return _parse(path.read_text(encoding="utf-8"), path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedIndex(f"{path}: can't be read ({error})") from error
+
+    def _check_never_swapped(self) -> None:
+        """Raise `DamagedIndex` if there was a pointer: generation 0 may be long out of date."""
+        index = folder_of(self.index_uri)
+        traces = [
+            self.folder / COPY,
+            *(path for path in self.folder.glob("*/journal") if changelog.has_changes(path)),
+            *(index.glob("generation-*/cliptune-index.json") if index else ()),
+            *(index.glob("generation-*/documents-*.lance") if index else ()),
+        ]
+        for trace in traces:
+            # A swap that is beginning writes the copy last.
+            if trace.exists() and not (self.folder / POINTER).exists():
+                raise DamagedIndex(
+                    f"{self.folder / POINTER} is gone, which says which generation is served; "
+                    f"that there was one shows in {trace}. Nothing was changed: put the file back, "
+                    f"or {REPAIR.format(folder=self.index_uri)}"
+                )
+
+    def write(self, pointer: Pointer) -> None:
+        """Write the pointer durably, whole or not at all.
+
+        Raises:
+            Unavailable: it can't be written; it is as it was.
+        """
+        try:
+            content = pointer.model_dump_json(indent=2) + "\n"
+            for name in (POINTER, COPY):
+                write_text(self.folder / name, content, private=True)
+            sync_path(self.folder)
+        except OSError as error:
+            raise Unavailable(f"{self.folder}: can't be written ({error.strerror})") from error
+
+    def artifact(self, generation: Generation) -> Path:
+        """The folder of a generation's model."""
+        return self.folder / str(generation.number) / "artifact"
+
+    def journal(self, generation: Generation) -> Path:
+        """The file of a generation's journal."""
+        return self.folder / str(generation.number) / "journal"
+
+    def uri(self, generation: Generation) -> str:
+        """Where a generation's index is."""
+        return numbered_uri(self.index_uri, generation.number)
+
+    def open(self, generation: Generation) -> Index:
+        """Open a generation's index, or make it, with the generation's storage."""
+        from cliptune.index import open_index
+
+        options = {} if generation.storage == "float32" else {"storage": generation.storage}
+        return open_index(self.uri(generation), **options)
+
+    def index_exists(self, generation: Generation) -> bool:
+        """Whether it is still there, if it is a folder; a server is not asked."""
+        folder = folder_of(self.uri(generation))
+        return folder is None or folder.is_dir()
+
+    def remove_leftovers(self, keep: Collection[int] = ()) -> None:
+        """Remove what no pointer names: discarded generations, and begun copies of models.
+
+        Those of the numbers `keep` stay. To be called by who holds `swapping`: a swap has files
+        before the pointer names them.
+        """
+        pointer = self.read(fresh=True)
+        if pointer is None:
+            return
+        kept = {*keep, *(generation.number for generation in pointer.generations.values())}
+        for name in (POINTER, COPY, PROGRESS):
+            for begun in self.folder.glob(f".{name}.*"):
+                begun.unlink(missing_ok=True)
+        for number in range(pointer.last + 1):
+            folder = self.folder / str(number)
+            if number in kept:
+                for begun in folder.glob(".artifact.*"):
+                    shutil.rmtree(begun, ignore_errors=True)
+            elif folder.is_dir():
+                self.remove(number)
+
+    def remove(self, number: int) -> None:
+        """Remove the model and the index of a generation that the pointer doesn't name.
+
+        The index of generation 0 is emptied alone: its folder holds the others'.
+        """
+        from cliptune.index import open_index
+
+        uri = numbered_uri(self.index_uri, number)
+        index_folder = folder_of(uri)
+        if index_folder is None or index_folder.is_dir():
+            with open_index(uri) as index:
+                index.clear()
+            if number and index_folder is not None:
+                shutil.rmtree(index_folder, ignore_errors=True)
+        # Last, so that an interrupted removal is finished by the next one.
+        shutil.rmtree(self.folder / str(number), ignore_errors=True)
+
+
+def numbered_uri(index_uri: str, number: int) -> str:
+    """Where the index of generation `number` is, if generation 0's is at `index_uri`."""
+    if not number:
+        return index_uri
+    folder = folder_of(index_uri)
+    if folder is not None:
+        return str(folder / f"generation-{number}")
+    parts = urlsplit(index_uri)
+    path = parts.path.rstrip("/") or "/cliptune"
+    return urlunsplit(parts._replace(path=f"{path}_g{number}"))
+
+
+def folder_of(uri: str) -> Path | None:
+    """The folder of an index, None if it is in a server."""
+    scheme, found, rest = uri.partition("://")
+    if found and scheme.lower() != "file":
+        return None
+    return Path(rest if found else uri).expanduser().absolute()
+
+
+def _parse(text: str, path: Path) -> Pointer:
+    try:
+        pointer = Pointer.model_validate_json(text)
+    except ValidationError as error:
+        raise DamagedIndex(
+            f"{path}: not the pointer of an index's generations ({error}). Nothing was changed: "
+            f"put the file back, or {REPAIR.format(folder='INDEX')}"
+        ) from None
+    if pointer.format > FORMAT:
+        raise BadInput(
+            f"{path}: of format {pointer.format}, this cliptune reads up to {FORMAT}: upgrade it"
+        )
+    return pointer

@@ -1,0 +1,81 @@
+"""How far a swap is: a small file beside the pointer, for the service's status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from cliptune.errors import CliptuneError
+from cliptune.files import write_text
+from cliptune.index.versions import locks
+from cliptune.index.versions.manifest import PROGRESS, State
+
+log = logging.getLogger("cliptune")
+_EVERY = 0.5
+"""Seconds between two writings."""
+
+
+class ProgressFile:
+    """Written by the process that swaps; it stays behind where that was killed, or failed."""
+
+    def __init__(self, state: State) -> None:
+        """Read what a swap has left that did not end well."""
+        self._path = state.folder / PROGRESS
+        self._told = 0.0
+        self.going_to: str | None = None
+        """The model that an undo goes to."""
+        self.left_going_to: str | None = (_read(state) or {}).get("going_to")
+        """The same, of one that did not end well."""
+
+    @property
+    def has_told(self) -> bool:
+        """Whether this process has noted anything."""
+        return self._told > 0
+
+    def tell(self, what: str, done: int, total: int, error: BaseException | None = None) -> None:
+        """Note what is done, how much of it, and of how much (0: unknown)."""
+        now = time.monotonic()
+        if error is None and total and now - self._told < _EVERY:
+            return
+        self._told = now
+        progress: dict[str, Any] = {"phase": what, "done": done, "total": total, "pid": os.getpid()}
+        if error is not None:
+            progress["error"] = _words(error)
+        if self.going_to:
+            progress["going_to"] = self.going_to
+        try:
+            write_text(self._path, json.dumps(progress), private=True)
+        except OSError as failure:  # a full disk: it shows elsewhere
+            log.warning("the progress can't be noted: %s", failure)
+
+    def end(self) -> None:
+        """All is done."""
+        self._path.unlink(missing_ok=True)
+
+
+def read_progress(state: State) -> dict[str, Any] | None:
+    """How far the swap is that is at work, or how far one was that was cut short; None: neither."""
+    progress = _read(state)
+    if progress is None or not {"phase", "done", "total"} <= progress.keys():
+        return None
+    found = {name: progress[name] for name in ("phase", "done", "total")}
+    if not locks.is_swapping(state.folder):
+        found["phase"] = f"stopped: {progress.get('error') or 'while ' + str(progress['phase'])}"
+    return found
+
+
+def _read(state: State) -> dict[str, Any] | None:
+    try:
+        found = json.loads((state.folder / PROGRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) if isinstance(error, CliptuneError) else type(error).__name__

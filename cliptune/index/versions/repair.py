@@ -1,0 +1,117 @@
+"""Finding again what an index holds that has lost what says so: all its generations."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cliptune.errors import BadInput, DamagedIndex, NotFound
+from cliptune.index.versions import locks
+from cliptune.index.versions.manifest import POINTER, State, folder_of
+from cliptune.index.repair import Repaired, repair_folder
+from cliptune.models.loading import load_model
+
+if TYPE_CHECKING:
+    from cliptune.models.loading import ClipModel
+
+
+def repair(
+    index_uri: str | Path,
+    state_folder: str | Path | None = None,
+    *,
+    artifact: str | Path | None = None,
+    table: str | None = None,
+) -> list[Repaired]:
+    """Make anew what is missing or damaged of what says which tables an index has.
+
+    Args:
+        index_uri: as `open_index` takes it.
+        state_folder: where its generations' pointer is; None: as `pointer.default_state` has it.
+        artifact: the model whose embeddings these are, where the tables don't say.
+        table: which one is the index, where several have documents.
+
+    Returns:
+        What was made anew; nothing, if the index is as it should be.
+
+    Raises:
+        NotFound: there is nothing that could be found again.
+        BadInput: the table or the artifact must be given.
+        DamagedIndex: it can't be known what the index is.
+        ModelMismatch: the artifact didn't make the embeddings.
+    """
+    state = State(index_uri, state_folder)
+    folder = folder_of(state.index_uri)
+    if folder is not None and not folder.is_dir():
+        raise NotFound(f"no index at {state.index_uri!r}")
+    done = []
+    if state.folder.is_dir():
+        with locks.swapping(state.folder):
+            done += _repair_pointer(state)
+    if folder is None:
+        return done + _repair_alias(state.index_uri, table)
+    folders = {0: folder}
+    for path in folder.glob("generation-*"):
+        if (name := path.name.removeprefix("generation-")).isdigit() and path.is_dir():
+            folders[int(name)] = path
+    for number, one in folders.items():
+        found = repair_folder(
+            one,
+            table=table if not number else None,
+            model=partial(_model, state.folder / str(number) / "artifact", artifact),
+        )
+        done += [found] if found else []
+    return done
+
+
+def _model(kept: Path, given: str | Path | None) -> ClipModel | None:
+    """A generation's model: the one kept, or else the one given."""
+    if kept.is_dir():
+        return load_model(kept)
+    return load_model(given) if given is not None else None
+
+
+def _repair_pointer(state: State) -> list[Repaired]:
+    try:
+        state.read(fresh=True)
+        return []
+    except DamagedIndex as error:
+        pointer = state.read_copy()
+        if pointer is None:
+            raise DamagedIndex(
+                f"{error}. Its copy is gone too, so that it can't be known which generation was "
+                "served: look at each by `cliptune serve --index INDEX/generation-N --artifact "
+                f"{state.folder}/N/artifact`"
+            ) from None
+    path = state.folder / POINTER
+    if path.exists():
+        os.replace(path, path.with_name(f"{POINTER}.damaged"))
+    state.write(pointer)
+    return [Repaired(str(path), len(pointer.generations))]
+
+
+def _repair_alias(uri: str, table: str | None) -> list[Repaired]:
+    from cliptune.index.milvus.alias import Alias
+    from cliptune.index.milvus.options import MilvusAddress, options_of
+    from cliptune.index.milvus.server import MilvusServer
+
+    address = MilvusAddress.parse(uri)
+    options = options_of(address, {})
+    server = MilvusServer(address, options)
+    try:
+        alias = Alias(server, address, options)
+        try:
+            alias.find()
+            return []
+        except DamagedIndex:
+            held = {one.name: one.count(None) for one in alias.orphans()}
+        held = {name: rows for name, rows in held.items() if rows and table in (None, name)}
+        if len(held) != 1:
+            listed = ", ".join(f"{name} ({rows} documents)" for name, rows in held.items())
+            raise BadInput(f"{address}: name the right collection by --table: {listed or 'none'}")
+        [(name, rows)] = held.items()
+        alias.adopt(name)
+    finally:
+        server.close()
+    return [Repaired(f"{address} (for {name})", rows)]

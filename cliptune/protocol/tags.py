@@ -1,0 +1,91 @@
+"""Tags on the wire: DocArray's protobuf has 32-bit integers only, and EAN codes are longer.
+
+Larger integers travel as floats, which are exact up to 2^53, and are integers again on arrival.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from docarray import BaseDoc
+
+from cliptune.documents import ClipDoc, Match, RankDoc, SearchResult
+from cliptune.errors import BadInput
+from cliptune.protocol.parameters import check_depth
+
+INT32 = 2**31
+EXACT = 2**53
+
+
+def pack(docs: Iterable[BaseDoc]) -> None:
+    """Make the tags of `docs` fit to be sent, in place.
+
+    Raises:
+        BadInput: an integer is beyond 2^53, something is no JSON, or is nested too deeply;
+            document and tag are named.
+    """
+    for position, doc in enumerate(docs):
+        for held in _holders(doc):
+            if held.tags:
+                place = f"document {position} (id {str(doc.id)!r}): tags"
+                check_depth(held.tags, place)
+                held.tags = _packed(held.tags, place)
+
+
+def check(docs: Iterable[BaseDoc]) -> None:
+    """Raise what `pack` raises, and leave the tags as they are."""
+    for position, doc in enumerate(docs):
+        for held in _holders(doc):
+            if held.tags:
+                place = f"document {position} (id {str(doc.id)!r}): tags"
+                check_depth(held.tags, place)
+                _packed(held.tags, place)
+
+
+def unpack(docs: Iterable[BaseDoc]) -> None:
+    """Make integers again of what `pack` made floats, and put the names in order, in place."""
+    for doc in docs:
+        for held in _holders(doc):
+            if held.tags:
+                held.tags = _unpacked(held.tags)
+
+
+def _holders(doc: BaseDoc) -> list[ClipDoc | Match]:
+    if not isinstance(doc, ClipDoc):
+        return []
+    return [doc, *doc.matches] if isinstance(doc, SearchResult | RankDoc) else [doc]
+
+
+def _packed(value: Any, place: str) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        if -INT32 <= value < INT32:
+            return value
+        if abs(value) > EXACT:
+            raise BadInput(f"{place}: {value} is beyond 2^53; use a text")
+        return float(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadInput(f"{place}: {value} is no number that JSON has")
+        return value
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise BadInput(f"{place}: the key {key!r} is not a text")
+        return {key: _packed(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_packed(item, f"{place}[{i}]") for i, item in enumerate(value)]
+    raise BadInput(f"{place}: {type(value).__name__} is not a type that JSON has")
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) >= INT32:
+        return int(value) if abs(value) <= EXACT else value
+    if isinstance(value, dict):  # sorted: a protobuf map has no order
+        return {key: _unpacked(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_unpacked(item) for item in value]
+    return value

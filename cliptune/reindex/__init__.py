@@ -1,0 +1,1 @@
+"""From one model to another, under a running service."""

@@ -1,0 +1,157 @@
+"""A swapped index whose state is damaged: refused, nothing lost, and found again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cliptune.errors import AlreadyExists, BadInput, DamagedIndex, ModelMismatch
+from cliptune.index.versions import changelog
+from cliptune.index.versions.versioned_index import LiveIndex
+from cliptune.index.versions.models import model_digest
+from cliptune.index.versions.manifest import State
+from cliptune.index.versions.repair import repair
+from cliptune.reindex.swap import Swap
+from cliptune.index import open_index
+from cliptune.index.lance.rows import TableNote
+from tests.reindex.generation_helpers import embed, products
+
+Models = tuple[Path, Path, Path]
+
+
+@pytest.fixture
+def shop(models: Models, tmp_path: Path) -> Path:
+    """30 products, swapped to the second model and then 5 more."""
+    folder = tmp_path / "shop"
+    with open_index(folder, fsync=False) as index:
+        index.add(embed(models[0], products(30)))
+    with Swap.at_work(folder) as work:
+        work.begin(models[1], served=models[0])
+        work.prepare()
+        work.switch()
+    live = LiveIndex(folder)
+    live.add(embed(models[1], products(5, start=100)))
+    live.close()
+    return folder
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [remove, empty])
+def test_without_its_pointer_a_swapped_index_is_refused(
+    shop: Path, models: Models, damage: Callable[[Path], None]
+) -> None:
+    state = shop / "generations"
+    damage(state / "generations.json")
+    for use in (
+        lambda: LiveIndex(shop),
+        lambda: repairless_swap(shop, models),
+    ):
+        with pytest.raises(DamagedIndex, match="index repair"):
+            use()
+    [done] = repair(shop)
+    assert done.what == str(state / "generations.json")
+    assert repair(shop) == []
+    with LiveIndex(shop) as live:
+        assert live.count() == 35
+        assert live.status().model_digest == model_digest(models[1])
+
+
+def repairless_swap(shop: Path, models: Models) -> None:
+    with Swap.at_work(shop) as work:
+        work.begin(models[2], served=models[0])
+
+
+def test_without_its_whole_state_the_documents_stay(shop: Path, models: Models) -> None:
+    shutil.rmtree(shop / "generations")
+    with pytest.raises(DamagedIndex, match=r"generation-1"):
+        LiveIndex(shop)
+    with pytest.raises(DamagedIndex, match=r"generation-1"):
+        repairless_swap(shop, models)
+    with pytest.raises(DamagedIndex, match="can't be known which generation"):
+        repair(shop)
+    with open_index(shop / "generation-1") as index:
+        assert index.count() == 35
+
+
+def test_every_file_of_the_state_in_turn(shop: Path, models: Models, tmp_path: Path) -> None:
+    """Without any one of them, what follows a damage leaves all documents where they are."""
+    files = [
+        path.relative_to(shop)
+        for folder in (shop, shop / "generations", shop / "generations" / "0")
+        for path in folder.iterdir()
+        if path.is_file()
+    ] + [Path("generation-1/cliptune-index.json")]
+    assert Path("generations/0/journal") in files
+    for file in files:
+        copy = tmp_path / "copy"
+        shutil.copytree(shop, copy)
+        remove(copy / file)
+        try:
+            with LiveIndex(copy, tidy=True) as live:
+                live.add(embed(models[1], products(1, start=200)))
+            with Swap.at_work(copy) as work:
+                work.go_back()
+        except DamagedIndex:
+            repair(copy)
+        with LiveIndex(copy) as live:
+            assert live.count() in (35, 36), file
+        with open_index(copy) as before, open_index(copy / "generation-1") as after:
+            assert before.count() in (30, 35, 36), file
+            assert after.count() in (35, 36), file
+        shutil.rmtree(copy)
+
+
+def test_a_lost_journal_means_that_anything_may_have_been_written(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    changelog.restart(path)
+    assert not changelog.read(path, 0, changelog.size(path)).everything
+    changelog.note(path, ["a"] * 50)
+    followed = changelog.size(path)
+    for damage in (remove, empty):
+        damage(path)
+        assert changelog.read(path, followed, changelog.size(path)).everything
+        assert changelog.read(path, 0, changelog.size(path)).everything
+        changelog.note(path, ["b"], followed)
+        assert changelog.read(path, followed, changelog.size(path)).everything
+    end = changelog.size(path)
+    changelog.note(path, ["c"], end)
+    assert changelog.read(path, end, changelog.size(path)).ids == ["c"]
+    assert not changelog.read(path, end, changelog.size(path)).everything
+
+
+def test_a_swap_does_not_clear_what_it_did_not_write(shop: Path, models: Models) -> None:
+    """As after a state was put back from an old backup."""
+    other = State(shop).open(State(shop).read().current.model_copy(update={"number": 2}))
+    other.add(embed(models[2], products(3)))
+    other.close()
+    with pytest.raises(AlreadyExists, match="generation-2 holds 3 documents"):
+        repairless_swap(shop, models)
+    with open_index(shop / "generation-2") as index:
+        assert index.count() == 3
+
+
+def test_an_earlier_versions_table_asks_for_its_model_and_checks_it(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TableNote, "on", lambda _, rows: rows)
+    with open_index(tmp_path / "old") as index:
+        index.add(embed(models[0], products(20)))
+    (tmp_path / "old" / "cliptune-index.json").unlink()
+    with pytest.raises(BadInput, match="--artifact"):
+        repair(tmp_path / "old")
+    with pytest.raises(ModelMismatch, match="didn't make the embeddings"):
+        repair(tmp_path / "old", artifact=models[1])
+    [done] = repair(tmp_path / "old", artifact=models[0])
+    assert done.rows == 20
+    with open_index(tmp_path / "old") as index:
+        assert (index.count(), index.status().model_digest) == (20, model_digest(models[0]))
