@@ -4,22 +4,14 @@
 everything else is loaded when it is first used.
 """
 
-import os
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-# Before Jina is imported by whomever: it would report usage to its makers and print a survey.
-os.environ.setdefault("JINA_OPTOUT_TELEMETRY", "1")
-os.environ.setdefault("JINA_HIDE_SURVEY", "1")
-
-try:
-    __version__ = version("cliptune")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0+unknown"
+from cliptune.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from cliptune import callback, errors
+    from cliptune.client.client import Client
     from cliptune.documents import ClipDoc, Match, RankDoc, RankMatch, SearchResult
     from cliptune.runs import Experiment, Run
     from cliptune.sdk import (
@@ -45,7 +37,6 @@ if TYPE_CHECKING:
         pull,
         push,
     )
-    from cliptune.client.client import Client
 
 __all__ = [
     "Client",
@@ -83,7 +74,7 @@ __all__ = [
 
 _MODULES = {"callback", "errors"}
 _ELSEWHERE = {
-    "Client": "cliptune.serving",
+    "Client": "cliptune.client.client",
     "ClipDoc": "cliptune.documents",
     "Match": "cliptune.documents",
     "RankDoc": "cliptune.documents",

@@ -120,6 +120,34 @@ MAX_SHOWN = 100
 """Characters of a bad value that errors repeat."""
 
 
+class InternalError(CliptuneError):
+    """Something unexpected: the server's log has it under the id in the message."""
+
+
+class BadJson(BadInput):
+    """The body is not JSON."""
+
+    http_status = 400
+
+
+class Timeout(CliptuneError):
+    """A body that did not arrive in time."""
+
+    http_status = 408
+
+
+class UnsupportedCoding(BadInput):
+    """A body in a form that isn't read: compressed in another way, or of another media type."""
+
+    http_status = 415
+
+
+class TooLarge(BadInput):
+    """A request exceeds a limit; the message names the limit."""
+
+    http_status = 413
+
+
 def shown(value: object) -> str:
     """A bad value as errors repeat it: quoted, and cut where it is long."""
     cut = value[: MAX_SHOWN + 1] if isinstance(value, str | bytes) else value

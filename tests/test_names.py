@@ -14,9 +14,9 @@ import cliptune
 from cliptune import runs
 from cliptune.data import source, store
 from cliptune.errors import CliptuneError
+from cliptune.executors import training
 from cliptune.names import API_KEY, DATA_SET, EXPERIMENT, RUN, NameRule
 from cliptune.sdk.models import find_artifact
-from cliptune.executors import training
 
 LONG = "a" * 5000
 HOSTILE = (

@@ -37,6 +37,7 @@ def test_importing_is_quick_and_loads_neither_torch_nor_jina() -> None:
         "assert not heavy, heavy\n"
         "import cliptune.runs\n"
         "assert not {'torch', 'jina', 'docarray'} & set(sys.modules)\n"
+        "import cliptune.protocol.jina_compat\n"
         "import os; print(os.environ['JINA_OPTOUT_TELEMETRY'], os.environ['JINA_HIDE_SURVEY'])"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("JINA")}

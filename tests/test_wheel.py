@@ -39,9 +39,8 @@ def test_the_demo_from_the_wheel(tmp_path: Path, cliptune_home: Path) -> None:
     run(uv, "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT))
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "cliptune/_services/flows/search.yml" in names
-    assert "cliptune/_services/executors/indexer/executor.py" in names
-    assert "cliptune/serving/page/index.html" in names
+    assert "cliptune/serving/flows/search.yml" in names
+    assert "cliptune/gateway/page/index.html" in names
     assert "cliptune/models/builtin/open_clip_model.safetensors" in names
     assert wheel.stat().st_size < 15_000_000
 

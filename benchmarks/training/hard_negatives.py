@@ -20,8 +20,8 @@ from docarray import DocList
 from fashion import measure, split_by_title
 from results import add_output_options, show, write
 
-from cliptune.data.tables.csv import read_csv
 from cliptune.data.source import load_documents
+from cliptune.data.tables.csv import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.training import TrainingOptions, train
 from cliptune.training.reporting import LogReporter

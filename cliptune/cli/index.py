@@ -21,8 +21,8 @@ from cliptune.cli.search import SERVER, Address
 from cliptune.cli.table_options import notices, say, with_table_options
 
 if TYPE_CHECKING:
-    from cliptune.data.tables.columns import CsvOptions
     from cliptune.client.bulk import Indexed, LeftOut
+    from cliptune.data.tables.columns import CsvOptions
 
 console = Console()
 Uri = Annotated[
@@ -101,9 +101,9 @@ def add(
     data have changed, give the same command again. Left out are pictures that can't be used and,
     where others have titles, those without.
     """
+    from cliptune.client.bulk import LeftOut, index_all
     from cliptune.data.source import stream_documents
     from cliptune.serving import Client
-    from cliptune.client.bulk import LeftOut, index_all
 
     docs = stream_documents(data, csv_options=table, role="index", keep_untitled=keep_untitled)
     say(docs.summary)
@@ -215,8 +215,8 @@ def _existing(uri: str) -> Any:
 
 def _open(uri: str, storage: str | None = None) -> Any:
     """The index at `uri`: of several generations, the current one's."""
-    from cliptune.index.versions.versioned_index import LiveIndex
     from cliptune import settings
+    from cliptune.index.versions.versioned_index import LiveIndex
 
     return LiveIndex(uri, settings.generations_of(uri), storage=storage)
 

@@ -19,8 +19,8 @@ from cliptune.errors import BadInput, NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cliptune.data.tables.columns import CsvOptions
     from cliptune.data.source import Documents
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.serving import Client
 
 console = Console()
@@ -48,8 +48,8 @@ def register(group: typer.Typer) -> None:
 
 def status(as_json: AsJson = False, server: Address = SERVER) -> None:
     """Say how much a search Flow's index holds, of which model, and how it is searched."""
-    from cliptune.serving import Client
     from cliptune.protocol.redaction import with_note
+    from cliptune.serving import Client
 
     with Client(server) as client:
         found = client.status()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cliptune.data.tables.columns import CsvOptions
     from cliptune.documents import ClipDoc
-    from cliptune.models.loading import ClipModel
     from cliptune.evaluation.report import About, Comparison
+    from cliptune.models.loading import ClipModel
     from cliptune.runs import Run
 
 console = Console()

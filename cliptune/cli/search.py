@@ -233,9 +233,9 @@ def _warn(host: str, api_keys: Path | None) -> None:
 
 def _tell_of_swap(index: str | None) -> None:
     """Say which model is served, where `cliptune swap` has chosen it."""
-    from cliptune.index.versions.manifest import State
-    from cliptune.index.open import absolute_uri
     from cliptune import settings
+    from cliptune.index.open import absolute_uri
+    from cliptune.index.versions.manifest import State
 
     uri = settings.index_folder(absolute_uri(index) if index else None)
     pointer = State(uri, settings.generations_folder(None)).read()

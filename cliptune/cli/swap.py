@@ -21,10 +21,10 @@ from cliptune.cli.table_options import read, with_table_options
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
+    from cliptune.index.storage import Storage
+    from cliptune.reindex.passes import Engine
     from cliptune.reindex.quality import Quality, Query
     from cliptune.reindex.swap import Swap
-    from cliptune.reindex.passes import Engine
-    from cliptune.index.storage import Storage
     from cliptune.serving import Client
 
 console = Console()
@@ -161,11 +161,11 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
 
 
 def _place(server: str, index: str | None, device: str | None, batch_size: int) -> Place:
-    from cliptune.errors import BadInput, NotFound
-    from cliptune.reindex.passes import Engine
     from cliptune import settings
-    from cliptune.serving import Client
+    from cliptune.errors import BadInput, NotFound
     from cliptune.protocol.redaction import with_note
+    from cliptune.reindex.passes import Engine
+    from cliptune.serving import Client
 
     if index is not None:
         if "://" not in index and not Path(index).expanduser().is_dir():
@@ -275,8 +275,8 @@ def _await_encoders(place: Place, digest: str, *, serving: bool = False) -> None
 
 
 def _show_status(place: Place) -> None:
-    from cliptune.index.versions.versioned_index import LiveIndex
     from cliptune.index.versions.progress import read_progress
+    from cliptune.index.versions.versioned_index import LiveIndex
 
     with LiveIndex(place.index_uri, place.state) as index:
         generations, progress = index.generations(), read_progress(index.state)

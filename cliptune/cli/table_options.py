@@ -14,9 +14,9 @@ from rich.console import Console
 if TYPE_CHECKING:
     from docarray import DocList
 
-    from cliptune.data.tables.columns import CsvOptions
     from cliptune.data.complete import Needs
     from cliptune.data.summary import DataSummary
+    from cliptune.data.tables.columns import CsvOptions
     from cliptune.documents import ClipDoc
 
 PANEL = "Tables (columns are found by their names where that is clear)"

@@ -16,9 +16,9 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
+from cliptune.client.inputs import Item
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError, Overloaded, Unavailable
-from cliptune.client.inputs import Item
 from cliptune.protocol.parameters import name
 
 R = TypeVar("R")

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from docarray import DocList
 
+from cliptune.client.client import Client
 from cliptune.data.pictures.images import image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, ModelMismatch, Unavailable
 from cliptune.index.checks import check_id
 from cliptune.index.tags import same_tags
-from cliptune.client.client import Client
 from cliptune.protocol.redaction import shown_link
 
 T = TypeVar("T")

@@ -19,11 +19,8 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.documents import ClipDoc, RankDoc, SearchResult
-from cliptune.errors import BadInput
 from cliptune.client import inputs as items
 from cliptune.client import profiling
-from cliptune.gateway.dispatch import status_of
 from cliptune.client.batching import (
     Answered,
     Sending,
@@ -33,9 +30,12 @@ from cliptune.client.batching import (
     rows_of,
     run_batches,
 )
-from cliptune.protocol.reports import Report, by_source
-from cliptune.protocol.parameters import MAX_DOCS
 from cliptune.client.transport import GrpcTransport, HttpTransport, to_item
+from cliptune.documents import ClipDoc, RankDoc, SearchResult
+from cliptune.errors import BadInput
+from cliptune.gateway.dispatch import status_of
+from cliptune.protocol.parameters import MAX_DOCS
+from cliptune.protocol.reports import Report, by_source
 
 log = logging.getLogger("cliptune")
 T = TypeVar("T")

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
+from cliptune.client.transport import GrpcTransport, HttpTransport
 from cliptune.documents import ClipDoc
 from cliptune.protocol.reports import Report
-from cliptune.client.transport import GrpcTransport, HttpTransport
 
 
 def measure(transport: GrpcTransport | HttpTransport, doc: ClipDoc | None) -> dict[str, float]:

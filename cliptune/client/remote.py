@@ -14,22 +14,22 @@ from typing import Any
 
 from docarray import BaseDoc, DocList
 
-from cliptune.data.tables.columns import CsvOptions
+from cliptune.client.inputs import MAX_BATCH_BYTES, plain
+from cliptune.client.remote_experiments import ExperimentCalls
+from cliptune.client.remote_run import RemoteRun
+from cliptune.client.transport import GrpcTransport
 from cliptune.data.complete import ANSWER, PAIR, QUERY, Needs
 from cliptune.data.pictures.images import image_bytes
+from cliptune.data.tables.columns import CsvOptions
 from cliptune.documents import ClipDoc
 from cliptune.errors import (
     AlreadyExists,
     BadInput,
     CliptuneError,
 )
-from cliptune.protocol import errors
-from cliptune.client.inputs import MAX_BATCH_BYTES, plain
-from cliptune.client.remote_experiments import ExperimentCalls
-from cliptune.client.remote_run import RemoteRun
+from cliptune.protocol import wire_errors
 from cliptune.protocol.parameters import MAX_DOCS
 from cliptune.protocol.training import Answer, Ask, LogItem
-from cliptune.client.transport import GrpcTransport
 
 log = logging.getLogger("cliptune")
 
@@ -170,7 +170,7 @@ class RemoteSession(ExperimentCalls):
         given = {k: v for k, v in arguments.items() if v is not None}
         for item in self._transport.stream(endpoint, Ask(arguments=json.dumps(given)), kind):
             if item.error:
-                raise errors.from_text(item.error)
+                raise wire_errors.from_text(item.error)
             yield item
 
     def _data(self, data: Any, csv_options: Any, role: str, needs: Needs) -> str:

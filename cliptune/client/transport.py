@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 import grpc
 import numpy as np
 import orjson
@@ -22,8 +21,8 @@ from docarray import BaseDoc, DocList
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cliptune.documents import ClipDoc, RankDoc
-from cliptune.errors import BadInput, CliptuneError, NotReady, Unavailable
-from cliptune.protocol import errors, grpc_options, jina_counters, tags
+from cliptune.errors import BadInput, CliptuneError, NotReady, TooLarge, Unavailable
+from cliptune.protocol import grpc_options, tags, wire_errors
 from cliptune.protocol.parameters import check_depth
 
 D = TypeVar("D", bound=BaseDoc)
@@ -130,7 +129,6 @@ class GrpcTransport:
         Raises:
             BadInput: the address is of another form, or the certificates can't be read.
         """
-        jina_counters.keep_out_of_environment()
         parts = split_address(address)
         if parts.port is None:
             raise BadInput(f"address {address!r}: expected grpc://host:port")
@@ -189,7 +187,7 @@ class GrpcTransport:
 
         Jina's routes, which say when each part began and ended, are appended to `routes`.
         """
-        from jina.types.request.data import DataRequest
+        from cliptune.protocol.jina_compat import DataRequest
 
         if docs:
             docs = DocList[docs.doc_type]([doc.model_copy() for doc in docs])  # type: ignore[name-defined]
@@ -207,7 +205,7 @@ class GrpcTransport:
         response = self._call(
             lambda to: to.single(request, timeout=self.timeout, metadata=self._metadata)
         )
-        if (failure := errors.from_status(response.header.status)) is not None:
+        if (failure := wire_errors.from_status(response.header.status)) is not None:
             raise failure
         if routes is not None:
             routes.extend(response.routes)
@@ -218,7 +216,7 @@ class GrpcTransport:
 
     def stream(self, endpoint: str, doc: BaseDoc, kind: type[D]) -> Any:
         """Send one document; yields the documents that come back, as `kind`."""
-        from jina.types.request.data import SingleDocumentRequest
+        from cliptune.protocol.jina_compat import SingleDocumentRequest
 
         request = SingleDocumentRequest()
         request.header.exec_endpoint = endpoint
@@ -262,11 +260,11 @@ class GrpcTransport:
 
     def _error(self, error: grpc.RpcError, connection: _Connection) -> CliptuneError:
         details = error.details() or ""
-        if details.startswith(errors.PREFIX):
-            return errors.from_text(details)
+        if details.startswith(wire_errors.PREFIX):
+            return wire_errors.from_text(details)
         code = error.code()
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return errors.TooLarge(f"{self.address}: {details}")
+            return TooLarge(f"{self.address}: {details}")
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return late(self.address, self.timeout)
         if self._closed:
@@ -288,7 +286,7 @@ class _Connection:
 
     @classmethod
     def to(cls, target: str, tls: bool, ca: bytes | None) -> _Connection:
-        from jina.proto import jina_pb2_grpc
+        from cliptune.protocol.jina_compat import jina_pb2_grpc
 
         if tls:
             credentials = grpc.ssl_channel_credentials(ca)
@@ -383,7 +381,7 @@ class HttpTransport:
                 f"{self.address}{endpoint} answered {response.status_code} without JSON"
             ) from None
         if response.status_code >= 400:
-            raise errors.from_dict(found.get("error") if isinstance(found, dict) else None)
+            raise wire_errors.from_dict(found.get("error") if isinstance(found, dict) else None)
         return found
 
     def post(

@@ -11,8 +11,6 @@ from typing import Any, Protocol
 
 from docarray import DocList
 
-from cliptune.demo.catalogue import CATALOGUE_NAMES, load_catalogue
-from cliptune.data.tables.columns import CsvOptions, is_elsewhere
 from cliptune.data.complete import (
     ANYTHING,
     PAIR,
@@ -24,12 +22,14 @@ from cliptune.data.complete import (
     split_complete,
     what_is_missing,
 )
-from cliptune.data.tables.csv import CsvTable, refuse_elsewhere
 from cliptune.data.pictures.download import download_once
 from cliptune.data.pictures.images import SUFFIXES
-from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
 from cliptune.data.store import list_pushed, pull
 from cliptune.data.summary import DataSummary
+from cliptune.data.tables.columns import CsvOptions, is_elsewhere
+from cliptune.data.tables.csv import CsvTable, refuse_elsewhere
+from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
+from cliptune.demo.catalogue import CATALOGUE_NAMES, load_catalogue
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, NotFound, near_matches, shown
 
@@ -65,10 +65,10 @@ def load_documents(
     """Documents from `data`, complete or not (see `read_documents`).
 
     `data` may be documents (a DocList or a list of ones with `text`, `image` or `uri`), the path
-    of a CSV, TSV or JSON lines file (see `cliptune.data.tables.csv`), the path of a folder of pictures
-    (by its `metadata.csv` or `metadata.jsonl`, if it has one; else each one's text is its folder's
-    name, or in a flat folder its file name), the name of a built-in data set (`catalogue-train`,
-    …), or the name of one that was pushed. `role` is named in errors.
+    of a CSV, TSV or JSON lines file (see `cliptune.data.tables.csv`), the path of a folder of
+    pictures (by its `metadata.csv` or `metadata.jsonl`, if it has one; else each one's text is its
+    folder's name, or in a flat folder its file name), the name of a built-in data set
+    (`catalogue-train`, …), or the name of one that was pushed. `role` is named in errors.
 
     Raises:
         NotFound: neither a path nor a known name; the message lists near names.

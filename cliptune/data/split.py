@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliptune.data.tables.csv import CsvOptions, CsvTable
 from cliptune.data.pictures.images import image_bytes
+from cliptune.data.tables.csv import CsvOptions, CsvTable
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput
 from cliptune.files import write_bytes

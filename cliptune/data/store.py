@@ -24,7 +24,7 @@ from cliptune.names import DATA_SET
 
 _SUFFIX = ".docs"
 MAX_DOCUMENT_BYTES = 128 * 2**20
-"""Of one unzipped document: its picture, at most `cliptune.data.pictures.images.MAX_BYTES`, and the rest."""
+"""Of one unzipped document: its picture (at most `pictures.images.MAX_BYTES`) and the rest."""
 MAX_UNZIPPED_BYTES = 2**30
 MAX_UNZIPPED_RATIO = 20
 """More than both, and a data set is refused: pictures barely compress, texts some ten times."""

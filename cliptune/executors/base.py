@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jina import Executor
-
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
-from cliptune.inference.cancellation import ABANDONED
+from cliptune import settings
 from cliptune.errors import (
     BadArtifact,
     BadData,
@@ -23,17 +20,16 @@ from cliptune.errors import (
     RunFailed,
     Unavailable,
 )
-from cliptune.home import home
-from cliptune import settings
-from cliptune.observability import logs, metrics, request_ids, tracing
-from cliptune.protocol import jina_compat, jina_counters, redaction
-from cliptune.serving import startup
 from cliptune.executors.threads import prepare_worker
+from cliptune.home import home
+from cliptune.inference.cancellation import ABANDONED
+from cliptune.observability import logs, metrics, request_ids, startup, tracing
+from cliptune.protocol import redaction
+from cliptune.protocol.jina_compat import Executor
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference.observing import Figure, Observe
 
-jina_compat.agree_on_pings()
 log = logging.getLogger("cliptune")
 _OWN_STATE = (BadArtifact, BadData, ModelMismatch, NotReady, RunFailed, Unavailable)
 """Errors of what the server has. Others repeat what a client sent: to change that where it is like
@@ -48,7 +44,7 @@ _SPANS: dict[str, str] = {
 class ObservedExecutor(Executor):
     """An executor whose calls are timed and counted, and logged with the request's id.
 
-    If it can't be made, it says why: see `starting`.
+    If it can't be made, it says why: see `observability.startup`.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -59,7 +55,6 @@ class ObservedExecutor(Executor):
     def __init__(self, **kwargs: Any) -> None:
         """Take Jina's own arguments."""
         super().__init__(**kwargs)
-        jina_counters.keep_out_of_environment()
         self.short_name = str(getattr(self.runtime_args, "name", "")).split("/")[0] or "executor"
         logs.setup(self.short_name)
         tracing.setup(self.short_name)

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cliptune import runs
+from cliptune import runs, settings
 from cliptune.data.source import DataSetName, known_names
 from cliptune.errors import BadInput, NotFound, near_matches
 from cliptune.models.names import (
@@ -24,7 +24,6 @@ from cliptune.models.names import (
 )
 from cliptune.models.registry import SHORT_NAMES, known_models
 from cliptune.sdk.models import ArtifactId
-from cliptune import settings
 
 MAX_NAME = 220
 """Characters of a name."""

@@ -27,7 +27,6 @@ from urllib.parse import SplitResult, unquote, urljoin
 
 from cliptune.data.pictures.download import AT_ONCE, CHUNK, MAX_BYTES, MAX_REDIRECTS, MAX_SECONDS
 from cliptune.errors import BadImage
-from cliptune.protocol.parameters import MAX_BODY
 from cliptune.executors.uris import (
     ALLOW_NETWORKS,
     ALLOW_URIS,
@@ -38,6 +37,7 @@ from cliptune.executors.uris import (
     read_prefixes,
     split,
 )
+from cliptune.protocol.parameters import MAX_BODY
 
 # Addresses inside which others are wrapped: NAT64, 6to4, Teredo.
 _WRAPPING = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "2001::/32")]

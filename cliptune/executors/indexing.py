@@ -13,7 +13,6 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput, Unavailable
 from cliptune.protocol import redaction, tags
-from cliptune.protocol.reports import IndexReport
 from cliptune.protocol.parameters import (
     DeleteParameters,
     GetParameters,
@@ -24,10 +23,11 @@ from cliptune.protocol.parameters import (
     check_matches,
     name,
 )
+from cliptune.protocol.reports import IndexReport
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
-    from cliptune.index.versions.versioned_index import LiveIndex
     from cliptune.index import Index
+    from cliptune.index.versions.versioned_index import LiveIndex
 
 log = logging.getLogger("cliptune")
 _IDS_A_COUNT = 1000

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from cliptune.errors import BadInput, CliptuneError, NotFound, NotReady, Unavailable
-from cliptune.index.versions.models import model_digest
-from cliptune.index.versions.manifest import Generation, Pointer, State
 from cliptune.home import home
+from cliptune.index.versions.manifest import Generation, Pointer, State
+from cliptune.index.versions.models import model_digest
 from cliptune.protocol import redaction
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork

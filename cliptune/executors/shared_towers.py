@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cliptune.index.versions.manifest import State
 from cliptune import settings
-from cliptune.protocol import redaction
 from cliptune.executors.model_pool import ServedTowers
+from cliptune.index.versions.manifest import State
+from cliptune.protocol import redaction
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import wraps
 from typing import Any
 
 from docarray import DocList
 
+from cliptune import settings
 from cliptune.errors import Overloaded
 from cliptune.limits import limit
-from cliptune import settings
 from cliptune.observability.request_ids import RequestThreads
+from cliptune.protocol import jina_compat
 from cliptune.protocol.payload_size import LARGE
 
 CONCURRENT = 64
@@ -56,35 +56,7 @@ def prepare_worker() -> None:
     Jina runs an executor's functions in the event loop's threads, of which there are few, with a
     queue that grows without end; and told to end, it drops the requests that are being served.
     """
-    from jina.serve.runtimes.servers.grpc import GRPCServer
-
     threads = BoundedThreads(CONCURRENT, MAX_WAITING, "cliptune-request")
     asyncio.get_running_loop().set_default_executor(threads)
-    _read_beside_the_loop()
-    shutdown = GRPCServer.shutdown
-
-    @wraps(shutdown)
-    async def finish_first(self: GRPCServer) -> None:
-        await self.health_servicer.enter_graceful_shutdown()
-        await self.server.stop(grace=settings.drain_seconds())
-        await shutdown(self)
-
-    GRPCServer.shutdown = finish_first
-
-
-def _read_beside_the_loop() -> None:
-    """Have Jina find a large request's documents ready: it reads them on the event loop."""
-    from jina.serve.runtimes.worker.request_handling import WorkerRequestHandler
-
-    handle = WorkerRequestHandler.handle
-
-    @wraps(handle)
-    async def read_first(self: WorkerRequestHandler, requests: list[Any], **kwargs: Any) -> Any:
-        endpoint = requests[0].header.exec_endpoint
-        large = sum(request.proto_with_data.ByteSize() for request in requests) >= LARGE
-        if large and endpoint in self._executor.requests:
-            self._setup_req_doc_array_cls(requests, endpoint)
-            await asyncio.to_thread(lambda: [len(request.docs) for request in requests])
-        return await handle(self, requests, **kwargs)
-
-    WorkerRequestHandler.handle = read_first
+    jina_compat.read_beside_the_loop(LARGE)
+    jina_compat.answer_before_ending(settings.drain_seconds())

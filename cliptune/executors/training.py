@@ -21,11 +21,11 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadInput
+from cliptune.executors import client_names
 from cliptune.files import make_folder, write_bytes
 from cliptune.home import home
 from cliptune.models.registry import BUILTIN
-from cliptune.executors import client_names
-from cliptune.protocol import errors, tags
+from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.parameters import PartParameters, check_docs, read_parameters
 from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
 
@@ -310,4 +310,4 @@ def artifact_chunks(text: str) -> Iterator[Chunk]:
 
 
 def _told(error: Exception) -> str:
-    return errors.to_text(errors.from_exception(error))
+    return wire_errors.to_text(wire_errors.from_exception(error))

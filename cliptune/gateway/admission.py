@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.limits import limit
 from cliptune.gateway.api_keys import KEYS_FILE, ROLES, Key, KeyFile
 from cliptune.gateway.rate_limits import Bucket
+from cliptune.limits import limit
 
 MAX_PENDING = limit("CLIPTUNE_MAX_PENDING", 256)
 """Requests that a gateway works on at once; those beyond are refused at once."""

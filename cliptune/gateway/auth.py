@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from cliptune.errors import CliptuneError, Overloaded, Unavailable
-from cliptune.protocol import errors
 from cliptune.gateway.admission import PRESENTED, Admission
 from cliptune.gateway.schemas import error_response
+from cliptune.protocol import wire_errors
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ async def abort(context: Any, error: CliptuneError) -> None:
     trailing: Iterable[tuple[str, str]] = ()
     if isinstance(error, Overloaded):
         trailing = (("retry-after", f"{error.retry_after:.3f}"),)
-    await context.abort(errors.grpc_code(error), errors.to_text(error), tuple(trailing))
+    await context.abort(wire_errors.grpc_code(error), wire_errors.to_text(error), tuple(trailing))
 
 
 class HttpDoor:

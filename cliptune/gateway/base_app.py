@@ -18,11 +18,10 @@ from starlette.requests import HTTPConnection
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
 from cliptune.gateway import reference
-from cliptune.protocol import errors
-from cliptune.gateway.schemas import error_response, json_response
-from cliptune.gateway.dispatch import Calls
 from cliptune.gateway.auth import HttpDoor
-from cliptune.gateway.middleware import PREFIX
+from cliptune.gateway.dispatch import Calls
+from cliptune.gateway.schemas import error_response, json_response
+from cliptune.protocol import redaction, wire_errors
 
 CORS = "CLIPTUNE_CORS_ORIGINS"
 """Origins of web sites whose pages may call the service, separated by commas."""
@@ -32,12 +31,12 @@ HOSTS = "CLIPTUNE_ALLOWED_HOSTS"
 
 def new_app(title: str, description: str, calls: Calls) -> FastAPI:
     """An application with errors as JSON, `/healthz` and `/readyz`."""
-    import cliptune
+    from cliptune.version import __version__
 
     app = FastAPI(
         title=title,
         description=description,
-        version=cliptune.__version__,
+        version=__version__,
         docs_url=None,  # it would load scripts from a CDN; ours is below
         redoc_url=None,
         openapi_url=None,  # it would not know the prefix; ours is below
@@ -62,7 +61,7 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         except CliptuneError as error:
             response = error_response(error)
         except Exception as error:
-            response = error_response(errors.from_exception(error))
+            response = error_response(wire_errors.from_exception(error))
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
@@ -111,13 +110,13 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         headers = {"Content-Security-Policy": reference.policy(), "Referrer-Policy": "no-referrer"}
-        page = reference.page(app.openapi(), PREFIX.get())
+        page = reference.page(app.openapi(), redaction.PREFIX.get())
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         found = app.openapi()
-        if prefix := PREFIX.get():
+        if prefix := redaction.PREFIX.get():
             found = {**found, "servers": [{"url": prefix}]}
         return json_response(found)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, TypeVar
 
 from docarray import BaseDoc, DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.protocol import tags
-from cliptune.protocol.reports import Report, by_source
+from cliptune.protocol.jina_compat import DataRequest, send_health_check_async
 from cliptune.protocol.parameters import check_parameters
+from cliptune.protocol.reports import Report, by_source
+from cliptune.version import __version__
 
 D = TypeVar("D", bound=BaseDoc)
 
@@ -44,8 +47,6 @@ class Calls:
         kind: type[D],
     ) -> tuple[DocList[D], list[Any]]:
         """As `post`; returns Jina's routes too: when each executor began and ended."""
-        from jina.types.request.data import DataRequest
-
         request = DataRequest()
         request.header.exec_endpoint = endpoint
         request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
@@ -78,10 +79,6 @@ class Calls:
 
     async def ready(self, timeout: float = 2.0) -> dict[str, bool]:
         """Which executors' servers answer; a busy one does too."""
-        import json
-
-        from jina.serve.networking.utils import send_health_check_async
-
         addresses = json.loads(self.handler.runtime_args.deployments_addresses)
 
         async def alive(address: str) -> bool:
@@ -102,14 +99,12 @@ class Calls:
 
 def status_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The status of a search Flow from its executors' reports."""
-    import cliptune
-
     text, index = reports.get("text", {}), reports.get("indexer", {})
     digest, stamped = text.get("model_digest"), index.get("model_digest")
     generations = index.get("generations", {})
     known = {stamped, *(one["model_digest"] for one in generations.values())}
     return {
-        "version": cliptune.__version__,
+        "version": __version__,
         "model": text,
         "vision": reports.get("vision", {}),
         "index": index,

@@ -3,19 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from contextvars import ContextVar
 from typing import Any
 
-import cliptune.serving  # (first: it keeps Jina from calling home)
-from docarray import DocList
-from jina.proto import jina_pb2
-from jina.serve.runtimes.gateway.gateway import BaseGateway
-from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
-from jina.serve.runtimes.servers.composite import CompositeBaseServer
-from jina.serve.runtimes.servers.grpc import GRPCServer
-from jina.serve.runtimes.servers.http import FastAPIBaseServer
-from jina.types.request.data import DataRequest, SingleDocumentRequest
-
+from cliptune import settings
 from cliptune.errors import (
     BadInput,
     CliptuneError,
@@ -24,55 +14,34 @@ from cliptune.errors import (
     Unavailable,
     near_matches,
 )
-from cliptune import settings
 from cliptune.gateway import middleware
-from cliptune.observability import logs, metrics, request_ids, tracing
-from cliptune.protocol import errors, jina_compat, jina_counters, redaction
-from cliptune.serving import startup
 from cliptune.gateway.admission import EVERYBODY, PRESENTED, Admission
-from cliptune.gateway.dispatch import Calls
+from cliptune.gateway.auth import GrpcDoor, abort, until_ended, until_ending
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
-from cliptune.gateway.auth import GrpcDoor, abort, until_ended, until_ending
-from cliptune.gateway.ordered import in_order
+from cliptune.gateway.dispatch import Calls
 from cliptune.gateway.messages import check_single, checked, choose_executors, unpack
+from cliptune.gateway.ordered import in_order
+from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
+from cliptune.protocol import jina_compat, redaction, wire_errors
+from cliptune.protocol.jina_compat import (
+    BaseGateway,
+    CompositeBaseServer,
+    DataRequest,
+    FastAPIBaseServer,
+    GatewayRequestHandler,
+    GRPCServer,
+    SingleDocumentRequest,
+    jina_pb2,
+)
 from cliptune.protocol.parameters import MAX_BODY
+from cliptune.version import __version__
 
-jina_compat.agree_on_pings()
 WINDOW = 16
 """Requests of one stream that are worked on at once."""
 SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)
 """Seconds before a write is made again that a switch of the model has overtaken."""
-
-
-UNDER_WAY: ContextVar[list[Any] | None] = ContextVar("calls under way", default=None)
-"""gRPC calls to executors of the request that is being worked on."""
-
-
-def remember_calls() -> None:
-    """Have Jina's calls to executors noted in `UNDER_WAY`.
-
-    It awaits a call's trailing metadata first, and giving that up does not cancel the call.
-    """
-    from jina.serve.networking.connection_stub import _ConnectionStubs
-
-    make = _ConnectionStubs._init_stubs
-
-    async def make_noting(self: _ConnectionStubs) -> None:
-        await make(self)
-        if (stub := self.single_data_stub) is not None:
-            ask = stub.process_single_data
-
-            def noted(*args: Any, **kwargs: Any) -> Any:
-                call = ask(*args, **kwargs)
-                if (calls := UNDER_WAY.get()) is not None:
-                    calls.append(call)
-                return call
-
-            stub.process_single_data = noted
-
-    _ConnectionStubs._init_stubs = make_noting
 
 
 class RequestHandler(GatewayRequestHandler):
@@ -80,7 +49,7 @@ class RequestHandler(GatewayRequestHandler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take Jina's own arguments; the API keys come from the environment."""
-        remember_calls()
+        jina_compat.note_calls()
         super().__init__(*args, **kwargs)
         self.admission = Admission.from_environment()
 
@@ -99,7 +68,7 @@ class RequestHandler(GatewayRequestHandler):
                     raise refused
                 return await self.ask(request)
             except CliptuneError as error:
-                call.status = errors.grpc_code(error).name
+                call.status = wire_errors.grpc_code(error).name
                 if context is None:
                     raise
                 await abort(context, error)
@@ -116,36 +85,17 @@ class RequestHandler(GatewayRequestHandler):
                 send_along(request)
                 choose_executors(request)
                 for wait in (*SWITCH_WAITS, None):
-                    response = await self._send(request)
-                    refused = errors.from_status(response.header.status)
+                    response = await jina_compat.ask_executors(self.streamer, request)
+                    refused = wire_errors.from_status(response.header.status)
                     if wait is None or not isinstance(refused, ModelSwitched):
                         break
                     # Embedded by the model from before a switch: once more, by the new one.
                     await asyncio.sleep(wait)
             except Exception as error:
-                raise errors.from_exception(error) from None
+                raise wire_errors.from_exception(error) from None
             if refused is not None:
                 raise refused
             return response
-
-    async def _send(self, request: DataRequest) -> DataRequest:
-        """Send a request through the executors; if whoever asked goes, they are told to stop.
-
-        Jina's own way waits for a queue: cancelled, it would leave the calls under way.
-        """
-        calls: list[Any] = []
-        UNDER_WAY.set(calls)
-        handle = self.streamer._streamer._request_handler
-        responses, _ = handle(request=request, return_type=DocList)
-        try:
-            # Shielded, so that it is cancelled once: what runs a request may cancel it again and
-            # again until it ends, which would cut off how the calls are cancelled.
-            return self.streamer._streamer._result_handler(await asyncio.shield(responses))
-        except asyncio.CancelledError:
-            for call in calls:
-                call.cancel()
-            responses.cancel()
-            raise
 
     async def stream(
         self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
@@ -161,7 +111,7 @@ class RequestHandler(GatewayRequestHandler):
             if self.admission.ending.is_set():
                 raise Unavailable("this service is ending")
         except Exception as failure:
-            told = errors.from_exception(failure)
+            told = wire_errors.from_exception(failure)
             if context is None:
                 raise told from None
             await abort(context, told)
@@ -185,8 +135,8 @@ class RequestHandler(GatewayRequestHandler):
                     raise refused
                 return await self.ask(request)
             except CliptuneError as error:
-                call.status = errors.grpc_code(error).name
-                return errors.refusal(request, error)
+                call.status = wire_errors.grpc_code(error).name
+                return wire_errors.refusal(request, error)
 
     async def stream_doc(
         self, request: SingleDocumentRequest, context: Any
@@ -197,16 +147,16 @@ class RequestHandler(GatewayRequestHandler):
             endpoint = check_single(request)
             with self.admission.admit_stream(PRESENTED.get(), endpoint):
                 self._check_endpoint(endpoint, streams=True)
-                responses = self.streamer.rpc_stream_doc(request=request)
+                responses = jina_compat.stream_from_executors(self.streamer, request)
                 with suppress(StopAsyncIteration):
                     while True:
                         response = await until_ending(self.admission, anext(responses))
-                        refused = errors.from_status(response.header.status)
+                        refused = wire_errors.from_status(response.header.status)
                         if refused is not None:
                             raise refused
                         yield response
         except Exception as failure:
-            told = errors.from_exception(failure)
+            told = wire_errors.from_exception(failure)
             if context is None:
                 raise told from None
             await abort(context, told)
@@ -214,7 +164,7 @@ class RequestHandler(GatewayRequestHandler):
     async def _status(self, empty: Any, context: Any) -> jina_pb2.JinaInfoProto:
         """Jina's call for versions; its own answer holds the machine's environment too."""
         found = jina_pb2.JinaInfoProto()
-        found.jina["cliptune"] = cliptune.__version__
+        found.jina["cliptune"] = __version__
         return found
 
     def _header(self, request: Any) -> Any:
@@ -227,16 +177,16 @@ class RequestHandler(GatewayRequestHandler):
     def _endpoint(self, request: Any) -> str:
         """The endpoint as metrics name it."""
         asked = self._header(request).exec_endpoint
-        return str(asked) if asked in (self.streamer._endpoints_models_map or ()) else OTHER
+        return str(asked) if asked in jina_compat.endpoints(self.streamer) else OTHER
 
     def _check_endpoint(self, endpoint: str, streams: bool) -> None:
-        models = self.streamer._endpoints_models_map or {}
-        known = [name for name in models if name[:2] != "_j"]
+        streaming = jina_compat.endpoints(self.streamer)
+        known = [name for name in streaming if name[:2] != "_j"]
         shown = sorted(name for name in known if not name.startswith("_"))
         asked = endpoint[:100]
         if known and endpoint not in known:
             raise NotFound(f"no endpoint {asked!r}: {near_matches(asked, shown)}")
-        if known and bool(models[endpoint]["is_generator"]) != streams:
+        if known and streaming[endpoint] != streams:
             raise BadInput(f"{asked!r} is no endpoint of this kind of call")
 
 
@@ -301,8 +251,7 @@ class RpcServer(GRPCServer):
 
     async def shutdown(self) -> None:
         """Close the door, and answer what came in."""
-        await self.health_servicer.enter_graceful_shutdown()
-        await self.server.stop(grace=settings.drain_seconds())
+        await jina_compat.stop_serving(self, settings.drain_seconds())
 
 
 class ClipGateway(CompositeBaseServer, BaseGateway):
@@ -316,7 +265,6 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
         """Take the port for clip-as-service's clients (0: none), and Jina's own arguments."""
         super().__init__(**kwargs)
-        jina_counters.keep_out_of_environment()
         logs.setup("gateway")
         tracing.setup("gateway")
         host = settings.bind_host(self.host)
@@ -342,8 +290,8 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
 
     async def _set_up(self) -> None:
         handler = self._request_handler
-        await handler.streamer._get_endpoints_input_output_models(is_cancel=self.is_cancel)
-        handler.admission.training = "/fit" in (handler.streamer._endpoints_models_map or {})
+        await jina_compat.learn_endpoints(handler.streamer, self.is_cancel)
+        handler.admission.training = "/fit" in jina_compat.endpoints(handler.streamer)
         await super().setup_server()
         if self._clip_service_port:
             server = ClipServiceServer(
@@ -379,7 +327,5 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     def _get_request_handler(self) -> RequestHandler:
         self.req_handler_cls = RequestHandler
         handler = super()._get_request_handler()
-        # Jina wants each executor of a chain to bind the endpoints of those before it. Ours don't
-        # need to: an executor is left out where it doesn't bind an endpoint.
-        handler.streamer._validate_flow_docarray_compatibility = lambda: None
+        jina_compat.leave_executors_out(handler.streamer)
         return handler

@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from jina.proto import jina_pb2
-from jina.types.request.data import SingleDocumentRequest
 
-from cliptune.errors import BadInput
+from cliptune.errors import BadInput, TooLarge
+from cliptune.protocol.jina_compat import SingleDocumentRequest, jina_pb2
 from cliptune.protocol.parameters import (
     MAX_DEPTH,
     MAX_DOCS,
     MAX_PARAMETERS,
     Tally,
-    TooLarge,
     check_parameters,
 )
 from cliptune.protocol.payload_size import LARGE, check_message, count_messages
-from cliptune.protocol.errors import UNREADABLE
+from cliptune.protocol.wire_errors import UNREADABLE
 
 MAX_ENDPOINT = 256
 MAX_DIMENSIONS = 8

@@ -15,19 +15,16 @@ import ipaddress
 import re
 import zlib
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cliptune.errors import CliptuneError
 from cliptune import settings
-from cliptune.protocol import errors
+from cliptune.errors import BadJson, CliptuneError, UnsupportedCoding
 from cliptune.gateway.schemas import error_response
+from cliptune.protocol import redaction
 
-PREFIX: ContextVar[str] = ContextVar("path prefix", default="")
-"""The path below which the current request's client sees this service: empty, or `/shop`."""
 PICTURES = "/pictures/"
 """Below it are ids, which may end with a slash."""
 CODINGS = ("gzip", "deflate")
@@ -65,7 +62,7 @@ class Edge:
             return
         scope = {**scope, "headers": list(scope["headers"])}
         prefix = self._follow_proxy(scope) or self.root_path
-        PREFIX.set(prefix)
+        redaction.PREFIX.set(prefix)
         if scope["path"] == prefix and prefix and scope["type"] == "http":
             await _redirect(f"{prefix}/", send)  # the page's own addresses are relative to it
             return
@@ -186,7 +183,7 @@ def _decompressed(scope: Scope, receive: Receive) -> Receive:
     if coding in ("", "identity"):
         return receive
     if coding.removeprefix("x-") not in CODINGS:
-        raise errors.UnsupportedCoding(
+        raise UnsupportedCoding(
             f"Content-Encoding is {coding[:100]!r}: use {' or '.join(CODINGS)}, or none"
         )
     del headers["content-encoding"]
@@ -216,7 +213,7 @@ class _Decompressed:
             piece = await asyncio.to_thread(self._decompress)
             self.ended = self.arrived and not self.waiting and len(piece) < _PIECE
             if self.ended and self.stream is not None and not self.stream.eof:
-                raise errors.BadJson(f"the body is not all of a {self.coding} stream: it ends early")
+                raise BadJson(f"the body is not all of a {self.coding} stream: it ends early")
             if piece or self.ended:
                 return {"type": "http.request", "body": piece, "more_body": not self.ended}
         return await self.receive()
@@ -229,9 +226,9 @@ class _Decompressed:
         try:
             piece = self.stream.decompress(self.waiting, _PIECE)
         except zlib.error as error:
-            raise errors.BadJson(f"the body is not {self.coding}: {error}") from None
+            raise BadJson(f"the body is not {self.coding}: {error}") from None
         if self.stream.unused_data:
-            raise errors.BadJson(f"the body goes on after its {self.coding} stream")
+            raise BadJson(f"the body goes on after its {self.coding} stream")
         self.waiting = self.stream.unconsumed_tail
         return piece
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from cliptune.errors import BadInput, shown
-from cliptune.protocol.parameters import MAX_DOCS, TooLarge
+from cliptune.errors import BadInput, BadJson, TooLarge, shown
+from cliptune.protocol.parameters import MAX_DOCS
 from cliptune.protocol.payload_size import parse_json
-from cliptune.protocol.errors import BadJson
 
 MEDIA_TYPE = "multipart/form-data"
 PICTURE = "image"

@@ -16,11 +16,21 @@ from starlette.requests import ClientDisconnect
 
 from cliptune.data.pictures.images import png_of_pixels
 from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
-from cliptune.errors import BadImage, BadInput, CliptuneError, Overloaded, Unauthorized
-from cliptune.limits import limit
+from cliptune.errors import (
+    BadImage,
+    BadInput,
+    BadJson,
+    CliptuneError,
+    Overloaded,
+    Timeout,
+    TooLarge,
+    Unauthorized,
+    UnsupportedCoding,
+)
 from cliptune.gateway import multipart
-from cliptune.protocol import errors
-from cliptune.protocol.parameters import MAX_BODY, MAX_DOCS, Tally, TooLarge, count_inside, describe
+from cliptune.limits import limit
+from cliptune.protocol import wire_errors
+from cliptune.protocol.parameters import MAX_BODY, MAX_DOCS, Tally, count_inside, describe
 from cliptune.protocol.payload_size import parse_json
 
 BODY_TIMEOUT = float(limit("CLIPTUNE_BODY_TIMEOUT", 120))
@@ -117,9 +127,9 @@ async def read_bytes(request: Request) -> bytes:
         except StopAsyncIteration:
             break
         except TimeoutError:
-            raise errors.Timeout(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+            raise Timeout(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
         except ClientDisconnect:
-            raise errors.BadJson("the connection ended within the body") from None
+            raise BadJson("the connection ended within the body") from None
         size += len(chunk)
         if size <= MAX_BODY:
             chunks.append(chunk)
@@ -160,7 +170,7 @@ async def read_json(
     kind = request.headers.get("content-type", "")
     is_picture = kind.startswith(("image/", "video/", "audio/", "application/octet-stream"))
     if is_picture or (multipart.is_form(kind) and form is None):
-        raise errors.UnsupportedCoding(
+        raise UnsupportedCoding(
             f"Content-Type is {kind[:100]!r}: send JSON, with pictures as base64, or to /encode, "
             "/search and /index a form (multipart/form-data) with the picture as its field "
             "'image': curl -F image=@boots.jpg"
@@ -170,14 +180,14 @@ async def read_json(
         return await asyncio.to_thread(multipart.read_form, raw, kind, form)
     if not raw.strip():
         if default is None:
-            raise errors.BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
+            raise BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
         return default
     try:
         return await asyncio.to_thread(parse_json, raw)
     except TooLarge:
         raise
     except ValueError as error:
-        raise errors.BadJson(f"the body is not JSON: {error}") from None
+        raise BadJson(f"the body is not JSON: {error}") from None
 
 
 def fit(found: Any, kind: type[B]) -> B:
@@ -323,7 +333,7 @@ def to_base64(embedding: Any) -> str:
 
 def error_response(error: CliptuneError) -> Response:
     """`{"error": {"type", "message"}}` with the status of the error, and what HTTP adds to it."""
-    response = json_response({"error": errors.as_dict(error)}, error.http_status)
+    response = json_response({"error": wire_errors.as_dict(error)}, error.http_status)
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Overloaded):

@@ -11,6 +11,10 @@ from fastapi import FastAPI, Query, Request, Response
 
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput, NotFound, near_matches
+from cliptune.gateway.base_app import body_schema, new_app
+from cliptune.gateway.clip_service.adapter import Adapter
+from cliptune.gateway.clip_service.http import add_websocket, answer_json, is_request
+from cliptune.gateway.dispatch import Calls, status_of
 from cliptune.gateway.schemas import (
     CallBody,
     DataBody,
@@ -23,9 +27,7 @@ from cliptune.gateway.schemas import (
     to_docs,
     to_rank_docs,
 )
-from cliptune.gateway.dispatch import Calls, status_of
-from cliptune.gateway.clip_service.adapter import Adapter
-from cliptune.gateway.clip_service.http import add_websocket, answer_json, is_request
+from cliptune.gateway.websocket import add_socket
 from cliptune.protocol.parameters import (
     DeleteParameters,
     GetParameters,
@@ -38,8 +40,6 @@ from cliptune.protocol.parameters import (
     check_parameters,
     read_parameters,
 )
-from cliptune.gateway.websocket import add_socket
-from cliptune.gateway.base_app import body_schema, new_app
 
 PAGE_POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; "
@@ -312,7 +312,7 @@ def add_endpoints(app: FastAPI, calls: Calls) -> None:
 
 def add_page(app: FastAPI, calls: Calls) -> None:
     """The search page and its pictures."""
-    page = resources.files("cliptune.serving").joinpath("page/index.html").read_text("utf-8")
+    page = resources.files("cliptune.gateway").joinpath("page/index.html").read_text("utf-8")
     # Only the page's own script and style run, whatever else gets into it.
     policy = PAGE_POLICY.format(script=_hash_of("script", page), style=_hash_of("style", page))
 

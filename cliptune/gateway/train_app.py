@@ -9,11 +9,12 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict
 
-from cliptune.protocol import errors
-from cliptune.gateway.schemas import json_response, read_body
-from cliptune.gateway.dispatch import Calls
-from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
 from cliptune.gateway.base_app import body_schema, new_app
+from cliptune.gateway.dispatch import Calls
+from cliptune.gateway.schemas import json_response, read_body
+from cliptune.protocol import wire_errors
+from cliptune.protocol.jina_compat import SingleDocumentRequest
+from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
 
 DESCRIPTION = """Fine-tune CLIP on this machine, from another one.
 
@@ -102,8 +103,6 @@ def _add_streams(app: FastAPI, handler: Any) -> None:
 async def _stream(
     handler: Any, endpoint: str, arguments: dict[str, Any], kind: type[BaseDoc]
 ) -> AsyncIterator[Any]:
-    from jina.types.request.data import SingleDocumentRequest
-
     request = SingleDocumentRequest()
     request.header.exec_endpoint = endpoint
     request.document_cls = Ask
@@ -114,7 +113,7 @@ async def _stream(
         response.document_cls = kind
         item: Any = response.data.doc
         if item.error:
-            raise errors.from_text(item.error)
+            raise wire_errors.from_text(item.error)
         yield item
 
 

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-from cliptune.errors import BadInput, CliptuneError, Forbidden
-from cliptune.protocol import errors
-from cliptune.gateway.schemas import to_json
+from cliptune.errors import BadInput, BadJson, CliptuneError, Forbidden
+from cliptune.gateway.auth import SUBPROTOCOL, open_socket, until_ended
+from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import answer_body
-from cliptune.gateway.auth import SUBPROTOCOL, open_socket, until_ended
 from cliptune.gateway.ordered import in_order
+from cliptune.gateway.schemas import to_json
 from cliptune.observability.request_log import observed
-from cliptune.gateway.base_app import check_origin
+from cliptune.protocol import wire_errors
 from cliptune.protocol.payload_size import parse_json
 
 WINDOW = 8
@@ -36,7 +36,7 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
                 content, error = await answer_body(adapter, found)
             except ValueError as problem:  # BadInput is one
                 error = _told(problem)
-                content = {"error": errors.as_dict(error)}
+                content = {"error": wire_errors.as_dict(error)}
             if error is not None:
                 content["error"]["status"] = error.http_status
             call.status = str(error.http_status if error else 200)
@@ -66,7 +66,7 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
 def _told(problem: ValueError) -> CliptuneError:
     if isinstance(problem, CliptuneError):
         return problem
-    return errors.BadJson(f"the message is not JSON: {problem}")
+    return BadJson(f"the message is not JSON: {problem}")
 
 
 async def _messages(

@@ -14,8 +14,8 @@ import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
-from cliptune.index.filters.warnings import FilterWarnings, Version
 from cliptune.index.filters.language import Filter
+from cliptune.index.filters.warnings import FilterWarnings, Version
 from cliptune.index.storage import Storage
 from cliptune.index.tags import names_in, texts_in
 

@@ -40,8 +40,8 @@ def open_index(uri: str | Path, **options: Any) -> Index:
                 f"address (http:// or https://); got the scheme {scheme!r}"
             )
         text = rest if found else text
-    from cliptune.index.lance.store import LanceIndex
     from cliptune.index.lance.options import LanceOptions
+    from cliptune.index.lance.store import LanceIndex
 
     if not text.strip() or "\0" in text:
         raise BadInput(f"{uri!r}: an index is a folder's path")
@@ -53,8 +53,8 @@ def open_index(uri: str | Path, **options: Any) -> Index:
 
 
 def _open_milvus(uri: str, options: dict[str, Any]) -> Index:
-    from cliptune.index.milvus.store import MilvusIndex
     from cliptune.index.milvus.options import MilvusAddress, options_of
+    from cliptune.index.milvus.store import MilvusIndex
 
     address = MilvusAddress.parse(uri)
     return MilvusIndex(address, options_of(address, options))

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.inference.cancellation import ABANDONED, Abandoned, is_abandoned
 from cliptune.errors import BadInput, Overloaded, Unavailable
+from cliptune.inference.cancellation import ABANDONED, Abandoned, is_abandoned
 from cliptune.inference.observing import Observe, unobserved
 from cliptune.inference.towers import Forward, TextTower, VisionTower
 

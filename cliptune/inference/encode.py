@@ -42,7 +42,7 @@ def encode(
 
     Documents come back with `embedding` (float32 [D], unit length) and `model_digest` set: from
     their `text` by a text tower, from their picture (`image`, a `data:` URI or a local path) by
-    a vision tower; with `fetch`, an `http(s)` URI is fetched (see `cliptune.data.pictures.download`). A
+    a vision tower; with `fetch`, an `http(s)` URI is fetched (see `data.pictures.download`). A
     list of texts (or for a vision tower of encoded pictures) gives an array
     float32 [N, D].
 

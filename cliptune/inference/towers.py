@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.inference.cancellation import check_wanted
 from cliptune.data.pictures.images import (
     ImagePreprocessing,
     Picture,
@@ -22,6 +21,7 @@ from cliptune.data.pictures.images import (
 )
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.cache import EmbeddingCache
+from cliptune.inference.cancellation import check_wanted
 from cliptune.inference.decode_pool import Decoders
 from cliptune.inference.observing import Observe, timed, unobserved
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from cliptune import settings
 from cliptune.observability import request_ids
+from cliptune.protocol import jina_compat
 
 access_log = logging.getLogger("cliptune.access")
 
@@ -53,12 +53,9 @@ def setup(service: str) -> None:
     """
     if not settings.logs_json():
         return
-    # Jina's loggers that are made from now on; those that are there are changed below.
-    os.environ["JINA_LOG_CONFIG"] = "json"
-    from jina.logging import formatter
-
     ours = JsonFormatter(service)
-    formatter.JsonFormatter = lambda *_: ours
+    # Jina's loggers that are made from now on; those that are there are changed below.
+    jina_compat.format_logs_with(ours)
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(ours)
     # Jina logs an empty line where `quiet_error` keeps an exception out of the log.

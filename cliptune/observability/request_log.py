@@ -16,9 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune import settings
 from cliptune.observability import metrics, request_ids, tracing
-from cliptune.protocol import redaction
-from cliptune.gateway.middleware import PREFIX
 from cliptune.observability.logs import log_call
+from cliptune.protocol import redaction
 
 OTHER = "other"
 """The endpoint of requests to what there is not: a client can't make up new time series."""
@@ -90,7 +89,7 @@ def send_along(request: Any, identity: str | None = None, span: Span | None = No
     # Over what a client may have sent: who asks, and by which address, is ours to say.
     parameters[redaction.OPERATOR_PARAMETER] = redaction.OPERATOR.get()
     parameters[redaction.BASE_PARAMETER] = (
-        settings.public_url() or PREFIX.get() or settings.root_path()
+        settings.public_url() or redaction.PREFIX.get() or settings.root_path()
     )
     tracing.send_along(parameters, span)
     request.parameters = parameters

@@ -1,46 +1,272 @@
-"""Where Jina's own parts are changed, each with its reason; all of it may be called again."""
+"""Jina, as cliptune uses it: what is taken of it, what of it is changed, and why.
+
+No other module imports Jina, so that each is mended before it is used, and a new version of Jina is
+a matter of this file. `tests/protocol/test_jina_compat.py` fails where Jina differs from what these
+changes were made for.
+
+Each change may be asked for again: it is made once in a process, and is inherited by forks.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
-from cliptune.serving import startup
+import cliptune.docarray_compat  # noqa: F401 - Jina declares documents, too
+from cliptune.protocol import grpc_options
+
+# Jina would report usage to its makers and print a survey.
+os.environ["JINA_OPTOUT_TELEMETRY"] = "1"
+os.environ["JINA_HIDE_SURVEY"] = "1"
+# It imports pkg_resources, which then warns every user of what they can do nothing about.
+warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+
+from docarray import DocList
+from jina import Executor, Flow, requests
+from jina.excepts import InternalNetworkError
+from jina.logging import formatter
+from jina.orchestrate.pods import Pod
+from jina.proto import jina_pb2, jina_pb2_grpc, serializer
+from jina.serve import helper
+from jina.serve.networking.connection_stub import _ConnectionStubs
+from jina.serve.networking.utils import send_health_check_async
+from jina.serve.runtimes.asyncio import AsyncNewLoopRuntime
+from jina.serve.runtimes.gateway.gateway import BaseGateway
+from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
+from jina.serve.runtimes.servers.composite import CompositeBaseServer
+from jina.serve.runtimes.servers.grpc import GRPCServer
+from jina.serve.runtimes.servers.http import FastAPIBaseServer
+from jina.serve.runtimes.worker.request_handling import WorkerRequestHandler
+from jina.types.request.data import DataRequest, SingleDocumentRequest
+
+__all__ = [
+    "BaseGateway",
+    "CompositeBaseServer",
+    "DataRequest",
+    "Executor",
+    "FastAPIBaseServer",
+    "Flow",
+    "GRPCServer",
+    "GatewayRequestHandler",
+    "InternalNetworkError",
+    "SingleDocumentRequest",
+    "jina_pb2",
+    "jina_pb2_grpc",
+    "requests",
+    "send_health_check_async",
+]
 
 
-def agree_on_pings() -> None:
+def _replace(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
+    """Put `around(what is there)` in the place of `owner.name`, once."""
+    usual = getattr(owner, name)
+    if not hasattr(usual, "__wrapped__"):
+        setattr(owner, name, wraps(usual)(around(usual)))
+
+
+# In every process that imports Jina.
+
+
+def _agree_on_pings() -> None:
     """Give Jina's channels and servers the gRPC options of `grpc_options`.
 
     Jina has one list for both ends, with pings every 10 s, and means servers to allow them: but
     the names of those options are wrong (`grpc.http1.…`), so that servers allow one in five
     minutes, and close the gateway's connections to its executors every now and then.
-
-    To be called before a server or a channel is made: modules that define executors or gateways do
-    so when they are imported.
     """
-    from jina.serve import helper
-
-    from cliptune.protocol.grpc_options import SERVER
-
-    module: Any = helper
-    module.get_default_grpc_options = lambda: list(SERVER)
+    _replace(helper, "get_default_grpc_options", lambda _: lambda: list(grpc_options.SERVER))
 
 
-def report_failed_starts() -> None:
-    """Have each process of a Flow report why it can't start, see `starting`.
+def _count_apart() -> None:
+    """Let Jina count what it sends and receives in a dict of its own.
 
-    Jina catches the error and logs it, or with `quiet_error` an empty line; the Flow's process
-    learns no more than that one of its children has ended. To be called before they are forked.
+    It adds each message's bytes to JINA_GRPC_SEND_BYTES and JINA_GRPC_RECV_BYTES in `os.environ`,
+    which nobody reads. The C library never frees a variable's former values (`setenv` of glibc):
+    a gateway grew by 1.4 KB with every request.
     """
-    from jina.serve.runtimes.asyncio import AsyncNewLoopRuntime
+    module: Any = serializer
+    module.os = SimpleNamespace(environ={})
 
-    setup = AsyncNewLoopRuntime.async_setup
-    if hasattr(setup, "__wrapped__"):
-        return
 
-    @wraps(setup)
-    async def reporting_setup(self: Any) -> None:
-        with startup.reporting(str(self.args.name)):
-            await setup(self)
+_agree_on_pings()
+_count_apart()
 
-    AsyncNewLoopRuntime.async_setup = reporting_setup
+
+# In a Flow's process, before it starts its parts.
+
+
+def report_failed_starts(reporting: Callable[[str], AbstractContextManager[None]]) -> None:
+    """Have each part of a Flow start within `reporting(its name)`.
+
+    Jina catches a part's error and logs it, or with `quiet_error` an empty line; the Flow's process
+    learns no more than that one of its children has ended.
+    """
+
+    def around(setup: Any) -> Any:
+        async def reporting_setup(self: Any) -> None:
+            with reporting(str(self.args.name)):
+                await setup(self)
+
+        return reporting_setup
+
+    _replace(AsyncNewLoopRuntime, "async_setup", around)
+
+
+def find_part_at(part: str, host: str) -> None:
+    """Have Jina ask there whether `part` is ready: it would on 127.0.0.1 always."""
+
+    def around(usual: Any) -> Any:
+        def address(self: Any) -> str:
+            local = str(usual(self))
+            return f"{host}:{local.rpartition(':')[2]}" if _name_of(self) == part else local
+
+        return address
+
+    _replace(Pod, "_get_control_address", around)
+
+
+def _name_of(pod: Any) -> str:
+    return str(pod.args.name).split("/")[0]
+
+
+# In every process with logs as JSON.
+
+
+def format_logs_with(ours: Any) -> None:
+    """Have the loggers that Jina makes from now on write by the `logging.Formatter` `ours`."""
+    os.environ["JINA_LOG_CONFIG"] = "json"
+    module: Any = formatter
+    module.JsonFormatter = lambda *_: ours
+
+
+# In an executor's process.
+
+
+def answer_before_ending(grace: float) -> None:
+    """Have a server told to end take nothing new, and answer what it has, in `grace` seconds.
+
+    Jina drops the requests that are being served.
+    """
+
+    def around(shutdown: Any) -> Any:
+        async def answer_first(self: Any) -> None:
+            await stop_serving(self, grace)
+            await shutdown(self)
+
+        return answer_first
+
+    _replace(GRPCServer, "shutdown", around)
+
+
+async def stop_serving(server: Any, grace: float) -> None:
+    """Have a gRPC server of Jina's take nothing new, and answer what it has, in `grace` seconds."""
+    await server.health_servicer.enter_graceful_shutdown()
+    await server.server.stop(grace=grace)
+
+
+def read_beside_the_loop(large: int) -> None:
+    """Have Jina find the documents of requests of `large` bytes ready.
+
+    It would parse them on the event loop, which answers nobody meanwhile.
+    """
+
+    def around(handle: Any) -> Any:
+        async def read_first(self: Any, requests: list[Any], **kwargs: Any) -> Any:
+            endpoint = requests[0].header.exec_endpoint
+            size = sum(request.proto_with_data.ByteSize() for request in requests)
+            if size >= large and endpoint in self._executor.requests:
+                self._setup_req_doc_array_cls(requests, endpoint)
+                await asyncio.to_thread(lambda: [len(request.docs) for request in requests])
+            return await handle(self, requests, **kwargs)
+
+        return read_first
+
+    _replace(WorkerRequestHandler, "handle", around)
+
+
+# In a gateway's process.
+
+_UNDER_WAY: ContextVar[list[Any] | None] = ContextVar("calls under way", default=None)
+"""gRPC calls to executors of the request that is being worked on."""
+
+
+def note_calls() -> None:
+    """Have calls to executors noted, so that `ask_executors` can cancel them.
+
+    Jina awaits a call's trailing metadata first, and giving that up does not cancel the call.
+    """
+
+    def around(make: Any) -> Any:
+        async def make_noting(self: Any) -> None:
+            await make(self)
+            if (stub := self.single_data_stub) is not None:
+                ask = stub.process_single_data
+
+                def noted(*args: Any, **kwargs: Any) -> Any:
+                    call = ask(*args, **kwargs)
+                    if (calls := _UNDER_WAY.get()) is not None:
+                        calls.append(call)
+                    return call
+
+                stub.process_single_data = noted
+
+        return make_noting
+
+    _replace(_ConnectionStubs, "_init_stubs", around)
+
+
+async def ask_executors(streamer: Any, request: DataRequest) -> DataRequest:
+    """Send a request through the executors; if whoever asked goes, they are told to stop.
+
+    Jina's own way waits for a queue: cancelled, it would leave the calls under way.
+    """
+    calls: list[Any] = []
+    _UNDER_WAY.set(calls)
+    inner = streamer._streamer
+    responses, _ = inner._request_handler(request=request, return_type=DocList)
+    try:
+        # Shielded, so that it is cancelled once: what runs a request may cancel it again and
+        # again until it ends, which would cut off how the calls are cancelled.
+        answer: DataRequest = inner._result_handler(await asyncio.shield(responses))
+    except asyncio.CancelledError:
+        for call in calls:
+            call.cancel()
+        responses.cancel()
+        raise
+    return answer
+
+
+def stream_from_executors(
+    streamer: Any, request: SingleDocumentRequest
+) -> AsyncIterator[SingleDocumentRequest]:
+    """Send one document to the executor that streams an answer."""
+    responses: AsyncIterator[SingleDocumentRequest] = streamer.rpc_stream_doc(request=request)
+    return responses
+
+
+def learn_endpoints(streamer: Any, is_cancel: Any) -> Awaitable[None]:
+    """Ask the executors which endpoints they bind, until they answer or `is_cancel` is set."""
+    asked: Awaitable[None] = streamer._get_endpoints_input_output_models(is_cancel=is_cancel)
+    return asked
+
+
+def endpoints(streamer: Any) -> dict[str, bool]:
+    """The endpoints that the executors bind, and which of them stream; none yet: an empty dict."""
+    models = streamer._endpoints_models_map or {}
+    return {name: bool(model["is_generator"]) for name, model in models.items()}
+
+
+def leave_executors_out(streamer: Any) -> None:
+    """Have a Flow whose executors don't bind all the same endpoints.
+
+    Jina wants each executor of a chain to bind the endpoints of those before it. Ours don't need
+    to: an executor is left out where it doesn't bind an endpoint.
+    """
+    streamer._validate_flow_docarray_compatibility = lambda: None

@@ -6,7 +6,7 @@ from docarray import DocList
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput
+from cliptune.errors import BadInput, TooLarge
 from cliptune.limits import limit
 from cliptune.names import DATA_SET
 
@@ -35,12 +35,6 @@ MAX_ALL_PIXELS = limit("CLIPTUNE_MAX_ALL_PIXELS", 1_000_000_000)
 
 MAX_DEPTH = 16
 """Levels of lists and objects in tags and parameters: protobuf reads about 30."""
-
-
-class TooLarge(BadInput):
-    """A request exceeds a limit; the message names the limit."""
-
-    http_status = 413
 
 
 def _check_filter(value: Any) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from cliptune.protocol.parameters import MAX_VALUES, TooLarge
+from cliptune.errors import TooLarge
+from cliptune.protocol.parameters import MAX_VALUES
 
 LARGE = 100_000
 """Bytes above which a body or a message is looked at beside the event loop."""

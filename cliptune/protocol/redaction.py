@@ -30,6 +30,8 @@ BASE_PARAMETER = "_pictures_at"
 OPERATOR: ContextVar[bool] = ContextVar("operator", default=False)
 """Whether the request that is being worked on is the operator's."""
 BASE: ContextVar[str] = ContextVar("pictures at", default="")
+PREFIX: ContextVar[str] = ContextVar("path prefix", default="")
+"""The path below which the current request's client sees this service: empty, or `/shop`."""
 _NAME = re.compile(r"[0-9a-f]{32}")
 _KEPT = 90 * 24 * 3600.0
 """Seconds for which a note stays that its process has not taken away."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from cliptune.errors import NotFound
 from cliptune.index.versions import changelog, locks
-from cliptune.reindex import sync
-from cliptune.reindex.sync import CaughtUp
 from cliptune.index.versions.manifest import Generation, Pointer, State
 from cliptune.index.versions.progress import ProgressFile
+from cliptune.reindex import sync
+from cliptune.reindex.sync import CaughtUp
 
 if TYPE_CHECKING:
     from cliptune.index import Index

@@ -15,9 +15,9 @@ from cliptune.data.complete import QUERY, complete_only, is_blank, texts_of
 from cliptune.data.sameness import Table, same_labels, token_keys
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError
+from cliptune.evaluation.bootstrap import Change, compare_means
 from cliptune.evaluation.metrics import per_query_metrics
 from cliptune.index.base import Index
-from cliptune.evaluation.bootstrap import Change, compare_means
 
 if TYPE_CHECKING:
     from cliptune.inference import TextTower

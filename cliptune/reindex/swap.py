@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Self
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, NotFound, NotReady
 from cliptune.files import remove_folder
 from cliptune.index.versions import changelog, locks
-from cliptune.reindex import sync
-from cliptune.reindex.sync import CaughtUp
+from cliptune.index.versions.manifest import Generation, Pointer, State
 from cliptune.index.versions.models import (
     keep_model,
     model_created,
     model_digest,
     model_name,
 )
-from cliptune.index.versions.manifest import Generation, Pointer, State
+from cliptune.reindex import sync
 from cliptune.reindex.passes import Engine, Report, Work
+from cliptune.reindex.sync import CaughtUp
 
 if TYPE_CHECKING:
-    from cliptune.reindex.quality import Quality, Query
     from cliptune.index.storage import Storage
+    from cliptune.reindex.quality import Quality, Query
 
 log = logging.getLogger("cliptune")
 
@@ -200,8 +200,8 @@ class Swap(Work):
 
     def titles(self, count: int) -> list[Query]:
         """Titles of stored documents, as queries; before the first swap has begun, too."""
-        from cliptune.reindex import quality
         from cliptune.index import open_index
+        from cliptune.reindex import quality
 
         pointer = self.state.read(fresh=True)
         with (

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from docarray import DocList
 
-from cliptune.demo.catalogue import CATALOGUE_NAMES
-from cliptune.data.tables.columns import CsvOptions
 from cliptune.data.complete import PAIR, Needs
 from cliptune.data.source import DataSetName, read_documents
 from cliptune.data.store import list_pushed
+from cliptune.data.tables.columns import CsvOptions
+from cliptune.demo.catalogue import CATALOGUE_NAMES
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
 from cliptune.models.loading import check_model, pick_device

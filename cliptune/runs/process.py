@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cliptune
 from cliptune.errors import NotReady
 from cliptune.files import open_file
 from cliptune.runs.liveness import ProcessMark
@@ -268,7 +267,7 @@ def _environment(processes: int) -> dict[str, str]:
     if processes > 1:  # torchrun would give each process one thread only
         threads = max(1, (os.cpu_count() or 1) // processes)
         environment.setdefault("OMP_NUM_THREADS", str(threads))
-    root = Path(cliptune.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if root.name not in ("site-packages", "dist-packages"):
         paths = [str(root), *filter(None, [environment.get("PYTHONPATH")])]
         environment["PYTHONPATH"] = os.pathsep.join(paths)

@@ -136,7 +136,7 @@ def encode(
     an array float32 [N, D].
     Pictures are the documents' `image`, or what their `uri` names: a `data:` URI, a local path, or
     an `http(s)` URL, which is fetched unless `fetch=False` or `CLIPTUNE_FETCH=0` forbid it (within
-    limits of size and time, see `cliptune.data.pictures.download`). A list of pictures may hold bytes,
+    limits of size and time, see `data.pictures.download`). A list of pictures may hold bytes,
     paths, open files, PIL images and arrays.
     Two towers embed a document's text if it has one, else its picture.
 

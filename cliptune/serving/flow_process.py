@@ -21,11 +21,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
-from cliptune.files import write_text
 from cliptune import settings
-from cliptune.serving import startup
-from cliptune.serving.startup import Failure
+from cliptune.files import write_text
+from cliptune.observability import startup
+from cliptune.observability.startup import Failure
 
 GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", settings.HOST
 CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
@@ -64,7 +63,7 @@ def _run(flow_yml: Path, state_file: Path) -> None:
     from cliptune.protocol import jina_compat
 
     logs.setup("flow")
-    jina_compat.report_failed_starts()
+    jina_compat.report_failed_starts(startup.reporting)
     flow = load(flow_yml)
     if ENCODER in dict(iter(flow)):
         # Both encoders need it, and it takes seconds: Jina's forks then find it here and share its
@@ -82,7 +81,8 @@ def _run(flow_yml: Path, state_file: Path) -> None:
 def load(flow_yml: Path) -> Any:
     """The Flow, with host and ports of the environment in place of its file's."""
     import yaml
-    from jina import Flow
+
+    from cliptune.protocol import jina_compat
 
     description = yaml.safe_load(flow_yml.read_text())
     gateway = description["gateway"]
@@ -98,23 +98,8 @@ def load(flow_yml: Path) -> Any:
     if ":" in host:
         gateway["host"] = "127.0.0.1"  # Jina knows IPv4 alone: our servers bind the address
     if host not in ("0.0.0.0", "::"):  # noqa: S104 (nothing is bound here)
-        _find_gateway_at(settings.bracketed(host))
-    return Flow.load_config(description, extra_search_paths=[str(flow_yml.parent)])
-
-
-def _find_gateway_at(host: str) -> None:
-    """Have Jina ask there whether the gateway is ready: it would on 127.0.0.1 always."""
-    from jina.orchestrate.pods import Pod
-
-    usual = Pod._get_control_address
-
-    def address(self: Pod) -> str:
-        found = str(usual(self))
-        if self.args.name.split("/")[0] != GATEWAY:
-            return found
-        return f"{host}:{found.rpartition(':')[2]}"
-
-    Pod._get_control_address = address
+        jina_compat.find_part_at(GATEWAY, settings.bracketed(host))
+    return jina_compat.Flow.load_config(description)
 
 
 def _wait_for_parent(ended: threading.Event) -> None:

@@ -18,16 +18,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from cliptune import settings
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, Unavailable
 from cliptune.files import make_folder, open_file
+from cliptune.gateway.api_keys import KEYS_FILE, KeyFile
 from cliptune.home import home
 from cliptune.index.open import absolute_uri, is_server, open_index
-from cliptune import settings
-from cliptune.protocol import errors
+from cliptune.observability.startup import Failure
+from cliptune.protocol import wire_errors
 from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HTTP_PORT
-from cliptune.gateway.api_keys import KEYS_FILE, KeyFile
-from cliptune.serving.resources import flow_file
-from cliptune.serving.startup import Failure
+from cliptune.serving.flows import flow_file
 
 log = logging.getLogger("cliptune")
 START_TIMEOUT = 300.0
@@ -106,7 +106,7 @@ class Service:
 
 def _as_error(failure: Failure) -> CliptuneError:
     """The error that a part of the service raised."""
-    return errors.from_dict({"type": failure.type, "message": failure.message})
+    return wire_errors.from_dict({"type": failure.type, "message": failure.message})
 
 
 @contextmanager

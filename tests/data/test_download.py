@@ -25,8 +25,8 @@ from typer.testing import CliRunner
 
 import cliptune
 from cliptune.cli.app import app
-from cliptune.data.pictures import download
 from cliptune.data.complete import PAIR
+from cliptune.data.pictures import download
 from cliptune.data.pictures.download import download_pictures, fetch
 from cliptune.data.pictures.images import image_bytes
 from cliptune.data.source import read_documents

@@ -21,11 +21,11 @@ from cliptune.callback import EvaluationCallback
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, CliptuneError, NotFound
+from cliptune.evaluation.report import About, compare, render_report
 from cliptune.evaluation.retrieval import evaluate
 from cliptune.inference import get_tower
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.writing import write_artifact
-from cliptune.evaluation.report import About, compare, render_report
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange")
 ATTACK = '</title><script>alert("x")</script><img src=https://evil.example/x>'

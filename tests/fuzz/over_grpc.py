@@ -14,7 +14,7 @@ from jina.proto import jina_pb2
 from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
-from cliptune.protocol import errors
+from cliptune.protocol import wire_errors
 from tests.fuzz.outcomes import Outcomes
 from tests.fuzz.over_http import FILTERS, PATHS, TIMEOUT, mutate_bytes
 from tests.serving.conftest import picture
@@ -176,7 +176,7 @@ def _problem_of(method: str, answers: list[bytes]) -> str:
         if b"Traceback" in answer:
             return f"a traceback: {status}"
         if status.code == status.ERROR:
-            told = json.loads(status.description.removeprefix(errors.PREFIX))
+            told = json.loads(status.description.removeprefix(wire_errors.PREFIX))
             if told["type"] in ("InternalError", "Unavailable"):
                 return status.description
     return ""

@@ -21,8 +21,8 @@ from index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.index import Index, open_index
-from cliptune.index.lance import folder
 from cliptune.index.durable import file_lock
+from cliptune.index.lance import folder
 
 
 def test_uris_that_are_folders_and_that_are_not(tmp_path: Path) -> None:

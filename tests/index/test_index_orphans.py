@@ -8,9 +8,9 @@ import pytest
 from index_helpers import OTHER_DIGEST, doc, docs
 
 from cliptune.errors import BadInput, DamagedIndex
-from cliptune.index.versions.repair import repair
 from cliptune.index import open_index
 from cliptune.index.milvus import alias
+from cliptune.index.versions.repair import repair
 from tests.milvus_process import MilvusProcess
 
 pytestmark = pytest.mark.e2e

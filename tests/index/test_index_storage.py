@@ -11,13 +11,13 @@ from docarray import DocList
 from index_helpers import DIGEST, cosine, doc, docs, vector
 from typer.testing import CliRunner
 
+from cliptune import settings
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex
 from cliptune.index import Index, open_index
 from cliptune.index.migrate import CopyDiffers, migrate
 from cliptune.index.snapshots import restore_snapshot, write_snapshot
-from cliptune import settings
 from cliptune.serving import serve
 
 DIM = 64

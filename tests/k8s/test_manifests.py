@@ -22,7 +22,6 @@ from cliptune.documents import ClipDoc
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
-SERVICES = "/opt/cliptune/lib/python3.11/site-packages/cliptune/_services"
 
 
 def documents() -> list[dict[str, Any]]:
@@ -122,11 +121,16 @@ def test_gateways_know_existing_services(name: str) -> None:
     assert set(addresses) == graph.keys() - {"start-gateway"}
 
 
-def test_paths_in_the_image_are_in_the_checkout() -> None:
+def test_containers_run_the_executors_of_the_flows() -> None:
+    parts = {}
+    for flow in ("search", "train"):
+        described = yaml.safe_load((ROOT / "flows" / f"{flow}.yml").read_text())
+        parts[flow] = described["gateway"]
+        parts |= {part["name"]: part for part in described["executors"]}
     for name in WORKLOADS:
-        path = flag(container(name)["command"], "--uses")
-        assert path.startswith(SERVICES)
-        assert (ROOT / path.removeprefix(f"{SERVICES}/")).is_file()
+        command = container(name)["command"]
+        assert flag(command, "--uses") == parts[name]["uses"]
+        assert [flag(command, "--py-modules")] == parts[name]["py_modules"]
 
 
 @pytest.fixture
@@ -161,7 +165,7 @@ def running(
     grpc_port, http_port, clip_service_port = (str(free_port()) for _ in range(3))
     processes = []
     for name in ("text", "vision", "indexer", "search"):
-        words = [w.replace(SERVICES, str(ROOT)) for w in container(name)["command"]]
+        words = list(container(name)["command"])
         if name in ports:
             words[words.index("--port") + 1] = ports[name]
         else:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from cliptune.errors import AlreadyExists, BadInput, DamagedIndex, ModelMismatch
-from cliptune.index.versions import changelog
-from cliptune.index.versions.versioned_index import LiveIndex
-from cliptune.index.versions.models import model_digest
-from cliptune.index.versions.manifest import State
-from cliptune.index.versions.repair import repair
-from cliptune.reindex.swap import Swap
 from cliptune.index import open_index
 from cliptune.index.lance.rows import TableNote
+from cliptune.index.versions import changelog
+from cliptune.index.versions.manifest import State
+from cliptune.index.versions.models import model_digest
+from cliptune.index.versions.repair import repair
+from cliptune.index.versions.versioned_index import LiveIndex
+from cliptune.reindex.swap import Swap
 from tests.reindex.generation_helpers import embed, products
 
 Models = tuple[Path, Path, Path]

@@ -31,19 +31,19 @@ from cliptune.errors import (
     NotReady,
     Unavailable,
 )
+from cliptune.executors.model_pool import ServedTowers
+from cliptune.index import Index, open_index
 from cliptune.index.versions import changelog, locks
-from cliptune.reindex.sync import CannotEmbed
 from cliptune.index.versions.locks import SwapUnderWay
-from cliptune.index.versions.versioned_index import LiveIndex
-from cliptune.index.versions.models import model_digest
 from cliptune.index.versions.manifest import PROGRESS, Generation, Pointer, State, numbered_uri
+from cliptune.index.versions.models import model_digest
 from cliptune.index.versions.progress import read_progress
+from cliptune.index.versions.versioned_index import LiveIndex
+from cliptune.inference import TextTower, get_tower
+from cliptune.reindex.passes import Engine
 from cliptune.reindex.quality import Query, WorseModel, given, titles
 from cliptune.reindex.swap import Swap
-from cliptune.reindex.passes import Engine
-from cliptune.index import Index, open_index
-from cliptune.inference import TextTower, get_tower
-from cliptune.executors.model_pool import ServedTowers
+from cliptune.reindex.sync import CannotEmbed
 from tests.reindex.generation_helpers import embed, products
 from tests.serving.conftest import picture
 

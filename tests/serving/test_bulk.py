@@ -14,11 +14,11 @@ from docarray import DocList
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
+from cliptune.client import bulk
+from cliptune.client.bulk import index_all
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
-from cliptune.client import bulk
 from cliptune.serving import Client
-from cliptune.client.bulk import index_all
 from tests.serving.conftest import Server, picture
 
 pytestmark = pytest.mark.e2e

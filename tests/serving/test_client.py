@@ -8,9 +8,9 @@ from docarray import DocList
 
 from cliptune import errors
 from cliptune.documents import ClipDoc
+from cliptune.errors import TooLarge
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from cliptune.protocol.parameters import TooLarge
 from tests.serving.conftest import COLOURS, Server, picture, shop
 
 pytestmark = pytest.mark.e2e

@@ -17,6 +17,7 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
+from cliptune.client.inputs import lossless, to_doc
 from cliptune.data.pictures.images import decode_image
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import (
@@ -28,7 +29,6 @@ from cliptune.errors import (
     Unavailable,
 )
 from cliptune.serving import Client
-from cliptune.client.inputs import lossless, to_doc
 from tests.ports import free_port
 from tests.serving.conftest import COLOURS, picture, shop
 

@@ -14,11 +14,11 @@ import pytest
 import cliptune
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError, NotFound
+from cliptune.executors import client_names, training
 from cliptune.models.loading import load_model
 from cliptune.models.writing import write_artifact
 from cliptune.runs.documents import referred_documents
 from cliptune.runs.experiments import create_run
-from cliptune.executors import client_names, training
 from tests.serving.conftest import picture
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import requests
 
+from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
 from tests.serving.conftest import COLOURS, Server, picture
 
 pytestmark = pytest.mark.e2e

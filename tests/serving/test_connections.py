@@ -106,10 +106,8 @@ def test_jinas_servers_and_channels_have_our_options() -> None:
     from jina.serve.networking import utils
     from jina.serve.runtimes.servers import grpc as servers
 
-    import cliptune.executors.base  # noqa: F401
-    from cliptune.protocol.jina_compat import agree_on_pings
+    import cliptune.protocol.jina_compat  # noqa: F401
 
-    agree_on_pings()  # once more
     for module in (utils, servers):
         assert dict(module.get_server_side_grpc_options()) == dict(grpc_options.SERVER)
         more = module.get_server_side_grpc_options({"grpc.so_reuseport": 1})

@@ -21,8 +21,8 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
-from cliptune.serving import Client, serve
 from cliptune.gateway.api_keys import make_key, new_key
+from cliptune.serving import Client, serve
 from tests.ports import free_ports
 from tests.serving.conftest import Server, base64_of, picture
 

@@ -25,7 +25,7 @@ from jina.proto import jina_pb2_grpc
 from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
-from cliptune.protocol import errors
+from cliptune.protocol import wire_errors
 from tests.ports import free_ports
 from tests.serving.conftest import base64_of, picture
 
@@ -115,7 +115,7 @@ def over_a_stream(port: int, made: DataRequest, seen: list, first: threading.Eve
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
             for answer in jina_pb2_grpc.JinaRPCStub(channel).Call(five()):
-                seen.append(errors.from_status(answer.header.status))
+                seen.append(wire_errors.from_status(answer.header.status))
                 first.set()
         except grpc.RpcError as error:
             seen.append(error.code())

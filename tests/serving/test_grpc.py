@@ -12,7 +12,7 @@ from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, NotFound
-from cliptune.protocol import errors
+from cliptune.protocol import wire_errors
 from tests.serving.conftest import Server
 
 pytestmark = pytest.mark.e2e
@@ -48,9 +48,9 @@ def test_a_streams_answers_hold_no_traceback(channel: grpc.Channel) -> None:
         whole = str(answers[ids[number]].proto_with_data)
         assert "Traceback" not in whole
         assert ".py" not in whole
-        assert type(errors.from_status(answers[ids[number]].header.status)) is kind
+        assert type(wire_errors.from_status(answers[ids[number]].header.status)) is kind
     last = answers[ids[-1]]
-    assert errors.from_status(last.header.status) is None
+    assert wire_errors.from_status(last.header.status) is None
     last.document_array_cls = DocList[ClipDoc]
     assert last.docs[0].embedding.shape == (32,)
 
@@ -63,5 +63,5 @@ def test_one_call_has_the_status_of_its_error(
     with pytest.raises(grpc.RpcError) as caught:
         stub.process_single_data(request(endpoint, doc))
     assert caught.value.code() == code
-    assert type(errors.from_text(caught.value.details())) is kind
+    assert type(wire_errors.from_text(caught.value.details())) is kind
     assert "Traceback" not in caught.value.details()

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError, NotFound, NotReady, Unavailable
-from cliptune.serving import Client
 from cliptune.protocol.reports import IndexReport, Report, by_source
+from cliptune.serving import Client
 from tests.serving.conftest import Server, picture, shop
 
 pytestmark = pytest.mark.e2e

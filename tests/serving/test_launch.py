@@ -12,14 +12,27 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cliptune.errors import BadArtifact, BadInput, NotFound, Unavailable
-from cliptune.serving import Client, launch, serve, startup
+from cliptune.observability import startup
+from cliptune.observability.startup import Failure
+from cliptune.serving import Client, launch, serve
+from cliptune.serving.flows import flow_file
 from cliptune.serving.launch import PortInUse, check_port, check_ports
-from cliptune.serving.resources import flows_dir
-from cliptune.serving.startup import Failure
 from tests.ports import free_ports
 from tests.serving.conftest import shop
+
+EXECUTORS = {
+    "clip_text_encoder": ("CLIPTextEncoder", "cliptune.executors.text_encoder"),
+    "clip_vision_encoder": ("CLIPVisionEncoder", "cliptune.executors.vision_encoder"),
+    "indexer": ("Indexer", "cliptune.executors.indexer"),
+    "trainer": ("Trainer", "cliptune.executors.trainer"),
+}
+FLOWS = {
+    "search": ["clip_text_encoder", "clip_vision_encoder", "indexer"],
+    "train": ["trainer"],
+}
 
 
 def children(pid: int) -> list[int]:
@@ -27,10 +40,17 @@ def children(pid: int) -> list[int]:
 
 
 def test_the_flows_are_found_with_their_executors() -> None:
-    for name in ("search.yml", "train.yml", "gateway.yml", "gateway.py"):
-        assert (flows_dir() / name).is_file()
-    for name in ("clip_text_encoder", "clip_vision_encoder", "indexer", "trainer"):
-        assert (flows_dir().parent / "executors" / name / "config.yml").is_file()
+    for name, executors in FLOWS.items():
+        flow = yaml.safe_load(flow_file(name).read_text())
+        found = [(part["uses"], *part["py_modules"]) for part in flow["executors"]]
+        assert found == [EXECUTORS[executor] for executor in executors]
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_jina_finds_each_executor_by_its_folder(name: str) -> None:
+    config = Path(__file__).parents[2] / "executors" / name / "config.yml"
+    described = yaml.safe_load(config.read_text())
+    assert (described["jtype"], *described["py_modules"]) == EXECUTORS[name]
 
 
 def test_equal_and_impossible_ports(tiny_model: Path) -> None:
@@ -95,7 +115,7 @@ def test_each_process_reports_its_first_failure(tmp_path: Path) -> None:
     program = """
 import sys
 from cliptune.errors import BadArtifact
-from cliptune.serving.startup import report, reporting
+from cliptune.observability.startup import report, reporting
 try:
     with reporting("text/rep-0"):
         raise BadArtifact("it is\\ndamaged")

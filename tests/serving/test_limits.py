@@ -21,8 +21,7 @@ from docarray import DocList
 from PIL import Image
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import CliptuneError
-from cliptune.serving import Client
+from cliptune.errors import CliptuneError, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
 from cliptune.protocol.parameters import (
     MAX_ALL_TAGS,
@@ -30,9 +29,9 @@ from cliptune.protocol.parameters import (
     MAX_PARAMETERS,
     MAX_TAGS,
     MAX_VALUES,
-    TooLarge,
 )
 from cliptune.protocol.payload_size import count_messages, count_values, parse_json
+from cliptune.serving import Client
 from tests.serving.conftest import Server, base64_of, picture
 
 pytestmark = pytest.mark.e2e

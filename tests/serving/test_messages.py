@@ -13,11 +13,10 @@ from docarray import DocList
 from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
-from cliptune.errors import BadInput, Overloaded
-from cliptune.gateway.ordered import in_order
-from cliptune.gateway.messages import ALL_BUT_VISION, check_request, choose_executors
-from cliptune.protocol.parameters import TooLarge
+from cliptune.errors import BadInput, Overloaded, TooLarge
 from cliptune.executors.threads import BoundedThreads
+from cliptune.gateway.messages import ALL_BUT_VISION, check_request, choose_executors
+from cliptune.gateway.ordered import in_order
 
 
 def made(*docs: ClipDoc) -> DataRequest:

@@ -19,9 +19,9 @@ from docarray import DocList
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from cliptune import settings
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
-from cliptune import settings
 from cliptune.serving import Client, serve
 from tests.ports import free_ports
 from tests.serving.conftest import base64_of, picture

@@ -12,8 +12,8 @@ import pytest
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.reindex.swap import Swap
 from cliptune.models.artifact import open_artifact
+from cliptune.reindex.swap import Swap
 from cliptune.serving import Client
 from tests.serving.conftest import Server, picture
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from cliptune import errors
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
+from cliptune.errors import TooLarge
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from cliptune.protocol.parameters import TooLarge
 from tests.serving.conftest import COLOURS, Server, base64_of, picture, shop
 
 pytestmark = pytest.mark.e2e

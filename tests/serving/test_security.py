@@ -22,9 +22,9 @@ from jina.proto import jina_pb2_grpc
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized, Unavailable
-from cliptune.serving import Client, serve
-from cliptune.gateway.clip_service import clip_service_pb2
 from cliptune.gateway.api_keys import make_key
+from cliptune.gateway.clip_service import clip_service_pb2
+from cliptune.serving import Client, serve
 from tests.ports import free_ports
 from tests.serving.conftest import COLOURS, base64_of, picture, shop
 from tests.serving.test_grpc import request

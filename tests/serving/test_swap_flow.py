@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import CliptuneError, NotFound
+from cliptune.gateway.api_keys import make_key
 from cliptune.index.versions.models import model_digest
 from cliptune.inference import get_tower
 from cliptune.serving import Client, serve
-from cliptune.gateway.api_keys import make_key
 from tests.ports import free_ports
 from tests.serving.conftest import base64_of, picture
 

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 import cliptune
+from cliptune.client.remote_run import RemoteRun
 from cliptune.data.store import parse_documents
 from cliptune.errors import (
     AlreadyExists,
@@ -22,10 +23,9 @@ from cliptune.errors import (
     Unauthorized,
     Unavailable,
 )
+from cliptune.gateway.api_keys import make_key
 from cliptune.models.artifact import open_artifact
 from cliptune.serving import serve_training
-from cliptune.gateway.api_keys import make_key
-from cliptune.client.remote_run import RemoteRun
 from cliptune.training.callbacks import EvaluationCallback
 from tests.ports import free_port, free_ports
 from tests.serving.conftest import picture

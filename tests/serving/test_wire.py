@@ -12,13 +12,13 @@ from cliptune import errors
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound
 from cliptune.limits import limit
-from cliptune.protocol import errors, tags
+from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.parameters import MAX_DEPTH
 
 
-@pytest.mark.parametrize("kind", sorted(errors.ERRORS.values(), key=lambda k: k.__name__))
+@pytest.mark.parametrize("kind", sorted(wire_errors.ERRORS.values(), key=lambda k: k.__name__))
 def test_every_error_survives_the_way(kind: type[errors.CliptuneError]) -> None:
-    found = errors.from_text(errors.to_text(kind("größer als 3: 'x'\n  ^")))
+    found = wire_errors.from_text(wire_errors.to_text(kind("größer als 3: 'x'\n  ^")))
     assert type(found) is kind
     assert str(found) == "größer als 3: 'x'\n  ^"
 
@@ -34,23 +34,23 @@ def test_a_status_says_no_more_than_the_message(caplog: pytest.LogCaptureFixture
 
     deliberate = status_of(NotFound("no run 'x'"))
     assert "Traceback" in str(deliberate)
-    told = errors.from_status(deliberate)
+    told = wire_errors.from_status(deliberate)
     assert type(told) is NotFound
-    errors.set_status(deliberate, told)
+    wire_errors.set_status(deliberate, told)
     assert "Traceback" not in str(deliberate)
-    unexpected = errors.from_status(status_of(KeyError("secret")))
+    unexpected = wire_errors.from_status(status_of(KeyError("secret")))
     assert type(unexpected) is errors.InternalError
     assert "secret" not in str(unexpected)
     number = str(unexpected).split()[2].rstrip(";")
     assert number in caplog.text
     assert "secret" in caplog.text
-    assert errors.from_status(DataRequest().header.status) is None
+    assert wire_errors.from_status(DataRequest().header.status) is None
 
 
 def test_long_messages_fit_into_grpcs_metadata() -> None:
-    text = errors.to_text(BadInput("ü" * 100_000))
+    text = wire_errors.to_text(BadInput("ü" * 100_000))
     assert len(text) < 8_000
-    assert isinstance(errors.from_text(text), BadInput)
+    assert isinstance(wire_errors.from_text(text), BadInput)
 
 
 json_values = st.recursive(

@@ -17,7 +17,12 @@ from docarray import DocList
 from numpy.typing import NDArray
 
 from cliptune.data.complete import Problem
-from cliptune.data.pictures.images import ImagePreprocessing, decode_pixels, image_bytes, known_formats
+from cliptune.data.pictures.images import (
+    ImagePreprocessing,
+    decode_pixels,
+    image_bytes,
+    known_formats,
+)
 from cliptune.data.pictures.pixel_store import Decoded, collect, read_or_write
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage

@@ -26,13 +26,6 @@ from typing import Any, NoReturn
 
 from docarray import DocList
 
-from cliptune.data.tables.columns import (
-    Column,
-    CsvOptions,
-    choose_roles,
-    fill_template,
-    is_elsewhere,
-)
 from cliptune.data.complete import (
     ANYTHING,
     PICTURE,
@@ -45,8 +38,15 @@ from cliptune.data.complete import (
 )
 from cliptune.data.pictures.download import Downloads, download_once
 from cliptune.data.pictures.images import image_bytes
-from cliptune.data.tables.rows import Row, Rows, open_rows
 from cliptune.data.summary import DataSummary
+from cliptune.data.tables.columns import (
+    Column,
+    CsvOptions,
+    choose_roles,
+    fill_template,
+    is_elsewhere,
+)
+from cliptune.data.tables.rows import Row, Rows, open_rows
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
 

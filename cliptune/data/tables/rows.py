@@ -1,7 +1,7 @@
 """Sources of rows: text tables, JSON lines, and pictures' `metadata` files, all read alike.
 
 A source knows the names of its columns and gives its rows as mappings, in their order; what the
-columns are for is `cliptune.data.tables.columns`' business, and the documents are `cliptune.data.tables.csv`'s.
+columns are for is `columns`' business, and the documents are `csv`'s.
 Another format is another source.
 """
 
@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cliptune.data.tables.columns import CsvOptions, is_picture, known_names, normal
 from cliptune.data.complete import is_missing
+from cliptune.data.pictures.images import SUFFIXES
+from cliptune.data.tables.columns import CsvOptions, is_picture, known_names, normal
 from cliptune.data.tables.dialects import Dialect, find_dialect, split_rows
 from cliptune.data.tables.encodings import decode_text
-from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.tables.kinds import kind_of
 from cliptune.errors import BadData, near_matches
 

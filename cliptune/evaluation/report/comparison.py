@@ -16,14 +16,14 @@ from cliptune.data.sameness import Table, TextKeys, same_labels, token_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.evaluation.answers import decide_answers
+from cliptune.evaluation.bootstrap import Change, compare_means
 from cliptune.evaluation.metrics import per_query_metrics
+from cliptune.evaluation.report.suspects import Faults, find_faults
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.home import cache_dir
 from cliptune.inference import get_tower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.loading import ClipModel
-from cliptune.evaluation.bootstrap import Change, compare_means
-from cliptune.evaluation.report.suspects import Faults, find_faults
 
 OnProgress = Callable[[str, int, int], None]
 """(what is done, done, total)"""

@@ -20,13 +20,13 @@ from cliptune.data.complete import labels_of
 from cliptune.data.pictures.images import decode_image, image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
-from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
-from cliptune.evaluation.retrieval import Evaluation
-from cliptune.files import write_text
 from cliptune.evaluation.bootstrap import Change
+from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
 from cliptune.evaluation.report.comparison import Comparison
 from cliptune.evaluation.report.curves import epoch_charts
 from cliptune.evaluation.report.suspects import Faults
+from cliptune.evaluation.retrieval import Evaluation
+from cliptune.files import write_text
 
 HEADLINE = "reciprocal_rank"
 SHOWN_QUERIES = 10

@@ -9,14 +9,14 @@ from typing import Any
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
-from cliptune.errors import BadInput, CliptuneError, NotFound, near_matches
-from cliptune.protocol import errors
-from cliptune.gateway.dispatch import Calls, status_of
+from cliptune.errors import BadInput, CliptuneError, NotFound, TooLarge, near_matches
 from cliptune.gateway.clip_service import documents as v1
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
+from cliptune.gateway.dispatch import Calls, status_of
 from cliptune.observability.request_log import OTHER, observed
+from cliptune.protocol import wire_errors
+from cliptune.protocol.parameters import MAX_DOCS, check_parameters
 from cliptune.protocol.reports import Report, by_source
-from cliptune.protocol.parameters import MAX_DOCS, TooLarge, check_parameters
 
 ENDPOINTS = (
     "/", "/encode", "/rank", "/index", "/search", "/update", "/delete", "/clear", "/status"
@@ -46,8 +46,8 @@ class Adapter:
                 await asyncio.to_thread(v1.check_sizes, request.data.docs.docs)
                 await self.run(request)
             except Exception as error:
-                told = errors.from_exception(error)
-                call.status = errors.grpc_code(told).name
+                told = wire_errors.from_exception(error)
+                call.status = wire_errors.grpc_code(told).name
                 set_error(request, told)
 
     async def run(self, request: Request) -> None:
@@ -170,7 +170,7 @@ def set_error(request: Request, error: CliptuneError) -> None:
     status = request.header.status
     status.Clear()
     status.code = status.ERROR
-    told = errors.as_dict(error)
+    told = wire_errors.as_dict(error)
     status.description = f"{told['type']}: {told['message']}"
     status.exception.name = told["type"]
     status.exception.args.append(told["message"])

@@ -11,15 +11,15 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from cliptune.errors import BadInput
 from cliptune import settings
-from cliptune.protocol import grpc_options
+from cliptune.errors import BadInput, TooLarge
+from cliptune.gateway.auth import until_ended
 from cliptune.gateway.clip_service.adapter import ENDPOINTS, Adapter, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
-from cliptune.gateway.auth import until_ended
 from cliptune.gateway.ordered import in_order
 from cliptune.observability.request_log import observed
-from cliptune.protocol.parameters import MAX_BODY, TooLarge
+from cliptune.protocol import grpc_options
+from cliptune.protocol.parameters import MAX_BODY
 from cliptune.protocol.payload_size import LARGE, check_message
 
 WINDOW = 16

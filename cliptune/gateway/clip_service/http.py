@@ -12,8 +12,14 @@ import numpy as np
 from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from google.protobuf.json_format import MessageToDict
 
-from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches
-from cliptune.protocol import errors
+from cliptune.errors import BadInput, CliptuneError, Forbidden, TooLarge, near_matches
+from cliptune.gateway.auth import open_socket, until_ended
+from cliptune.gateway.base_app import check_origin
+from cliptune.gateway.clip_service.adapter import Adapter, set_error
+from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
+from cliptune.gateway.clip_service.documents import read_array, write_array
+from cliptune.gateway.clip_service.grpc_server import WINDOW, answer_to
+from cliptune.gateway.ordered import in_order
 from cliptune.gateway.schemas import (
     error_response,
     from_base64,
@@ -21,21 +27,14 @@ from cliptune.gateway.schemas import (
     numbers_in,
     to_json,
 )
-from cliptune.gateway.clip_service.adapter import Adapter, set_error
-from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
-from cliptune.gateway.clip_service.documents import read_array, write_array
-from cliptune.gateway.clip_service.grpc_server import WINDOW, answer_to
-from cliptune.gateway.auth import open_socket, until_ended
-from cliptune.gateway.ordered import in_order
+from cliptune.protocol import wire_errors
 from cliptune.protocol.parameters import (
     MAX_DOCS,
     Tally,
-    TooLarge,
     check_depth,
     check_parameters,
     count_inside,
 )
-from cliptune.gateway.base_app import check_origin
 
 _TEXTS = ("id", "parent_id", "uri", "modality", "mime_type")
 _FIELDS = set(Document.DESCRIPTOR.fields_by_name)
@@ -73,11 +72,11 @@ async def answer_body(
     except CliptuneError as told:
         error = told
     except Exception as unexpected:
-        error = errors.from_exception(unexpected)
+        error = wire_errors.from_exception(unexpected)
     if error is None:
         return await asyncio.to_thread(as_json, request), None
     set_error(request, error)
-    return as_json(request) | {"error": errors.as_dict(error)}, error
+    return as_json(request) | {"error": wire_errors.as_dict(error)}, error
 
 
 def read_request(body: dict[str, Any], request: Request) -> None:

@@ -17,12 +17,10 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
 from cliptune.index.durable import LockBusy
-from cliptune.index.filters.warnings import Version
 from cliptune.index.filters.language import Filter, parse_filter
+from cliptune.index.filters.warnings import Version
 from cliptune.index.lance.folder import LanceFolder, Opened, new_table_name
 from cliptune.index.lance.options import LanceOptions
-from cliptune.index.lance.search import nearest
-from cliptune.index.lance.sql import literal, to_sql
 from cliptune.index.lance.rows import (
     DOC_COLUMNS,
     offsets_by_id,
@@ -31,6 +29,8 @@ from cliptune.index.lance.rows import (
     to_docs,
     to_table,
 )
+from cliptune.index.lance.search import nearest
+from cliptune.index.lance.sql import literal, to_sql
 from cliptune.index.stamp import Stamp
 
 if TYPE_CHECKING:

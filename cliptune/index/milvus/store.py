@@ -13,8 +13,8 @@ from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
-from cliptune.index.filters.warnings import Version
 from cliptune.index.filters.language import Filter, parse_filter
+from cliptune.index.filters.warnings import Version
 from cliptune.index.milvus.alias import Alias
 from cliptune.index.milvus.collection import KEYS_A_CALL, Collection, among_keys
 from cliptune.index.milvus.expression import both, to_expression

@@ -28,11 +28,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.files import write_text
-from cliptune.index.versions import changelog
 from cliptune.home import home
 from cliptune.index.durable import sync_path
 from cliptune.index.stamp import REPAIR
 from cliptune.index.storage import Storage
+from cliptune.index.versions import changelog
 
 if TYPE_CHECKING:
     from cliptune.index import Index

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliptune.errors import BadInput, DamagedIndex, NotFound
+from cliptune.index.repair import Repaired, repair_folder
 from cliptune.index.versions import locks
 from cliptune.index.versions.manifest import POINTER, State, folder_of
-from cliptune.index.repair import Repaired, repair_folder
 from cliptune.models.loading import load_model
 
 if TYPE_CHECKING:

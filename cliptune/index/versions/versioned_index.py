@@ -14,11 +14,11 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError, ModelMismatch, ModelSwitched, Unavailable
-from cliptune.index.versions import changelog, locks
-from cliptune.index.versions.manifest import Generation, Pointer, State
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_ids
 from cliptune.index.filters.language import Filter, parse_filter
+from cliptune.index.versions import changelog, locks
+from cliptune.index.versions.manifest import Generation, Pointer, State
 
 log = logging.getLogger("cliptune")
 GRACE = 60.0

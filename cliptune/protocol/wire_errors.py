@@ -16,8 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from cliptune import errors
-from cliptune.errors import BadInput, CliptuneError, Overloaded, Unavailable
-from cliptune.protocol.parameters import TooLarge
+from cliptune.errors import BadInput, CliptuneError, InternalError, Overloaded, Unavailable
 
 log = logging.getLogger("cliptune")
 
@@ -27,39 +26,10 @@ MAX_MESSAGE = 1000
 """Characters of a message: gRPC keeps 8 KiB for all of a status."""
 
 
-class InternalError(CliptuneError):
-    """Something unexpected: the server's log has it under the id in the message."""
-
-
-class BadJson(BadInput):
-    """The body is not JSON."""
-
-    http_status = 400
-
-
-class Timeout(CliptuneError):
-    """A body that did not arrive in time."""
-
-    http_status = 408
-
-
-class UnsupportedCoding(BadInput):
-    """A body in a form that isn't read: compressed in another way, or of another media type."""
-
-    http_status = 415
-
-
-ERRORS: dict[str, type[CliptuneError]] = {
-    kind.__name__: kind
-    for kind in [
-        *(v for v in vars(errors).values() if isinstance(v, type)),
-        TooLarge,
-        InternalError,
-        BadJson,
-        Timeout,
-        UnsupportedCoding,
-    ]
-    if issubclass(kind, CliptuneError)
+ERRORS = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, CliptuneError)
 }
 
 _CODES = {
@@ -126,7 +96,7 @@ def internal(what: str) -> InternalError:
 
 def from_exception(error: BaseException) -> CliptuneError:
     """What a client is told of an exception in the gateway."""
-    from jina.excepts import InternalNetworkError
+    from cliptune.protocol.jina_compat import InternalNetworkError
 
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # what a middleware's tasks wrap it into
@@ -176,7 +146,7 @@ def set_status(status: Any, error: CliptuneError) -> None:
 
 def refusal(request: Any, error: CliptuneError) -> Any:
     """The answer of a stream to a request that failed: its id, and the error as status."""
-    from jina.types.request.data import DataRequest
+    from cliptune.protocol.jina_compat import DataRequest
 
     response = DataRequest()
     with contextlib.suppress(Exception):  # of a message that can't be read, there is no id

@@ -1,16 +1,15 @@
 """CLIPVisionEncoder: pictures to embeddings. Documents with a text pass through."""
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import requests
 
 from cliptune.documents import ClipDoc, RankDoc
-from cliptune.executors.encoding import embed_all_pictures, embed_new_pictures, embed_pictures
 from cliptune.executors.base import ObservedExecutor
+from cliptune.executors.encoding import embed_all_pictures, embed_new_pictures, embed_pictures
 from cliptune.executors.fetching import Fetcher
 from cliptune.executors.ranking import rank_pictures
-from cliptune.protocol.reports import Report, TowerStatus
 from cliptune.executors.shared_towers import serve_towers
+from cliptune.protocol.jina_compat import requests
+from cliptune.protocol.reports import Report, TowerStatus
 
 
 class CLIPVisionEncoder(ObservedExecutor):

@@ -4,16 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import requests
 
 from cliptune.documents import ClipDoc
 from cliptune.executors import training
 from cliptune.executors.base import ObservedExecutor
-from cliptune.executors.training import RUN
-from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
 from cliptune.executors.threads import BoundedThreads
+from cliptune.executors.training import RUN
+from cliptune.protocol.jina_compat import requests
+from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
 
 END = object()
 

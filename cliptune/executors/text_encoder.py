@@ -1,16 +1,15 @@
 """CLIPTextEncoder: texts to embeddings. Documents without a text pass through."""
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from docarray import DocList
-from jina import requests
 
 from cliptune.documents import ClipDoc, RankDoc
-from cliptune.executors.encoding import embed_all_texts, embed_texts
 from cliptune.executors.base import ObservedExecutor
+from cliptune.executors.encoding import embed_all_texts, embed_texts
 from cliptune.executors.ranking import rank_texts
-from cliptune.protocol.reports import Report, TowerStatus
-from cliptune.protocol.parameters import SearchParameters, read_parameters
 from cliptune.executors.shared_towers import serve_towers
+from cliptune.protocol.jina_compat import requests
+from cliptune.protocol.parameters import SearchParameters, read_parameters
+from cliptune.protocol.reports import Report, TowerStatus
 
 
 class CLIPTextEncoder(ObservedExecutor):

@@ -1,19 +1,17 @@
 """Indexer: keeps embedded documents in an index, and answers queries from it."""
 
-import cliptune.serving  # noqa: F401  (first: it keeps Jina from calling home)
 from contextlib import suppress
 
 from docarray import DocList
-from jina import requests
 
+from cliptune import settings
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import Unavailable
-from cliptune import settings
 from cliptune.executors import indexing, updating
+from cliptune.executors.base import ObservedExecutor
 from cliptune.observability import metrics
 from cliptune.protocol import redaction
-from cliptune.executors.base import ObservedExecutor
-from cliptune.protocol.reports import Report
+from cliptune.protocol.jina_compat import requests
 from cliptune.protocol.parameters import (
     DeleteParameters,
     GetParameters,
@@ -23,6 +21,7 @@ from cliptune.protocol.parameters import (
     SearchParameters,
     read_parameters,
 )
+from cliptune.protocol.reports import Report
 
 
 def report(values: dict) -> DocList[Report]:

@@ -1,0 +1,57 @@
+"""Jina is as `jina_compat` changes it, and nobody goes by it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cliptune
+from cliptune.protocol import jina_compat
+
+CHANGED: dict[Callable[..., object], str] = {
+    jina_compat.helper.get_default_grpc_options: "781fa68e5f325167",
+    jina_compat.AsyncNewLoopRuntime.async_setup: "eff53688472fcff9",
+    jina_compat.Pod._get_control_address: "0a8909e9b334e977",
+    jina_compat.GRPCServer.shutdown: "d9ca06f48c48e9ca",
+    jina_compat.WorkerRequestHandler.handle: "b71b2bce795b845c",
+    jina_compat.WorkerRequestHandler._setup_req_doc_array_cls: "089df4b8713999b2",
+    jina_compat._ConnectionStubs._init_stubs: "292d0364f5f375ef",
+    jina_compat.serializer.DataRequestProto.SerializeToString: "917bccd37058428c",
+}
+"""What is replaced or called of Jina's private parts, and the SHA-256 of its source."""
+
+
+@pytest.mark.parametrize("part", CHANGED, ids=lambda part: part.__qualname__)
+def test_jina_is_as_it_was_when_it_was_changed(part: Callable[..., object]) -> None:
+    """Read the new source beside the change that is made to it before you note its digest here."""
+    source = inspect.getsource(inspect.unwrap(part))
+    assert hashlib.sha256(source.encode()).hexdigest()[:16] == CHANGED[part], source
+
+
+def test_a_change_is_made_once() -> None:
+    jina_compat.answer_before_ending(1.0)
+    once = jina_compat.GRPCServer.shutdown
+    jina_compat.answer_before_ending(2.0)
+    assert jina_compat.GRPCServer.shutdown is once
+
+
+def test_jina_counts_its_bytes_apart() -> None:
+    jina_compat.serializer.DataRequestProto.SerializeToString(jina_compat.DataRequest())
+    assert int(jina_compat.serializer.os.environ["JINA_GRPC_SEND_BYTES"]) >= 0
+    assert "JINA_GRPC_SEND_BYTES" not in os.environ
+
+
+def test_nobody_imports_jina_past_the_module() -> None:
+    for file in Path(cliptune.__file__).parent.rglob("*.py"):
+        if file == Path(jina_compat.__file__):
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] == "jina"], file
