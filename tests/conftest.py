@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from milvus_process import INSTALLED, MilvusProcess
-from tiny_model import make_tiny_model
+
+from tests.milvus_process import INSTALLED, MilvusProcess
+from tests.tiny_model import make_tiny_model
+
+pytest_plugins = ["tests.server"]
 
 SLOWEST = [
     "test_wheel.py",

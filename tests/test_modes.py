@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pictures import picture
 from tests.ports import free_ports
-from tests.serving.conftest import picture
 
 pytestmark = pytest.mark.e2e
 

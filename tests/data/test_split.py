@@ -13,7 +13,7 @@ from cliptune.cli.app import app
 from cliptune.data.split import split_table
 from cliptune.data.tables.csv import read_csv
 from cliptune.errors import AlreadyExists, BadData, BadInput
-from tests.serving.conftest import picture
+from tests.pictures import picture
 
 NAMED = {"text_column": "title", "image_column": "picture"}
 

@@ -17,7 +17,7 @@ from cliptune.documents import ClipDoc
 from cliptune.protocol import wire_errors
 from tests.fuzz.outcomes import Outcomes
 from tests.fuzz.over_http import FILTERS, PATHS, TIMEOUT, mutate_bytes
-from tests.serving.conftest import picture
+from tests.pictures import picture
 
 UNARY = "/jina.JinaSingleDataRequestRPC/process_single_data"
 CALL = "/jina.JinaRPC/Call"

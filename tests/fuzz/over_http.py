@@ -15,7 +15,7 @@ import schemathesis
 from schemathesis.generation import GenerationMode
 
 from tests.fuzz.outcomes import Outcomes
-from tests.serving.conftest import base64_of, picture
+from tests.pictures import base64_of, picture
 
 TIMEOUT = 120
 HOSTILE: list[Any] = [

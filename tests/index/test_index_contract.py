@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from docarray import DocList
-from index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, ModelMismatch
 from cliptune.index import Index
 from cliptune.index.filters.language import And, Compare, In, parse_filter
 from cliptune.index.filters.language import Field as FilterField
+from tests.index.index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
 
 def ids_of(found: DocList) -> list[str]:

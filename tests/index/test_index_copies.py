@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from docarray import DocList
-from index_helpers import DIGEST, OTHER_DIGEST, doc, docs, vector
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, ModelMismatch, NotFound
 from cliptune.index import Index, open_index
 from cliptune.index.migrate import CopyDiffers, migrate
 from cliptune.index.snapshots import restore_snapshot, write_snapshot
+from tests.index.index_helpers import DIGEST, OTHER_DIGEST, doc, docs, vector
 
 TAGS = {"price": 3, "exact": 3.0, "none": None, "list": ["a", {"b": "'; drop"}]}
 

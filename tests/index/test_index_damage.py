@@ -8,11 +8,11 @@ from pathlib import Path
 
 import lancedb
 import pytest
-from index_helpers import DIGEST, OTHER_DIGEST, doc, docs
 
 from cliptune.errors import BadInput, CliptuneError, DamagedIndex, NotFound
 from cliptune.index import open_index
 from cliptune.index.repair import find_tables, repair_folder
+from tests.index.index_helpers import DIGEST, OTHER_DIGEST, doc, docs
 
 STAMP, UNFINISHED = "cliptune-index.json", "unfinished.json"
 COUNT = 300

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_helpers import DIGEST, doc, docs, vector
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import Unavailable
 from cliptune.index import Index, open_index
+from tests.index.index_helpers import DIGEST, doc, docs, vector
 
 KILLS = 100
 AHEAD = 3

@@ -16,13 +16,13 @@ import lancedb
 import numpy as np
 import pytest
 from docarray import DocList
-from index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.index import Index, open_index
 from cliptune.index.durable import file_lock
 from cliptune.index.lance import folder
+from tests.index.index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
 
 def test_uris_that_are_folders_and_that_are_not(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_writes_and_searches_go_on_while_it_optimizes(tmp_path: Path) -> None:
 
 ADDER = """
 import sys
-from index_helpers import doc, docs
+from tests.index.index_helpers import doc, docs
 from cliptune.index import open_index
 
 index = open_index(sys.argv[1], fsync=False)

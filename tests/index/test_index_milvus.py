@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_helpers import DIGEST, OTHER_DIGEST, cosine, doc, docs, vector
-from milvus_process import MilvusProcess
 
 from cliptune.errors import BadFilter, BadInput, ModelMismatch, Unavailable
 from cliptune.index import Index, open_index
 from cliptune.index.milvus.options import MilvusAddress
+from tests.index.index_helpers import DIGEST, OTHER_DIGEST, cosine, doc, docs, vector
+from tests.milvus_process import MilvusProcess
 
 
 def test_addresses_are_taken_apart() -> None:

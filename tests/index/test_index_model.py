@@ -16,11 +16,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from index_helpers import DIGEST, cosine, doc, docs, vector
 
 from cliptune.documents import ClipDoc
 from cliptune.index import Index, parse_filter
 from cliptune.index.filters.predicate import matches
+from tests.index.index_helpers import DIGEST, cosine, doc, docs, vector
 
 _ids = st.integers(0, 59).map(lambda n: f"d{n}")
 _filters = st.sampled_from(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from index_helpers import OTHER_DIGEST, doc, docs
 
 from cliptune.errors import BadInput, DamagedIndex
 from cliptune.index import open_index
 from cliptune.index.milvus import alias
 from cliptune.index.versions.repair import repair
+from tests.index.index_helpers import OTHER_DIGEST, doc, docs
 from tests.milvus_process import MilvusProcess
 
 pytestmark = pytest.mark.e2e

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from index_helpers import DIGEST, OTHER_DIGEST, doc, docs, vector
 
 from cliptune.errors import Unavailable
 from cliptune.index import open_index
+from tests.index.index_helpers import DIGEST, OTHER_DIGEST, doc, docs, vector
 
 OPTIONS = {"fsync": False, "ann_threshold": 300}
 
 REPLICA = """
 import json, sys
-from index_helpers import vector
+from tests.index.index_helpers import vector
 from cliptune.index import open_index
 
 index = open_index(sys.argv[1], fsync=False, ann_threshold=300)

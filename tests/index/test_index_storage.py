@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from docarray import DocList
-from index_helpers import DIGEST, cosine, doc, docs, vector
 from typer.testing import CliRunner
 
 from cliptune import settings
@@ -19,6 +18,7 @@ from cliptune.index import Index, open_index
 from cliptune.index.migrate import CopyDiffers, migrate
 from cliptune.index.snapshots import restore_snapshot, write_snapshot
 from cliptune.serving import serve
+from tests.index.index_helpers import DIGEST, cosine, doc, docs, vector
 
 DIM = 64
 

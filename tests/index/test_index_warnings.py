@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from index_helpers import doc, docs
 
 from cliptune.errors import BadFilter
 from cliptune.index import Index
+from tests.index.index_helpers import doc, docs
 
 DOCS = docs(
     doc("1", tags={"price": 19, "brand": "Nordvik", "size": {"eu": 42}, "in_stock": True}),

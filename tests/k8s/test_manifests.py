@@ -198,7 +198,7 @@ def test_the_commands_serve_a_search_that_can_be_watched(
     running: tuple[str, str], metrics_ports: dict[str, str], tmp_path: Path
 ) -> None:
     from cliptune.serving import Client
-    from tests.serving.conftest import picture
+    from tests.pictures import picture
 
     address, clip_service = running
     deadline = time.monotonic() + 180

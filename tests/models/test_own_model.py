@@ -21,7 +21,7 @@ from cliptune.inference import get_tower
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import needs_transformers, open_clip
 from cliptune.models.writing import write_artifact
-from tests.serving.conftest import picture
+from tests.pictures import picture
 
 transformers = pytest.importorskip("transformers", reason="needs cliptune[hf]")
 

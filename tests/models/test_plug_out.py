@@ -26,8 +26,8 @@ from cliptune.inference import get_tower
 from cliptune.models.clip_service import MEAN, STD, server_name, write_clip_service
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
+from tests.pictures import picture
 from tests.ports import free_port
-from tests.serving.conftest import picture
 from tests.tiny_model import TINY_CONFIG
 
 TEXTS = ["red rain boots", "a &amp; b", "Ein GRÜNER Schuh 👢", "word " * 100, "x"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from tests.serving.conftest import picture
+from tests.pictures import picture
 
 
 def products(count: int, start: int = 0) -> DocList[ClipDoc]:

@@ -44,8 +44,8 @@ from cliptune.reindex.passes import Engine
 from cliptune.reindex.quality import Query, WorseModel, given, titles
 from cliptune.reindex.swap import Swap
 from cliptune.reindex.sync import CannotEmbed
+from tests.pictures import picture
 from tests.reindex.generation_helpers import embed, products
-from tests.serving.conftest import picture
 
 Models = tuple[Path, Path, Path]
 

@@ -26,8 +26,8 @@ from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
 from cliptune.protocol import wire_errors
+from tests.pictures import base64_of, picture
 from tests.ports import free_ports
-from tests.serving.conftest import base64_of, picture
 
 pytestmark = pytest.mark.e2e
 MARGIN = 1.0

@@ -20,8 +20,8 @@ from cliptune.observability.startup import Failure
 from cliptune.serving import Client, launch, serve
 from cliptune.serving.flows import flow_file
 from cliptune.serving.launch import PortInUse, check_port, check_ports
+from tests.pictures import shop
 from tests.ports import free_ports
-from tests.serving.conftest import shop
 
 EXECUTORS = {
     "clip_text_encoder": ("CLIPTextEncoder", "cliptune.executors.text_encoder"),

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import requests
-from milvus_process import MilvusProcess
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.errors import Unavailable
 from cliptune.index import open_index
 from cliptune.serving import Client, serve
+from tests.milvus_process import MilvusProcess
+from tests.pictures import shop
 from tests.ports import free_ports
-from tests.serving.conftest import shop
 
 
 @pytest.mark.e2e

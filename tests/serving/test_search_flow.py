@@ -14,8 +14,9 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadImage, BadInput, ModelMismatch, NotFound, Unavailable
 from cliptune.inference import get_tower
 from cliptune.serving import Client, serve
+from tests.pictures import picture
 from tests.ports import free_port
-from tests.serving.conftest import Server, picture
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 TEXTS = ["a red shirt", "blue jeans", "a red shirt", "x" * 5000]

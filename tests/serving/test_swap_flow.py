@@ -23,8 +23,8 @@ from cliptune.gateway.api_keys import make_key
 from cliptune.index.versions.models import model_digest
 from cliptune.inference import get_tower
 from cliptune.serving import Client, serve
+from tests.pictures import base64_of, picture
 from tests.ports import free_ports
-from tests.serving.conftest import base64_of, picture
 
 pytestmark = pytest.mark.e2e
 STABLE = 40

@@ -27,8 +27,8 @@ from cliptune.gateway.api_keys import make_key
 from cliptune.models.artifact import open_artifact
 from cliptune.serving import serve_training
 from cliptune.training.callbacks import EvaluationCallback
+from tests.pictures import picture
 from tests.ports import free_port, free_ports
-from tests.serving.conftest import picture
 
 pytestmark = pytest.mark.e2e
 T = TypeVar("T")

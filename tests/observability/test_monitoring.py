@@ -23,8 +23,8 @@ from cliptune import settings
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.serving import Client, serve
+from tests.pictures import base64_of, picture
 from tests.ports import free_ports
-from tests.serving.conftest import base64_of, picture
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-dashboard.json"
 

@@ -19,7 +19,7 @@ from cliptune.models.loading import load_model
 from cliptune.models.writing import write_artifact
 from cliptune.runs.documents import referred_documents
 from cliptune.runs.experiments import create_run
-from tests.serving.conftest import picture
+from tests.pictures import picture
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from cliptune.serving import Client
-from tests.serving.conftest import COLOURS, Server, base64_of, picture, shop
+from tests.pictures import COLOURS, base64_of, picture, shop
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 RED = base64_of(picture(COLOURS["red"]))

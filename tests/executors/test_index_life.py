@@ -18,7 +18,8 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError, NotFound, NotReady, Unavailable
 from cliptune.protocol.reports import IndexReport, Report, by_source
 from cliptune.serving import Client
-from tests.serving.conftest import Server, picture, shop
+from tests.pictures import picture, shop
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 PRIZE = "no document has a tag 'prize': did you mean 'price'"

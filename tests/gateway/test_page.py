@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,26 +14,10 @@ from cliptune.documents import ClipDoc
 from cliptune.models.artifact import open_artifact
 from cliptune.reindex.swap import Swap
 from cliptune.serving import Client
-from tests.serving.conftest import Server, picture
+from tests.pictures import picture
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (scripts/install-test-tools installs it)")
-    from playwright.sync_api import sync_playwright
-
-    arguments = [
-        "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ]  # fmt: skip
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -25,10 +25,9 @@ from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauth
 from cliptune.gateway.api_keys import make_key
 from cliptune.gateway.clip_service import clip_service_pb2
 from cliptune.serving import Client, serve
+from tests.gateway.test_grpc import request
+from tests.pictures import COLOURS, base64_of, picture, shop
 from tests.ports import free_ports
-from tests.serving.conftest import COLOURS, base64_of, picture, shop
-from tests.serving.test_grpc import request
-from tests.serving.test_page import browser  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.e2e
 SITE = "https://shop.example"
@@ -419,7 +418,7 @@ def test_clip_as_services_port_asks_for_keys_too(secure: Secure) -> None:
         assert answer.header.status.exception.name == "Forbidden"
 
 
-def test_the_search_page_asks_for_a_key(secure: Secure, browser: Any) -> None:  # noqa: F811
+def test_the_search_page_asks_for_a_key(secure: Secure, browser: Any) -> None:
     secure.client("grpc", "admin").clear()
     secure.client("grpc", "write").index(shop())
     context = browser.new_context(ignore_https_errors=True)

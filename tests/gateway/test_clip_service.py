@@ -16,7 +16,8 @@ import requests
 from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from tests.serving.conftest import COLOURS, Server, picture
+from tests.pictures import COLOURS, picture
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 PROGRAM = Path(__file__).with_name("clip_client_program.py")

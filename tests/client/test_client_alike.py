@@ -29,8 +29,8 @@ from cliptune.errors import (
     Unavailable,
 )
 from cliptune.serving import Client
+from tests.pictures import COLOURS, picture, shop
 from tests.ports import free_port
-from tests.serving.conftest import COLOURS, picture, shop
 
 RED = picture(COLOURS["red"])
 

@@ -23,8 +23,9 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.gateway.api_keys import make_key, new_key
 from cliptune.serving import Client, serve
+from tests.pictures import base64_of, picture
 from tests.ports import free_ports
-from tests.serving.conftest import Server, base64_of, picture
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 SECRET = "/home/anna/pictures of clients"

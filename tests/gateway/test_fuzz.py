@@ -9,7 +9,8 @@ import pytest
 
 from cliptune.serving import Client
 from tests.fuzz.run import fuzz
-from tests.serving.conftest import Server, shop
+from tests.pictures import shop
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 COUNTS = ("JINA_GRPC_SEND_BYTES", "JINA_GRPC_RECV_BYTES")

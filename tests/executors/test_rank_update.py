@@ -15,7 +15,8 @@ from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import TooLarge
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from tests.serving.conftest import COLOURS, Server, base64_of, picture, shop
+from tests.pictures import COLOURS, base64_of, picture, shop
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 TEXTS = ["red", "green", "blue", "a very long story about a shoe"]

@@ -32,7 +32,8 @@ from cliptune.protocol.parameters import (
 )
 from cliptune.protocol.payload_size import count_messages, count_values, parse_json
 from cliptune.serving import Client
-from tests.serving.conftest import Server, base64_of, picture
+from tests.pictures import base64_of, picture
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 

@@ -13,7 +13,7 @@ from jina.types.request.data import DataRequest
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, NotFound
 from cliptune.protocol import wire_errors
-from tests.serving.conftest import Server
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 BAD = [

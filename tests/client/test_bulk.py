@@ -19,7 +19,8 @@ from cliptune.client.bulk import index_all
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
 from cliptune.serving import Client
-from tests.serving.conftest import Server, picture
+from tests.pictures import picture
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,8 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import TooLarge
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from tests.serving.conftest import COLOURS, Server, picture, shop
+from tests.pictures import COLOURS, picture, shop
+from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,8 @@ from cliptune import errors
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.inference import get_tower
 from cliptune.serving import Client
-from tests.serving.conftest import COLOURS, Server, base64_of, picture, shop
+from tests.pictures import COLOURS, base64_of, picture, shop
+from tests.server import Server
 
 TEXTS = [f"text number {i}" for i in range(40)]
 
