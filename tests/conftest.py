@@ -154,8 +154,8 @@ def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """Artifacts of three tiny models that agree in nothing but their shape."""
     import torch
 
+    from cliptune.models.artifact_writer import write_artifact
     from cliptune.models.loading import load_model
-    from cliptune.models.writing import write_artifact
 
     folder = tmp_path_factory.mktemp("models")
     for number in range(3):

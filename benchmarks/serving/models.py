@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from cliptune.demo.catalogue import load_catalogue
 from cliptune.evaluation.quality_gate import add_engine
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
-from cliptune.models.writing import write_artifact
 
 ARCHITECTURE = "ViT-B-32-quickgelu"
 """OpenAI's ViT-B/32, which clip_server knows as `ViT-B-32::openai`."""

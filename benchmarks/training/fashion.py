@@ -20,14 +20,14 @@ from docarray import DocList
 from rich.console import Console
 from rich.table import Table
 
-from cliptune.data.tables.csv import read_csv
+from cliptune.data.tables.reader import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.evaluation.retrieval import evaluate
 from cliptune.inference import get_tower
 from cliptune.models.loading import load_model
 from cliptune.models.wise_ft import interpolate
 from cliptune.training import TrainingOptions, train
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 
 SHOWN = (
     "precision_at_k",

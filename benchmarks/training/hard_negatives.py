@@ -21,10 +21,10 @@ from fashion import measure, split_by_title
 from results import add_output_options, show, write
 
 from cliptune.data.source import load_documents
-from cliptune.data.tables.csv import read_csv
+from cliptune.data.tables.reader import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.training import TrainingOptions, train
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 
 METRICS = {
     "reciprocal_rank": "MRR",

@@ -27,7 +27,7 @@ from cliptune.data.source import load_documents
 from cliptune.documents import ClipDoc
 from cliptune.training import TrainingOptions, train
 from cliptune.training.callbacks.base import RECORDS
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 
 
 class Meter(Callback):

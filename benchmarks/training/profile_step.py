@@ -29,14 +29,14 @@ from fashion import split_by_title
 from results import add_output_options, show, write
 
 from cliptune.callback import Callback, EvaluationCallback
-from cliptune.data.tables.csv import read_csv
+from cliptune.data.tables.reader import read_csv
 from cliptune.documents import ClipDoc
-from cliptune.models.towers import TextModule, VisionModule
+from cliptune.models.modules import TextModule, VisionModule
 from cliptune.training import TrainingOptions, batches, loop, objective, pairs
 from cliptune.training.callbacks.base import RECORDS
 from cliptune.training.losses import LOSSES
 from cliptune.training.optimizers import OPTIMIZERS
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 
 Functions = dict[str, list[tuple[Any, str]]]
 """By the name of a phase, the (owner, attribute) of the functions that it is made of."""

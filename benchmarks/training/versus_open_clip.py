@@ -51,7 +51,7 @@ from programs import Task, Trained, cliptune_fit, open_clip_train
 from rich.console import Console
 from rich.table import Table
 
-from cliptune.data.tables.csv import read_csv
+from cliptune.data.tables.reader import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.training import TrainingOptions
 

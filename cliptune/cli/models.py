@@ -68,9 +68,9 @@ def export(
     from cliptune.errors import AlreadyExists
     from cliptune.files import zip_folder
     from cliptune.models.artifact import open_artifact
+    from cliptune.models.artifact_writer import write_artifact
     from cliptune.models.loading import load_model
     from cliptune.models.names import artifact_path
-    from cliptune.models.writing import write_artifact
 
     if out.exists():
         raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")

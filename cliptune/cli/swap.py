@@ -199,7 +199,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
 
 def _queries(work: Swap, queries: str | None, table: CsvOptions, sample: int) -> list[Query]:
     """Those of a data set, or titles of stored documents."""
-    from cliptune.data.complete import QUERY
+    from cliptune.data.validation import QUERY
     from cliptune.reindex.quality import given
 
     if queries is None:

@@ -14,9 +14,9 @@ from rich.console import Console
 if TYPE_CHECKING:
     from docarray import DocList
 
-    from cliptune.data.complete import Needs
     from cliptune.data.summary import DataSummary
     from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.validation import Needs
     from cliptune.documents import ClipDoc
 
 PANEL = "Tables (columns are found by their names where that is clear)"
@@ -128,8 +128,8 @@ def read_searched(
     Raises:
         NotFound, BadData: as `read_documents`; or more than a tenth of the pictures can't be read.
     """
-    from cliptune.data.complete import ANSWER, QUERY
     from cliptune.data.pictures.pixels import readable_only
+    from cliptune.data.validation import ANSWER, QUERY
 
     if index is None:
         docs = read(queries, table, f"{role}queries", QUERY | ANSWER)

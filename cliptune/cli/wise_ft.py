@@ -106,9 +106,9 @@ def wise_ft(
         raise AlreadyExists(f"{save} is there already: choose another --save, or remove it")
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out} is a file, not a folder")
-    from cliptune.evaluation.frontier import frontier_plot
     from cliptune.evaluation.tables import counted_lines
     from cliptune.evaluation.wise_ft import Pick, Rule, parse_alphas
+    from cliptune.evaluation.wise_ft_plot import frontier_plot
     from cliptune.files import write_text
     from cliptune.models.wise_ft import check_alpha
 
@@ -201,8 +201,8 @@ def _save(
     to_onnx: bool,
 ) -> None:
     """Write the mixture as an artifact; `config.yml` and `metrics.yml` say how it was chosen."""
+    from cliptune.models.artifact_writer import write_artifact
     from cliptune.models.wise_ft import mix_models
-    from cliptune.models.writing import write_artifact
 
     mixed = mix_models(pretrained, tuned, alpha)
     mixed.clip.cpu()

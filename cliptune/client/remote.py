@@ -18,9 +18,9 @@ from cliptune.client.inputs import MAX_BATCH_BYTES, plain
 from cliptune.client.remote_experiments import ExperimentCalls
 from cliptune.client.remote_run import RemoteRun
 from cliptune.client.transport import GrpcTransport
-from cliptune.data.complete import ANSWER, PAIR, QUERY, Needs
 from cliptune.data.pictures.images import image_bytes
 from cliptune.data.tables.columns import CsvOptions
+from cliptune.data.validation import ANSWER, PAIR, QUERY, Needs
 from cliptune.documents import ClipDoc
 from cliptune.errors import (
     AlreadyExists,

@@ -11,7 +11,14 @@ from typing import Any, Protocol
 
 from docarray import DocList
 
-from cliptune.data.complete import (
+from cliptune.data.pictures.download import download_once
+from cliptune.data.pictures.images import SUFFIXES
+from cliptune.data.store import list_pushed, pull
+from cliptune.data.summary import DataSummary
+from cliptune.data.tables.columns import CsvOptions, is_elsewhere
+from cliptune.data.tables.reader import CsvTable, refuse_elsewhere
+from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
+from cliptune.data.validation import (
     ANYTHING,
     PAIR,
     PICTURE,
@@ -22,13 +29,6 @@ from cliptune.data.complete import (
     split_complete,
     what_is_missing,
 )
-from cliptune.data.pictures.download import download_once
-from cliptune.data.pictures.images import SUFFIXES
-from cliptune.data.store import list_pushed, pull
-from cliptune.data.summary import DataSummary
-from cliptune.data.tables.columns import CsvOptions, is_elsewhere
-from cliptune.data.tables.csv import CsvTable, refuse_elsewhere
-from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
 from cliptune.demo.catalogue import CATALOGUE_NAMES, load_catalogue
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, NotFound, near_matches, shown
@@ -65,7 +65,7 @@ def load_documents(
     """Documents from `data`, complete or not (see `read_documents`).
 
     `data` may be documents (a DocList or a list of ones with `text`, `image` or `uri`), the path
-    of a CSV, TSV or JSON lines file (see `cliptune.data.tables.csv`), the path of a folder of
+    of a CSV, TSV or JSON lines file (see `cliptune.data.tables.reader`), the path of a folder of
     pictures (by its `metadata.csv` or `metadata.jsonl`, if it has one; else each one's text is its
     folder's name, or in a flat folder its file name), the name of a built-in data set
     (`catalogue-train`, …), or the name of one that was pushed. `role` is named in errors.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cliptune.data.pictures.images import image_bytes
-from cliptune.data.tables.csv import CsvOptions, CsvTable
+from cliptune.data.tables.reader import CsvOptions, CsvTable
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput
 from cliptune.files import write_bytes

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from cliptune.data.complete import Problem, is_blank
+from cliptune.data.validation import Problem, is_blank
 from cliptune.documents import ClipDoc
 
 SAMPLES = 3

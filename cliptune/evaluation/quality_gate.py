@@ -10,11 +10,11 @@ from typing import Any, Literal
 import yaml
 from docarray import DocList
 
-from cliptune.data.complete import ANSWER, QUERY, complete_only
-from cliptune.data.sameness import Table
+from cliptune.data.equivalence import Table
+from cliptune.data.validation import ANSWER, QUERY, complete_only
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError
-from cliptune.evaluation.answers import decide_answers
+from cliptune.evaluation.relevance import decide_answers
 from cliptune.evaluation.retrieval import (
     Evaluation,
     encode_docs,

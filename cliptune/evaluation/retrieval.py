@@ -11,12 +11,12 @@ import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.complete import texts_of
-from cliptune.data.sameness import Table, TextKeys, token_keys, word_keys
+from cliptune.data.equivalence import Table, TextKeys, token_keys, word_keys
+from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
-from cliptune.evaluation.answers import decide_answers
 from cliptune.evaluation.metrics import retrieval_metrics
+from cliptune.evaluation.relevance import decide_answers
 from cliptune.evaluation.topk import Embeddings, check_distance, top_k
 
 __all__ = ["Evaluation", "Tower", "evaluate", "evaluate_embeddings", "top_k"]
@@ -222,7 +222,7 @@ def evaluate(
 
     Text-to-image search has a text tower for the queries and a vision tower for the index; a
     tower's name says which part of the documents it reads. Documents without a label of their own
-    get one by what a model sees of them, decided once for both sides (`cliptune.data.sameness`):
+    get one by what a model sees of them, decided once for both sides (`cliptune.data.equivalence`):
     texts are the same by the tokens of the towers given, or by their words if neither has a
     tokenizer.
 

@@ -19,13 +19,13 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.complete import ANSWER, QUERY, complete_only, texts_of
+from cliptune.data.equivalence import Table, token_keys
 from cliptune.data.pictures.pixels import decode_documents, take_rows
-from cliptune.data.sameness import Table, token_keys
+from cliptune.data.validation import ANSWER, QUERY, complete_only, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, near_matches
-from cliptune.evaluation.answers import decide_answers
 from cliptune.evaluation.metrics import METRICS
+from cliptune.evaluation.relevance import decide_answers
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.inference import get_tower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER

@@ -28,7 +28,7 @@ from cliptune.protocol import redaction
 from cliptune.protocol.jina_compat import Executor
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
-    from cliptune.inference.observing import Figure, Observe
+    from cliptune.inference.instrumentation import Figure, Observe
 
 log = logging.getLogger("cliptune")
 _OWN_STATE = (BadArtifact, BadData, ModelMismatch, NotReady, RunFailed, Unavailable)

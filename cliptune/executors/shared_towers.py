@@ -14,7 +14,7 @@ from cliptune.protocol import redaction
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
-    from cliptune.inference.observing import Observe
+    from cliptune.inference.instrumentation import Observe
 
 
 def serve_towers(

@@ -194,9 +194,9 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
 
     With them come `n_queries`, `n_index` and `n_without_answers` (see `Evaluation`).
     """
-    from cliptune.data.complete import ANSWER, QUERY
     from cliptune.data.pictures.pixels import readable_only
     from cliptune.data.source import read_documents
+    from cliptune.data.validation import ANSWER, QUERY
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
     from cliptune.inference import get_tower
 

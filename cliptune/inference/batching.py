@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cliptune.errors import BadInput, Overloaded, Unavailable
 from cliptune.inference.cancellation import ABANDONED, Abandoned, is_abandoned
-from cliptune.inference.observing import Observe, unobserved
+from cliptune.inference.instrumentation import Observe, unobserved
 from cliptune.inference.towers import Forward, TextTower, VisionTower
 
 MAX_PENDING = 8192

@@ -9,9 +9,9 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.complete import texts_of
 from cliptune.data.pictures.download import fetch_all, is_url
 from cliptune.data.pictures.images import Picture, image_bytes
+from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.towers import TextTower, VisionTower

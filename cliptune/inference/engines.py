@@ -28,9 +28,9 @@ from cliptune.models.loading import (
     pick_device,
     tell_outdated,
 )
+from cliptune.models.modules import TextModule, VisionModule
 from cliptune.models.names import artifact_path
 from cliptune.models.tokenizers import load_tokenizer
-from cliptune.models.towers import TextModule, VisionModule
 
 Precision = Literal["fp32", "int8", "bf16"]
 

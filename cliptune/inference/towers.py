@@ -22,8 +22,8 @@ from cliptune.data.pictures.images import (
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.cache import EmbeddingCache
 from cliptune.inference.cancellation import check_wanted
-from cliptune.inference.decode_pool import Decoders
-from cliptune.inference.observing import Observe, timed, unobserved
+from cliptune.inference.decoding import Decoders
+from cliptune.inference.instrumentation import Observe, timed, unobserved
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.tokenizers import Tokenizer, token_count
 
@@ -38,7 +38,7 @@ class TextTower:
     """Texts to embeddings of unit length.
 
     Equal texts are encoded once. Where the tower allows it, a batch goes through it in groups of
-    texts of like length, each cut to its longest (see `cliptune.models.towers.TextModule`).
+    texts of like length, each cut to its longest (see `cliptune.models.modules.TextModule`).
     """
 
     forward: Forward

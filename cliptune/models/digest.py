@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliptune.models.towers import split_state
+from cliptune.models.modules import split_state
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

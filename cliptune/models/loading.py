@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from cliptune.data.pictures.images import ImagePreprocessing
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.models.artifact import Artifact, open_artifact
+from cliptune.models.config import WeightsFacts, read_facts
 from cliptune.models.digest import model_digest
-from cliptune.models.facts import WeightsFacts, read_facts
+from cliptune.models.modules import TextModule, VisionModule
 from cliptune.models.names import (
     FOLDER_PREFIX,
     HUB_PREFIX,
@@ -32,7 +33,6 @@ from cliptune.models.names import (
 )
 from cliptune.models.openclip import needs_transformers, open_clip
 from cliptune.models.tokenizers import Tokenizer, has_tokenizer, load_tokenizer
-from cliptune.models.towers import TextModule, VisionModule
 
 log = logging.getLogger("cliptune")
 
@@ -112,7 +112,7 @@ def load_model(
     the path of an artifact, as a folder or a zip.
 
     Activation, preprocessing, context and tokenizer are those of the weights, whatever the
-    architecture is called (see `cliptune.models.facts`). What had to be assumed, and that an
+    architecture is called (see `cliptune.models.config`). What had to be assumed, and that an
     artifact was made with another activation than its base model has, is told to `tell`; None
     logs it as a warning, once a process.
 

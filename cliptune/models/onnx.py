@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.loading import ClipModel
+from cliptune.models.modules import TextModule, VisionModule
 from cliptune.models.openclip import open_clip
-from cliptune.models.towers import TextModule, VisionModule
 
 OPSET = 17
 

@@ -25,7 +25,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from cliptune import settings
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
-    from cliptune.inference.observing import Figure, Observe
+    from cliptune.inference.instrumentation import Figure, Observe
 
 PATH = "/metrics"
 

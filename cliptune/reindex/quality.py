@@ -11,8 +11,8 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.complete import QUERY, complete_only, is_blank, texts_of
-from cliptune.data.sameness import Table, same_labels, token_keys
+from cliptune.data.equivalence import Table, same_labels, token_keys
+from cliptune.data.validation import QUERY, complete_only, is_blank, texts_of
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.evaluation.bootstrap import Change, compare_means
@@ -117,7 +117,7 @@ def compare(
     """Put `queries` to two indexes, each by its own model.
 
     A document is a right answer if its label is the query's; those without one are right where
-    they are the same, as in training and evaluation (`cliptune.data.sameness`): by the tokens of
+    they are the same, as in training and evaluation (`cliptune.data.equivalence`): by the tokens of
     the model before, for both models.
 
     Raises:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from docarray import DocList
 
-from cliptune.data.complete import PAIR, Needs
 from cliptune.data.source import DataSetName, read_documents
 from cliptune.data.store import list_pushed
 from cliptune.data.tables.columns import CsvOptions
+from cliptune.data.validation import PAIR, Needs
 from cliptune.demo.catalogue import CATALOGUE_NAMES
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput

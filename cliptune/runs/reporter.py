@@ -20,7 +20,7 @@ _BETWEEN_BARS = 0.2
 
 
 class RunReporter:
-    """A `cliptune.training.reporting.Reporter` that writes into the run's folder."""
+    """A `cliptune.training.run_logger.Reporter` that writes into the run's folder."""
 
     def __init__(self, folder: Path, cancelled: threading.Event | None = None) -> None:
         """Write into `folder`; the run is to stop when `cancelled` is set."""

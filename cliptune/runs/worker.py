@@ -161,8 +161,8 @@ def _say_what_was_understood(
     config: dict[str, Any], docs: dict[str, Any], reporter: RunReporter
 ) -> None:
     """Have each data set described in the log, as it was read or as it is found by its name."""
-    from cliptune.data.complete import PAIR
     from cliptune.data.source import read_documents
+    from cliptune.data.validation import PAIR
 
     for role, found in docs.items():
         if not found:

@@ -10,10 +10,10 @@ from torch import Tensor
 from cliptune.inference.engines import get_tower
 from cliptune.models.artifact import TEXT_TOWER
 from cliptune.models.loading import ClipModel
-from cliptune.models.towers import Head, cut_to_longest
+from cliptune.models.modules import Head, cut_to_longest
 from cliptune.training.augmentation import to_input
+from cliptune.training.freezing import is_frozen
 from cliptune.training.pairs import Pairs
-from cliptune.training.towers import is_frozen
 
 
 def add_frozen_features(

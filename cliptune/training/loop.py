@@ -13,8 +13,8 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.models.artifact import Artifact, open_artifact
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import pick_device
-from cliptune.models.writing import write_artifact
 from cliptune.training.batches import batches, read_batch
 from cliptune.training.callbacks import Callback, Callbacks
 from cliptune.training.checkpoint import (
@@ -26,13 +26,14 @@ from cliptune.training.checkpoint import (
 )
 from cliptune.training.distributed import World, own_device
 from cliptune.training.features import text_embeddings
+from cliptune.training.freezing import training_mode
 from cliptune.training.health import Health, Sign, finds_less, judge
 from cliptune.training.losses import LOSSES
 from cliptune.training.objective import Objective
 from cliptune.training.optimizers import make_optimizer
 from cliptune.training.options import TrainingOptions
 from cliptune.training.pairs import Pairs
-from cliptune.training.reporting import Reporter, SilentReporter
+from cliptune.training.run_logger import Reporter, SilentReporter
 from cliptune.training.samplers import (
     Order,
     hard_negative_order,
@@ -50,7 +51,6 @@ from cliptune.training.setup import (
 )
 from cliptune.training.state import Training
 from cliptune.training.step import Step
-from cliptune.training.towers import training_mode
 
 # What may differ between a run and its resumption without changing its result.
 _NOT_IDENTITY = {"device", "num_workers", "to_onnx", "num_processes", "checkpoint_minutes"}

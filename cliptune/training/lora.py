@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from cliptune.errors import BadInput, Unavailable
-from cliptune.training.towers import parameter_depths
+from cliptune.training.freezing import parameter_depths
 
 
 class LoraOptions(BaseModel):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cliptune.models.loading import ClipModel
-from cliptune.training.towers import training_mode
+from cliptune.training.freezing import training_mode
 
 _MARGIN = 0.5
 """The part of free memory for activations: the backward pass, the optimizer and the rest of the

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliptune.models.loading import ClipModel
-from cliptune.models.towers import Head, cut_to_longest
+from cliptune.models.modules import Head, cut_to_longest
 from cliptune.training.augmentation import crop, draw_crops, to_input
 from cliptune.training.batches import Batch
 from cliptune.training.distributed import World

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cliptune.errors import BadInput
-from cliptune.training.towers import parameter_depths
+from cliptune.training.freezing import parameter_depths
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: getattr(torch.optim, name)

@@ -16,12 +16,12 @@ from pydantic import (
 
 from cliptune.errors import BadInput, near_matches
 from cliptune.models.registry import BUILTIN
+from cliptune.training.freezing import Freeze
 from cliptune.training.lora import LoraOptions
 from cliptune.training.losses import LOSSES
 from cliptune.training.optimizers import OPTIMIZERS
 from cliptune.training.samplers import Sampler
 from cliptune.training.schedules import SCHEDULES
-from cliptune.training.towers import Freeze
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 

@@ -10,15 +10,15 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.complete import PAIR, split_complete, texts_of
+from cliptune.data.equivalence import Table, keys_of_tokens, same_labels
 from cliptune.data.pictures.pixels import PixelSet, decode_documents
-from cliptune.data.sameness import Table, keys_of_tokens, same_labels
+from cliptune.data.validation import PAIR, split_complete, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.home import cache_dir
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer
-from cliptune.training.reporting import Reporter
+from cliptune.training.run_logger import Reporter
 
 _NAMED_PROBLEMS = 20
 
@@ -94,7 +94,7 @@ def make_pairs(
 ) -> Pairs:
     """Pairs of the documents whose picture could be decoded (`decoded.index`).
 
-    All of them must have a text (see `cliptune.data.complete`).
+    All of them must have a text (see `cliptune.data.validation`).
     """
     kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
     texts = texts_of(kept)

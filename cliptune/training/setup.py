@@ -11,6 +11,7 @@ from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.training.batches import read_batch
 from cliptune.training.features import add_frozen_features
+from cliptune.training.freezing import freeze_parameters
 from cliptune.training.lora import Adapters
 from cliptune.training.losses import LOSSES, calibrated_bias
 from cliptune.training.memory import choose_batch_size, largest_fitting
@@ -23,10 +24,9 @@ from cliptune.training.pairs import (
     read_pairs,
     split_by_label,
 )
-from cliptune.training.reporting import Reporter
+from cliptune.training.run_logger import Reporter
 from cliptune.training.samplers import random_order, steps_per_epoch
 from cliptune.training.state import Training
-from cliptune.training.towers import freeze_parameters
 
 _CALIBRATION_PAIRS = 512
 

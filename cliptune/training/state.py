@@ -13,7 +13,7 @@ from cliptune.models.loading import ClipModel
 from cliptune.training.checkpoint import Position
 from cliptune.training.distributed import World
 from cliptune.training.options import TrainingOptions
-from cliptune.training.reporting import Reporter
+from cliptune.training.run_logger import Reporter
 
 
 @dataclass

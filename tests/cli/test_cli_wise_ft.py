@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from cliptune.cli.app import app
 from cliptune.errors import CliptuneError
 from cliptune.models.artifact import open_artifact
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
-from cliptune.models.writing import write_artifact
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 50, 200), "grey": (90,) * 3}
 

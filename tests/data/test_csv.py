@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cliptune.data.tables.csv import CsvOptions, read_csv
+from cliptune.data.tables.reader import CsvOptions, read_csv
 from cliptune.errors import BadData, BadInput
 
 

@@ -25,11 +25,11 @@ from typer.testing import CliRunner
 
 import cliptune
 from cliptune.cli.app import app
-from cliptune.data.complete import PAIR
 from cliptune.data.pictures import download
 from cliptune.data.pictures.download import download_pictures, fetch
 from cliptune.data.pictures.images import image_bytes
 from cliptune.data.source import read_documents
+from cliptune.data.validation import PAIR
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
 from cliptune.inference import get_tower

@@ -24,7 +24,7 @@ from cliptune.data.pictures.images import (
     image_of_pixels,
 )
 from cliptune.data.pictures.pixels import decode_documents
-from cliptune.data.pictures.resizing import MAX_RESIZED_PIXELS
+from cliptune.data.pictures.preprocessing import MAX_RESIZED_PIXELS
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.inference.towers import VisionTower

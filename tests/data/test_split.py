@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.data.split import split_table
-from cliptune.data.tables.csv import read_csv
+from cliptune.data.tables.reader import read_csv
 from cliptune.errors import AlreadyExists, BadData, BadInput
 from tests.pictures import picture
 

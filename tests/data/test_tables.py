@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cliptune.data.complete import ANSWER, PAIR, QUERY, is_blank
-from cliptune.data.sameness import Table, same_labels, word_keys
+from cliptune.data.equivalence import Table, same_labels, word_keys
 from cliptune.data.source import (
     DataSet,
     load_documents,
@@ -24,8 +23,9 @@ from cliptune.data.source import (
     stream_documents,
 )
 from cliptune.data.tables.columns import CsvOptions
-from cliptune.data.tables.csv import read_csv
 from cliptune.data.tables.encodings import decode_text
+from cliptune.data.tables.reader import read_csv
+from cliptune.data.validation import ANSWER, PAIR, QUERY, is_blank
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 

@@ -15,8 +15,8 @@ from cliptune.errors import BadInput, NotFound
 from cliptune.evaluation.quality_gate import QualityLost, add_engine
 from cliptune.inference import get_tower
 from cliptune.models.artifact import open_artifact
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
-from cliptune.models.writing import write_artifact
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from cliptune.errors import BadData, BadInput, CliptuneError, NotFound
 from cliptune.evaluation.report import About, compare, render_report
 from cliptune.evaluation.retrieval import evaluate
 from cliptune.inference import get_tower
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import ClipModel, load_model
-from cliptune.models.writing import write_artifact
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange")
 ATTACK = '</title><script>alert("x")</script><img src=https://evil.example/x>'

@@ -16,9 +16,9 @@ from PIL import Image
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
-from cliptune.evaluation.frontier import frontier_plot
 from cliptune.evaluation.retrieval import evaluate
 from cliptune.evaluation.wise_ft import Documents, Point, Rule, parse_alphas, sweep
+from cliptune.evaluation.wise_ft_plot import frontier_plot
 from cliptune.inference import get_tower
 from cliptune.models.loading import ClipModel, load_model
 

@@ -15,8 +15,8 @@ import cliptune
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError, NotFound
 from cliptune.executors import client_names, training
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
-from cliptune.models.writing import write_artifact
 from cliptune.runs.documents import referred_documents
 from cliptune.runs.experiments import create_run
 from tests.pictures import picture

@@ -14,8 +14,8 @@ from cliptune.errors import BadArtifact, BadInput, NotFound
 from cliptune.files import zip_folder
 from cliptune.inference import get_tower
 from cliptune.models.artifact import open_artifact
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
-from cliptune.models.writing import write_artifact
 
 TEXTS = ["a red shirt", "blue jeans for men", "a", "a very long title " * 40]
 

@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from cliptune.documents import ClipDoc
 from cliptune.evaluation.quality_gate import add_engine
 from cliptune.inference import get_tower
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import needs_transformers, open_clip
-from cliptune.models.writing import write_artifact
 from tests.pictures import picture
 
 transformers = pytest.importorskip("transformers", reason="needs cliptune[hf]")

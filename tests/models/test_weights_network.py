@@ -26,12 +26,12 @@ from cliptune.errors import BadInput, NotFound
 from cliptune.index.versions.models import keep_model, model_created, model_digest, model_name
 from cliptune.inference import get_tower
 from cliptune.models.artifact import write_checksums
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.clip_service import write_clip_service
 from cliptune.models.loading import check_model, check_same_model, load_model
 from cliptune.models.names import absolute_name
 from cliptune.models.openclip import open_clip
 from cliptune.models.wise_ft import mix_models
-from cliptune.models.writing import write_artifact
 from tests.tiny_model import TINY_CONFIG
 
 ARCH = "Tiny-B-32"

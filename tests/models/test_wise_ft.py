@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from cliptune.errors import BadInput
 from cliptune.models.artifact import TOWERS
+from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.wise_ft import interpolate, mix_models
-from cliptune.models.writing import write_artifact
 
 
 def tuned_model(folder: Path) -> ClipModel:

@@ -159,8 +159,8 @@ def test_embeddings_of_another_model_are_refused(
 ) -> None:
     import torch
 
+    from cliptune.models.artifact_writer import write_artifact
     from cliptune.models.loading import load_model
-    from cliptune.models.writing import write_artifact
 
     model = load_model(tiny_model)
     with torch.no_grad():

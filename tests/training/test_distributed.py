@@ -24,7 +24,7 @@ from cliptune.runs.record import read_record
 from cliptune.training import TrainingOptions
 from cliptune.training.distributed import World
 from cliptune.training.pairs import read_pairs
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 from cliptune.training.setup import choose_sizes
 from cliptune.training.state import Training
 
@@ -45,7 +45,7 @@ sys.path.insert(0, sys.argv[1])
 from test_loop import squares
 from cliptune.training import TrainingOptions, train
 from cliptune.training.callbacks import EvaluationCallback
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 import json
 options = TrainingOptions.parse(json.loads(sys.argv[3]))
 evaluation = EvaluationCallback(query_data=squares(2, 1), index_data=squares(3), limit=5)

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
 from cliptune.models.loading import load_model
-from cliptune.models.towers import VisionModule
+from cliptune.models.modules import VisionModule
 from cliptune.training import Cancelled, TrainingOptions, train
 from cliptune.training.callbacks import Callback, EvaluationCallback, WiSEFTCallback
 from cliptune.training.checkpoint import list_checkpoints
-from cliptune.training.reporting import LogReporter
+from cliptune.training.run_logger import LogReporter
 from cliptune.training.state import Training
 from cliptune.training.step import TrainingFailed
 

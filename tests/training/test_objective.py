@@ -17,10 +17,10 @@ from cliptune.models.openclip import open_clip
 from cliptune.training.augmentation import to_input
 from cliptune.training.batches import Batch, read_batch
 from cliptune.training.features import add_frozen_features
+from cliptune.training.freezing import freeze_parameters, training_mode
 from cliptune.training.losses import LOSSES
 from cliptune.training.objective import Objective
 from cliptune.training.pairs import Pairs
-from cliptune.training.towers import freeze_parameters, training_mode
 
 CPU = torch.device("cpu")
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, features
 
-from cliptune.data.pictures.resizing import Box, resize_and_crop
+from cliptune.data.pictures.preprocessing import Box, resize_and_crop
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
 from cliptune.limits import limit

@@ -16,14 +16,14 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.complete import Problem
 from cliptune.data.pictures.images import (
     ImagePreprocessing,
     decode_pixels,
     image_bytes,
     known_formats,
 )
-from cliptune.data.pictures.pixel_store import Decoded, collect, read_or_write
+from cliptune.data.pictures.pixel_cache import Decoded, collect, read_or_write
+from cliptune.data.validation import Problem
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
 

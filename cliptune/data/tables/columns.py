@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cliptune.data.complete import ANYTHING, PICTURE, TEXT
 from cliptune.data.pictures.images import SUFFIXES
+from cliptune.data.validation import ANYTHING, PICTURE, TEXT
 from cliptune.errors import BadData, BadInput, near_matches
 
 TEXT_NAMES = (
@@ -305,7 +305,7 @@ def choose_roles(
         where: names the table in errors.
         columns: of the table, by name, in their order.
         options: what the user said, and the run that is looked at.
-        needs: what the task needs of each row (see `cliptune.data.complete`); a column that was
+        needs: what the task needs of each row (see `cliptune.data.validation`); a column that was
             named but isn't needed may be missing, as one table has titles and another pictures.
 
     Raises:

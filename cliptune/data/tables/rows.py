@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from cliptune.data.complete import is_missing
 from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.tables.columns import CsvOptions, is_picture, known_names, normal
 from cliptune.data.tables.dialects import Dialect, find_dialect, split_rows
 from cliptune.data.tables.encodings import decode_text
-from cliptune.data.tables.kinds import kind_of
+from cliptune.data.tables.file_types import kind_of
+from cliptune.data.validation import is_missing
 from cliptune.errors import BadData, near_matches
 
 METADATA = ("metadata.csv", "metadata.jsonl")

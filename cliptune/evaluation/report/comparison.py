@@ -10,15 +10,15 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.complete import ANSWER, PAIR, QUERY, complete_only, texts_of
+from cliptune.data.equivalence import Table, TextKeys, same_labels, token_keys
 from cliptune.data.pictures.pixels import decode_documents, take_rows
-from cliptune.data.sameness import Table, TextKeys, same_labels, token_keys
+from cliptune.data.validation import ANSWER, PAIR, QUERY, complete_only, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
-from cliptune.evaluation.answers import decide_answers
 from cliptune.evaluation.bootstrap import Change, compare_means
 from cliptune.evaluation.metrics import per_query_metrics
-from cliptune.evaluation.report.suspects import Faults, find_faults
+from cliptune.evaluation.relevance import decide_answers
+from cliptune.evaluation.report.data_issues import Faults, find_faults
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.home import cache_dir
 from cliptune.inference import get_tower

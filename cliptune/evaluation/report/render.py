@@ -16,15 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from cliptune.data.complete import labels_of
 from cliptune.data.pictures.images import decode_image, image_bytes
+from cliptune.data.validation import labels_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.evaluation.bootstrap import Change
 from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
 from cliptune.evaluation.report.comparison import Comparison
 from cliptune.evaluation.report.curves import epoch_charts
-from cliptune.evaluation.report.suspects import Faults
+from cliptune.evaluation.report.data_issues import Faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.files import write_text
 

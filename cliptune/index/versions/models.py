@@ -72,9 +72,9 @@ def keep_model(model: str | Path, target: Path, digest: str) -> None:
         Unavailable: it can't be written there.
     """
     from cliptune.models.artifact import open_artifact
+    from cliptune.models.artifact_writer import write_artifact
     from cliptune.models.loading import load_model
     from cliptune.models.names import artifact_path
-    from cliptune.models.writing import write_artifact
 
     path = artifact_path(model)
     source = open_artifact(path) if path else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cliptune.data.complete import ANYTHING, Needs
+from cliptune.data.validation import ANYTHING, Needs
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.training.options import explain
 

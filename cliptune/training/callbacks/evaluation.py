@@ -10,14 +10,14 @@ from docarray import DocList
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from cliptune.data.complete import ANSWER, QUERY, Needs, first_of, texts_of
+from cliptune.data.equivalence import Table, token_keys
 from cliptune.data.pictures.pixels import decode_documents, take_rows
-from cliptune.data.sameness import Table, token_keys
 from cliptune.data.source import read_documents
+from cliptune.data.validation import ANSWER, QUERY, Needs, first_of, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
-from cliptune.evaluation.answers import Answers, decide_answers
 from cliptune.evaluation.metrics import METRICS
+from cliptune.evaluation.relevance import Answers, decide_answers
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.evaluation.tables import describe_counts
 from cliptune.home import cache_dir
@@ -37,7 +37,7 @@ class EvaluationCallback(Callback):
     """Search `index_data` with `query_data` before training, after every epoch, and at the end.
 
     A hit is an index document with the query's label; documents without one get one by what the
-    model sees of them, once for queries and index (`cliptune.data.sameness`). Metrics are named
+    model sees of them, once for queries and index (`cliptune.data.equivalence`). Metrics are named
     `clip-text-to-clip-vision_<metric>` (see `cliptune.evaluation.metrics`).
     """
 

@@ -9,7 +9,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.complete import labels_of, texts_of
+from cliptune.data.validation import labels_of, texts_of
 from cliptune.documents import ClipDoc
 
 NEAR = 0.97

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cliptune.errors import BadInput
-from cliptune.models.towers import Head, split_state
+from cliptune.models.modules import Head, split_state
 
 TowerName = Literal["text", "vision"]
 Freeze = bool | Literal["vision", "text"] | dict[TowerName, int]

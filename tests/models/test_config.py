@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cliptune.data.pictures.images import ImagePreprocessing, decode_image, normalise, to_pixels
 from cliptune.errors import BadInput
 from cliptune.models import tokenizers
-from cliptune.models.facts import read_facts
+from cliptune.models.config import read_facts
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.names import OpenClipName
 from cliptune.models.openclip import open_clip

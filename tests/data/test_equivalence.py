@@ -10,7 +10,7 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data.sameness import Table, same_labels, token_keys, word_keys
+from cliptune.data.equivalence import Table, same_labels, token_keys, word_keys
 from cliptune.documents import ClipDoc
 from cliptune.models.openclip import open_clip
 

@@ -23,10 +23,10 @@ from cliptune.models.artifact import (
 )
 from cliptune.models.digest import combine_digests, weights_digest
 from cliptune.models.loading import ClipModel
+from cliptune.models.modules import split_state
 from cliptune.models.names import CONFIG_FILE
 from cliptune.models.onnx import export_towers
 from cliptune.models.tokenizers import describe_tokenizer, save_text_config, save_tokenizer
-from cliptune.models.towers import split_state
 
 _RECORDED_PACKAGES = ("cliptune", "torch", "open_clip_torch", "onnx", "safetensors")
 

@@ -14,11 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
+from cliptune.data.equivalence import Table, word_keys
 from cliptune.data.pictures.images import decode_image
-from cliptune.data.sameness import Table, word_keys
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
-from cliptune.evaluation.answers import decide_answers
+from cliptune.evaluation.relevance import decide_answers
 from cliptune.evaluation.retrieval import evaluate
 from cliptune.evaluation.tables import describe_counts
 

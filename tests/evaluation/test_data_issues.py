@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cliptune.evaluation.report import suspects
-from cliptune.evaluation.report.suspects import find_duplicates, find_mislabelled
+from cliptune.evaluation.report import data_issues
+from cliptune.evaluation.report.data_issues import find_duplicates, find_mislabelled
 
 
 def unit(values: NDArray) -> NDArray[np.float32]:
@@ -15,7 +15,7 @@ def unit(values: NDArray) -> NDArray[np.float32]:
 
 
 def test_duplicates_equal_a_brute_force_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspects, "_BLOCK", 16)  # several blocks, with a remainder
+    monkeypatch.setattr(data_issues, "_BLOCK", 16)  # several blocks, with a remainder
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((70, 24))
     labels = [f"l{i % 10}" for i in range(70)]

@@ -3,7 +3,7 @@
 Finetuner's rules hold: no header is needed, the dialect is found, a row holds one picture and one
 text in either order. Beyond them columns are named or found by their names, and all that are not
 otherwise used become tags. Labels are those of a column alone: what else is the same is decided
-where documents are used (`cliptune.data.sameness`).
+where documents are used (`cliptune.data.equivalence`).
 
 A document's id is the row's in the column of ids, or else the SHA-256 of its picture: it stays
 the same when rows are inserted, on every machine. Of several rows with one picture each has that
@@ -26,16 +26,6 @@ from typing import Any, NoReturn
 
 from docarray import DocList
 
-from cliptune.data.complete import (
-    ANYTHING,
-    PICTURE,
-    TEXT,
-    Needs,
-    Problem,
-    check_part,
-    is_missing,
-    what_is_missing,
-)
 from cliptune.data.pictures.download import Downloads, download_once
 from cliptune.data.pictures.images import image_bytes
 from cliptune.data.summary import DataSummary
@@ -47,6 +37,16 @@ from cliptune.data.tables.columns import (
     is_elsewhere,
 )
 from cliptune.data.tables.rows import Row, Rows, open_rows
+from cliptune.data.validation import (
+    ANYTHING,
+    PICTURE,
+    TEXT,
+    Needs,
+    Problem,
+    check_part,
+    is_missing,
+    what_is_missing,
+)
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
 

@@ -16,7 +16,7 @@ from docarray import DocList
 from PIL import Image
 
 from cliptune.data.pictures.images import ImagePreprocessing
-from cliptune.data.pictures.pixel_store import read_or_write
+from cliptune.data.pictures.pixel_cache import read_or_write
 from cliptune.data.pictures.pixels import decode_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
@@ -42,7 +42,7 @@ def run(code: str, *arguments: object) -> subprocess.Popen[str]:
     head = """
         import sys, time, numpy as np
         from pathlib import Path
-        from cliptune.data.pictures.pixel_store import read_or_write
+        from cliptune.data.pictures.pixel_cache import read_or_write
     """
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code), *map(str, arguments)],

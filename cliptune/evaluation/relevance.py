@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from docarray import DocList
 
-from cliptune.data.sameness import Table, same_labels
+from cliptune.data.equivalence import Table, same_labels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.artifact import VISION_TOWER
