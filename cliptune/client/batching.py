@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cliptune.client.inputs import Item
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError, Overloaded, Unavailable
-from cliptune.protocol.parameters import name
+from cliptune.protocol.limits import name
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -34,8 +34,8 @@ from cliptune.client.transport import GrpcTransport, HttpTransport, to_item
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput
 from cliptune.gateway.dispatch import status_of
-from cliptune.protocol.parameters import MAX_DOCS
-from cliptune.protocol.reports import Report, by_source
+from cliptune.protocol.limits import MAX_DOCS
+from cliptune.protocol.status import Report, by_source
 
 log = logging.getLogger("cliptune")
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from PIL import Image
 from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, CliptuneError
-from cliptune.protocol.parameters import MAX_DOCS, has_text, name
+from cliptune.protocol.limits import MAX_DOCS, has_text, name
 
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Bytes of pictures in one request: batches are cut shorter where pictures are large."""

@@ -14,7 +14,7 @@ from rich.tree import Tree
 
 from cliptune.client.transport import GrpcTransport, HttpTransport
 from cliptune.documents import ClipDoc
-from cliptune.protocol.reports import Report
+from cliptune.protocol.status import Report
 
 
 def measure(transport: GrpcTransport | HttpTransport, doc: ClipDoc | None) -> dict[str, float]:

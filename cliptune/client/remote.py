@@ -28,8 +28,8 @@ from cliptune.errors import (
     CliptuneError,
 )
 from cliptune.protocol import wire_errors
-from cliptune.protocol.parameters import MAX_DOCS
-from cliptune.protocol.training import Answer, Ask, LogItem
+from cliptune.protocol.documents import Answer, Ask, LogItem
+from cliptune.protocol.limits import MAX_DOCS
 
 log = logging.getLogger("cliptune")
 

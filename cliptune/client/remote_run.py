@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliptune.errors import BadArtifact, NotReady, Unavailable
 from cliptune.files import make_folder, open_file
-from cliptune.protocol.training import Chunk, LogItem
+from cliptune.protocol.documents import Chunk, LogItem
 from cliptune.runs.logs import Progress
 from cliptune.runs.summary import RunSummary
 

@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.errors import BadInput, CliptuneError, NotReady, TooLarge, Unavailable
 from cliptune.protocol import grpc_options, tags, wire_errors
-from cliptune.protocol.parameters import check_depth
+from cliptune.protocol.limits import check_depth
 
 D = TypeVar("D", bound=BaseDoc)
 R = TypeVar("R")

@@ -11,7 +11,7 @@ from cliptune.data.pictures.images import decoded_pixels, image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.executors.fetching import Fetcher
-from cliptune.protocol.parameters import MAX_ALL_PIXELS, check_docs, has_image, has_text, name
+from cliptune.protocol.limits import MAX_ALL_PIXELS, check_docs, has_image, has_text, name
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower

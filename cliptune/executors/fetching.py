@@ -37,7 +37,7 @@ from cliptune.executors.uris import (
     read_prefixes,
     split,
 )
-from cliptune.protocol.parameters import MAX_BODY
+from cliptune.protocol.limits import MAX_BODY
 
 # Addresses inside which others are wrapped: NAT64, 6to4, Teredo.
 _WRAPPING = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "2001::/32")]

@@ -12,7 +12,7 @@ from cliptune.executors.base import ObservedExecutor
 from cliptune.observability import metrics
 from cliptune.protocol import redaction
 from cliptune.protocol.jina_compat import requests
-from cliptune.protocol.parameters import (
+from cliptune.protocol.limits import (
     DeleteParameters,
     GetParameters,
     IdsParameters,
@@ -21,7 +21,7 @@ from cliptune.protocol.parameters import (
     SearchParameters,
     read_parameters,
 )
-from cliptune.protocol.reports import Report
+from cliptune.protocol.status import Report
 
 
 def report(values: dict) -> DocList[Report]:

@@ -13,7 +13,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput, Unavailable
 from cliptune.protocol import redaction, tags
-from cliptune.protocol.parameters import (
+from cliptune.protocol.limits import (
     DeleteParameters,
     GetParameters,
     IdsParameters,
@@ -23,7 +23,7 @@ from cliptune.protocol.parameters import (
     check_matches,
     name,
 )
-from cliptune.protocol.reports import IndexReport
+from cliptune.protocol.status import IndexReport
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index

@@ -11,7 +11,7 @@ from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.executors.encoding import embed_pictures, embed_texts
 from cliptune.executors.fetching import Fetcher
-from cliptune.protocol.parameters import MAX_DOCS, check_docs, has_image, has_text, name
+from cliptune.protocol.limits import MAX_DOCS, check_docs, has_image, has_text, name
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower

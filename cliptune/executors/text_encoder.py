@@ -8,8 +8,8 @@ from cliptune.executors.encoding import embed_all_texts, embed_texts
 from cliptune.executors.ranking import rank_texts
 from cliptune.executors.shared_towers import serve_towers
 from cliptune.protocol.jina_compat import requests
-from cliptune.protocol.parameters import SearchParameters, read_parameters
-from cliptune.protocol.reports import Report, TowerStatus
+from cliptune.protocol.limits import SearchParameters, read_parameters
+from cliptune.protocol.status import Report, TowerStatus
 
 
 class CLIPTextEncoder(ObservedExecutor):

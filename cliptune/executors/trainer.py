@@ -11,8 +11,8 @@ from cliptune.executors import training
 from cliptune.executors.base import ObservedExecutor
 from cliptune.executors.threads import BoundedThreads
 from cliptune.executors.training import RUN
+from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
 from cliptune.protocol.jina_compat import requests
-from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
 
 END = object()
 

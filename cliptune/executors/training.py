@@ -26,8 +26,8 @@ from cliptune.files import make_folder, write_bytes
 from cliptune.home import home
 from cliptune.models.registry import BUILTIN
 from cliptune.protocol import tags, wire_errors
-from cliptune.protocol.parameters import PartParameters, check_docs, read_parameters
-from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
+from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
+from cliptune.protocol.limits import PartParameters, check_docs, read_parameters
 
 CHUNK = 1024 * 1024
 RUN = {"name", "experiment_name"}

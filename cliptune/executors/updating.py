@@ -8,7 +8,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.protocol import tags
-from cliptune.protocol.parameters import check_docs
+from cliptune.protocol.limits import check_docs
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index

@@ -9,7 +9,7 @@ from cliptune.executors.fetching import Fetcher
 from cliptune.executors.ranking import rank_pictures
 from cliptune.executors.shared_towers import serve_towers
 from cliptune.protocol.jina_compat import requests
-from cliptune.protocol.reports import Report, TowerStatus
+from cliptune.protocol.status import Report, TowerStatus
 
 
 class CLIPVisionEncoder(ObservedExecutor):

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
-from cliptune.gateway import reference
+from cliptune.gateway import docs_page
 from cliptune.gateway.auth import HttpDoor
 from cliptune.gateway.dispatch import Calls
 from cliptune.gateway.schemas import error_response, json_response
@@ -109,8 +109,8 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        headers = {"Content-Security-Policy": reference.policy(), "Referrer-Policy": "no-referrer"}
-        page = reference.page(app.openapi(), redaction.PREFIX.get())
+        headers = {"Content-Security-Policy": docs_page.policy(), "Referrer-Policy": "no-referrer"}
+        page = docs_page.page(app.openapi(), redaction.PREFIX.get())
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
     @app.get("/openapi.json", include_in_schema=False)

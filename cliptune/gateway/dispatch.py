@@ -11,8 +11,8 @@ from docarray import BaseDoc, DocList
 from cliptune.documents import ClipDoc
 from cliptune.protocol import tags
 from cliptune.protocol.jina_compat import DataRequest, send_health_check_async
-from cliptune.protocol.parameters import check_parameters
-from cliptune.protocol.reports import Report, by_source
+from cliptune.protocol.limits import check_parameters
+from cliptune.protocol.status import Report, by_source
 from cliptune.version import __version__
 
 D = TypeVar("D", bound=BaseDoc)

@@ -20,8 +20,8 @@ from cliptune.gateway.auth import GrpcDoor, abort, until_ended, until_ending
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
 from cliptune.gateway.dispatch import Calls
-from cliptune.gateway.messages import check_single, checked, choose_executors, unpack
-from cliptune.gateway.ordered import in_order
+from cliptune.gateway.grpc_requests import check_single, checked, choose_executors, unpack
+from cliptune.gateway.streams import in_order
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
 from cliptune.protocol import jina_compat, redaction, wire_errors
@@ -35,7 +35,7 @@ from cliptune.protocol.jina_compat import (
     SingleDocumentRequest,
     jina_pb2,
 )
-from cliptune.protocol.parameters import MAX_BODY
+from cliptune.protocol.limits import MAX_BODY
 from cliptune.version import __version__
 
 WINDOW = 16

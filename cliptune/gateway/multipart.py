@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from cliptune.errors import BadInput, BadJson, TooLarge, shown
-from cliptune.protocol.parameters import MAX_DOCS
+from cliptune.protocol.limits import MAX_DOCS
 from cliptune.protocol.payload_size import parse_json
 
 MEDIA_TYPE = "multipart/form-data"

@@ -30,7 +30,7 @@ from cliptune.errors import (
 from cliptune.gateway import multipart
 from cliptune.limits import limit
 from cliptune.protocol import wire_errors
-from cliptune.protocol.parameters import MAX_BODY, MAX_DOCS, Tally, count_inside, describe
+from cliptune.protocol.limits import MAX_BODY, MAX_DOCS, Tally, count_inside, describe
 from cliptune.protocol.payload_size import parse_json
 
 BODY_TIMEOUT = float(limit("CLIPTUNE_BODY_TIMEOUT", 120))

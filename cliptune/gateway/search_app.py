@@ -28,7 +28,7 @@ from cliptune.gateway.schemas import (
     to_rank_docs,
 )
 from cliptune.gateway.websocket import add_socket
-from cliptune.protocol.parameters import (
+from cliptune.protocol.limits import (
     DeleteParameters,
     GetParameters,
     IdsParameters,

@@ -13,8 +13,8 @@ from cliptune.gateway.base_app import body_schema, new_app
 from cliptune.gateway.dispatch import Calls
 from cliptune.gateway.schemas import json_response, read_body
 from cliptune.protocol import wire_errors
+from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
 from cliptune.protocol.jina_compat import SingleDocumentRequest
-from cliptune.protocol.training import Answer, Ask, Chunk, LogItem
 
 DESCRIPTION = """Fine-tune CLIP on this machine, from another one.
 

@@ -12,8 +12,8 @@ from cliptune.gateway.auth import SUBPROTOCOL, open_socket, until_ended
 from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import answer_body
-from cliptune.gateway.ordered import in_order
 from cliptune.gateway.schemas import to_json
+from cliptune.gateway.streams import in_order
 from cliptune.observability.request_log import observed
 from cliptune.protocol import wire_errors
 from cliptune.protocol.payload_size import parse_json

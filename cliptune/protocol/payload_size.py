@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from cliptune.errors import TooLarge
-from cliptune.protocol.parameters import MAX_VALUES
+from cliptune.protocol.limits import MAX_VALUES
 
 LARGE = 100_000
 """Bytes above which a body or a message is looked at beside the event loop."""

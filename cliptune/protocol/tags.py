@@ -13,7 +13,7 @@ from docarray import BaseDoc
 
 from cliptune.documents import ClipDoc, Match, RankDoc, SearchResult
 from cliptune.errors import BadInput
-from cliptune.protocol.parameters import check_depth
+from cliptune.protocol.limits import check_depth
 
 INT32 = 2**31
 EXACT = 2**53

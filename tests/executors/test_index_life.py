@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError, NotFound, NotReady, Unavailable
-from cliptune.protocol.reports import IndexReport, Report, by_source
+from cliptune.protocol.status import IndexReport, Report, by_source
 from cliptune.serving import Client
 from tests.pictures import picture, shop
 from tests.server import Server

@@ -23,7 +23,7 @@ from PIL import Image
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
-from cliptune.protocol.parameters import (
+from cliptune.protocol.limits import (
     MAX_ALL_TAGS,
     MAX_FILTER,
     MAX_PARAMETERS,

@@ -13,7 +13,7 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound
 from cliptune.limits import limit
 from cliptune.protocol import tags, wire_errors
-from cliptune.protocol.parameters import MAX_DEPTH
+from cliptune.protocol.limits import MAX_DEPTH
 
 
 @pytest.mark.parametrize("kind", sorted(wire_errors.ERRORS.values(), key=lambda k: k.__name__))

@@ -15,8 +15,8 @@ from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
 from cliptune.gateway.dispatch import Calls, status_of
 from cliptune.observability.request_log import OTHER, observed
 from cliptune.protocol import wire_errors
-from cliptune.protocol.parameters import MAX_DOCS, check_parameters
-from cliptune.protocol.reports import Report, by_source
+from cliptune.protocol.limits import MAX_DOCS, check_parameters
+from cliptune.protocol.status import Report, by_source
 
 ENDPOINTS = (
     "/", "/encode", "/rank", "/index", "/search", "/update", "/delete", "/clear", "/status"

@@ -13,7 +13,7 @@ from cliptune.data.pictures.images import png_of_pixels
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Array, Document
-from cliptune.protocol.parameters import MAX_DOCS, Tally
+from cliptune.protocol.limits import MAX_DOCS, Tally
 
 MAX_ARRAY_DIMENSIONS = 8
 MAX_PATHS = 100

@@ -19,7 +19,6 @@ from cliptune.gateway.clip_service.adapter import Adapter, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
 from cliptune.gateway.clip_service.documents import read_array, write_array
 from cliptune.gateway.clip_service.grpc_server import WINDOW, answer_to
-from cliptune.gateway.ordered import in_order
 from cliptune.gateway.schemas import (
     error_response,
     from_base64,
@@ -27,8 +26,9 @@ from cliptune.gateway.schemas import (
     numbers_in,
     to_json,
 )
+from cliptune.gateway.streams import in_order
 from cliptune.protocol import wire_errors
-from cliptune.protocol.parameters import (
+from cliptune.protocol.limits import (
     MAX_DOCS,
     Tally,
     check_depth,

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.jina_compat import SingleDocumentRequest, jina_pb2
-from cliptune.protocol.parameters import (
+from cliptune.protocol.limits import (
     MAX_DEPTH,
     MAX_DOCS,
     MAX_PARAMETERS,

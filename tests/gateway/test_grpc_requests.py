@@ -15,8 +15,8 @@ from jina.types.request.data import DataRequest
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadInput, Overloaded, TooLarge
 from cliptune.executors.threads import BoundedThreads
-from cliptune.gateway.messages import ALL_BUT_VISION, check_request, choose_executors
-from cliptune.gateway.ordered import in_order
+from cliptune.gateway.grpc_requests import ALL_BUT_VISION, check_request, choose_executors
+from cliptune.gateway.streams import in_order
 
 
 def made(*docs: ClipDoc) -> DataRequest:
