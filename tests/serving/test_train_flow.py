@@ -13,7 +13,7 @@ import pytest
 import requests
 
 import cliptune
-from cliptune.client.remote_run import RemoteRun
+from cliptune.client.remote import RemoteRun
 from cliptune.data.store import parse_documents
 from cliptune.errors import (
     AlreadyExists,
