@@ -15,9 +15,9 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.index import open_index
-from cliptune.index.versions.manifest import State
+from cliptune.index.versions.manifest import Generations
 from cliptune.index.versions.progress import read_progress
-from cliptune.index.versions.versioned_index import LiveIndex
+from cliptune.index.versions.versioned_index import VersionedIndex
 
 OLD, NEW = "a" * 64, "b" * 64
 
@@ -37,7 +37,7 @@ def test_its_documents_are_found(shop: Path) -> None:
     with open_index(shop) as index:
         assert (index.count(), index.status().model_digest) == (4, OLD)
         assert index.search(direction(2)[None], OLD, limit=1)[0][0].id == "p2"
-    with LiveIndex(shop) as index:
+    with VersionedIndex(shop) as index:
         status = index.status()
         assert (status.rows, status.dim, status.storage) == (4, 4, "float16")
         [doc] = index.get(["p4"], include_embedding=True, include_image=True)
@@ -50,15 +50,17 @@ def test_its_documents_are_found(shop: Path) -> None:
 
 
 def test_its_generations_are_known_and_what_they_lack(shop: Path) -> None:
-    state = State(shop)
-    pointer = state.read()
-    assert pointer
-    assert pointer.current.label == "bbbbbbbbbbbb (calm-heron-81d0)"
-    assert pointer.previous and pointer.next is None
+    generations = Generations(shop)
+    manifest = generations.read()
+    assert manifest
+    assert manifest.current.label == "bbbbbbbbbbbb (calm-heron-81d0)"
+    assert manifest.previous
+    assert manifest.next is None
     assert (shop / "generations" / "0" / "journal").read_text() == '[]\n["p4"]\n["p0"]\n'
-    progress = read_progress(state)
-    assert progress and progress["phase"] == "stopped: while embedding"
-    with LiveIndex(shop) as index:
+    progress = read_progress(generations)
+    assert progress
+    assert progress["phase"] == "stopped: while embedding"
+    with VersionedIndex(shop) as index:
         doc = ClipDoc(id="p5", embedding=direction(5, 1.0), model_digest=NEW)
         index.add(DocList[ClipDoc]([doc]))
         assert index.count() == 5
