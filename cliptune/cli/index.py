@@ -183,9 +183,9 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Clear the index first.")] = False,
 ) -> None:
     """Fill an index with a snapshot's documents, of which the files are checked first."""
-    from cliptune.index.snapshots import Manifest, restore_snapshot
+    from cliptune.index.snapshots import SnapshotManifest, restore_snapshot
 
-    rows = Manifest.read(snapshot).rows
+    rows = SnapshotManifest.read(snapshot).rows
     with _open(index) as target, _progress("restoring", rows) as advance:
         restore_snapshot(snapshot, target, replace=replace, progress=advance)
     console.print(f"{rows} documents in {index}")
@@ -216,9 +216,9 @@ def _existing(uri: str) -> Any:
 def _open(uri: str, storage: str | None = None) -> Any:
     """The index at `uri`: of several generations, the current one's."""
     from cliptune import settings
-    from cliptune.index.versions.versioned_index import LiveIndex
+    from cliptune.index.versions.versioned_index import VersionedIndex
 
-    return LiveIndex(uri, settings.generations_of(uri), storage=storage)
+    return VersionedIndex(uri, settings.generations_of(uri), storage=storage)
 
 
 def _default_report() -> Path:

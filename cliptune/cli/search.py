@@ -235,13 +235,13 @@ def _tell_of_swap(index: str | None) -> None:
     """Say which model is served, where `cliptune swap` has chosen it."""
     from cliptune import settings
     from cliptune.index.open import absolute_uri
-    from cliptune.index.versions.manifest import State
+    from cliptune.index.versions.manifest import Generations
 
     uri = settings.index_folder(absolute_uri(index) if index else None)
-    pointer = State(uri, settings.generations_folder(None)).read()
-    if pointer:
+    manifest = Generations(uri, settings.generations_folder(None)).read()
+    if manifest:
         console.print(
-            f"the index is of model {pointer.current.label}, by `cliptune swap`: that "
+            f"the index is of model {manifest.current.label}, by `cliptune swap`: that "
             "is served, whatever --artifact says"
         )
 

@@ -22,8 +22,8 @@ from cliptune.cli.table_options import read, with_table_options
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
     from cliptune.index.storage import Storage
-    from cliptune.reindex.passes import Engine
     from cliptune.reindex.quality import Quality, Query
+    from cliptune.reindex.session import EngineOptions
     from cliptune.reindex.swap import Swap
     from cliptune.serving import Client
 
@@ -48,7 +48,7 @@ class Place:
     index_uri: str
     state: str | None
     served: str
-    engine: Engine
+    engine: EngineOptions
     client: Client | None
     storage: Storage | None
     """How the service has its index keep embeddings; None: it wasn't chosen."""
@@ -106,7 +106,7 @@ def swap(
         _show_status(place)
         return
     os.nice(10)  # what is served comes first
-    with Swap.at_work(place.index_uri, place.state, engine=place.engine) as work:
+    with Swap.open(place.index_uri, place.state, engine=place.engine) as work:
         if discard:
             removed = work.discard()
             console.print(f"model {removed.label} is removed", highlight=False, markup=False)
@@ -141,7 +141,7 @@ def _go_back(work: Swap, place: Place) -> None:
 
 
 def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
-    prepared = work.pointer.next
+    prepared = work.manifest.next
     assert prepared is not None  # noqa: S101
     digest, label = prepared.model_digest, escape(prepared.label)
     _await_encoders(place, digest)
@@ -152,11 +152,11 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
         )
         return
     with _progress() as report:
-        pointer = work.switch(report)
+        manifest = work.switch(report)
     _await_encoders(place, digest, serving=True)
     console.print(
         f"[green]switched[/] to model {label}. `cliptune swap --undo` goes back to "
-        f"{escape(pointer.previous.label)}, `--discard` frees its room"  # type: ignore[union-attr]
+        f"{escape(manifest.previous.label)}, `--discard` frees its room"  # type: ignore[union-attr]
     )
 
 
@@ -164,13 +164,13 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
     from cliptune import settings
     from cliptune.errors import BadInput, NotFound
     from cliptune.protocol.redaction import with_note
-    from cliptune.reindex.passes import Engine
+    from cliptune.reindex.session import EngineOptions
     from cliptune.serving import Client
 
     if index is not None:
         if "://" not in index and not Path(index).expanduser().is_dir():
             raise NotFound(f"no index at {index!r}")
-        engine = Engine(
+        engine = EngineOptions(
             settings.is_onnx(None), settings.precision(None), settings.device(device), batch_size
         )
         uri = index if "://" in index else str(Path(index).expanduser().absolute())
@@ -193,7 +193,9 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
             f"{server} keeps its index at {uri}, which is not on this machine: give the command "
             "where it is, for example by kubectl exec, with --index"
         )
-    engine = Engine(bool(model["onnx"]), model["precision"], settings.device(device), batch_size)
+    engine = EngineOptions(
+        bool(model["onnx"]), model["precision"], settings.device(device), batch_size
+    )
     return Place(uri, state, model["artifact"], engine, client, found["storage"])
 
 
@@ -276,10 +278,10 @@ def _await_encoders(place: Place, digest: str, *, serving: bool = False) -> None
 
 def _show_status(place: Place) -> None:
     from cliptune.index.versions.progress import read_progress
-    from cliptune.index.versions.versioned_index import LiveIndex
+    from cliptune.index.versions.versioned_index import VersionedIndex
 
-    with LiveIndex(place.index_uri, place.state) as index:
-        generations, progress = index.generations(), read_progress(index.state)
+    with VersionedIndex(place.index_uri, place.state) as index:
+        generations, progress = index.describe_generations(), read_progress(index.generations)
     if not generations:
         console.print("one model, never swapped: cliptune swap --artifact NEW goes to another")
     else:

@@ -52,9 +52,9 @@ class Indexer(ObservedExecutor):
         """
         super().__init__(**kwargs)
         # Here, in the executor's own process: native threads don't survive Jina's fork.
-        from cliptune.index.versions.versioned_index import LiveIndex
+        from cliptune.index.versions.versioned_index import VersionedIndex
 
-        self.store = LiveIndex(
+        self.store = VersionedIndex(
             settings.index_folder(folder),
             settings.generations_folder(generations),
             storage=settings.index_storage(storage),

@@ -27,7 +27,7 @@ from cliptune.protocol.status import IndexReport
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index
-    from cliptune.index.versions.versioned_index import LiveIndex
+    from cliptune.index.versions.versioned_index import VersionedIndex
 
 log = logging.getLogger("cliptune")
 _IDS_A_COUNT = 1000
@@ -175,15 +175,15 @@ def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocL
     return found
 
 
-def where(index: LiveIndex) -> dict[str, str]:
+def where(index: VersionedIndex) -> dict[str, str]:
     """Where `cliptune swap` finds what it works on."""
     return {
-        "index_uri": _shown(index.state.index_uri),
-        "generations_folder": str(index.state.folder),
+        "index_uri": _shown(index.generations.index_uri),
+        "generations_folder": str(index.generations.folder),
     }
 
 
-def status(index: LiveIndex, place: str) -> IndexReport:
+def status(index: VersionedIndex, place: str) -> IndexReport:
     """The current generation's index, all generations, and how far a swap is.
 
     Where they are is for the operator alone, others are told the note (`places.note`).
@@ -196,8 +196,8 @@ def status(index: LiveIndex, place: str) -> IndexReport:
         **{**found, **hidden},
         **(where(index) if redaction.OPERATOR.get() else {}),
         place=place,
-        generations=index.generations() or None,
-        swap=read_progress(index.state),
+        generations=index.describe_generations() or None,
+        swap=read_progress(index.generations),
     )
 
 

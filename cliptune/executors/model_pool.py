@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from cliptune.errors import BadInput, CliptuneError, NotFound, NotReady, Unavailable
 from cliptune.home import home
-from cliptune.index.versions.manifest import Generation, Pointer, State
+from cliptune.index.versions.manifest import Generation, Generations, Manifest
 from cliptune.index.versions.models import model_digest
 from cliptune.protocol import redaction
 
@@ -46,50 +46,50 @@ class ServedTowers(Generic[Tower]):
     it is loaded in the background, while requests go through the one before. The index answers
     each query by the model that made it, so encoders need not switch at the same moment.
 
-    Without a pointer there is one tower, of the model that the executor was started with.
+    Without a manifest there is one tower, of the model that the executor was started with.
     """
 
     def __init__(
         self,
         load: Callable[[str], Tower],
         artifact: str,
-        state: State,
+        generations: Generations,
         settings: dict[str, Any] | None = None,
     ) -> None:
         """Load the current tower.
 
         Args:
             load: from an artifact's path or a model's name to a tower.
-            artifact: what to serve where there is no pointer.
-            state: whose pointer is followed.
+            artifact: what to serve where there is no manifest.
+            generations: whose manifest is followed.
             settings: what `status` says besides.
 
         Raises:
             CliptuneError: it can't be loaded.
         """
         self._load = load
-        self._state = state
+        self._generations = generations
         self._settings = settings or {}
         self._guard = threading.Lock()
         self._loading: dict[str, Future[None]] = {}
         self._failed: dict[str, _Failure] = {}
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="cliptune-load")
-        pointer = state.read()
-        self._pointer = pointer
-        if pointer:
+        manifest = generations.read()
+        self._manifest = manifest
+        if manifest:
             log.warning(
                 "serving generation %d, model %.12s: the index was switched to it (the setting "
                 "%r is not read; `cliptune swap` goes to other models)",
-                pointer.current.number,
-                pointer.current.model_digest,
+                manifest.current.number,
+                manifest.current.model_digest,
                 artifact,
             )
-            tower = self._loaded_or_given(pointer.current, artifact)
+            tower = self._loaded_or_given(manifest.current, artifact)
         else:
             tower = load(artifact)
         self._held: dict[str, Tower] = {tower.digest: tower}
         self._active = tower
-        self._follow(pointer)
+        self._follow(manifest)
 
     @property
     def current(self) -> Tower:
@@ -104,12 +104,12 @@ class ServedTowers(Generic[Tower]):
             NotReady: it lacks documents.
             Unavailable: its model can't be loaded.
         """
-        pointer = self._look()
+        manifest = self._look()
         if slot in (None, "current"):
             return self._active
-        generation = pointer.generations.get(str(slot)) if pointer else None
+        generation = manifest.by_slot.get(str(slot)) if manifest else None
         if generation is None:
-            known = ", ".join(pointer.generations) if pointer else "current"
+            known = ", ".join(manifest.by_slot) if manifest else "current"
             raise NotFound(f"model {slot!r}: there is none; there are: {known}")
         if slot == "next" and generation.caught_up is None:
             raise NotReady("model 'next' is being prepared: its index is not complete yet")
@@ -138,39 +138,39 @@ class ServedTowers(Generic[Tower]):
         if not redaction.OPERATOR.get():
             if "artifact" in found:
                 found["artifact"] = redaction.base_name(str(found["artifact"]))
-            told = [home(), self._settings.get("artifact", ""), self._state.folder]
+            told = [home(), self._settings.get("artifact", ""), self._generations.folder]
             for digest, words in found.get("not_loaded", {}).items():
                 found["not_loaded"][digest] = redaction.without_paths(words, told)
         return found
 
-    def _look(self) -> Pointer | None:
+    def _look(self) -> Manifest | None:
         try:
-            pointer = self._state.read()
+            manifest = self._generations.read()
         except CliptuneError as error:
             if time.monotonic() - getattr(self, "_complained", -60.0) >= 60:
                 self._complained = time.monotonic()
                 log.error("the pointer of the generations: %s", error)
-            return self._pointer
-        self._follow(pointer)
-        return pointer
+            return self._manifest
+        self._follow(manifest)
+        return manifest
 
-    def _follow(self, pointer: Pointer | None) -> None:
+    def _follow(self, manifest: Manifest | None) -> None:
         with self._guard:
-            changed, self._pointer = pointer != self._pointer, pointer
-            if pointer is None:
+            changed, self._manifest = manifest != self._manifest, manifest
+            if manifest is None:
                 return
-            current = pointer.current
+            current = manifest.current
             if current.model_digest in self._held:
                 if self._active.digest != current.model_digest:
                     log.info("serving generation %d now", current.number)
                     self._active = self._held[current.model_digest]
             else:
                 self._begin(current)
-            for generation in pointer.generations.values():
+            for generation in manifest.by_slot.values():
                 if generation.warm and generation.model_digest not in self._held:
                     self._begin(generation)
             if changed:
-                self._let_go(pointer)
+                self._let_go(manifest)
 
     def _begin(self, generation: Generation) -> Future[None]:
         """Load a model in the background, unless that is under way or has just failed."""
@@ -215,11 +215,11 @@ class ServedTowers(Generic[Tower]):
             raise
 
     def _loaded(self, generation: Generation) -> Tower:
-        tower = self._load(str(self._state.artifact(generation)))
+        tower = self._load(str(self._generations.artifact(generation)))
         if tower.digest != generation.model_digest:
             raise BadInput(
-                f"{self._state.artifact(generation)} holds model {tower.digest:.12}, expected "
-                f"{generation.model_digest:.12}"
+                f"{self._generations.artifact(generation)} holds model {tower.digest:.12}, "
+                f"expected {generation.model_digest:.12}"
             )
         return tower
 
@@ -242,12 +242,12 @@ class ServedTowers(Generic[Tower]):
     def _copy(self, generation: Generation) -> int | None:
         """What tells the copy that is kept of a model from one that replaces it."""
         try:
-            return self._state.artifact(generation).stat().st_ino
+            return self._generations.artifact(generation).stat().st_ino
         except OSError:
             return None
 
-    def _let_go(self, pointer: Pointer) -> None:
-        kept = {g.model_digest for g in pointer.generations.values()} | {self._active.digest}
+    def _let_go(self, manifest: Manifest) -> None:
+        kept = {g.model_digest for g in manifest.by_slot.values()} | {self._active.digest}
         for digest in list(self._failed):
             if digest not in kept:
                 del self._failed[digest]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cliptune import settings
 from cliptune.executors.model_pool import ServedTowers
-from cliptune.index.versions.manifest import State
+from cliptune.index.versions.manifest import Generations
 from cliptune.protocol import redaction
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
@@ -84,7 +84,7 @@ def serve_towers(
             tower.cache = EmbeddingCache(query_cache)  # type: ignore[union-attr]
         return tower
 
-    state = State(settings.index_folder(None), settings.generations_folder(None))
+    generations = Generations(settings.index_folder(None), settings.generations_folder(None))
     model = settings.artifact(artifact)
     told = {
         "artifact": model,
@@ -92,7 +92,7 @@ def serve_towers(
         "precision": str(chosen),
         "place": redaction.note({"artifact": model}),
     }
-    return ServedTowers(load, model, state, told)
+    return ServedTowers(load, model, generations, told)
 
 
 def _warm_up(tower: Any) -> None:

@@ -43,7 +43,7 @@ class Part(BaseModel):
     sha256: str
 
 
-class Manifest(BaseModel):
+class SnapshotManifest(BaseModel):
     """What a snapshot holds."""
 
     format: int
@@ -81,7 +81,7 @@ def write_snapshot(
     *,
     include_images: bool = True,
     progress: Callable[[int], None] = lambda done: None,
-) -> Manifest:
+) -> SnapshotManifest:
     """Write all documents of `index` to a new `folder`, whole or not at all.
 
     A folder's index is written as it was when the snapshot began, while searches and writes go
@@ -113,7 +113,7 @@ def write_snapshot(
                     rows += len(batch)
             files.append(Part(name=path.name, rows=rows, sha256=_sha256(path)))
             progress(sum(part.rows for part in files))
-        manifest = Manifest(
+        manifest = SnapshotManifest(
             format=FORMAT,
             model_digest=digest,
             dim=dim,
@@ -132,7 +132,7 @@ def restore_snapshot(
     *,
     replace: bool = False,
     progress: Callable[[int], None] = lambda done: None,
-) -> Manifest:
+) -> SnapshotManifest:
     """Write the documents of the snapshot in `folder` to `index`, which then holds just these.
 
     All files are checked against the manifest before anything is written.
@@ -150,7 +150,7 @@ def restore_snapshot(
         BadInput: the index isn't empty.
     """
     folder = Path(folder).expanduser().absolute()
-    manifest = Manifest.read(folder)
+    manifest = SnapshotManifest.read(folder)
     for part in manifest.files:
         path = folder / part.name
         if not path.is_file() or _sha256(path) != part.sha256:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, NotFound, NotReady
 from cliptune.files import remove_folder
-from cliptune.index.versions import changelog, locks
-from cliptune.index.versions.manifest import Generation, Pointer, State
+from cliptune.index.versions import locks
+from cliptune.index.versions.manifest import Generation, Generations, Manifest
 from cliptune.index.versions.models import (
     keep_model,
     model_created,
@@ -19,8 +19,8 @@ from cliptune.index.versions.models import (
     model_name,
 )
 from cliptune.reindex import sync
-from cliptune.reindex.passes import Engine, Report, Work
-from cliptune.reindex.sync import CaughtUp
+from cliptune.reindex.session import EngineOptions, OnProgress, SwapSession
+from cliptune.reindex.sync import SyncResult
 
 if TYPE_CHECKING:
     from cliptune.index.storage import Storage
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("cliptune")
 
 
-class Swap(Work):
+class Swap(SwapSession):
     """A swap of an index's model.
 
     ::
 
-        with Swap.at_work("shop-index", engine=Engine()) as swap:
+        with Swap.open("shop-index", engine=EngineOptions()) as swap:
             swap.begin("artifacts/new.zip", served="artifacts/old.zip")
-            swap.prepare(report)              # re-embeds beside the live index, resumable
+            swap.prepare(on_progress)              # re-embeds beside the live index, resumable
             print(swap.compare(queries))
-            swap.switch(report)               # or later; swap.go_back(report) undoes it
+            swap.switch(on_progress)               # or later; swap.go_back(on_progress) undoes it
 
     One process at a time has an index's swap. All that it writes before the switch is beside the
     live index; the switch is the renaming of one file, while writes are held. Whatever ends the
@@ -47,21 +47,21 @@ class Swap(Work):
 
     @classmethod
     @contextmanager
-    def at_work(
+    def open(
         cls,
         index_uri: str | Path,
-        state: str | Path | None = None,
+        folder: str | Path | None = None,
         *,
-        engine: Engine | None = None,
+        engine: EngineOptions | None = None,
     ) -> Iterator[Self]:
         """Have the swap of the index at `index_uri` for as long as the block lasts.
 
         Raises:
             SwapUnderWay: another process has it.
         """
-        where = State(index_uri, state)
-        with locks.swapping(where.folder):
-            swap = cls(where, engine or Engine())
+        generations = Generations(index_uri, folder)
+        with locks.swapping(generations.folder):
+            swap = cls(generations, engine or EngineOptions())
             try:
                 yield swap
             except BaseException as error:
@@ -98,13 +98,13 @@ class Swap(Work):
             Nothing is left of what was begun.
         """
         digest = model_digest(artifact)
-        pointer = self.state.read(fresh=True)
+        manifest = self.generations.read(fresh=True)
         slot = self.renew(artifact)
         if slot == "next":
-            assert pointer is not None  # noqa: S101
-            assert pointer.next is not None  # noqa: S101
-            self._check_engine(pointer.next, self.state.artifact(pointer.next))
-            return pointer.next
+            assert manifest is not None  # noqa: S101
+            assert manifest.next is not None  # noqa: S101
+            self._check_engine(manifest.next, self.generations.artifact(manifest.next))
+            return manifest.next
         if slot == "current":
             raise BadInput(f"{artifact} is the model that is served (digest {digest:.12})")
         if slot == "previous":
@@ -112,36 +112,38 @@ class Swap(Work):
                 f"{artifact} is the model that was served before (digest {digest:.12}): go back "
                 "to it with `cliptune swap --undo`"
             )
-        if pointer and pointer.next:
+        if manifest and manifest.next:
             raise NotReady(
-                f"model {pointer.next.label} is being prepared: go on with it, or "
+                f"model {manifest.next.label} is being prepared: go on with it, or "
                 "remove it with `cliptune swap --discard`"
             )
-        first = None if pointer else self._first(served, storage)
-        current = pointer.current if pointer else first
+        first = None if manifest else self._first(served, storage)
+        current = manifest.current if manifest else first
         assert current is not None  # noqa: S101
         if current.model_digest == digest:
             raise BadInput(f"{artifact} is the model that is served (digest {digest:.12})")
-        number = (pointer.last if pointer else 0) + 1
+        number = (manifest.last if manifest else 0) + 1
         generation = _generation(number, artifact, digest, current.storage)
         for name in ("clip-text", "clip-vision"):  # of another one that was refused
             self._towers.pop((number, name), None)
         self._check_engine(generation, artifact)
-        now = str(served) if first else self.state.artifact(current)
+        now = str(served) if first else self.generations.artifact(current)
         self._check_engine(current, now, text=True)
-        self.state.remove_leftovers()
+        self.generations.remove_leftovers()
         self._check_room(generation)
         try:
             if first:
                 self._keep(str(served), first)
             self._keep(artifact, generation)
-            with self.state.open(generation) as index:
+            with self.generations.open(generation) as index:
                 index.clear()
             # Whoever writes after this notes it.
-            with locks.writes_held(self.state.folder):
-                changelog.restart(self.state.journal(generation))
-                begun = pointer or Pointer(last=0, current=current)
-                self.state.write(begun.model_copy(update={"last": number, "next": generation}))
+            with locks.writes_held(self.generations.folder):
+                self.generations.changelog(generation).restart()
+                begun = manifest or Manifest(last=0, current=current)
+                self.generations.write(
+                    begun.model_copy(update={"last": number, "next": generation})
+                )
         except Exception:
             self._undo_begin(generation, first)
             raise
@@ -153,15 +155,15 @@ class Swap(Work):
         Returns:
             Which generation's model it is: `current`, `previous` or `next`; None: of none.
         """
-        pointer = self.state.read(fresh=True)
+        manifest = self.generations.read(fresh=True)
         digest = model_digest(artifact)
-        for slot, generation in pointer.generations.items() if pointer else ():
+        for slot, generation in manifest.by_slot.items() if manifest else ():
             if generation.model_digest == digest:
-                keep_model(artifact, self.state.artifact(generation), digest)
+                keep_model(artifact, self.generations.artifact(generation), digest)
                 return slot
         return None
 
-    def prepare(self, report: Report = lambda what, done, total: None) -> CaughtUp:
+    def prepare(self, on_progress: OnProgress = lambda what, done, total: None) -> SyncResult:
         """Embed all documents for the next generation, and follow those that change meanwhile.
 
         Returns:
@@ -173,9 +175,9 @@ class Swap(Work):
         """
         generation = self._next()
         with self.indexes(generation) as (current, index):
-            done = self.follow(current, index, generation, report)
+            done = self.synchronize(current, index, generation, on_progress)
             if index.status().optimize_due:
-                self.report(report, "building the search index", 0, 0)
+                self.tell(on_progress, "building the search index", 0, 0)
                 index.optimize()
         self.update(self._next().model_copy(update={"warm": True}))
         return done
@@ -189,11 +191,11 @@ class Swap(Work):
         from cliptune.reindex import quality
 
         self.progress.tell("comparing", 0, 0)
-        pointer, generation = self.pointer, self._next()
+        manifest, generation = self.manifest, self._next()
         with self.indexes(generation) as (current, index):
             return quality.compare(
                 queries,
-                (current, self.tower(pointer.current, "clip-text")),
+                (current, self.tower(manifest.current, "clip-text")),
                 (index, self.tower(generation, "clip-text")),
                 tolerance=tolerance,
             )
@@ -203,13 +205,13 @@ class Swap(Work):
         from cliptune.index import open_index
         from cliptune.reindex import quality
 
-        pointer = self.state.read(fresh=True)
+        manifest = self.generations.read(fresh=True)
         with (
-            self.opened(pointer.current) if pointer else open_index(self.state.index_uri)
+            self.opened(manifest.current) if manifest else open_index(self.generations.index_uri)
         ) as current:
             return quality.titles(current, count)
 
-    def switch(self, report: Report = lambda what, done, total: None) -> Pointer:
+    def switch(self, on_progress: OnProgress = lambda what, done, total: None) -> Manifest:
         """Make the next generation the current one, and keep the current one as the previous.
 
         Raises:
@@ -218,9 +220,9 @@ class Swap(Work):
         generation = self._next()
         if generation.caught_up is None:
             raise NotReady("the next generation is not complete: prepare it first")
-        return self._switch(generation, "next", report)
+        return self._switch(generation, "next", on_progress)
 
-    def go_back(self, report: Report = lambda what, done, total: None) -> Pointer:
+    def go_back(self, on_progress: OnProgress = lambda what, done, total: None) -> Manifest:
         """Make the previous generation the current one again, with all that was written since.
 
         The one that was current is then the previous one: going back once more returns to it. But
@@ -230,10 +232,10 @@ class Swap(Work):
             NotFound: there is none to go back to.
         """
         previous = self.warm_previous()
-        if previous.model_digest == self.pointer.current.model_digest:
-            return self.pointer
+        if previous.model_digest == self.manifest.current.model_digest:
+            return self.manifest
         self.progress.going_to = previous.model_digest
-        return self._switch(previous, "previous", report)
+        return self._switch(previous, "previous", on_progress)
 
     def warm_previous(self) -> Generation:
         """Let the encoders load the model that `go_back` goes to; returns its generation.
@@ -241,14 +243,14 @@ class Swap(Work):
         Raises:
             NotFound: there is none to go back to.
         """
-        pointer = self.pointer
-        if self.progress.left_going_to == pointer.current.model_digest:
-            return pointer.current
-        if pointer.previous is None:
+        manifest = self.manifest
+        if self.progress.left_going_to == manifest.current.model_digest:
+            return manifest.current
+        if manifest.previous is None:
             raise NotFound("there is no previous model to go back to")
-        self._check_engine(pointer.previous, self.state.artifact(pointer.previous))
-        self.update(pointer.previous.model_copy(update={"warm": True}))
-        return pointer.previous
+        self._check_engine(manifest.previous, self.generations.artifact(manifest.previous))
+        self.update(manifest.previous.model_copy(update={"warm": True}))
+        return manifest.previous
 
     def discard(self) -> Generation:
         """Remove the next generation, or else the previous one.
@@ -259,29 +261,29 @@ class Swap(Work):
         Raises:
             NotFound: there is neither.
         """
-        pointer = self.pointer
-        generation = pointer.next or pointer.previous
+        manifest = self.manifest
+        generation = manifest.next or manifest.previous
         if generation is None:
             raise NotFound("there is neither a prepared nor a previous model")
-        slot = "next" if pointer.next else "previous"
-        with locks.writes_held(self.state.folder):
-            self.state.write(pointer.model_copy(update={slot: None}))
+        slot = "next" if manifest.next else "previous"
+        with locks.writes_held(self.generations.folder):
+            self.generations.write(manifest.model_copy(update={slot: None}))
         return generation
 
     def _first(self, served: str | Path | None, storage: Storage | None) -> Generation:
-        """What is served, of an index that never had a pointer; nothing is written yet."""
+        """What is served, of an index that never had a manifest; nothing is written yet."""
         from cliptune.index import open_index
 
         if served is None:
             raise BadInput("which model is served now? give it for an index's first swap")
         digest = model_digest(served)
-        with open_index(self.state.index_uri) as index:
+        with open_index(self.generations.index_uri) as index:
             status = index.status()
         stamped = status.model_digest
         if stamped and stamped != digest:
             raise BadInput(
                 f"{served} (digest {digest:.12}) is not the model whose embeddings "
-                f"{self.state.index_uri} holds ({stamped:.12})"
+                f"{self.generations.index_uri} holds ({stamped:.12})"
             )
         # An index that never held an embedding doesn't say how it is to keep them.
         kept = status.storage if stamped else storage or status.storage
@@ -289,13 +291,13 @@ class Swap(Work):
 
     def _check_room(self, generation: Generation) -> None:
         """Raise `AlreadyExists` if there are documents already where a generation is to be."""
-        if not self.state.index_exists(generation):
+        if not self.generations.index_exists(generation):
             return
-        with self.state.open(generation) as index:
+        with self.generations.open(generation) as index:
             if count := index.count():  # whose they are can't be known from here
                 raise AlreadyExists(
-                    f"{self.state.uri(generation)} holds {count} documents that no swap has put "
-                    "there: move it away"
+                    f"{self.generations.uri(generation)} holds {count} documents that no swap has "
+                    "put there: move it away"
                 )
 
     def _check_engine(
@@ -312,46 +314,46 @@ class Swap(Work):
     def _undo_begin(self, generation: Generation, first: Generation | None) -> None:
         """Remove what a refused `begin` has made, as far as that can be done."""
         with suppress(CliptuneError, OSError):
-            pointer = self.state.read(fresh=True)
-            if pointer and generation.number in {g.number for g in pointer.generations.values()}:
+            manifest = self.generations.read(fresh=True)
+            if manifest and generation.number in {g.number for g in manifest.by_slot.values()}:
                 return  # it was refused after all was done
-            self.state.remove(generation.number)
-            if first and pointer is None:  # the model alone: its index is the one that is served
-                remove_folder(self.state.artifact(first).parent)
+            self.generations.remove(generation.number)
+            if first and manifest is None:  # the model alone: its index is the one that is served
+                remove_folder(self.generations.artifact(first).parent)
 
     def _keep(self, model: str | Path, generation: Generation) -> None:
         self.progress.tell("copying the model", 0, 0)
-        keep_model(model, self.state.artifact(generation), generation.model_digest)
+        keep_model(model, self.generations.artifact(generation), generation.model_digest)
 
-    def _switch(self, generation: Generation, slot: str, report: Report) -> Pointer:
+    def _switch(self, generation: Generation, slot: str, on_progress: OnProgress) -> Manifest:
         with self.indexes(generation) as (current, index):
-            self.follow(current, index, generation, report)
+            self.synchronize(current, index, generation, on_progress)
             generation = self.generation(generation.number)
-            with locks.writes_held(self.state.folder):
-                self.report(report, "switching", 0, 0)
-                end = self.behind(current, index, generation, report)
+            with locks.writes_held(self.generations.folder):
+                self.tell(on_progress, "switching", 0, 0)
+                end = self.behind(current, index, generation, on_progress)
                 sync.check_same_documents(current, index)
-                pointer = self.pointer
-                old = pointer.current.model_copy(update={"caught_up": 0, "warm": False})
-                # Emptied first: whoever is killed here leaves a current one whose journal
+                manifest = self.manifest
+                old = manifest.current.model_copy(update={"caught_up": 0, "warm": False})
+                # Emptied first: whoever is killed here leaves a current one whose changelog
                 # nobody reads.
-                changelog.restart(self.state.journal(old))
+                self.generations.changelog(old).restart()
                 new = generation.model_copy(update={"caught_up": None, "warm": False})
                 slots = {"current": new, "previous": old}
-                pointer = pointer.model_copy(
+                manifest = manifest.model_copy(
                     update={**slots, "next": None} if slot == "next" else slots
                 )
-                self.state.write(pointer)
+                self.generations.write(manifest)
         log.info(
             "switched to generation %d after %d bytes of changes: model %s",
             new.number,
             end,
             new.model_digest,
         )
-        return pointer
+        return manifest
 
     def _next(self) -> Generation:
-        generation = self.pointer.next
+        generation = self.manifest.next
         if generation is None:
             raise NotReady("no model is being prepared: begin with one")
         return generation

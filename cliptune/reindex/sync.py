@@ -46,7 +46,7 @@ class Towers:
 
 
 @dataclass
-class CaughtUp:
+class SyncResult:
     """What a pass has done."""
 
     embedded: int = 0
@@ -78,17 +78,17 @@ class CaughtUp:
             )
 
 
-Progress = Callable[[CaughtUp], None]
+Progress = Callable[[SyncResult], None]
 
 
-def follow_all(
+def sync_all(
     source: Index, target: Index, towers: Towers, progress: Progress = lambda so_far: None
-) -> CaughtUp:
+) -> SyncResult:
     """Bring all documents of `target` to what they are in `source`.
 
     Both are read side by side in the order of their ids. Documents that are the same in both (by
     text, URI, label, tags and the picture's SHA-256) stay: what was cut short goes on when it is
-    repeated. Documents that are written to `source` meanwhile may or may not be followed.
+    repeated. Documents that are written to `source` meanwhile may or may not be brought along.
 
     Args:
         source: read from; it may be searched and written to meanwhile.
@@ -99,7 +99,7 @@ def follow_all(
     Raises:
         Unavailable: an index can't be reached, or its disk is full.
     """
-    done = CaughtUp()
+    done = SyncResult()
     with _Writer(source, target, towers, done, progress) as writer:
         for doc, other in _side_by_side(_scan(source), _scan(target)):
             if doc is None:
@@ -114,15 +114,15 @@ def follow_all(
     return done
 
 
-def follow(
+def sync_ids(
     source: Index,
     target: Index,
     towers: Towers,
     ids: Iterable[str],
     progress: Progress = lambda so_far: None,
-) -> CaughtUp:
-    """`follow_all` of the documents `ids` alone."""
-    done = CaughtUp()
+) -> SyncResult:
+    """`sync_all` of the documents `ids` alone."""
+    done = SyncResult()
     with _Writer(source, target, towers, done, progress) as writer:
         for part in _parts(iter(ids), _LISTED):
             there = {str(doc.id): doc for doc in source.get(part)}
@@ -143,7 +143,7 @@ class _Writer:
     """Embeds documents and writes them: one batch is read and one written while one is embedded."""
 
     def __init__(
-        self, source: Index, target: Index, towers: Towers, done: CaughtUp, progress: Progress
+        self, source: Index, target: Index, towers: Towers, done: SyncResult, progress: Progress
     ) -> None:
         self.source, self.target, self.towers = source, target, towers
         self.done, self.progress = done, progress
@@ -184,7 +184,7 @@ class _Writer:
             self._embed(read.result())
 
     def _embed(self, docs: DocList[ClipDoc]) -> None:
-        # Those that have been deleted since are not among them: a journal names them.
+        # Those that have been deleted since are not among them: the changelog names them.
         pictures = [doc for doc in docs if doc.image is not None]
         texts = [doc for doc in docs if _is_text(doc)]
         self.done.refused += [

@@ -161,12 +161,12 @@ def test_the_page_loads_nothing_from_elsewhere(page: Any, server: Server) -> Non
 @pytest.fixture
 def prepared(page: Any, server: Server, models: tuple[Path, ...]) -> Iterator[Any]:
     """The page, and another model that was prepared for the pictures."""
-    with Swap.at_work(server.index) as work:
-        work.begin(models[1], served=server.model)
-        work.prepare()
+    with Swap.open(server.index) as swap:
+        swap.begin(models[1], served=server.model)
+        swap.prepare()
     yield page
-    with Swap.at_work(server.index) as work:
-        work.discard()
+    with Swap.open(server.index) as swap:
+        swap.discard()
 
 
 def day(artifact: Path) -> str:
@@ -230,13 +230,13 @@ def test_after_a_switch_and_an_undo_each_model_is_named_for_what_it_is(
     """The older model stands left; which one is live is told, not guessed from the place."""
     page, served = prepared, server.model.name
     other = ["1", f"made {day(models[1])}"]
-    with Swap.at_work(server.index) as work:
-        work.switch()
+    with Swap.open(server.index) as swap:
+        swap.switch()
     page.goto(f"{server.http}/?q=red&compare=1")
     page.wait_for_selector(".row")
     assert headings(page) == [["Before", served], ["Live now", *other]]
-    with Swap.at_work(server.index) as work:
-        work.go_back()
+    with Swap.open(server.index) as swap:
+        swap.go_back()
     page.reload()
     page.wait_for_selector(".row")
     assert headings(page) == [["Live now", served], ["Undone", *other]]

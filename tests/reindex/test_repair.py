@@ -11,11 +11,11 @@ import pytest
 from cliptune.errors import AlreadyExists, BadInput, DamagedIndex, ModelMismatch
 from cliptune.index import open_index
 from cliptune.index.lance.rows import TableNote
-from cliptune.index.versions import changelog
-from cliptune.index.versions.manifest import State
+from cliptune.index.versions.changelog import Changelog
+from cliptune.index.versions.manifest import Generations
 from cliptune.index.versions.models import model_digest
 from cliptune.index.versions.repair import repair
-from cliptune.index.versions.versioned_index import LiveIndex
+from cliptune.index.versions.versioned_index import VersionedIndex
 from cliptune.reindex.swap import Swap
 from tests.reindex.generation_helpers import embed, products
 
@@ -28,11 +28,11 @@ def shop(models: Models, tmp_path: Path) -> Path:
     folder = tmp_path / "shop"
     with open_index(folder, fsync=False) as index:
         index.add(embed(models[0], products(30)))
-    with Swap.at_work(folder) as work:
-        work.begin(models[1], served=models[0])
-        work.prepare()
-        work.switch()
-    live = LiveIndex(folder)
+    with Swap.open(folder) as swap:
+        swap.begin(models[1], served=models[0])
+        swap.prepare()
+        swap.switch()
+    live = VersionedIndex(folder)
     live.add(embed(models[1], products(5, start=100)))
     live.close()
     return folder
@@ -53,7 +53,7 @@ def test_without_its_pointer_a_swapped_index_is_refused(
     state = shop / "generations"
     damage(state / "generations.json")
     for use in (
-        lambda: LiveIndex(shop),
+        lambda: VersionedIndex(shop),
         lambda: repairless_swap(shop, models),
     ):
         with pytest.raises(DamagedIndex, match="index repair"):
@@ -61,20 +61,20 @@ def test_without_its_pointer_a_swapped_index_is_refused(
     [done] = repair(shop)
     assert done.what == str(state / "generations.json")
     assert repair(shop) == []
-    with LiveIndex(shop) as live:
+    with VersionedIndex(shop) as live:
         assert live.count() == 35
         assert live.status().model_digest == model_digest(models[1])
 
 
 def repairless_swap(shop: Path, models: Models) -> None:
-    with Swap.at_work(shop) as work:
-        work.begin(models[2], served=models[0])
+    with Swap.open(shop) as swap:
+        swap.begin(models[2], served=models[0])
 
 
 def test_without_its_whole_state_the_documents_stay(shop: Path, models: Models) -> None:
     shutil.rmtree(shop / "generations")
     with pytest.raises(DamagedIndex, match=r"generation-1"):
-        LiveIndex(shop)
+        VersionedIndex(shop)
     with pytest.raises(DamagedIndex, match=r"generation-1"):
         repairless_swap(shop, models)
     with pytest.raises(DamagedIndex, match="can't be known which generation"):
@@ -97,13 +97,13 @@ def test_every_file_of_the_state_in_turn(shop: Path, models: Models, tmp_path: P
         shutil.copytree(shop, copy)
         remove(copy / file)
         try:
-            with LiveIndex(copy, tidy=True) as live:
+            with VersionedIndex(copy, tidy=True) as live:
                 live.add(embed(models[1], products(1, start=200)))
-            with Swap.at_work(copy) as work:
-                work.go_back()
+            with Swap.open(copy) as swap:
+                swap.go_back()
         except DamagedIndex:
             repair(copy)
-        with LiveIndex(copy) as live:
+        with VersionedIndex(copy) as live:
             assert live.count() in (35, 36), file
         with open_index(copy) as before, open_index(copy / "generation-1") as after:
             assert before.count() in (30, 35, 36), file
@@ -112,26 +112,29 @@ def test_every_file_of_the_state_in_turn(shop: Path, models: Models, tmp_path: P
 
 
 def test_a_lost_journal_means_that_anything_may_have_been_written(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    changelog.restart(path)
-    assert not changelog.read(path, 0, changelog.size(path)).everything
-    changelog.note(path, ["a"] * 50)
-    followed = changelog.size(path)
+    changelog = Changelog(tmp_path / "journal")
+    path = changelog.path
+    changelog.restart()
+    assert not changelog.read(0, changelog.size).everything
+    changelog.append(["a"] * 50)
+    followed = changelog.size
     for damage in (remove, empty):
         damage(path)
-        assert changelog.read(path, followed, changelog.size(path)).everything
-        assert changelog.read(path, 0, changelog.size(path)).everything
-        changelog.note(path, ["b"], followed)
-        assert changelog.read(path, followed, changelog.size(path)).everything
-    end = changelog.size(path)
-    changelog.note(path, ["c"], end)
-    assert changelog.read(path, end, changelog.size(path)).ids == ["c"]
-    assert not changelog.read(path, end, changelog.size(path)).everything
+        assert changelog.read(followed, changelog.size).everything
+        assert changelog.read(0, changelog.size).everything
+        changelog.append(["b"], followed)
+        assert changelog.read(followed, changelog.size).everything
+    end = changelog.size
+    changelog.append(["c"], end)
+    assert changelog.read(end, changelog.size).ids == ["c"]
+    assert not changelog.read(end, changelog.size).everything
 
 
 def test_a_swap_does_not_clear_what_it_did_not_write(shop: Path, models: Models) -> None:
     """As after a state was put back from an old backup."""
-    other = State(shop).open(State(shop).read().current.model_copy(update={"number": 2}))
+    other = Generations(shop).open(
+        Generations(shop).read().current.model_copy(update={"number": 2})
+    )
     other.add(embed(models[2], products(3)))
     other.close()
     with pytest.raises(AlreadyExists, match="generation-2 holds 3 documents"):

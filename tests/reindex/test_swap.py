@@ -33,15 +33,22 @@ from cliptune.errors import (
 )
 from cliptune.executors.model_pool import ServedTowers
 from cliptune.index import Index, open_index
-from cliptune.index.versions import changelog, locks
+from cliptune.index.versions import locks
+from cliptune.index.versions.changelog import Changelog
 from cliptune.index.versions.locks import SwapUnderWay
-from cliptune.index.versions.manifest import PROGRESS, Generation, Pointer, State, numbered_uri
+from cliptune.index.versions.manifest import (
+    PROGRESS,
+    Generation,
+    Generations,
+    Manifest,
+    numbered_uri,
+)
 from cliptune.index.versions.models import model_digest
 from cliptune.index.versions.progress import read_progress
-from cliptune.index.versions.versioned_index import LiveIndex
+from cliptune.index.versions.versioned_index import VersionedIndex
 from cliptune.inference import TextTower, get_tower
-from cliptune.reindex.passes import Engine
 from cliptune.reindex.quality import Query, WorseModel, given, titles
+from cliptune.reindex.session import EngineOptions
 from cliptune.reindex.swap import Swap
 from cliptune.reindex.sync import CannotEmbed
 from tests.pictures import picture
@@ -89,17 +96,17 @@ def check_embeddings(index: Index, model: Path) -> None:
 
 
 def swap_to(index: Path | str, model: Path, served: Path | None) -> None:
-    with Swap.at_work(index) as work:
-        work.begin(model, served=served)
-        work.prepare()
-        work.switch()
+    with Swap.open(index) as swap:
+        swap.begin(model, served=served)
+        swap.prepare()
+        swap.switch()
 
 
 def test_a_swap_back_and_forth_loses_nothing(any_index: Path | str, models: Models) -> None:
     first, second, _ = models
     with open_index(any_index) as there:
         before = contents(there)
-    live = LiveIndex(any_index)
+    live = VersionedIndex(any_index)
     swap_to(any_index, second, first)
     assert live.status().model_digest == model_digest(second)
     assert contents(live) == before
@@ -117,12 +124,12 @@ def test_a_swap_back_and_forth_loses_nothing(any_index: Path | str, models: Mode
     live.delete(filter="n == 20 or n == 103")
     after = contents(live)
     assert len(after) == 60 + 5 - 3
-    with Swap.at_work(any_index) as work:
-        work.go_back()
+    with Swap.open(any_index) as swap:
+        swap.go_back()
     assert contents(live) == after
     check_embeddings(live, first)
-    with Swap.at_work(any_index) as work:
-        work.go_back()
+    with Swap.open(any_index) as swap:
+        swap.go_back()
     assert contents(live) == after
     check_embeddings(live, second)
     live.close()
@@ -132,27 +139,27 @@ def test_what_is_written_between_the_passes_is_followed(
     any_index: Path | str, models: Models
 ) -> None:
     first, second, _ = models
-    live = LiveIndex(any_index)
-    with Swap.at_work(any_index) as work:
-        work.begin(second, served=first)
+    live = VersionedIndex(any_index)
+    with Swap.open(any_index) as swap:
+        swap.begin(second, served=first)
         live.add(embed(first, products(3, start=200)))
-        work.prepare()
+        swap.prepare()
         live.delete(ids=["p0001", "p0200"])
         retagged = products(1, start=2)
         retagged[0].tags = {"n": -1}
         live.add(embed(first, retagged))
-        work.prepare()
+        swap.prepare()
         live.delete(filter="n < 0")
         live.add(embed(first, products(2, start=300)))
         before = contents(live)
-        work.switch()
+        swap.switch()
     assert contents(live) == before
     assert {"p0300", "p0202"} <= before.keys()
     assert not {"p0001", "p0200", "p0002"} & before.keys()
     check_embeddings(live, second)
     live.clear()
-    with Swap.at_work(any_index) as work:
-        work.go_back()
+    with Swap.open(any_index) as swap:
+        swap.go_back()
     assert live.count() == 0
     live.add(embed(first, products(1)))
     live.close()
@@ -160,7 +167,7 @@ def test_what_is_written_between_the_passes_is_followed(
 
 def test_documents_of_a_model_that_is_not_current_are_refused(index: Path, models: Models) -> None:
     first, second, third = models
-    live = LiveIndex(index)
+    live = VersionedIndex(index)
     swap_to(index, second, first)
     late = embed(first, products(1, start=500))
     with pytest.raises(ModelSwitched, match="p0500.*send it again"):
@@ -180,7 +187,7 @@ def test_documents_of_a_model_that_is_not_current_are_refused(index: Path, model
 def test_writers_and_readers_during_swaps(index: Path, models: Models) -> None:
     """Threads write and search while models change; every answer is of one model alone."""
     first, second, _ = models
-    live = LiveIndex(index)
+    live = VersionedIndex(index)
     ended = threading.Event()
     problems: list[BaseException] = []
     towers = {model_digest(m): get_tower(m, "clip-vision") for m in (first, second)}
@@ -200,9 +207,9 @@ def test_writers_and_readers_during_swaps(index: Path, models: Models) -> None:
             doc = ClipDoc(id=one, text=text, image=picture(number))
             while True:
                 tower = towers[
-                    live.generations().get("current", {"model_digest": model_digest(first)})[
-                        "model_digest"
-                    ]
+                    live.describe_generations().get(
+                        "current", {"model_digest": model_digest(first)}
+                    )["model_digest"]
                 ]
                 doc.embedding, doc.model_digest = tower.encode([doc.image])[0], tower.digest
                 try:
@@ -235,34 +242,34 @@ def test_writers_and_readers_during_swaps(index: Path, models: Models) -> None:
     swap_to(index, second, first)
     known.add(model_digest(second))
     for _ in range(2):
-        with Swap.at_work(index) as work:
-            work.go_back()
+        with Swap.open(index) as swap:
+            swap.go_back()
     ended.set()
     for thread in threads:
         thread.join()
     assert problems == []
     found = {k: v[0] for k, v in contents(live).items() if k.startswith("w")}
     assert found == {one: text for one, text in kept.items() if text}
-    with Swap.at_work(index) as work:
-        work.go_back()
+    with Swap.open(index) as swap:
+        swap.go_back()
     assert {k: v[0] for k, v in contents(live).items() if k.startswith("w")} == found
     live.close()
 
 
 KILLED = """
 import sys
-from cliptune.index.versions import pointer, catch_up
+from cliptune.reindex import sync
 from cliptune.reindex.swap import Swap
-catch_up._WRITTEN, catch_up._PICTURES = 4, 2
+sync._WRITTEN, sync._PICTURES = 4, 2
 index, model, served, undo = sys.argv[1:]
 print("begun", flush=True)
-with Swap.at_work(index) as work:
+with Swap.open(index) as swap:
     if undo == "undo":
-        work.go_back()
+        swap.go_back()
     else:
-        work.begin(model, served=served)
-        work.prepare()
-        work.switch()
+        swap.begin(model, served=served)
+        swap.prepare()
+        swap.switch()
 """
 
 
@@ -271,7 +278,7 @@ def test_killed_at_any_moment_the_live_index_is_whole_and_the_swap_goes_on(
     index: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, _ = models
-    live = LiveIndex(index)
+    live = VersionedIndex(index)
     before = contents(live)
     random_ = random.Random(5)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
@@ -317,22 +324,22 @@ def test_an_interrupted_embedding_goes_on_where_it_was(
         if done > 30:
             raise Unavailable("the disk is full")
 
-    with pytest.raises(Unavailable), Swap.at_work(index) as work:  # noqa: PT012
-        work.begin(second, served=first)
-        work.prepare(stop)
-    progress = read_progress(State(index))
+    with pytest.raises(Unavailable), Swap.open(index) as swap:  # noqa: PT012
+        swap.begin(second, served=first)
+        swap.prepare(stop)
+    progress = read_progress(Generations(index))
     assert progress
     assert progress["phase"] == "stopped: the disk is full"
-    with pytest.raises(NotReady, match="not complete"), Swap.at_work(index) as work:
-        work.switch()
-    with Swap.at_work(index) as work:
-        work.begin(second, served=None)
-        done = work.prepare()
+    with pytest.raises(NotReady, match="not complete"), Swap.open(index) as swap:
+        swap.switch()
+    with Swap.open(index) as swap:
+        swap.begin(second, served=None)
+        done = swap.prepare()
         assert done.unchanged >= 24
         assert done.embedded <= 36
-        work.switch()
-    assert read_progress(State(index)) is None
-    with LiveIndex(index) as live:
+        swap.switch()
+    assert read_progress(Generations(index)) is None
+    with VersionedIndex(index) as live:
         check_embeddings(live, second)
         assert live.count() == 60
 
@@ -340,7 +347,7 @@ def test_an_interrupted_embedding_goes_on_where_it_was(
 def test_texts_without_pictures_are_embedded_as_texts(index: Path, models: Models) -> None:
     first, second, _ = models
     text = get_tower(first, "clip-text")
-    with LiveIndex(index) as live:
+    with VersionedIndex(index) as live:
         doc = ClipDoc(id="t", text="a text", model_digest=text.digest)
         doc.embedding = text.encode(["a text"])[0]
         live.add(DocList[ClipDoc]([doc]))
@@ -348,63 +355,63 @@ def test_texts_without_pictures_are_embedded_as_texts(index: Path, models: Model
         [found] = live.get(["t"], include_embedding=True)
         expected = get_tower(second, "clip-text").encode(["a text"])[0]
         np.testing.assert_allclose(found.embedding, expected, atol=1e-4)
-        with Swap.at_work(index) as work:
-            work.begin(models[2], served=None)
-            work.prepare()
-            assert work.prepare().embedded == 0
+        with Swap.open(index) as swap:
+            swap.begin(models[2], served=None)
+            swap.prepare()
+            assert swap.prepare().embedded == 0
 
 
 def test_what_can_not_be_embedded_is_named_and_stops_the_swap(index: Path, models: Models) -> None:
     first, second, _ = models
-    live = LiveIndex(index)
+    live = VersionedIndex(index)
     bad = embed(first, products(2, start=400))
     bad[0].image, bad[0].image_digest = None, "0" * 64  # kept by an index without pictures
     bad[1].image = b"broken"
     live.add(bad)
-    with Swap.at_work(index) as work:
-        work.begin(second, served=first)
+    with Swap.open(index) as swap:
+        swap.begin(second, served=first)
         with pytest.raises(CannotEmbed, match="2 documents.*p0400.*no stored picture.*p0401"):
-            work.prepare()
+            swap.prepare()
         with pytest.raises(NotReady):
-            work.switch()
-        assert live.generations()["next"]["complete"] is False
+            swap.switch()
+        assert live.describe_generations()["next"]["complete"] is False
         live.delete(ids=["p0400", "p0401"])
-        assert work.prepare().unchanged == 60
-        work.switch()
+        assert swap.prepare().unchanged == 60
+        swap.switch()
     assert live.count() == 60
     live.close()
 
 
 def test_wrong_models_and_orders(index: Path, models: Models, tmp_path: Path) -> None:
     first, second, third = models
-    with Swap.at_work(index) as work:
+    with Swap.open(index) as swap:
         with pytest.raises(NotFound, match="never swapped"):
-            work.switch()
+            swap.switch()
         with pytest.raises(BadInput, match="is not the model whose embeddings"):
-            work.begin(second, served=third)
+            swap.begin(second, served=third)
         with pytest.raises(BadInput, match="which model is served"):
-            work.begin(second, served=None)
+            swap.begin(second, served=None)
         with pytest.raises(BadInput, match="is the model that is served"):
-            work.begin(first, served=first)
+            swap.begin(first, served=first)
         with pytest.raises(NotFound, match="nowhere"):
-            work.begin(tmp_path / "nowhere.zip", served=first)
-        work.begin(second, served=first)
+            swap.begin(tmp_path / "nowhere.zip", served=first)
+        swap.begin(second, served=first)
         with pytest.raises(NotReady, match="being prepared"):
-            work.begin(third, served=first)
+            swap.begin(third, served=first)
         with pytest.raises(NotFound, match="no previous"):
-            work.go_back()
-        with pytest.raises(SwapUnderWay), Swap.at_work(index):
+            swap.go_back()
+        with pytest.raises(SwapUnderWay), Swap.open(index):
             pass
-        work.discard()
+        swap.discard()
         with pytest.raises(NotFound, match="neither"):
-            work.discard()
-        generation = work.begin(third, served=None)
+            swap.discard()
+        generation = swap.begin(third, served=None)
         assert generation.number == 2
         assert not (index / "generation-1").exists()
-        work.prepare()
-        work.switch()
+        swap.prepare()
+        swap.switch()
         with pytest.raises(BadInput, match="--undo"):
-            work.begin(first, served=None)
+            swap.begin(first, served=None)
 
 
 def test_discarded_generations_are_removed_when_nobody_needs_them(
@@ -412,7 +419,7 @@ def test_discarded_generations_are_removed_when_nobody_needs_them(
 ) -> None:
     first, second, third = models
     monkeypatch.setattr("cliptune.index.versions.versioned_index.GRACE", 0.2)
-    live = LiveIndex(index, tidy=True)
+    live = VersionedIndex(index, tidy=True)
     swap_to(index, second, first)
     swap_to(index, third, None)
     assert live.count() == 60
@@ -422,9 +429,9 @@ def test_discarded_generations_are_removed_when_nobody_needs_them(
             time.sleep(0.05)
     while (index / "generations" / "0").exists():
         time.sleep(0.05)
-    assert list(live.generations()) == ["current", "previous"]
-    with Swap.at_work(index) as work:
-        work.discard()
+    assert list(live.describe_generations()) == ["current", "previous"]
+    with Swap.open(index) as swap:
+        swap.discard()
     tower = get_tower(second, "clip-vision")
     [found] = live.search(tower.encode([picture(7)]), tower.digest, limit=1)
     assert found[0].id == "p0007", "a query that was on its way is answered"
@@ -432,7 +439,7 @@ def test_discarded_generations_are_removed_when_nobody_needs_them(
         live.count()
         time.sleep(0.05)
     live.close()
-    with LiveIndex(index, tidy=True) as again:
+    with VersionedIndex(index, tidy=True) as again:
         check_embeddings(again, third)
 
 
@@ -442,7 +449,7 @@ def test_embeddings_are_kept_as_the_index_keeps_them(tmp_path: Path, models: Mod
     with open_index(folder, storage="float16") as made:
         made.add(embed(first, products(3)))
     swap_to(folder, second, first)
-    with LiveIndex(folder, storage="float16") as live:
+    with VersionedIndex(folder, storage="float16") as live:
         assert live.status().storage == "float16"
         assert live.status().model_digest == model_digest(second)
 
@@ -450,11 +457,11 @@ def test_embeddings_are_kept_as_the_index_keeps_them(tmp_path: Path, models: Mod
 def test_an_empty_index_keeps_embeddings_as_it_was_to(tmp_path: Path, models: Models) -> None:
     first, second, _ = models
     folder = tmp_path / "half"
-    live = LiveIndex(folder, storage="float16")
-    with Swap.at_work(folder) as work:
-        work.begin(second, served=first, storage="float16")
-        work.prepare()
-        work.switch()
+    live = VersionedIndex(folder, storage="float16")
+    with Swap.open(folder) as swap:
+        swap.begin(second, served=first, storage="float16")
+        swap.prepare()
+        swap.switch()
     live.add(embed(second, products(1)))
     assert live.status().storage == "float16"
     live.close()
@@ -465,7 +472,7 @@ def test_an_empty_index_keeps_embeddings_as_it_was_to(tmp_path: Path, models: Mo
 def test_a_swap_of_an_empty_index(tmp_path: Path, models: Models) -> None:
     first, second, _ = models
     swap_to(tmp_path / "empty", second, first)
-    with LiveIndex(tmp_path / "empty") as live:
+    with VersionedIndex(tmp_path / "empty") as live:
         assert live.count() == 0
         with pytest.raises(ModelSwitched):
             live.add(embed(first, products(1)))
@@ -487,10 +494,10 @@ def test_the_rule_of_quality(tmp_path: Path, models: Models) -> None:
     )
     with open_index(folder) as made:
         made.add(stored)
-    with Swap.at_work(folder) as work:
-        work.begin(models[0], served="builtin")
-        work.prepare()
-        found = work.compare(work.titles(100))
+    with Swap.open(folder) as swap:
+        swap.begin(models[0], served="builtin")
+        swap.prepare()
+        found = swap.compare(swap.titles(100))
         change = found.changes["reciprocal_rank"]
         # Against the definition: each title's first picture with that title.
         text = get_tower(model, "clip-text")
@@ -506,12 +513,12 @@ def test_the_rule_of_quality(tmp_path: Path, models: Models) -> None:
         assert found.is_worse
         with pytest.raises(WorseModel, match="clearly less.*--force"):
             found.check()
-        same = work.compare([Query("x", "nobody's label")])
+        same = swap.compare([Query("x", "nobody's label")])
         assert not same.is_worse
         with pytest.raises(BadInput, match="no queries"):
-            work.compare([])
+            swap.compare([])
         with pytest.raises(BadInput, match="tolerance is 2"):
-            work.compare([Query("x", "y")], tolerance=2)
+            swap.compare([Query("x", "y")], tolerance=2)
     half = DocList[ClipDoc]([ClipDoc(text="a"), ClipDoc(image=b"b")])
     assert [query.text for query in given(half)] == ["a"]
     with pytest.raises(BadInput, match=r"queries: 2 of 2 .*document 0 .*no title"):
@@ -527,37 +534,41 @@ def test_titles_are_drawn_from_all_of_the_index(index: Path) -> None:
 
 
 def test_the_journal_survives_torn_lines(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    changelog.restart(path)
-    changelog.note(path, ["a", "b"])
-    changelog.note(path, ["b", "ü\ud800", ""])
-    changes = changelog.read(path, 0, changelog.size(path))
+    changelog = Changelog(tmp_path / "journal")
+    path = changelog.path
+    changelog.restart()
+    changelog.append(["a", "b"])
+    changelog.append(["b", "ü\ud800", ""])
+    changes = changelog.read(0, changelog.size)
     assert (changes.ids, changes.everything) == (["a", "b"], False)
-    middle = changelog.size(path)
+    middle = changelog.size
     with path.open("ab") as file:
         file.write(b'["torn')
-    changelog.note(path, ["c"])
-    changes = changelog.read(path, middle, changelog.size(path))
+    changelog.append(["c"])
+    changes = changelog.read(middle, changelog.size)
     assert (changes.ids, changes.everything) == (["c"], True)
-    changelog.note(path, None)
-    assert changelog.read(path, changes.end, changelog.size(path)).everything
-    assert changelog.read(path, changelog.size(path), changelog.size(path)).ids == []
+    changelog.append(None)
+    assert changelog.read(changes.end, changelog.size).everything
+    assert changelog.read(changelog.size, changelog.size).ids == []
 
 
 def test_writes_wait_while_they_are_held(index: Path, models: Models) -> None:
-    live = LiveIndex(index)
+    live = VersionedIndex(index)
     done = threading.Event()
 
     def write() -> None:
         live.delete(ids=["p0001"])
         done.set()
 
-    with locks.writes_held(live.state.folder):
+    with locks.writes_held(live.generations.folder):
         thread = threading.Thread(target=write)
         thread.start()
         assert live.count() == 60
         assert not done.is_set()
-        with pytest.raises(Unavailable, match="try again"), locks.writing(live.state.folder, 0.05):
+        with (
+            pytest.raises(Unavailable, match="try again"),
+            locks.writing(live.generations.folder, 0.05),
+        ):
             pass
     thread.join()
     assert live.count() == 59
@@ -565,19 +576,19 @@ def test_writes_wait_while_they_are_held(index: Path, models: Models) -> None:
 
 
 def test_pointers_that_can_not_be_read(index: Path, models: Models) -> None:
-    state = State(index)
-    state.folder.mkdir()
-    file = state.folder / "generations.json"
+    generations = Generations(index)
+    generations.folder.mkdir()
+    file = generations.folder / "generations.json"
     file.write_text("{}")
     with pytest.raises(DamagedIndex, match="not the pointer"):
-        LiveIndex(index)
+        VersionedIndex(index)
     current = Generation(number=0, model_digest="d" * 64)
-    state.write(Pointer(format=99, last=0, current=current))
+    generations.write(Manifest(format=99, last=0, current=current))
     with pytest.raises(BadInput, match="format 99"):
-        LiveIndex(index)
-    state.write(Pointer(last=5, current=Generation(number=5, model_digest="d" * 64)))
+        VersionedIndex(index)
+    generations.write(Manifest(last=5, current=Generation(number=5, model_digest="d" * 64)))
     with pytest.raises(Unavailable, match="generation 5 is gone"):
-        LiveIndex(index)
+        VersionedIndex(index)
 
 
 def test_where_generations_are() -> None:
@@ -585,7 +596,7 @@ def test_where_generations_are() -> None:
     assert numbered_uri("file:///data/shop", 2) == "/data/shop/generation-2"
     assert numbered_uri("http://milvus:19530/shop", 0) == "http://milvus:19530/shop"
     assert numbered_uri("http://milvus:19530/shop?db=a", 2) == "http://milvus:19530/shop_g2?db=a"
-    assert State("http://milvus:19530/shop").folder.parent.name == "generations"
+    assert Generations("http://milvus:19530/shop").folder.parent.name == "generations"
 
 
 @pytest.fixture(scope="module")
@@ -613,21 +624,23 @@ def test_a_model_without_the_services_engine_is_refused_before_anything_is_writt
     index: Path, models: Models, onnx_models: Models
 ) -> None:
     before = tree(index)
-    engine = Engine(is_onnx=True)
+    engine = EngineOptions(is_onnx=True)
     with (
         pytest.raises(NotFound, match=f"{models[1]} has no ONNX models: .cliptune export") as told,
-        Swap.at_work(index, engine=engine) as work,
+        Swap.open(index, engine=engine) as swap,
     ):
-        work.begin(models[1], served=onnx_models[0])
-    assert str(State(index).folder) not in str(told.value), "the artifact that was given is named"
+        swap.begin(models[1], served=onnx_models[0])
+    assert str(Generations(index).folder) not in str(told.value), (
+        "the artifact that was given is named"
+    )
     assert tree(index) == before
-    with pytest.raises(NotFound, match=str(models[0])), Swap.at_work(index, engine=engine) as work:
-        work.begin(onnx_models[1], served=models[0])
+    with pytest.raises(NotFound, match=str(models[0])), Swap.open(index, engine=engine) as swap:
+        swap.begin(onnx_models[1], served=models[0])
     assert tree(index) == before
-    with Swap.at_work(index, engine=engine) as work:  # what the error says to do
-        work.begin(onnx_models[1], served=onnx_models[0])
-        work.prepare()
-        work.switch()
+    with Swap.open(index, engine=engine) as swap:  # what the error says to do
+        swap.begin(onnx_models[1], served=onnx_models[0])
+        swap.prepare()
+        swap.switch()
     with open_index(numbered_uri(str(index), 1)) as current:
         check_embeddings(current, models[1])
 
@@ -637,18 +650,18 @@ def test_what_an_artifact_has_more_is_added_to_the_copy(
 ) -> None:
     """A service that went over to ONNX since: all of a swap's steps can be made to work."""
     first, second, _ = models
-    engine = Engine(is_onnx=True)
-    with Swap.at_work(index) as work:
-        number = work.begin(second, served=first).number
-    with pytest.raises(NotFound, match="no ONNX"), Swap.at_work(index, engine=engine) as work:
-        work.begin(second, served=None)
-    with Swap.at_work(index, engine=engine) as work:
-        assert work.renew(onnx_models[0]) == "current"
-        assert work.begin(onnx_models[1], served=None).number == number
-        work.prepare()
-        work.compare(work.titles(5))
-        work.switch()
-        assert work.go_back().current.model_digest == model_digest(first)
+    engine = EngineOptions(is_onnx=True)
+    with Swap.open(index) as swap:
+        number = swap.begin(second, served=first).number
+    with pytest.raises(NotFound, match="no ONNX"), Swap.open(index, engine=engine) as swap:
+        swap.begin(second, served=None)
+    with Swap.open(index, engine=engine) as swap:
+        assert swap.renew(onnx_models[0]) == "current"
+        assert swap.begin(onnx_models[1], served=None).number == number
+        swap.prepare()
+        swap.compare(swap.titles(5))
+        swap.switch()
+        assert swap.go_back().current.model_digest == model_digest(first)
 
 
 def test_an_undo_needs_the_engine_too_and_says_how_to_get_it(
@@ -656,52 +669,52 @@ def test_an_undo_needs_the_engine_too_and_says_how_to_get_it(
 ) -> None:
     first, second, _ = models
     swap_to(index, second, first)
-    before = State(index).read()
-    engine = Engine(is_onnx=True)
-    with pytest.raises(NotFound) as told, Swap.at_work(index, engine=engine) as work:
-        work.go_back()
-    assert State(index).read() == before
+    before = Generations(index).read()
+    engine = EngineOptions(is_onnx=True)
+    with pytest.raises(NotFound) as told, Swap.open(index, engine=engine) as swap:
+        swap.go_back()
+    assert Generations(index).read() == before
     command = re.search(r"`cliptune (export \S+ --format onnx --out) FOLDER`", str(told.value))
     assert command, told.value
     out = index.parent / "exported"
     assert CliRunner().invoke(app, [*command[1].split(), str(out)]).exit_code == 0
     with (
         pytest.raises(BadInput, match="cliptune swap --undo"),
-        Swap.at_work(index, engine=engine) as work,
+        Swap.open(index, engine=engine) as swap,
     ):
-        work.begin(out, served=None)
-    with Swap.at_work(index, engine=engine) as work:
-        work.renew(onnx_models[1])
-        assert work.go_back().current.model_digest == model_digest(first)
+        swap.begin(out, served=None)
+    with Swap.open(index, engine=engine) as swap:
+        swap.renew(onnx_models[1])
+        assert swap.go_back().current.model_digest == model_digest(first)
 
 
 def test_a_refused_first_swap_leaves_nothing(index: Path, models: Models) -> None:
     before = tree(index)
     for artifact, served in ((models[0], models[0]), (models[1], models[2]), (models[1], None)):
-        with pytest.raises(BadInput), Swap.at_work(index) as work:
-            work.begin(artifact, served=served)
+        with pytest.raises(BadInput), Swap.open(index) as swap:
+            swap.begin(artifact, served=served)
         assert tree(index) == before
 
 
 def test_what_was_begun_is_undone_when_it_can_not_go_on(
     any_index: Path | str, models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    state = State(any_index)
+    generations = Generations(any_index)
     in_server = isinstance(any_index, str)
-    before = tree(state.folder if in_server else Path(any_index))
+    before = tree(generations.folder if in_server else Path(any_index))
     held = functools.partial(locks.writes_held, timeout=0.1)
     with monkeypatch.context() as patch:
         patch.setattr(locks, "writes_held", held)
         with (
-            locks.writing(state.folder),
+            locks.writing(generations.folder),
             pytest.raises(Unavailable, match="did not end"),
-            Swap.at_work(any_index) as work,
+            Swap.open(any_index) as swap,
         ):
-            work.begin(models[1], served=models[0])
-    assert state.read(fresh=True) is None
-    left = tree(state.folder if in_server else Path(any_index))
+            swap.begin(models[1], served=models[0])
+    assert generations.read(fresh=True) is None
+    left = tree(generations.folder if in_server else Path(any_index))
     assert left.keys() - before.keys() == {PROGRESS if in_server else f"generations/{PROGRESS}"}
-    assert "did not end" in read_progress(state)["phase"]  # type: ignore[index]
+    assert "did not end" in read_progress(generations)["phase"]  # type: ignore[index]
     with open_index(any_index) as live:
         assert live.count() == 60
     if in_server:
@@ -722,15 +735,15 @@ def test_encoders_take_the_given_artifact_where_the_copy_lacks_their_engine(
 
     for other in (second, onnx_models[0]):
         with pytest.raises(NotFound, match="cliptune export .* --out FOLDER"):
-            ServedTowers(load, str(other), State(index))
-    towers = ServedTowers(load, str(onnx_models[1]), State(index))
+            ServedTowers(load, str(other), Generations(index))
+    towers = ServedTowers(load, str(onnx_models[1]), Generations(index))
     assert towers.pick().digest == model_digest(second)
     # The model before has no ONNX yet; once it has, it isn't waited for.
     with pytest.raises(Unavailable, match="no ONNX models"):
         towers.pick("previous")
     assert model_digest(first) in towers.status()["not_loaded"]
-    with Swap.at_work(index) as work:
-        assert work.renew(onnx_models[0]) == "previous"
+    with Swap.open(index) as swap:
+        assert swap.renew(onnx_models[0]) == "previous"
     assert towers.pick("previous").digest == model_digest(first)
     assert "not_loaded" not in towers.status()
 

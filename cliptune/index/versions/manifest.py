@@ -1,10 +1,10 @@
 """Which generations an index has, and where: one small file, written whole.
 
-STATE/                     `generations` in the index's folder, unless set elsewhere
-  generations.json         the pointer
-  generations-copy.json    the same: it shows that there was one, should the pointer get lost
+GENERATIONS/               `generations` in the index's folder, unless set elsewhere
+  generations.json         the manifest (to users: the pointer)
+  generations-copy.json    the same: it shows that there was one, should the manifest get lost
   1/artifact/              the model of generation 1
-  1/journal                ids that were written since generation 1 was brought up to date
+  1/journal                the changelog: ids written since generation 1 was brought up to date
   swap.json                how far the swap is that is, or was, at work
 
 The index of generation 0 is where the index has always been; that of generation N is the folder
@@ -32,15 +32,14 @@ from cliptune.home import home
 from cliptune.index.durable import sync_path
 from cliptune.index.stamp import REPAIR
 from cliptune.index.storage import Storage
-from cliptune.index.versions import changelog
+from cliptune.index.versions.changelog import Changelog
 
 if TYPE_CHECKING:
     from cliptune.index import Index
 
 log = logging.getLogger("cliptune")
 FORMAT = 1
-POINTER, COPY, PROGRESS = "generations.json", "generations-copy.json", "swap.json"
-SLOTS = ("current", "previous", "next")
+MANIFEST, COPY, PROGRESS = "generations.json", "generations-copy.json", "swap.json"
 
 
 class Generation(BaseModel):
@@ -57,7 +56,7 @@ class Generation(BaseModel):
     storage: Storage = "float32"
     """How its index keeps embeddings."""
     caught_up: int | None = None
-    """Bytes of its journal that its index has followed; None: it lacks documents, or is current."""
+    """Bytes of its changelog that it has followed; None: it lacks documents, or is current."""
     warm: bool = False
     """Whether encoders are to load its model before it is asked for."""
 
@@ -68,7 +67,7 @@ class Generation(BaseModel):
         return f"{digest} ({self.name})" if self.name else digest
 
 
-class Pointer(BaseModel):
+class Manifest(BaseModel):
     """Which generation is which."""
 
     model_config = ConfigDict(frozen=True)
@@ -84,21 +83,21 @@ class Pointer(BaseModel):
     """The one that a swap prepares."""
 
     @property
-    def generations(self) -> dict[str, Generation]:
+    def by_slot(self) -> dict[str, Generation]:
         """Those that there are, by slot."""
-        found = {slot: getattr(self, slot) for slot in SLOTS}
-        return {slot: generation for slot, generation in found.items() if generation}
+        held = {"current": self.current, "previous": self.previous, "next": self.next}
+        return {slot: generation for slot, generation in held.items() if generation}
 
     def with_digest(self, digest: str) -> Generation | None:
         """The generation of a model."""
-        for generation in self.generations.values():
+        for generation in self.by_slot.values():
             if generation.model_digest == digest:
                 return generation
         return None
 
 
-def default_state(index_uri: str | Path) -> Path:
-    """Where the pointer of the index at `index_uri` is: in its folder; a server's is in the home
+def default_folder(index_uri: str | Path) -> Path:
+    """Where the manifest of the index at `index_uri` is: in its folder; a server's is in the home
     folder.
     """
     text = str(index_uri)
@@ -108,56 +107,56 @@ def default_state(index_uri: str | Path) -> Path:
     return home() / "generations" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class State:
-    """The folder that holds an index's pointer and its generations' models.
+class Generations:
+    """The folder that holds an index's manifest and its generations' models.
 
-    Many threads and processes read it. The pointer is written by the one that holds `swapping` of
-    `gate`, or that makes it.
+    Many threads and processes read it. The manifest is written by the one that holds
+    `locks.swapping`, or that makes it.
     """
 
     def __init__(self, index_uri: str | Path, folder: str | Path | None = None) -> None:
-        """Take an index's place, and the state's if it isn't `default_state`; makes nothing."""
+        """Of the index at `index_uri`, in `folder` or else `default_folder`; makes nothing."""
         self.index_uri = str(index_uri)
         given = Path(folder).expanduser().absolute() if folder else None
-        self.folder = given or default_state(index_uri)
+        self.folder = given or default_folder(index_uri)
         self._guard = threading.Lock()
         self._signature: tuple[int, int, int] | None = None
-        self._pointer: Pointer | None = None
+        self._manifest: Manifest | None = None
 
-    def read(self, *, fresh: bool = False) -> Pointer | None:
-        """The pointer; None if no swap was ever begun.
+    def read(self, *, fresh: bool = False) -> Manifest | None:
+        """The manifest; None if no swap was ever begun.
 
         Args:
             fresh: read the file even if its time and size are the same as last.
 
         Raises:
             BadInput: it is of a newer format.
-            DamagedIndex: the file is no pointer, or is gone though there was one.
+            DamagedIndex: the file is no manifest, or is gone though there was one.
             Unavailable: it can't be read.
         """
-        path = self.folder / POINTER
+        path = self.folder / MANIFEST
         try:
-            found = os.stat(path)
-            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+            status = os.stat(path)
+            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
             with self._guard:
                 if not fresh and signature == self._signature:
-                    return self._pointer
+                    return self._manifest
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             self._check_never_swapped()
             return None
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(f"{path}: can't be read ({error})") from error
-        pointer = _parse(text, path)
+        manifest = _parse(text, path)
         with self._guard:
-            self._signature, self._pointer = signature, pointer
-        return pointer
+            self._signature, self._manifest = signature, manifest
+        return manifest
 
-    def read_copy(self) -> Pointer | None:
-        """The pointer as it was written last, from its copy; None if there is none.
+    def read_copy(self) -> Manifest | None:
+        """The manifest as it was written last, from its copy; None if there is none.
 
         Raises:
-            DamagedIndex: the copy is no pointer.
+            DamagedIndex: the copy is no manifest.
         """
         path = self.folder / COPY
         try:
@@ -168,32 +167,32 @@ class State:
             raise DamagedIndex(f"{path}: can't be read ({error})") from error
 
     def _check_never_swapped(self) -> None:
-        """Raise `DamagedIndex` if there was a pointer: generation 0 may be long out of date."""
+        """Raise `DamagedIndex` if there was a manifest: generation 0 may be long out of date."""
         index = folder_of(self.index_uri)
         traces = [
             self.folder / COPY,
-            *(path for path in self.folder.glob("*/journal") if changelog.has_changes(path)),
+            *(path for path in self.folder.glob("*/journal") if Changelog(path).has_changes),
             *(index.glob("generation-*/cliptune-index.json") if index else ()),
             *(index.glob("generation-*/documents-*.lance") if index else ()),
         ]
         for trace in traces:
             # A swap that is beginning writes the copy last.
-            if trace.exists() and not (self.folder / POINTER).exists():
+            if trace.exists() and not (self.folder / MANIFEST).exists():
                 raise DamagedIndex(
-                    f"{self.folder / POINTER} is gone, which says which generation is served; "
+                    f"{self.folder / MANIFEST} is gone, which says which generation is served; "
                     f"that there was one shows in {trace}. Nothing was changed: put the file back, "
                     f"or {REPAIR.format(folder=self.index_uri)}"
                 )
 
-    def write(self, pointer: Pointer) -> None:
-        """Write the pointer durably, whole or not at all.
+    def write(self, manifest: Manifest) -> None:
+        """Write the manifest durably, whole or not at all.
 
         Raises:
             Unavailable: it can't be written; it is as it was.
         """
         try:
-            content = pointer.model_dump_json(indent=2) + "\n"
-            for name in (POINTER, COPY):
+            content = manifest.model_dump_json(indent=2) + "\n"
+            for name in (MANIFEST, COPY):
                 write_text(self.folder / name, content, private=True)
             sync_path(self.folder)
         except OSError as error:
@@ -203,9 +202,9 @@ class State:
         """The folder of a generation's model."""
         return self.folder / str(generation.number) / "artifact"
 
-    def journal(self, generation: Generation) -> Path:
-        """The file of a generation's journal."""
-        return self.folder / str(generation.number) / "journal"
+    def changelog(self, generation: Generation) -> Changelog:
+        """What was written since the generation was brought up to date."""
+        return Changelog(self.folder / str(generation.number) / "journal")
 
     def uri(self, generation: Generation) -> str:
         """Where a generation's index is."""
@@ -224,19 +223,19 @@ class State:
         return folder is None or folder.is_dir()
 
     def remove_leftovers(self, keep: Collection[int] = ()) -> None:
-        """Remove what no pointer names: discarded generations, and begun copies of models.
+        """Remove what no manifest names: discarded generations, and begun copies of models.
 
         Those of the numbers `keep` stay. To be called by who holds `swapping`: a swap has files
-        before the pointer names them.
+        before the manifest names them.
         """
-        pointer = self.read(fresh=True)
-        if pointer is None:
+        manifest = self.read(fresh=True)
+        if manifest is None:
             return
-        kept = {*keep, *(generation.number for generation in pointer.generations.values())}
-        for name in (POINTER, COPY, PROGRESS):
+        kept = {*keep, *(generation.number for generation in manifest.by_slot.values())}
+        for name in (MANIFEST, COPY, PROGRESS):
             for begun in self.folder.glob(f".{name}.*"):
                 begun.unlink(missing_ok=True)
-        for number in range(pointer.last + 1):
+        for number in range(manifest.last + 1):
             folder = self.folder / str(number)
             if number in kept:
                 for begun in folder.glob(".artifact.*"):
@@ -245,7 +244,7 @@ class State:
                 self.remove(number)
 
     def remove(self, number: int) -> None:
-        """Remove the model and the index of a generation that the pointer doesn't name.
+        """Remove the model and the index of a generation that the manifest doesn't name.
 
         The index of generation 0 is emptied alone: its folder holds the others'.
         """
@@ -282,16 +281,16 @@ def folder_of(uri: str) -> Path | None:
     return Path(rest if found else uri).expanduser().absolute()
 
 
-def _parse(text: str, path: Path) -> Pointer:
+def _parse(text: str, path: Path) -> Manifest:
     try:
-        pointer = Pointer.model_validate_json(text)
+        manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         raise DamagedIndex(
             f"{path}: not the pointer of an index's generations ({error}). Nothing was changed: "
             f"put the file back, or {REPAIR.format(folder='INDEX')}"
         ) from None
-    if pointer.format > FORMAT:
+    if manifest.format > FORMAT:
         raise BadInput(
-            f"{path}: of format {pointer.format}, this cliptune reads up to {FORMAT}: upgrade it"
+            f"{path}: of format {manifest.format}, this cliptune reads up to {FORMAT}: upgrade it"
         )
-    return pointer
+    return manifest

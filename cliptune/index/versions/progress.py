@@ -1,4 +1,4 @@
-"""How far a swap is: a small file beside the pointer, for the service's status."""
+"""How far a swap is: a small file beside the manifest, for the service's status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from cliptune.errors import CliptuneError
 from cliptune.files import write_text
 from cliptune.index.versions import locks
-from cliptune.index.versions.manifest import PROGRESS, State
+from cliptune.index.versions.manifest import PROGRESS, Generations
 
 log = logging.getLogger("cliptune")
 _EVERY = 0.5
@@ -21,13 +21,13 @@ _EVERY = 0.5
 class ProgressFile:
     """Written by the process that swaps; it stays behind where that was killed, or failed."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, generations: Generations) -> None:
         """Read what a swap has left that did not end well."""
-        self._path = state.folder / PROGRESS
+        self._path = generations.folder / PROGRESS
         self._told = 0.0
         self.going_to: str | None = None
         """The model that an undo goes to."""
-        self.left_going_to: str | None = (_read(state) or {}).get("going_to")
+        self.left_going_to: str | None = (_read(generations) or {}).get("going_to")
         """The same, of one that did not end well."""
 
     @property
@@ -56,20 +56,20 @@ class ProgressFile:
         self._path.unlink(missing_ok=True)
 
 
-def read_progress(state: State) -> dict[str, Any] | None:
+def read_progress(generations: Generations) -> dict[str, Any] | None:
     """How far the swap is that is at work, or how far one was that was cut short; None: neither."""
-    progress = _read(state)
+    progress = _read(generations)
     if progress is None or not {"phase", "done", "total"} <= progress.keys():
         return None
     found = {name: progress[name] for name in ("phase", "done", "total")}
-    if not locks.is_swapping(state.folder):
+    if not locks.is_swapping(generations.folder):
         found["phase"] = f"stopped: {progress.get('error') or 'while ' + str(progress['phase'])}"
     return found
 
 
-def _read(state: State) -> dict[str, Any] | None:
+def _read(generations: Generations) -> dict[str, Any] | None:
     try:
-        found = json.loads((state.folder / PROGRESS).read_text(encoding="utf-8"))
+        found = json.loads((generations.folder / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cliptune.errors import BadInput, DamagedIndex, NotFound
 from cliptune.index.repair import Repaired, repair_folder
 from cliptune.index.versions import locks
-from cliptune.index.versions.manifest import POINTER, State, folder_of
+from cliptune.index.versions.manifest import MANIFEST, Generations, folder_of
 from cliptune.models.loading import load_model
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def repair(
     index_uri: str | Path,
-    state_folder: str | Path | None = None,
+    generations_folder: str | Path | None = None,
     *,
     artifact: str | Path | None = None,
     table: str | None = None,
@@ -28,7 +28,7 @@ def repair(
 
     Args:
         index_uri: as `open_index` takes it.
-        state_folder: where its generations' pointer is; None: as `pointer.default_state` has it.
+        generations_folder: where its manifest is; None: `manifest.default_folder`.
         artifact: the model whose embeddings these are, where the tables don't say.
         table: which one is the index, where several have documents.
 
@@ -41,16 +41,16 @@ def repair(
         DamagedIndex: it can't be known what the index is.
         ModelMismatch: the artifact didn't make the embeddings.
     """
-    state = State(index_uri, state_folder)
-    folder = folder_of(state.index_uri)
+    generations = Generations(index_uri, generations_folder)
+    folder = folder_of(generations.index_uri)
     if folder is not None and not folder.is_dir():
-        raise NotFound(f"no index at {state.index_uri!r}")
+        raise NotFound(f"no index at {generations.index_uri!r}")
     done = []
-    if state.folder.is_dir():
-        with locks.swapping(state.folder):
-            done += _repair_pointer(state)
+    if generations.folder.is_dir():
+        with locks.swapping(generations.folder):
+            done += _repair_manifest(generations)
     if folder is None:
-        return done + _repair_alias(state.index_uri, table)
+        return done + _repair_alias(generations.index_uri, table)
     folders = {0: folder}
     for path in folder.glob("generation-*"):
         if (name := path.name.removeprefix("generation-")).isdigit() and path.is_dir():
@@ -59,7 +59,7 @@ def repair(
         found = repair_folder(
             one,
             table=table if not number else None,
-            model=partial(_model, state.folder / str(number) / "artifact", artifact),
+            model=partial(_model, generations.folder / str(number) / "artifact", artifact),
         )
         done += [found] if found else []
     return done
@@ -72,23 +72,23 @@ def _model(kept: Path, given: str | Path | None) -> ClipModel | None:
     return load_model(given) if given is not None else None
 
 
-def _repair_pointer(state: State) -> list[Repaired]:
+def _repair_manifest(generations: Generations) -> list[Repaired]:
     try:
-        state.read(fresh=True)
+        generations.read(fresh=True)
         return []
     except DamagedIndex as error:
-        pointer = state.read_copy()
-        if pointer is None:
+        manifest = generations.read_copy()
+        if manifest is None:
             raise DamagedIndex(
                 f"{error}. Its copy is gone too, so that it can't be known which generation was "
                 "served: look at each by `cliptune serve --index INDEX/generation-N --artifact "
-                f"{state.folder}/N/artifact`"
+                f"{generations.folder}/N/artifact`"
             ) from None
-    path = state.folder / POINTER
+    path = generations.folder / MANIFEST
     if path.exists():
-        os.replace(path, path.with_name(f"{POINTER}.damaged"))
-    state.write(pointer)
-    return [Repaired(str(path), len(pointer.generations))]
+        os.replace(path, path.with_name(f"{MANIFEST}.damaged"))
+    generations.write(manifest)
+    return [Repaired(str(path), len(manifest.by_slot))]
 
 
 def _repair_alias(uri: str, table: str | None) -> list[Repaired]:

@@ -1,4 +1,4 @@
-"""`LiveIndex`: the index that a service answers from, whichever generation is current."""
+"""`VersionedIndex`: the index that a service answers from, whichever generation is current."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from cliptune.errors import BadInput, CliptuneError, ModelMismatch, ModelSwitche
 from cliptune.index.base import Index, IndexStatus
 from cliptune.index.checks import check_ids
 from cliptune.index.filters.language import Filter, parse_filter
-from cliptune.index.versions import changelog, locks
-from cliptune.index.versions.manifest import Generation, Pointer, State
+from cliptune.index.versions import locks
+from cliptune.index.versions.manifest import Generation, Generations, Manifest
 
 log = logging.getLogger("cliptune")
 GRACE = 60.0
 """Seconds that a discarded generation still answers queries that are on their way."""
 
 
-class LiveIndex(Index):
+class VersionedIndex(Index):
     """All generations of an index as one `Index`.
 
     Searches are answered by the generation whose model made the query; all else is of the current
     generation. So encoders may take up another model sooner or later than the index does: each
     query is answered whole by one model or the other.
 
-    Writes wait while a switch is made. They are noted in the journals of the generations that are
+    Writes wait while a switch is made. They are noted in the changelogs of the generations that are
     not current, which thereby can be brought up to date. Documents of a generation's model that
     isn't current raise `ModelSwitched`.
 
-    Without a pointer it is the one index at its URI.
+    Without a manifest it is the one index at its URI.
 
     Args:
         uri: of the index, as `open_index` takes it.
-        state: its pointer's folder; None: as `pointer.default_state` has it.
-        storage: how a new index in a folder keeps embeddings; None: as they are. With a pointer
-            it is as the pointer says: generations keep them as the one before.
+        folder: its manifest's folder; None: as `manifest.default_folder` has it.
+        storage: how a new index in a folder keeps embeddings; None: as they are. With a manifest
+            it is as the manifest says: generations keep them as the one before.
         tidy: remove the files of discarded generations, in the background.
     """
 
     def __init__(
         self,
         uri: str | Path,
-        state: str | Path | None = None,
+        folder: str | Path | None = None,
         *,
         storage: str | None = None,
         tidy: bool = False,
@@ -57,16 +57,17 @@ class LiveIndex(Index):
         """Open the generations that there are.
 
         Raises:
-            BadInput, Unavailable: as `open_index` and `State.read`; a generation's folder is gone.
+            BadInput, Unavailable: as `open_index` and `Generations.read`; a generation's
+                folder is gone.
         """
-        self.state = State(uri, state)
+        self.generations = Generations(uri, folder)
         self._storage = storage
         self._tidy = tidy
         self._guard = threading.RLock()
         self._held: dict[int, Index] = {}
         self._closed = False
         self._timers: list[threading.Timer] = []
-        self._seen: Pointer | None = None
+        self._seen: Manifest | None = None
         self._dropped: dict[int, float] = {}
         self._current()
         if tidy:
@@ -75,10 +76,10 @@ class LiveIndex(Index):
     def add(self, docs: DocList[ClipDoc]) -> int:
         """See `Index.add`; documents of another generation's model raise `ModelSwitched`."""
 
-        def run(current: Index, pointer: Pointer | None) -> int:
-            if pointer:
-                _check_digests(docs, pointer)
-            self._note(pointer, [str(doc.id) for doc in docs])
+        def run(current: Index, manifest: Manifest | None) -> int:
+            if manifest:
+                _check_digests(docs, manifest)
+            self._note(manifest, [str(doc.id) for doc in docs])
             return current.add(docs)
 
         return self._write(run)
@@ -111,8 +112,8 @@ class LiveIndex(Index):
             raise BadInput("delete: give ids or a filter; clear() deletes everything")
         given = None if ids is None else check_ids(ids)
 
-        def run(current: Index, pointer: Pointer | None) -> int:
-            self._note(pointer, given)
+        def run(current: Index, manifest: Manifest | None) -> int:
+            self._note(manifest, given)
             return current.delete(ids=given, filter=filter)
 
         return self._write(run)
@@ -154,10 +155,10 @@ class LiveIndex(Index):
         return self._current()[0].warnings(filter, found=found)
 
     def clear(self) -> None:
-        """See `Index.clear`; with a pointer, the model stays that of the current generation."""
+        """See `Index.clear`; with a manifest, the model stays that of the current generation."""
 
-        def run(current: Index, pointer: Pointer | None) -> None:
-            self._note(pointer, None)
+        def run(current: Index, manifest: Manifest | None) -> None:
+            self._note(manifest, None)
             current.clear()
 
         self._write(run)
@@ -180,13 +181,13 @@ class LiveIndex(Index):
                 index.close()
             self._held.clear()
 
-    def generations(self) -> dict[str, dict[str, Any]]:
+    def describe_generations(self) -> dict[str, dict[str, Any]]:
         """Number, model (digest, name, date) and documents of each generation, by slot; empty
-        without a pointer.
+        without a manifest.
         """
-        _, pointer = self._current()
+        _, manifest = self._current()
         found = {}
-        for slot, generation in pointer.generations.items() if pointer else ():
+        for slot, generation in manifest.by_slot.items() if manifest else ():
             found[slot] = {
                 "number": generation.number,
                 "model_digest": generation.model_digest,
@@ -197,27 +198,27 @@ class LiveIndex(Index):
             }
         return found
 
-    def _current(self, *, fresh: bool = False) -> tuple[Index, Pointer | None]:
-        """The current generation's index, and the pointer that says so."""
-        pointer = self.state.read(fresh=fresh)
+    def _current(self, *, fresh: bool = False) -> tuple[Index, Manifest | None]:
+        """The current generation's index, and the manifest that says so."""
+        manifest = self.generations.read(fresh=fresh)
         with self._guard:
             if self._closed:
-                raise BadInput(f"{self.state.index_uri}: the index is closed")
-            if pointer != self._seen:
-                self._follow(pointer)
-            return self._index(pointer.current if pointer else None), pointer
+                raise BadInput(f"{self.generations.index_uri}: the index is closed")
+            if manifest != self._seen:
+                self._follow(manifest)
+            return self._index(manifest.current if manifest else None), manifest
 
-    def _follow(self, pointer: Pointer | None) -> None:
-        """Open what a new pointer names, and let go of what it doesn't, after a while."""
-        if self._seen and pointer is None:
-            raise Unavailable(f"{self.state.folder}: the pointer of the generations is gone")
-        for generation in pointer.generations.values() if pointer else ():
+    def _follow(self, manifest: Manifest | None) -> None:
+        """Open what a new manifest names, and let go of what it doesn't, after a while."""
+        if self._seen and manifest is None:
+            raise Unavailable(f"{self.generations.folder}: the pointer of the generations is gone")
+        for generation in manifest.by_slot.values() if manifest else ():
             self._index(generation)
-        if pointer and (self._seen is None or pointer.current != self._seen.current):
-            log.info("the index is of generation %d now", pointer.current.number)
-        before, self._seen = self._seen, pointer
-        dropped = (_numbers(before) | set(self._held)) - _numbers(pointer)
-        if pointer and (dropped or _numbers(before) != _numbers(pointer)):
+        if manifest and (self._seen is None or manifest.current != self._seen.current):
+            log.info("the index is of generation %d now", manifest.current.number)
+        before, self._seen = self._seen, manifest
+        dropped = (_numbers(before) | set(self._held)) - _numbers(manifest)
+        if manifest and (dropped or _numbers(before) != _numbers(manifest)):
             self._dropped |= dict.fromkeys(dropped - set(self._dropped), time.monotonic())
             timer = threading.Timer(GRACE, self._drop)
             timer.daemon = True
@@ -230,23 +231,24 @@ class LiveIndex(Index):
         with self._guard:
             number = generation.number if generation else 0
             if number not in self._held:
-                if generation and not self.state.index_exists(generation):
+                if generation and not self.generations.index_exists(generation):
                     raise Unavailable(
-                        f"{self.state.uri(generation)}: the index of generation {number} is gone"
+                        f"{self.generations.uri(generation)}: the index of generation {number} "
+                        "is gone"
                     )
                 if generation:
-                    self._held[number] = self.state.open(generation)
+                    self._held[number] = self.generations.open(generation)
                 else:
                     options = {"storage": self._storage} if self._storage else {}
-                    self._held[number] = open_index(self.state.index_uri, **options)
+                    self._held[number] = open_index(self.generations.index_uri, **options)
             return self._held[number]
 
     def _of(self, model_digest: str) -> Index:
         """The index of a model's generation; the current one, if no generation is that model's."""
-        current, pointer = self._current()
-        if pointer is None:
+        current, manifest = self._current()
+        if manifest is None:
             return current
-        generation = pointer.with_digest(model_digest)
+        generation = manifest.with_digest(model_digest)
         if generation:
             return self._index(generation)
         with self._guard:  # one that was discarded a moment ago
@@ -256,21 +258,21 @@ class LiveIndex(Index):
         # Also where the current one is empty: queries of an unknown model are refused.
         raise ModelMismatch(
             f"queries: made by model {model_digest:.12}, and the index is served by model "
-            f"{pointer.current.model_digest:.12}"
+            f"{manifest.current.model_digest:.12}"
         )
 
-    def _write(self, run: Callable[[Index, Pointer | None], Any]) -> Any:
-        with locks.writing(self.state.folder):
-            # While writing is held, the pointer stays as it is read here.
+    def _write(self, run: Callable[[Index, Manifest | None], Any]) -> Any:
+        with locks.writing(self.generations.folder):
+            # While writing is held, the manifest stays as it is read here.
             return run(*self._current(fresh=True))
 
-    def _note(self, pointer: Pointer | None, ids: list[str] | None) -> None:
-        for generation in (pointer.previous, pointer.next) if pointer else ():
+    def _note(self, manifest: Manifest | None, ids: list[str] | None) -> None:
+        for generation in (manifest.previous, manifest.next) if manifest else ():
             if generation:
-                changelog.note(self.state.journal(generation), ids, generation.caught_up or 0)
+                self.generations.changelog(generation).append(ids, generation.caught_up or 0)
 
     def _drop(self) -> None:
-        """Let go of what the pointer doesn't name."""
+        """Let go of what the manifest doesn't name."""
         with self._guard:
             if self._closed:
                 return
@@ -287,25 +289,25 @@ class LiveIndex(Index):
     def _remove_leftovers(self) -> None:
         # The folder is made by this too: `cliptune swap` looks whether it is on its machine.
         try:
-            with locks.swapping(self.state.folder):
-                self.state.remove_leftovers(set(self._dropped) - self._over())
+            with locks.swapping(self.generations.folder):
+                self.generations.remove_leftovers(set(self._dropped) - self._over())
         except locks.SwapUnderWay:
             pass  # it removes them itself
         except (CliptuneError, OSError) as error:
             log.warning("what is left of discarded generations stays: %s", error)
 
 
-def _numbers(pointer: Pointer | None) -> set[int]:
-    return {g.number for g in pointer.generations.values()} if pointer else set()
+def _numbers(manifest: Manifest | None) -> set[int]:
+    return {g.number for g in manifest.by_slot.values()} if manifest else set()
 
 
-def _check_digests(docs: Iterable[ClipDoc], pointer: Pointer) -> None:
-    current = pointer.current.model_digest
+def _check_digests(docs: Iterable[ClipDoc], manifest: Manifest) -> None:
+    current = manifest.current.model_digest
     for position, doc in enumerate(docs):
         if doc.model_digest in (current, None):  # None: the index says what is missing
             continue
         where = f"document {position} (id {doc.id!r:.80})"
-        if pointer.with_digest(str(doc.model_digest)):
+        if manifest.with_digest(str(doc.model_digest)):
             raise ModelSwitched(
                 f"{where}: the model was switched while it was embedded: send it again"
             )

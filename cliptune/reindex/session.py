@@ -1,4 +1,4 @@
-"""What every step of a swap works with: the pointer, two indexes, and the passes between them."""
+"""What every step of a swap works with: the manifest, two indexes, and the passes between them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cliptune.errors import NotFound
-from cliptune.index.versions import changelog, locks
-from cliptune.index.versions.manifest import Generation, Pointer, State
+from cliptune.index.versions import locks
+from cliptune.index.versions.manifest import Generation, Generations, Manifest
 from cliptune.index.versions.progress import ProgressFile
 from cliptune.reindex import sync
-from cliptune.reindex.sync import CaughtUp
+from cliptune.reindex.sync import SyncResult
 
 if TYPE_CHECKING:
     from cliptune.index import Index
 
-Report = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """What is done, how much of it, and of how much (0: unknown)."""
 _PASSES = 8
 """Passes behind the writes that go on, at most, before the last one holds them."""
@@ -27,7 +27,7 @@ _FEW = 32
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineOptions:
     """How towers are run: as the service runs them."""
 
     is_onnx: bool = False
@@ -37,36 +37,36 @@ class Engine:
     threads: int | None = None
 
 
-class Work:
+class SwapSession:
     """The base of `Swap`: by whom and how documents are brought from one generation to another."""
 
-    def __init__(self, state: State, engine: Engine) -> None:
-        """Work on the index of `state`; to be used by who holds `gate.swapping`."""
-        self.state = state
+    def __init__(self, generations: Generations, engine: EngineOptions) -> None:
+        """SwapSession on the index of `generations`; to be used by who holds `locks.swapping`."""
+        self.generations = generations
         self.engine = engine
-        self.progress = ProgressFile(state)
+        self.progress = ProgressFile(generations)
         self._towers: dict[tuple[int, str], Any] = {}
 
     @property
-    def pointer(self) -> Pointer:
-        """The pointer.
+    def manifest(self) -> Manifest:
+        """The manifest.
 
         Raises:
             NotFound: no swap was ever begun.
         """
-        pointer = self.state.read(fresh=True)
-        if pointer is None:
-            raise NotFound(f"{self.state.index_uri}: its model was never swapped")
-        return pointer
+        manifest = self.generations.read(fresh=True)
+        if manifest is None:
+            raise NotFound(f"{self.generations.index_uri}: its model was never swapped")
+        return manifest
 
-    def follow(
-        self, current: Index, index: Index, generation: Generation, report: Report
-    ) -> CaughtUp:
+    def synchronize(
+        self, current: Index, index: Index, generation: Generation, on_progress: OnProgress
+    ) -> SyncResult:
         """Passes until few documents change from one to the next."""
-        total = CaughtUp()
+        total = SyncResult()
         for number in range(_PASSES):
             before = total.changed
-            self._pass(current, index, generation, report, total)
+            self._pass(current, index, generation, on_progress, total)
             total.check()
             generation = self.generation(generation.number)
             if number and total.changed - before <= _FEW:
@@ -78,13 +78,13 @@ class Work:
         current: Index,
         index: Index,
         generation: Generation,
-        report: Report,
-        total: CaughtUp,
+        on_progress: OnProgress,
+        total: SyncResult,
     ) -> None:
-        # Held for a moment: what is noted in the journal by then is also in the current index.
-        with locks.writes_held(self.state.folder):
-            end = changelog.size(self.state.journal(generation))
-        end = self.behind(current, index, generation, report, end, total)
+        # Held for a moment: what is noted in the changelog by then is also in the current index.
+        with locks.writes_held(self.generations.folder):
+            end = self.generations.changelog(generation).size
+        end = self.behind(current, index, generation, on_progress, end, total)
         self.update(self.generation(generation.number).model_copy(update={"caught_up": end}))
 
     def behind(
@@ -92,20 +92,20 @@ class Work:
         current: Index,
         index: Index,
         generation: Generation,
-        report: Report,
+        on_progress: OnProgress,
         end: int | None = None,
-        total: CaughtUp | None = None,
+        total: SyncResult | None = None,
     ) -> int:
-        """One pass, up to `end` of the journal; None: up to its end, while writes are held."""
-        path = self.state.journal(generation)
+        """One pass, up to `end` of the changelog; None: up to its end, while writes are held."""
+        changelog = self.generations.changelog(generation)
         if end is None:
-            end = changelog.size(path)
-        changes = changelog.read(path, generation.caught_up or 0, end)
+            end = changelog.size
+        changes = changelog.read(generation.caught_up or 0, end)
         everything = generation.caught_up is None or changes.everything
         count = current.count() if everything else len(changes.ids)
 
-        def show(so_far: CaughtUp) -> None:
-            self.report(report, "embedding", min(so_far.seen, count), count)
+        def show(so_far: SyncResult) -> None:
+            self.tell(on_progress, "embedding", min(so_far.seen, count), count)
 
         if not everything and not changes.ids:
             return end
@@ -113,9 +113,9 @@ class Work:
             self.tower(generation, "clip-vision"), lambda: self.tower(generation, "clip-text")
         )
         if everything:
-            done = sync.follow_all(current, index, towers, show)
+            done = sync.sync_all(current, index, towers, show)
         else:
-            done = sync.follow(current, index, towers, changes.ids, show)
+            done = sync.sync_ids(current, index, towers, changes.ids, show)
         done.check()
         if total is not None:
             total.embedded += done.embedded
@@ -132,7 +132,7 @@ class Work:
         if key not in held:
             precision: Any = self.engine.precision
             held[key] = get_tower(
-                model or self.state.artifact(generation),
+                model or self.generations.artifact(generation),
                 name,
                 is_onnx=self.engine.is_onnx,
                 precision=precision,
@@ -149,30 +149,30 @@ class Work:
         Raises:
             NotFound: its folder is gone.
         """
-        if not self.state.index_exists(generation):
-            raise NotFound(f"{self.state.uri(generation)}: the generation's index is gone")
-        with self.state.open(generation) as index:
+        if not self.generations.index_exists(generation):
+            raise NotFound(f"{self.generations.uri(generation)}: the generation's index is gone")
+        with self.generations.open(generation) as index:
             yield index
 
     @contextmanager
     def indexes(self, generation: Generation) -> Iterator[tuple[Index, Index]]:
         """The current index, and that of `generation`."""
-        with self.opened(self.pointer.current) as current, self.opened(generation) as index:
+        with self.opened(self.manifest.current) as current, self.opened(generation) as index:
             yield current, index
 
     def generation(self, number: int) -> Generation:
-        """What the pointer has of a generation now."""
-        found = {g.number: g for g in self.pointer.generations.values()}
+        """What the manifest has of a generation now."""
+        found = {g.number: g for g in self.manifest.by_slot.values()}
         return found[number]
 
     def update(self, generation: Generation) -> None:
-        """Write the pointer with `generation` in the place of its number."""
-        pointer = self.pointer
-        slots = {slot: g.number for slot, g in pointer.generations.items()}
+        """Write the manifest with `generation` in the place of its number."""
+        manifest = self.manifest
+        slots = {slot: g.number for slot, g in manifest.by_slot.items()}
         [slot] = [slot for slot, number in slots.items() if number == generation.number]
-        self.state.write(pointer.model_copy(update={slot: generation}))
+        self.generations.write(manifest.model_copy(update={slot: generation}))
 
-    def report(self, report: Report, what: str, done: int, total: int) -> None:
+    def tell(self, on_progress: OnProgress, what: str, done: int, total: int) -> None:
         """Tell how far it is: to who asked for it, and for the service's status."""
-        report(what, done, total)
+        on_progress(what, done, total)
         self.progress.tell(what, done, total)
