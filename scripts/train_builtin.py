@@ -28,7 +28,7 @@ from cliptune.documents import ClipDoc
 from cliptune.models.openclip import open_clip
 from cliptune.models.registry import BUILTIN_FOLDER
 from cliptune.training import TrainingOptions, train
-from cliptune.training.run_logger import LogReporter
+from cliptune.training.run_logger import StandardRunLogger
 
 IMAGE_SIZE = 64
 VOCABULARY = 6144
@@ -124,7 +124,7 @@ def main() -> None:
         )
         docs = draw_documents(args.pictures, args.seed)
         held_out = draw_documents(1_000, args.seed + 1)
-        outcome = train(options, docs, held_out, [], Path(scratch), LogReporter())
+        outcome = train(options, docs, held_out, [], Path(scratch), StandardRunLogger())
         weights = {
             **outcome.artifact.weights("clip-text"),
             **outcome.artifact.weights("clip-vision"),

@@ -25,14 +25,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from cliptune.data.pictures.images import (
-    SUFFIXES,
-    ImagePreprocessing,
-    decode_image,
-    decode_pixels,
-    to_pixels,
-)
+from cliptune.data.pictures.images import SUFFIXES, decode_image, decode_pixels
 from cliptune.data.pictures.pixels import decode_documents
+from cliptune.data.pictures.preprocessing import ImagePreprocessing, to_pixels
 from cliptune.documents import ClipDoc
 
 

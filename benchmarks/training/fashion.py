@@ -27,7 +27,7 @@ from cliptune.inference import get_tower
 from cliptune.models.loading import load_model
 from cliptune.models.wise_ft import interpolate
 from cliptune.training import TrainingOptions, train
-from cliptune.training.run_logger import LogReporter
+from cliptune.training.run_logger import StandardRunLogger
 
 SHOWN = (
     "precision_at_k",
@@ -90,7 +90,7 @@ def main() -> None:
                     "learning_rate": args.learning_rate,
                 }
             )
-            train(settings, training, None, [], Path(scratch), LogReporter())
+            train(settings, training, None, [], Path(scratch), StandardRunLogger())
             seconds.append(time.monotonic() - started)
             artifact = Path(scratch) / "artifact"
             results["before"].append(measure("builtin", held_out))

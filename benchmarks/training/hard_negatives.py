@@ -24,7 +24,7 @@ from cliptune.data.source import load_documents
 from cliptune.data.tables.reader import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.training import TrainingOptions, train
-from cliptune.training.run_logger import LogReporter
+from cliptune.training.run_logger import StandardRunLogger
 
 METRICS = {
     "reciprocal_rank": "MRR",
@@ -41,7 +41,7 @@ def trained(
     """The metrics on `held_out` after training with `options`, and the seconds an epoch took."""
     with tempfile.TemporaryDirectory() as scratch:
         settings = TrainingOptions.parse(options)
-        outcome = train(settings, training, None, [], Path(scratch), LogReporter())
+        outcome = train(settings, training, None, [], Path(scratch), StandardRunLogger())
         metrics = measure(Path(scratch) / "artifact", held_out)
     seconds = statistics.mean(epoch["seconds"] for epoch in outcome.history)
     return {**{name: metrics[name] for name in METRICS}, "seconds": seconds}

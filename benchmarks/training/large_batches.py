@@ -27,7 +27,7 @@ from cliptune.data.source import load_documents
 from cliptune.documents import ClipDoc
 from cliptune.training import TrainingOptions, train
 from cliptune.training.callbacks.base import RECORDS
-from cliptune.training.run_logger import LogReporter
+from cliptune.training.run_logger import StandardRunLogger
 
 
 class Meter(Callback):
@@ -76,7 +76,7 @@ def train_here(batch_size: int, part: int, steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         settings = TrainingOptions.parse(options)
         docs = pairs(batch_size)
-        train(settings, docs, None, [Meter()], Path(scratch), LogReporter())
+        train(settings, docs, None, [Meter()], Path(scratch), StandardRunLogger())
     # From the end of an epoch's step to the next: the first has none before it.
     took = [b - a for a, b in zip(Meter.times, Meter.times[1:], strict=False)]
     before, peak = Meter.memory_before[0], memory_mb("VmHWM")

@@ -32,11 +32,11 @@ from cliptune.callback import Callback, EvaluationCallback
 from cliptune.data.tables.reader import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.models.modules import TextModule, VisionModule
-from cliptune.training import TrainingOptions, batches, loop, objective, pairs
+from cliptune.training import TrainingOptions, loop, pairs, step
 from cliptune.training.callbacks.base import RECORDS
 from cliptune.training.losses import LOSSES
-from cliptune.training.optimizers import OPTIMIZERS
-from cliptune.training.run_logger import LogReporter
+from cliptune.training.optimization import OPTIMIZERS
+from cliptune.training.run_logger import StandardRunLogger
 
 Functions = dict[str, list[tuple[Any, str]]]
 """By the name of a phase, the (owner, attribute) of the functions that it is made of."""
@@ -54,8 +54,8 @@ ONCE: Functions = {
 WAITING, LOSS, READING = "waiting for input", "loss and its gradient", "reading, in the background"
 STEP: Functions = {
     WAITING: [],
-    "normalising, random crops": [(objective, f) for f in ("to_input", "draw_crops", "crop")],
-    "text tower": [(TextModule, "forward"), (objective, "cut_to_longest")],
+    "normalising, random crops": [(step, f) for f in ("to_input", "draw_crops", "crop")],
+    "text tower": [(TextModule, "forward"), (step, "cut_to_longest")],
     "image tower": [(VisionModule, "forward")],
     LOSS: [(torch.Tensor, "backward")],
     "backward through the towers": [(torch.autograd, "backward")],
@@ -115,7 +115,7 @@ class Stopwatch:
 
     def attach(self) -> None:
         """Put timers around the training's functions, for the rest of this process."""
-        for name, functions in {**ONCE, **STEP, READING: [(batches, "read_batch")]}.items():
+        for name, functions in {**ONCE, **STEP, READING: [(pairs, "read_batch")]}.items():
             for owner, attribute in functions:
                 setattr(owner, attribute, self.timed(name, getattr(owner, attribute)))
         loop.batches = self.waited_for(loop.batches)
@@ -160,7 +160,7 @@ def profile(
     callbacks = [EvaluationCallback(query_data=docs[1]), clock]
     with tempfile.TemporaryDirectory() as scratch:
         settings = TrainingOptions.parse(options)
-        loop.train(settings, docs[0], None, callbacks, Path(scratch), LogReporter())
+        loop.train(settings, docs[0], None, callbacks, Path(scratch), StandardRunLogger())
     seconds = stopwatch.seconds
     a_step = {name: seconds[name] / clock.steps for name in (*STEP, READING)}
     return {**{name: seconds[name] for name in ONCE}, **a_step, ALL: clock.seconds / clock.steps}
@@ -191,7 +191,7 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as home, patch.dict(os.environ, CLIPTUNE_HOME=home):
         for name, own in variants.items():
-            padded = patch.object(objective, "cut_to_longest", lambda tokens: tokens)
+            padded = patch.object(step, "cut_to_longest", lambda tokens: tokens)
             with padded if name == "padded titles" else nullcontext():
                 found[name] = profile(stopwatch, docs, {**options, **own})
 

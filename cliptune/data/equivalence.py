@@ -61,7 +61,7 @@ def word_keys(texts: list[str]) -> list[bytes]:
 
 
 @dataclass(frozen=True)
-class Table:
+class KeyedDocs:
     """Documents of one table, with what a model sees of them."""
 
     docs: DocList[ClipDoc]
@@ -78,7 +78,7 @@ class Table:
         pictures: Sequence[str | None] | None = None,
         *,
         allow_files: bool = True,
-    ) -> Table:
+    ) -> KeyedDocs:
         """Look at the documents' texts, and unless their digests are given read their pictures."""
         distinct = list(dict.fromkeys(doc.text for doc in docs if doc.text and doc.text.strip()))
         key_of = dict(zip(distinct, text_keys(distinct), strict=True))
@@ -87,10 +87,10 @@ class Table:
             pictures = picture_digests(docs, allow_files=allow_files)
         return cls(docs, texts, pictures)
 
-    def subset(self, rows: Iterable[int]) -> Table:
+    def subset(self, rows: Iterable[int]) -> KeyedDocs:
         """Some of the documents."""
         rows = list(rows)
-        return Table(
+        return KeyedDocs(
             DocList[ClipDoc]([self.docs[row] for row in rows]),
             [self.texts[row] for row in rows],
             [self.pictures[row] for row in rows],
@@ -121,7 +121,7 @@ def picture_digests(docs: Sequence[ClipDoc], *, allow_files: bool = True) -> lis
         return list(pool.map(one, docs))
 
 
-def same_labels(*tables: Table) -> list[list[str | None]]:
+def same_labels(*tables: KeyedDocs) -> list[list[str | None]]:
     """A label for every document of `tables`: equal ones are right answers to each other.
 
     A document's own label stays. Those without one (or with a blank one) that are the same get
@@ -147,7 +147,7 @@ def same_labels(*tables: Table) -> list[list[str | None]]:
     ]
 
 
-def _names(tables: Sequence[Table], groups: _Groups, labels: set[str | None]) -> dict[Key, str]:
+def _names(tables: Sequence[KeyedDocs], groups: _Groups, labels: set[str | None]) -> dict[Key, str]:
     """By group: the best name that there is for it, of those of one kind the first."""
     claims: dict[Key, dict[int, str]] = defaultdict(dict)
     for doc, keys in _each(tables):
@@ -170,7 +170,7 @@ def _own(doc: ClipDoc) -> str | None:
     return doc.label if doc.label and doc.label.strip() else None
 
 
-def _each(tables: Iterable[Table]) -> Iterator[tuple[ClipDoc, list[Key]]]:
+def _each(tables: Iterable[KeyedDocs]) -> Iterator[tuple[ClipDoc, list[Key]]]:
     """Each document with what a model sees of it: its text first."""
     for table in tables:
         for doc, text, picture in zip(table.docs, table.texts, table.pictures, strict=True):

@@ -44,6 +44,7 @@ UNBOUNDED_METRICS = frozenset({"dcg_at_k", "dcg_at_k_textbook"})
 """Metrics that can exceed 1; all others lie in [0, 1]. For all of them higher is better."""
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.float64 | np.int64]
 
 
 def retrieval_metrics(
@@ -212,10 +213,11 @@ def _counts(name: str, values: ArrayLike, n_queries: int) -> NDArray[np.int64]:
     return counts.astype(np.int64)
 
 
-def _ratio(numerator: NDArray, denominator: NDArray) -> Floats:
+def _ratio(numerator: Numbers, denominator: Numbers) -> Floats:
     """`numerator / denominator` in float64, 0 where the denominator is 0."""
-    out = np.zeros(len(numerator), dtype=np.float64)
-    return np.divide(numerator, denominator, out=out, where=denominator != 0)
+    ratio: Floats = np.zeros(len(numerator), dtype=np.float64)
+    np.divide(numerator, denominator, out=ratio, where=denominator != 0)
+    return ratio
 
 
 def _harmonic(a: Floats, b: Floats) -> Floats:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from docarray import DocList
 
-from cliptune.data.equivalence import Table
+from cliptune.data.equivalence import KeyedDocs
 from cliptune.data.validation import ANSWER, QUERY, complete_only
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError
@@ -23,17 +23,18 @@ from cliptune.evaluation.retrieval import (
 )
 from cliptune.files import new_folder
 from cliptune.inference import get_tower
+from cliptune.inference.engines import Precision
 from cliptune.models.artifact import (
     TEXT_TOWER,
     TOWERS,
     VISION_TOWER,
     Artifact,
+    Metadata,
     open_artifact,
     write_checksums,
 )
 from cliptune.models.loading import load_model
-from cliptune.models.onnx import export_towers
-from cliptune.models.quantization import quantize_to_int8
+from cliptune.models.onnx import export_towers, quantize_to_int8
 
 K = 10
 Reduced = Literal["int8", "bf16"]
@@ -47,7 +48,7 @@ class QualityLost(CliptuneError):
 
 
 @dataclass(frozen=True)
-class GateReport:
+class GateResult:
     """recall@10 of an artifact's engines on one evaluation set."""
 
     precision: str
@@ -87,10 +88,10 @@ def add_engine(
     *,
     tolerance: float = 0.01,
     device: str | None = None,
-) -> GateReport:
+) -> GateResult:
     """Write `artifact` to the folder `out` with an engine of reduced precision, if it is as good.
 
-    The report is kept in the artifact's metadata, under `engines`; `get_tower` and the servers
+    The result is kept in the artifact's metadata, under `engines`; `get_tower` and the servers
     take `precision` where it is there.
 
     Args:
@@ -117,15 +118,15 @@ def add_engine(
             _write_int8(Artifact(beside, source.metadata), str(artifact))
         # Not yet admitted, so that it may be measured.
         _register(beside, precision, {})
-        report = _measure(beside, precision, queries, index, tolerance, device)
-        if not report.passed:
+        result = _measure(beside, precision, queries, index, tolerance, device)
+        if not result.passed:
             raise QualityLost(
-                f"{precision} is not admitted: recall@{K} is {report.reduced:.4f} (and "
-                f"{report.mixed:.4f} on an fp32 index) against {report.fp32:.4f} in fp32, which is "
+                f"{precision} is not admitted: recall@{K} is {result.reduced:.4f} (and "
+                f"{result.mixed:.4f} on an fp32 index) against {result.fp32:.4f} in fp32, which is "
                 f"more than {tolerance:.1%} less; nothing was written"
             )
-        _register(beside, precision, {**asdict(report), "metric": f"recall@{K}"})
-    return report
+        _register(beside, precision, {**asdict(result), "metric": f"recall@{K}"})
+    return result
 
 
 def _write_int8(artifact: Artifact, name: str) -> None:
@@ -138,13 +139,13 @@ def _write_int8(artifact: Artifact, name: str) -> None:
         quantize_to_int8(fp32, fp32.with_name("model.int8.onnx"))
 
 
-def _register(folder: Path, precision: str, report: dict[str, Any]) -> None:
-    metadata = yaml.safe_load((folder / "metadata.yml").read_text())
-    metadata.setdefault("engines", {})[precision] = report
+def _register(folder: Path, precision: str, figures: dict[str, object]) -> None:
+    metadata: Metadata = yaml.safe_load((folder / "metadata.yml").read_text())
+    metadata.setdefault("engines", {})[precision] = figures
     _write_metadata(folder, metadata)
 
 
-def _write_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+def _write_metadata(folder: Path, metadata: Metadata) -> None:
     (folder / "metadata.yml").write_text(yaml.safe_dump(metadata, sort_keys=False))
     write_checksums(folder)
 
@@ -156,28 +157,28 @@ def _measure(
     index_docs: DocList[ClipDoc] | None,
     tolerance: float,
     device: str | None,
-) -> GateReport:
+) -> GateResult:
     keys = text_keys_of(get_tower(folder, TEXT_TOWER, precision="fp32", device=device))
-    queries = Table.of(query_docs, keys)
+    queries = KeyedDocs.of(query_docs, keys)
     index_docs = query_docs if index_docs is None else index_docs
     is_given = index_docs is not query_docs
-    index = Table.of(index_docs, keys) if is_given else queries
+    index = KeyedDocs.of(index_docs, keys) if is_given else queries
     answers = decide_answers(queries, index, each_once_for=None if is_given else VISION_TOWER)
     texts, pictures = {}, {}
-    for name in ("fp32", precision):
-        options: dict[str, Any] = {"precision": name, "device": device}
-        text_tower = get_tower(folder, TEXT_TOWER, **options)
+    precisions: tuple[Precision, ...] = ("fp32", precision)
+    for name in precisions:
+        text_tower = get_tower(folder, TEXT_TOWER, precision=name, device=device)
         texts[name] = encode_docs(text_tower, query_docs, "query", True)
-        vision_tower = get_tower(folder, VISION_TOWER, **options)
+        vision_tower = get_tower(folder, VISION_TOWER, precision=name, device=device)
         pictures[name] = encode_docs(vision_tower, answers.index, "index", True)
 
-    def search(queries: str, index: str) -> Evaluation:
+    def search(queries: Precision, index: Precision) -> Evaluation:
         return evaluate_embeddings(
             texts[queries], answers.query_labels, pictures[index], answers.index_labels, limit=K
         )
 
     fp32 = search("fp32", "fp32")
-    return GateReport(
+    return GateResult(
         precision=precision,
         fp32=fp32.metrics["recall_at_k"],
         reduced=search(precision, precision).metrics["recall_at_k"],

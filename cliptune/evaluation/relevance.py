@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from docarray import DocList
 
-from cliptune.data.equivalence import Table, same_labels
+from cliptune.data.equivalence import KeyedDocs, same_labels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.artifact import VISION_TOWER
@@ -38,7 +38,7 @@ class Answers:
 
 
 def decide_answers(
-    queries: Table, index: Table, *, each_once_for: str | None = None, role: str = ""
+    queries: KeyedDocs, index: KeyedDocs, *, each_once_for: str | None = None, role: str = ""
 ) -> Answers:
     """Say which documents of `index` are right answers to which of `queries`.
 
@@ -83,7 +83,7 @@ def _each_once(
     return rows, places
 
 
-def _complete(table: Table, labels: Sequence[str | None], role: str) -> list[str]:
+def _complete(table: KeyedDocs, labels: Sequence[str | None], role: str) -> list[str]:
     found = []
     for position, (doc, label) in enumerate(zip(table.docs, labels, strict=True)):
         if label is None:

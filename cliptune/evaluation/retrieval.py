@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypedDict, overload
 
 import numpy as np
 import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.equivalence import Table, TextKeys, token_keys, word_keys
+from cliptune.data.equivalence import KeyedDocs, TextKeys, token_keys, word_keys
 from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
@@ -33,6 +33,28 @@ class Tower(Protocol):
     def encode(self, inputs: Any, /) -> NDArray[np.float32]:
         """Texts or encoded pictures, N of them, to float32 [N, D]."""
         ...
+
+
+class ExampleDocument(TypedDict):
+    """A document of a sample, ready for JSON."""
+
+    position: int
+    id: str
+    text: str | None
+    label: str | None
+
+
+class ExampleMatch(ExampleDocument):
+    """A document that a sample query found."""
+
+    score: float
+    hit: bool
+
+
+class ExampleQuery(ExampleDocument):
+    """A sample query with what it found, best first."""
+
+    matches: list[ExampleMatch]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +94,14 @@ class Evaluation:
         index_docs: Sequence[ClipDoc],
         k: int = 5,
         queries: Iterable[int] | None = None,
-    ) -> list[dict[str, Any]]:
-        """Sample results, ready for JSON.
+    ) -> list[ExampleQuery]:
+        """Sample results.
 
         Args:
             query_docs: the documents that were evaluated, in their order.
             index_docs: likewise, all that were given.
             k: results of each query, at most `limit`.
             queries: positions of the queries to show; by default at most 20, spread evenly.
-
-        Returns:
-            For each query `{"position", "id", "text", "label", "matches"}`, each match being
-            `{"position", "id", "text", "label", "score", "hit"}`, best first.
 
         Raises:
             BadInput: other documents than those evaluated, or no such query.
@@ -97,16 +115,16 @@ class Evaluation:
         if queries is None:
             count = min(SAMPLED_QUERIES, self.n_queries)
             queries = np.linspace(0, self.n_queries - 1, count).round().astype(int).tolist()
-        found = []
+        examples = []
         for position in queries:
             if not 0 <= position < self.n_queries:
                 raise BadInput(f"there is no query {position}, they are 0 to {self.n_queries - 1}")
             matches = [
-                {
+                ExampleMatch(
                     **_shown(int(answer), index_docs[int(answer)]),
-                    "score": round(float(score), 6),
-                    "hit": bool(hit),
-                }
+                    score=round(float(score), 6),
+                    hit=bool(hit),
+                )
                 for answer, score, hit in zip(
                     self.ids[position][:k],
                     self.scores[position][:k],
@@ -115,8 +133,9 @@ class Evaluation:
                 )
                 if answer >= 0
             ]
-            found.append({**_shown(int(position), query_docs[position]), "matches": matches})
-        return found
+            shown = _shown(int(position), query_docs[position])
+            examples.append(ExampleQuery(**shown, matches=matches))
+        return examples
 
 
 def evaluate_embeddings(
@@ -246,10 +265,10 @@ def evaluate(
     """
     check_distance(distance)
     keys = text_keys_of(query_tower, index_tower)
-    queries = Table.of(query_docs, keys, allow_files=allow_files)
+    queries = KeyedDocs.of(query_docs, keys, allow_files=allow_files)
     index_docs = query_docs if index_docs is None else index_docs
     is_given = index_docs is not query_docs
-    index = Table.of(index_docs, keys, allow_files=allow_files) if is_given else queries
+    index = KeyedDocs.of(index_docs, keys, allow_files=allow_files) if is_given else queries
     # What lacks a text or a picture is named by what reads it.
     query_emb = encode_docs(query_tower, query_docs, "query", allow_files)
     answers = decide_answers(queries, index, each_once_for=None if is_given else index_tower.name)
@@ -372,5 +391,5 @@ def _no_answers(
     )
 
 
-def _shown(position: int, doc: ClipDoc) -> dict[str, Any]:
+def _shown(position: int, doc: ClipDoc) -> ExampleDocument:
     return {"position": position, "id": str(doc.id), "text": doc.text, "label": doc.label}

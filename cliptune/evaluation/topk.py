@@ -154,12 +154,12 @@ class _Rows:
 
     def unit(self, where: slice | torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """`dtype` [..., D]: a slice, or the rows at positions [...]."""
-        place: slice | torch.Tensor | NDArray = where
+        place: slice | torch.Tensor | NDArray[np.int64] = where
         if isinstance(where, torch.Tensor):
             there = isinstance(self.values, torch.Tensor)
             place = where.to(self.values.device) if there else where.cpu().numpy()
         rows = self._tensor(self.values[place], dtype)
-        return rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        return rows.div(torch.linalg.vector_norm(rows, dim=-1, keepdim=True))
 
 
 def _candidates(

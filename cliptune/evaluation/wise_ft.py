@@ -19,7 +19,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.equivalence import Table, token_keys
+from cliptune.data.equivalence import KeyedDocs, token_keys
 from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.validation import ANSWER, QUERY, complete_only, texts_of
 from cliptune.documents import ClipDoc
@@ -103,9 +103,9 @@ class SearchTask:
             on_progress=lambda done, total: report(f"Decoding {role} pictures", done, total),
         )
         keys = token_keys(model.tokenizer, model.context_length)
-        searched = Table.of(index, keys, decoded.digests)
+        searched = KeyedDocs.of(index, keys, decoded.digests)
         answers = decide_answers(
-            Table.of(queries, keys),
+            KeyedDocs.of(queries, keys),
             searched.subset(decoded.index),
             each_once_for=None if is_given else VISION_TOWER,
             role=f"{role} ",

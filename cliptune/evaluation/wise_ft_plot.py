@@ -149,14 +149,15 @@ def _label(
             text.remove()
 
 
-def _box(centres: NDArray, half: NDArray | float) -> NDArray:
+def _box(centres: NDArray[np.float64], half: NDArray[np.float64] | float) -> NDArray[np.float64]:
     """[N, 2] to [N, 4]: left, bottom, right, top, in pixels."""
     return np.hstack([centres - half, centres + half])
 
 
-def _overlaps(boxes: NDArray, box: NDArray) -> NDArray[np.bool_]:
-    return np.all((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2]), axis=1)
+def _overlaps(boxes: NDArray[np.float64], box: NDArray[np.float64]) -> NDArray[np.bool_]:
+    apart = (boxes[:, :2] >= box[2:]) | (boxes[:, 2:] <= box[:2])
+    return np.logical_not(apart.any(axis=1))
 
 
-def _inside(axes: Axes, box: NDArray) -> bool:
+def _inside(axes: Axes, box: NDArray[np.float64]) -> bool:
     return axes.bbox.contains(*box[:2]) and axes.bbox.contains(*box[2:])

@@ -37,7 +37,7 @@ def share_batches(
 
 @dataclass
 class _Request:
-    rows: NDArray
+    rows: NDArray[np.generic]
     answer: Future[NDArray[np.float32]] = field(default_factory=Future)
     abandoned: threading.Event | None = field(default_factory=ABANDONED.get)
     asked_at: float = field(default_factory=time.perf_counter)
@@ -108,7 +108,7 @@ class BatchingForward:
         for thread in self._threads:
             thread.start()
 
-    def __call__(self, rows: NDArray) -> NDArray[np.float32]:
+    def __call__(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
         """What the engine makes of `rows` [n, …]: float32 [n, D]; waits for it.
 
         Raises:
@@ -179,14 +179,16 @@ class BatchingForward:
         self.observe("batch_rows", start)
         self.observe("batch_seconds", took)
 
+    def _full(self) -> bool:
+        return self._pending >= self.batch_size or self._closed
+
     def _next_batch(self) -> list[_Request]:
         """Wait for requests, and take as many as a batch holds; none when closed."""
         with self._changed:
-            full = lambda: self._pending >= self.batch_size or self._closed  # noqa: E731
             while True:
-                self._changed.wait_for(lambda: (self._queue and not self._running) or full())
+                self._changed.wait_for(lambda: (self._queue and not self._running) or self._full())
                 if self._overlapping:
-                    self._changed.wait_for(full, timeout=self.max_wait)
+                    self._changed.wait_for(self._full, timeout=self.max_wait)
                 self._drop_abandoned()
                 if self._queue or self._closed:
                     break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -232,7 +232,7 @@ def torch_forward(
     """
     run = torch.compile(module, dynamic=True) if compiled else module
 
-    def forward(batch: NDArray) -> NDArray[np.float32]:
+    def forward(batch: NDArray[np.generic]) -> NDArray[np.float32]:
         rows = torch.from_numpy(np.ascontiguousarray(batch))
         if compiled and len(rows) == 1:
             rows = rows.expand(2, *rows.shape[1:])  # a size of 1 would be compiled on its own
@@ -241,7 +241,8 @@ def torch_forward(
         reduced = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
         with torch.inference_mode(), reduced:
             embeddings = run(rows.to(device, non_blocking=True))
-            return embeddings[: len(batch)].float().cpu().numpy()
+            rows_out: NDArray[np.float32] = embeddings[: len(batch)].float().cpu().numpy()
+        return rows_out
 
     return forward
 
@@ -259,7 +260,7 @@ def onnx_forward(path: Path, device: str | None = None, threads: int | None = No
     providers = [p for p in wanted if p in available] + ["CPUExecutionProvider"]
     if device and device.startswith("cuda") and len(providers) == 1:
         raise BadInput(f"device {device!r}: this onnxruntime has no CUDA (it has {available})")
-    session: Any = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     run = functools.partial(session.run, ["embedding"])
     name = session.get_inputs()[0].name
     return lambda batch: run({name: batch})[0]

@@ -12,13 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.pictures.images import (
-    ImagePreprocessing,
-    Picture,
-    decode_pixels,
-    decoded_pixels,
-    normalise,
-)
+from cliptune.data.pictures.images import Picture, decode_pixels, decoded_pixels
+from cliptune.data.pictures.preprocessing import ImagePreprocessing, normalise
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.cache import EmbeddingCache
 from cliptune.inference.cancellation import check_wanted
@@ -29,7 +24,7 @@ from cliptune.models.tokenizers import Tokenizer, token_count
 
 log = logging.getLogger("cliptune")
 
-Forward = Callable[[NDArray], NDArray[np.float32]]
+Forward = Callable[[NDArray[Any]], NDArray[np.float32]]
 """What an engine offers: a batch of inputs to embeddings float32 [N, D], not normalised."""
 
 
@@ -99,7 +94,7 @@ class TextTower:
             parts.append(self.run(tokens[start : start + self.batch_size].numpy()))
         return unit_length(np.concatenate(parts))
 
-    def _cut_and_forward(self, tokens: NDArray) -> NDArray[np.float32]:
+    def _cut_and_forward(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         if not self.cuttable:
             return self.forward(tokens)
         lengths = tokens.shape[1] - np.argmax(tokens[:, ::-1] != 0, axis=1)
@@ -111,7 +106,7 @@ class TextTower:
             embeddings[rows] = self.forward(tokens[rows, : lengths[rows].max()])
         return embeddings
 
-    def _count_truncated(self, texts: Sequence[str], tokens: NDArray) -> None:
+    def _count_truncated(self, texts: Sequence[str], tokens: NDArray[np.int64]) -> None:
         full = np.flatnonzero(tokens[:, -1] != 0).tolist()
         cut = [i for i in full if token_count(self.tokenizer, texts[i]) > self.context_length]
         if cut and not self.truncated:
@@ -172,7 +167,7 @@ class VisionTower:
                 one.cancel()
         return self._joined(parts)
 
-    def _decoded_size(self, image: Any) -> int:
+    def _decoded_size(self, image: Picture) -> int:
         if not isinstance(image, bytes):
             return 0  # decoded already
         try:
@@ -235,4 +230,5 @@ def length_groups(lengths: NDArray[np.integer], call_cost: float) -> list[NDArra
 def unit_length(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale each row of `embeddings` [N, D] to length 1, so that a dot product is a cosine."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return (embeddings / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)
+    units: NDArray[np.float32] = embeddings / np.maximum(norms, 1e-12)
+    return units.astype(np.float32, copy=False)

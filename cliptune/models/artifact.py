@@ -22,15 +22,18 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
 
 import yaml
 from torch import Tensor
 
-from cliptune.data.pictures.images import ImagePreprocessing
+from cliptune.data.pictures.preprocessing import ImagePreprocessing, PreprocessingConfig
 from cliptune.errors import BadArtifact, BadInput, NotFound
 from cliptune.files import new_folder, unzip
 from cliptune.home import cache_dir
+
+if TYPE_CHECKING:
+    from cliptune.models.openclip import OpenClipConfig
 
 TEXT_TOWER: Final = "clip-text"
 VISION_TOWER: Final = "clip-vision"
@@ -39,12 +42,64 @@ FORMAT = 1
 CHECKSUMS = "checksums.sha256"
 
 
+class Metadata(TypedDict):
+    """What `metadata.yml` says."""
+
+    format: int
+    created: str
+    base_model: str
+    digest: str
+    output_dim: int
+    activation: str
+    preprocessing: PreprocessingConfig
+    tokenizer: dict[str, str | int | None]
+    onnx: bool
+    versions: dict[str, str]
+    engines: NotRequired[dict[str, dict[str, object]]]
+    """By precision: those that `cliptune quantize` has admitted, with its figures."""
+
+
+class TowerInterface(TypedDict):
+    """What a tower takes and gives, in `input-map.yml`."""
+
+    input: dict[str, object]
+    output: dict[str, object]
+    cut_to_longest: NotRequired[bool]
+    context_length: NotRequired[int]
+
+
+class Epoch(TypedDict):
+    """What a finished epoch of a run came to."""
+
+    epoch: int
+    """From 1."""
+    loss: float
+    learning_rate: float
+    val_loss: NotRequired[float]
+    """Where there is evaluation data."""
+    metrics: NotRequired[dict[str, float]]
+    """Of the evaluation callbacks, by their full names."""
+    seconds: NotRequired[float]
+
+
+class RunMetrics(TypedDict, total=False):
+    """The figures of a run, as far as it has come; `metrics.yml` of the artifact that it wrote."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+    epochs: list[Epoch]
+    evaluations: dict[str, dict[str, int]]
+    """By the towers of an evaluation: how much is searched (`Evaluation.counts()`)."""
+    warning: str
+    """What is wrong with the run as it stands; empty if nothing is."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """An opened artifact: its folder, and what its metadata says."""
 
     path: Path
-    metadata: dict[str, Any]
+    metadata: Metadata
     source: Path | None = None
     """What was given to open it, for errors: a zip is unpacked elsewhere."""
 
@@ -56,28 +111,32 @@ class Artifact:
     @property
     def output_dim(self) -> int:
         """The number of dimensions of its embeddings."""
-        return int(self.metadata["output_dim"])
+        return self.metadata["output_dim"]
 
     @property
     def preprocessing(self) -> ImagePreprocessing:
         """How pictures are prepared for its vision tower."""
-        return ImagePreprocessing(**_tuples(self.metadata["preprocessing"]))
+        return ImagePreprocessing.from_open_clip(self.metadata["preprocessing"])
 
     @property
-    def model_cfg(self) -> dict[str, Any]:
+    def model_cfg(self) -> OpenClipConfig:
         """The open_clip config that the towers are built from."""
-        config = (self.path / "models" / "open_clip_config.json").read_text()
-        return json.loads(config)["model_cfg"]
+        config = json.loads((self.path / "models" / "open_clip_config.json").read_text())
+        model_cfg: OpenClipConfig = config["model_cfg"]
+        return model_cfg
 
     @property
-    def input_map(self) -> dict[str, Any]:
+    def input_map(self) -> dict[str, TowerInterface]:
         """What each tower takes and gives, by tower."""
-        return yaml.safe_load((self.path / "models" / "input-map.yml").read_text())
+        text = (self.path / "models" / "input-map.yml").read_text()
+        input_map: dict[str, TowerInterface] = yaml.safe_load(text)
+        return input_map
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """`before`, `after` and `epochs`, as the run that wrote it measured them."""
-        return yaml.safe_load((self.path / "metrics.yml").read_text()) or {}
+    def metrics(self) -> RunMetrics:
+        """What the run that wrote it measured."""
+        metrics: RunMetrics = yaml.safe_load((self.path / "metrics.yml").read_text()) or {}
+        return metrics
 
     @property
     def tokenizer_folder(self) -> Path | None:
@@ -249,7 +308,3 @@ def _unzipped(path: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import yaml
 from safetensors.torch import save_file
@@ -18,6 +18,9 @@ from cliptune.models.artifact import (
     TEXT_TOWER,
     VISION_TOWER,
     Artifact,
+    Metadata,
+    RunMetrics,
+    TowerInterface,
     open_artifact,
     write_checksums,
 )
@@ -35,8 +38,8 @@ def write_artifact(
     model: ClipModel,
     folder: Path,
     *,
-    config: dict[str, Any] | None = None,
-    metrics: dict[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
+    metrics: RunMetrics | None = None,
     to_onnx: bool = False,
     replace: bool = False,
     private: bool = False,
@@ -65,28 +68,24 @@ def write_artifact(
         _dump(models / "input-map.yml", _input_map(model))
         _dump(beside / "config.yml", config or {})
         _dump(beside / "metrics.yml", metrics or {})
-        _dump(
-            beside / "metadata.yml",
-            {
-                "format": FORMAT,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "base_model": model.base,
-                "digest": combine_digests(
-                    digests[TEXT_TOWER], digests[VISION_TOWER], model.model_cfg
-                ),
-                "output_dim": model.output_dim,
-                "activation": model.activation,
-                "preprocessing": preprocessing,
-                "tokenizer": describe_tokenizer(model.tokenizer, model.model_cfg["text_cfg"]),
-                "onnx": to_onnx,
-                "versions": _versions(),
-            },
+        metadata = Metadata(
+            format=FORMAT,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            base_model=model.base,
+            digest=combine_digests(digests[TEXT_TOWER], digests[VISION_TOWER], model.model_cfg),
+            output_dim=model.output_dim,
+            activation=model.activation,
+            preprocessing=preprocessing,
+            tokenizer=describe_tokenizer(model.tokenizer, model.model_cfg["text_cfg"]),
+            onnx=to_onnx,
+            versions=_versions(),
         )
+        _dump(beside / "metadata.yml", metadata)
         write_checksums(beside)
     return open_artifact(folder)
 
 
-def _input_map(model: ClipModel) -> dict[str, Any]:
+def _input_map(model: ClipModel) -> dict[str, TowerInterface]:
     height, width = model.preprocessing.size
     return {
         TEXT_TOWER: {
@@ -107,14 +106,14 @@ def _input_map(model: ClipModel) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _RECORDED_PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except ModuleNotFoundError:
             continue  # a checkout that is not installed has no version of its own
-    return found
+    return versions
 
 
-def _dump(path: Path, value: dict[str, Any]) -> None:
+def _dump(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False))

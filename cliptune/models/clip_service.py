@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cliptune.data.pictures.images import ImagePreprocessing
+from cliptune.data.pictures.preprocessing import ImagePreprocessing
 from cliptune.errors import BadInput
 from cliptune.files import new_folder
 from cliptune.models.loading import ClipModel

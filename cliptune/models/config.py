@@ -1,4 +1,4 @@
-"""What belongs to a model's weights: activation, preprocessing, context, tokenizer.
+"""What a model needs that its weights don't say: activation, preprocessing, context, tokenizer.
 
 None of it shows in the weights themselves, and a wrong guess gives no error but poor embeddings.
 So it is taken from where the weights' makers have written it down: open_clip's table of pretrained
@@ -9,12 +9,12 @@ tags, or the config that lies with the weights. An architecture's name says noth
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from cliptune.data.pictures.images import ImagePreprocessing
+from cliptune.data.pictures.preprocessing import ImagePreprocessing
 from cliptune.errors import BadInput
 from cliptune.models.names import (
     CONFIG_FILE,
@@ -24,17 +24,17 @@ from cliptune.models.names import (
     OpenClipName,
     listed_tags,
 )
-from cliptune.models.openclip import open_clip
+from cliptune.models.openclip import OpenClipConfig, open_clip
 
 _DEFAULT_CONTEXT = 77
 _DEFAULT_SIZE = 224
 
 
 @dataclass(frozen=True)
-class WeightsFacts:
-    """What a network of some weights is built from, and how it is fed."""
+class ModelConfig:
+    """What the network of some weights is built from, and how it is fed."""
 
-    model_cfg: dict[str, Any]
+    model_cfg: OpenClipConfig
     """open_clip's config, with `quick_gelu` as the weights need it."""
     preprocessing: ImagePreprocessing
     assumed: str = ""
@@ -63,8 +63,8 @@ class WeightsFacts:
         )
 
 
-def read_facts(name: ModelName) -> WeightsFacts:
-    """The facts of the weights that `name` names; of an artifact's, the artifact says them itself.
+def read_config(name: ModelName) -> ModelConfig:
+    """The config of the weights that `name` names; of an artifact's, the artifact says it itself.
 
     Raises:
         BadInput: the config with the weights is not usable, or a captioning model (CoCa).
@@ -72,10 +72,10 @@ def read_facts(name: ModelName) -> WeightsFacts:
     """
     if isinstance(name, OpenClipName):
         return _of_open_clip(name)
-    config = json.loads(_config_file(name).read_text(encoding="utf-8"))
-    model_cfg = config.get("model_cfg", config)
+    stated = json.loads(_config_file(name).read_text(encoding="utf-8"))
+    model_cfg = stated.get("model_cfg", stated)
     _check_contrastive(model_cfg)
-    return WeightsFacts(model_cfg, _preprocessing(model_cfg, config.get("preprocess_cfg")))
+    return ModelConfig(model_cfg, _preprocessing(model_cfg, stated.get("preprocess_cfg")))
 
 
 def _config_file(name: HubName | LocalName) -> Path:
@@ -85,23 +85,24 @@ def _config_file(name: HubName | LocalName) -> Path:
     return Path(fetch(name.repository, filename=CONFIG_FILE))
 
 
-def _of_open_clip(name: OpenClipName) -> WeightsFacts:
-    model_cfg = open_clip.get_model_config(name.architecture)
+def _of_open_clip(name: OpenClipName) -> ModelConfig:
+    model_cfg: OpenClipConfig = open_clip.get_model_config(name.architecture)
     _check_contrastive(model_cfg)
     if name.tag is None:
         shared = _shared_preprocessing(name.architecture)
-        facts = WeightsFacts(model_cfg, _preprocessing(model_cfg, shared))
-        assumed = "" if name.is_random else _assumed(name, facts)
-        return WeightsFacts(facts.model_cfg, facts.preprocessing, assumed)
+        config = ModelConfig(model_cfg, _preprocessing(model_cfg, shared))
+        return config if name.is_random else replace(config, assumed=_assumed(name, config))
     tag = open_clip.get_pretrained_cfg(name.architecture, name.tag)
     # A tag that says nothing of it was trained as the architecture's config says: roberta-ViT-B-32
     # is the one whose config has QuickGELU by itself, and its published results are made so.
     if "quick_gelu" in tag:
         model_cfg["quick_gelu"] = bool(tag["quick_gelu"])
-    return WeightsFacts(model_cfg, _preprocessing(model_cfg, tag))
+    return ModelConfig(model_cfg, _preprocessing(model_cfg, tag))
 
 
-def _preprocessing(model_cfg: dict[str, Any], stated: dict[str, Any] | None) -> ImagePreprocessing:
+def _preprocessing(
+    model_cfg: OpenClipConfig, stated: Mapping[str, object] | None
+) -> ImagePreprocessing:
     """What is `stated`, and open_clip's defaults for the rest; the size is the vision tower's."""
     merged = open_clip.transform.merge_preprocess_dict(
         open_clip.transform.PreprocessCfg(), stated or {}
@@ -110,7 +111,7 @@ def _preprocessing(model_cfg: dict[str, Any], stated: dict[str, Any] | None) -> 
     return ImagePreprocessing.from_open_clip(merged)
 
 
-def _shared_preprocessing(architecture: str) -> dict[str, Any]:
+def _shared_preprocessing(architecture: str) -> dict[str, object]:
     """The preprocessing that all listed weights of an architecture have; empty if they differ."""
     keys = ("mean", "std", "interpolation", "resize_mode")
     stated = [
@@ -122,13 +123,15 @@ def _shared_preprocessing(architecture: str) -> dict[str, Any]:
     return stated[0] if stated and all(one == stated[0] for one in stated) else {}
 
 
-def _assumed(name: OpenClipName, facts: WeightsFacts) -> str:
+def _assumed(name: OpenClipName, config: ModelConfig) -> str:
     """What is said of a checkpoint whose tag isn't named."""
-    words = f"{name.architecture}::{name.file} says nothing of its weights: assumed {facts.summary}"
+    words = (
+        f"{name.architecture}::{name.file} says nothing of its weights: assumed {config.summary}"
+    )
     if not (tags := listed_tags(name.architecture)):
         return words
     others = [
-        tag for tag in tags if _differ(_of_open_clip(OpenClipName(name.architecture, tag)), facts)
+        tag for tag in tags if _differ(_of_open_clip(OpenClipName(name.architecture, tag)), config)
     ]
     named = f"{name.architecture}::TAG::{name.file}"
     if others:
@@ -136,11 +139,11 @@ def _assumed(name: OpenClipName, facts: WeightsFacts) -> str:
     return f"{words}. Name the weights that it is of, or was tuned from: {named}"
 
 
-def _differ(one: WeightsFacts, other: WeightsFacts) -> bool:
+def _differ(one: ModelConfig, other: ModelConfig) -> bool:
     return (one.activation, one.preprocessing) != (other.activation, other.preprocessing)
 
 
-def _check_contrastive(model_cfg: dict[str, Any]) -> None:
+def _check_contrastive(model_cfg: OpenClipConfig) -> None:
     if "multimodal_cfg" in model_cfg:
         raise BadInput(
             "CoCa's models are made to write captions, and can't be tuned or served here: choose "

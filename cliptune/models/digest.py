@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cliptune.models.modules import split_state
+from cliptune.models.openclip import OpenClipConfig
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -22,7 +22,7 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def combine_digests(text_digest: str, vision_digest: str, model_cfg: Mapping[str, Any]) -> str:
+def combine_digests(text_digest: str, vision_digest: str, model_cfg: OpenClipConfig) -> str:
     """The model's digest from those of its two towers, so that one tower can be checked alone.
 
     With QuickGELU (`quick_gelu` of the open_clip config `model_cfg`) the same weights are another
@@ -32,7 +32,7 @@ def combine_digests(text_digest: str, vision_digest: str, model_cfg: Mapping[str
     return hashlib.sha256(f"{text_digest}{vision_digest}{activation}".encode()).hexdigest()
 
 
-def model_digest(state: Mapping[str, Tensor], model_cfg: Mapping[str, Any]) -> str:
+def model_digest(state: Mapping[str, Tensor], model_cfg: OpenClipConfig) -> str:
     """The digest of a whole CLIP's state dict and open_clip config."""
     text, vision = split_state(dict(state))
     return combine_digests(weights_digest(text), weights_digest(vision), model_cfg)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cliptune.data.pictures.images import ImagePreprocessing
+from cliptune.data.pictures.preprocessing import ImagePreprocessing
 from cliptune.errors import BadInput, CliptuneError, Unavailable
 from cliptune.models.artifact import Artifact, open_artifact
-from cliptune.models.config import WeightsFacts, read_facts
+from cliptune.models.config import ModelConfig, read_config
 from cliptune.models.digest import model_digest
 from cliptune.models.modules import TextModule, VisionModule
 from cliptune.models.names import (
@@ -31,7 +31,7 @@ from cliptune.models.names import (
     check_exists,
     parse_model_name,
 )
-from cliptune.models.openclip import needs_transformers, open_clip
+from cliptune.models.openclip import OpenClipConfig, needs_transformers, open_clip
 from cliptune.models.tokenizers import Tokenizer, has_tokenizer, load_tokenizer
 
 log = logging.getLogger("cliptune")
@@ -47,7 +47,7 @@ class ClipModel:
     """An open_clip `CLIP` or `CustomTextCLIP`, in evaluation mode when loaded."""
     tokenizer: Tokenizer
     preprocessing: ImagePreprocessing
-    model_cfg: dict[str, Any]
+    model_cfg: OpenClipConfig
     """The open_clip config that the model is built from."""
     folder: Path | None = None
     """Where its tokenizer's files are, if it has files of its own."""
@@ -61,19 +61,19 @@ class ClipModel:
         return int(self.model_cfg["embed_dim"])
 
     @property
-    def facts(self) -> WeightsFacts:
+    def config(self) -> ModelConfig:
         """What belongs to its weights."""
-        return WeightsFacts(self.model_cfg, self.preprocessing)
+        return ModelConfig(self.model_cfg, self.preprocessing)
 
     @property
     def activation(self) -> str:
-        """Of its transformers: `QuickGELU` or `GELU` (see `WeightsFacts.activation`)."""
-        return self.facts.activation
+        """Of its transformers: `QuickGELU` or `GELU` (see `ModelConfig.activation`)."""
+        return self.config.activation
 
     @property
     def context_length(self) -> int:
         """How many tokens of a text are read; the rest is cut."""
-        return self.facts.context_length
+        return self.config.context_length
 
     @property
     def text_module(self) -> TextModule:
@@ -128,11 +128,11 @@ def load_model(
     parsed = parse_model_name(name)
     check_exists(parsed, name)
     try:
-        facts = read_facts(parsed)
-        needs_transformers(facts.model_cfg)
+        config = read_config(parsed)
+        needs_transformers(config.model_cfg)
         folder = _tokenizer_folder(parsed)
-        tokenizer = load_tokenizer(facts.model_cfg["text_cfg"], folder)
-        clip = _create(parsed, facts)
+        tokenizer = load_tokenizer(config.model_cfg["text_cfg"], folder)
+        clip = _create(parsed, config)
     except CliptuneError as error:
         error.args = (f"model {str(name)!r}: {error}",)
         raise
@@ -147,14 +147,14 @@ def load_model(
         ) from error
     except (RuntimeError, ValueError, OSError) as error:
         raise _loading_error(parsed, str(name), error) from error
-    if facts.assumed:
-        (tell or _warn_once)(facts.assumed)
+    if config.assumed:
+        (tell or _warn_once)(config.assumed)
     return ClipModel(
         name=str(name),
         clip=clip.to(device).eval(),
         tokenizer=tokenizer,
-        preprocessing=facts.preprocessing,
-        model_cfg=facts.model_cfg,
+        preprocessing=config.preprocessing,
+        model_cfg=config.model_cfg,
         folder=folder,
         base=absolute_name(name),
     )
@@ -174,7 +174,7 @@ def check_model(name: str) -> None:
     parsed = parse_model_name(name)
     check_exists(parsed, name)
     if isinstance(parsed, OpenClipName):
-        read_facts(parsed)
+        read_config(parsed)
 
 
 def check_same_model(name: str, artifact: Path) -> None:
@@ -188,7 +188,7 @@ def check_same_model(name: str, artifact: Path) -> None:
         return  # what an artifact is of is asked of its base; a hub may be out of reach
     check_exists(parsed, name)
     tuned = open_artifact(artifact)
-    expected = dict(read_facts(parsed).model_cfg)
+    expected = read_config(parsed).model_cfg
     if outdated(tuned):  # it goes on as it was made, and says so when it is loaded
         expected["quick_gelu"] = False
     if _towers_config(expected) != _towers_config(tuned.model_cfg):
@@ -198,7 +198,7 @@ def check_same_model(name: str, artifact: Path) -> None:
         )
 
 
-def _towers_config(model_cfg: dict[str, Any]) -> list[Any]:
+def _towers_config(model_cfg: OpenClipConfig) -> list[object]:
     """What the towers of a model are built from, without where their files lie."""
     places = ("hf_model_name", "hf_tokenizer_name")
     text = {key: value for key, value in model_cfg["text_cfg"].items() if key not in places}
@@ -252,30 +252,29 @@ def _tokenizer_folder(parsed: ModelName) -> Path | None:
     return None
 
 
-def _create(parsed: ModelName, facts: WeightsFacts) -> Any:
-    """Build the network of `facts` with the weights of `parsed`, by open_clip."""
+def _create(parsed: ModelName, config: ModelConfig) -> nn.Module:
+    """Build the network of `config` with the weights of `parsed`, by open_clip."""
+    is_quick = bool(config.model_cfg.get("quick_gelu"))
+    options: dict[str, object] = {"require_pretrained": True, "weights_only": True}
+    if isinstance(parsed, HubName):
+        name = f"{HUB_PREFIX}{parsed.repository}"
+    elif isinstance(parsed, LocalName):
+        name = f"{FOLDER_PREFIX}{parsed.path}"
+    else:
+        name = parsed.architecture
+        # Absolute, so that open_clip can't take a file's name for a tag.
+        file = parsed.file and str(parsed.file.expanduser().absolute())
+        options |= {
+            "pretrained": file or parsed.tag,
+            # Without pretrained text and image bases too: nothing more is fetched.
+            "pretrained_text": False,
+            "require_pretrained": not parsed.is_random,
+            "quick_gelu": is_quick,
+            "force_quick_gelu": is_quick,  # without a warning that it isn't in the config
+        }
     with _quiet():
-        if isinstance(parsed, HubName):
-            source = f"{HUB_PREFIX}{parsed.repository}"
-            return open_clip.create_model(source, require_pretrained=True, weights_only=True)
-        if isinstance(parsed, LocalName):
-            source = f"{FOLDER_PREFIX}{parsed.path}"
-            return open_clip.create_model(source, require_pretrained=True, weights_only=True)
-        is_quick = bool(facts.model_cfg.get("quick_gelu"))
-        weights = parsed.tag
-        if parsed.file is not None:
-            # Absolute, so that open_clip can't take a file's name for a tag.
-            weights = str(parsed.file.expanduser().absolute())
-        # Without pretrained text and image bases too: nothing more is fetched.
-        return open_clip.create_model(
-            parsed.architecture,
-            pretrained=weights,
-            pretrained_text=False,
-            require_pretrained=not parsed.is_random,
-            weights_only=True,
-            quick_gelu=is_quick,
-            force_quick_gelu=is_quick,  # the same, without a warning that it isn't in the config
-        )
+        clip: nn.Module = open_clip.create_model(name, **options)
+    return clip
 
 
 def load_artifact_model(artifact: Artifact, *, device: str = "cpu") -> ClipModel:
@@ -295,7 +294,7 @@ def load_artifact_model(artifact: Artifact, *, device: str = "cpu") -> ClipModel
 
 def build_empty(artifact: Artifact) -> tuple[nn.Module, Tokenizer]:
     """The artifact's architecture without its weights, and its tokenizer."""
-    cfg = json.loads(json.dumps(artifact.model_cfg))
+    cfg = artifact.model_cfg
     if "timm_model_name" in cfg["vision_cfg"]:
         cfg["vision_cfg"]["timm_model_pretrained"] = False
     if cfg["text_cfg"].get("hf_model_name"):

@@ -27,8 +27,7 @@ class TextModule(nn.Module):
         """Wrap `clip` (an open_clip `CLIP` or `CustomTextCLIP`), sharing its parameters."""
         super().__init__()
         self.clip = clip
-        # A CLIP keeps its text tower's parts as its own attributes, a CustomTextCLIP in `.text`.
-        tower: Any = getattr(clip, "text", clip)
+        tower = _text_tower(clip)
         self._is_hf = isinstance(tower, open_clip.hf_model.HFTextEncoder)
         self._pool_type = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", "")
         self._eos_id = getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None)
@@ -41,12 +40,14 @@ class TextModule(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed `tokens` (int64 [N, L]); returns [N, D], not normalised."""
-        tower: Any = getattr(self.clip, "text", self.clip)
+        tower = _text_tower(self.clip)
         if not self._sliceable:
-            return tower(tokens) if tower is not self.clip else self.clip.encode_text(tokens)
+            encode = self.clip.encode_text if tower is self.clip else tower
+            embeddings: Tensor = encode(tokens)
+            return embeddings
         length = tokens.shape[1]
         dtype = tower.transformer.get_cast_dtype()
-        x = tower.token_embedding(tokens).to(dtype)
+        x: Tensor = tower.token_embedding(tokens).to(dtype)
         x = x + tower.positional_embedding[:length].to(dtype)
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
         x = tower.ln_final(x)
@@ -54,9 +55,14 @@ class TextModule(nn.Module):
             x, tokens, self._pool_type, eos_token_id=self._eos_id
         )
         projection = tower.text_projection
-        if projection is None:
-            return x
-        return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return x
+
+
+def _text_tower(clip: nn.Module) -> Any:
+    """What holds the text tower's parts: a CLIP itself, or the `.text` of a CustomTextCLIP."""
+    return getattr(clip, "text", clip)
 
 
 class VisionModule(nn.Module):
@@ -69,7 +75,8 @@ class VisionModule(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed normalised `pixels` (float [N, 3, H, W]); returns [N, D], not normalised."""
-        return self.visual(pixels)
+        embeddings: Tensor = self.visual(pixels)
+        return embeddings
 
 
 class Head:
@@ -82,21 +89,21 @@ class Head:
     @classmethod
     def of_text(cls, clip: nn.Module) -> Head:
         """The text tower's."""
-        owner: Any = getattr(clip, "text", clip)
+        owner = _text_tower(clip)
         return cls(owner, "proj" if hasattr(owner, "proj") else "text_projection")
 
     @classmethod
     def of_vision(cls, clip: nn.Module) -> Head:
         """The vision tower's; CLIP's own ResNets have none, and their trunk is all."""
-        visual: Any = clip.visual
+        visual = VisionModule(clip).visual
         return cls(visual, "head" if hasattr(visual, "trunk") else "proj")
 
     def __call__(self, features: Tensor) -> Tensor:
         """Project the trunk's output [N, width] to embeddings [N, D], not normalised."""
         head = getattr(self._owner, self._name, None)
-        if head is None:
-            return features
-        return head(features) if isinstance(head, nn.Module) else features @ head
+        if head is not None:
+            features = head(features) if isinstance(head, nn.Module) else features @ head
+        return features
 
     def parameters(self) -> list[nn.Parameter]:
         """The head's own."""

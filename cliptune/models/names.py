@@ -152,7 +152,8 @@ def listed_tags(architecture: str) -> list[str]:
     """The weights that open_clip lists for an architecture."""
     from cliptune.models.openclip import open_clip
 
-    return open_clip.list_pretrained_tags_by_model(architecture)
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(architecture)
+    return tags
 
 
 def _parse_architecture(name: str) -> ModelName:
@@ -179,7 +180,8 @@ def _parse_architecture(name: str) -> ModelName:
 
 
 def _repository(name: str) -> str:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     repository = name.removeprefix(HUB_PREFIX)
     if SEPARATOR in repository:

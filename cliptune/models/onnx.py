@@ -1,12 +1,12 @@
-"""Exporting the towers to ONNX."""
+"""ONNX: exporting the towers, and their 8-bit form for CPUs."""
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +100,7 @@ class _SelfAttention(nn.Module):
         """Attend within `query` [N, L, width]; `attn_mask` [L, L] is added to the logits."""
         original = self.original
         mixed = F.linear(query, original.in_proj_weight, original.in_proj_bias)
-        heads = mixed.unflatten(-1, (3, original.num_heads, original.head_dim))
+        heads = torch.unflatten(mixed, -1, (3, original.num_heads, original.head_dim))
         q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
         logits = (q * original.head_dim**-0.5) @ k.transpose(-1, -2)
         if attn_mask is not None:
@@ -112,15 +112,15 @@ class _SelfAttention(nn.Module):
 @contextmanager
 def _traceable_attention(module: nn.Module) -> Iterator[None]:
     """Put `_SelfAttention` in the place of the blocks' self-attention meanwhile."""
-    swapped: list[tuple[Any, Any]] = []
+    swapped: list[tuple[nn.Module, nn.MultiheadAttention]] = []
     for block in module.modules():
         # Blocks with a norm of their own for keys and values attend across, and stay as they are.
         if not isinstance(block, open_clip.transformer.ResidualAttentionBlock) or hasattr(
             block, "ln_1_kv"
         ):
             continue
-        attention: Any = block.attn
-        if attention.batch_first:
+        attention = block.attn
+        if isinstance(attention, nn.MultiheadAttention) and attention.batch_first:
             swapped.append((block, attention))
     for block, attention in swapped:
         block.attn = _SelfAttention(attention)
@@ -129,3 +129,28 @@ def _traceable_attention(module: nn.Module) -> Iterator[None]:
     finally:
         for block, attention in swapped:
             block.attn = attention
+
+
+def quantize_to_int8(source: Path, target: Path) -> None:
+    """Write the ONNX model `source` to `target` with the weights of its matrix products as int8.
+
+    Dynamic quantisation, as ONNX Runtime has it: each column of a weight has a scale of its own,
+    and activations are quantised as they come. Nothing else changes: convolutions, embeddings
+    and norms stay float32, and so do inputs and outputs.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a preparation that gains nothing here
+    try:
+        quantize_dynamic(
+            source,
+            target,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
+    finally:
+        root.setLevel(level)

@@ -12,7 +12,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from cliptune.errors import Unavailable
 
@@ -20,8 +20,9 @@ from cliptune.errors import Unavailable
 @contextmanager
 def _out_of_sight(*packages: str) -> Iterator[None]:
     """Have `import package` fail meanwhile, for those that nobody has imported yet."""
-    hidden: dict[str, Any] = {name: None for name in packages if name not in sys.modules}
-    sys.modules.update(hidden)
+    hidden = [name for name in packages if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # what makes an import fail
     try:
         yield
     finally:
@@ -29,12 +30,44 @@ def _out_of_sight(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+class TextConfig(TypedDict, total=False):
+    """The text tower in an open_clip config: what is looked at here of it."""
+
+    context_length: int
+    vocab_size: int
+    hf_model_name: str
+    hf_model_pretrained: bool
+    hf_tokenizer_name: str
+    tokenizer_kwargs: dict[str, object]
+    tokenizer_mode: str
+
+
+class VisionConfig(TypedDict, total=False):
+    """The vision tower in an open_clip config, likewise."""
+
+    image_size: int | list[int]
+    timm_model_name: str
+    timm_model_pretrained: bool
+
+
+class OpenClipConfig(TypedDict):
+    """open_clip's `model_cfg`: what a network is built from."""
+
+    embed_dim: int
+    text_cfg: TextConfig
+    vision_cfg: VisionConfig
+    quick_gelu: NotRequired[bool]
+    custom_text: NotRequired[bool]
+    init_logit_bias: NotRequired[float]
+    multimodal_cfg: NotRequired[dict[str, object]]
+
+
 with _out_of_sight("transformers", "wandb"):
     import open_clip
     import open_clip.hf_model
 
 
-def needs_transformers(model_cfg: dict[str, Any]) -> None:
+def needs_transformers(model_cfg: OpenClipConfig) -> None:
     """Give open_clip its Hugging Face text towers, if the text tower of `model_cfg` is one.
 
     Raises:
@@ -51,4 +84,4 @@ def needs_transformers(model_cfg: dict[str, Any]) -> None:
         open_clip.model.HFTextEncoder = open_clip.hf_model.HFTextEncoder
 
 
-__all__ = ["needs_transformers", "open_clip"]
+__all__ = ["OpenClipConfig", "TextConfig", "needs_transformers", "open_clip"]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from cliptune.errors import Unavailable
-from cliptune.models.openclip import open_clip
+from cliptune.models.openclip import TextConfig, open_clip
 
 HFTokenizer = open_clip.tokenizer.HFTokenizer
 SimpleTokenizer = open_clip.tokenizer.SimpleTokenizer
@@ -26,7 +25,7 @@ class Tokenizer(Protocol):
         ...
 
 
-def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Tokenizer:
+def load_tokenizer(text_cfg: TextConfig, folder: Path | None = None) -> Tokenizer:
     """The tokenizer that an open_clip `text_cfg` asks for.
 
     `folder` may hold its files: `bpe.txt.gz` (merges of CLIP's byte-pair encoding, when the
@@ -43,11 +42,12 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
         kwargs["bpe_path"] = (
             str(merges) if merges and merges.is_file() else open_clip.tokenizer.default_bpe()
         )
-        return SimpleTokenizer(context_length=context_length, **kwargs)
+        own: Tokenizer = SimpleTokenizer(context_length=context_length, **kwargs)
+        return own
     if folder and has_tokenizer(folder):
         hf_name = str(folder)
     try:
-        return HFTokenizer(
+        from_hub: Tokenizer = HFTokenizer(
             hf_name,
             context_length=context_length,
             tokenizer_mode=text_cfg.get("tokenizer_mode"),
@@ -60,6 +60,7 @@ def load_tokenizer(text_cfg: dict[str, Any], folder: Path | None = None) -> Toke
             "(tokenizer_config.json and what goes with it) beside the weights: into the model's "
             "folder, or where FILE of ARCH::TAG::FILE is"
         ) from error
+    return from_hub
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -99,12 +100,11 @@ def token_count(tokenizer: Tokenizer, text: str) -> int:
     return len(inner(text)["input_ids"]) if inner is not None else 0
 
 
-def describe_tokenizer(tokenizer: Tokenizer, text_cfg: dict[str, Any]) -> dict[str, Any]:
+def describe_tokenizer(tokenizer: Tokenizer, text_cfg: TextConfig) -> dict[str, str | int | None]:
     """What an artifact's metadata says about its tokenizer (JSON-able)."""
     name = text_cfg.get("hf_tokenizer_name") or "clip-bpe"
-    described = {
+    return {
         "name": name,
         "context_length": int(text_cfg.get("context_length", 77)),
         "vocab_size": int(getattr(tokenizer, "vocab_size", 0)) or text_cfg.get("vocab_size"),
     }
-    return json.loads(json.dumps(described))

@@ -11,7 +11,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.equivalence import Table, same_labels, token_keys
+from cliptune.data.equivalence import KeyedDocs, same_labels, token_keys
 from cliptune.data.validation import QUERY, complete_only, is_blank, texts_of
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError
@@ -157,7 +157,9 @@ def _labels(
         [ClipDoc(text=q.text, label=q.label, image_digest=q.image_digest) for q in queries]
     )
     keys = token_keys(tower.tokenizer, tower.context_length)
-    tables = [Table.of(each, keys, [doc.image_digest for doc in each]) for each in (asked, docs)]
+    tables = [
+        KeyedDocs.of(each, keys, [doc.image_digest for doc in each]) for each in (asked, docs)
+    ]
     of_queries, of_docs = same_labels(*tables)
     return of_queries, {str(doc.id): label for doc, label in zip(docs, of_docs, strict=True)}
 

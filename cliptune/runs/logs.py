@@ -1,18 +1,30 @@
-"""The log of a run: the form of its lines, and reading them while they are written."""
+"""The log of a run and its events: the form of their lines, writing and reading them."""
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cliptune.files import open_file
+from cliptune.files import open_file, write_text
+from cliptune.runs.record import now
+
+if TYPE_CHECKING:
+    from cliptune.models.artifact import RunMetrics
+    from cliptune.training.run_logger import RunExamples
 
 LOG_FILE = "run.log"
 PROGRESS_FILE = "progress.json"
+EVENTS_FILE = "events.jsonl"
+METRICS_FILE = "metrics.json"
+EXAMPLES_FILE = "examples.json"
+_BETWEEN_BARS = 0.2
+"""Seconds between two writings of a bar."""
 _BAR = "━" * 20
 _INDENT = " " * 11
 """The width of `[13:32:41] `, which is shown once a second like rich's handler does."""
@@ -69,6 +81,99 @@ def write_progress(folder: Path, progress: Progress) -> None:
     beside = folder / f".{PROGRESS_FILE}"
     beside.write_text(json.dumps(asdict(progress)))
     os.replace(beside, folder / PROGRESS_FILE)
+
+
+class FolderRunLogger:
+    """A `cliptune.training.run_logger.RunLogger` that writes into the run's folder."""
+
+    def __init__(self, folder: Path, cancelled: threading.Event | None = None) -> None:
+        """Write into `folder`; the run is to stop when `cancelled` is set."""
+        self.folder = folder
+        self._cancelled = cancelled or threading.Event()
+        self._lock = threading.Lock()  # decoding threads tell too
+        self._clock = ""
+        self._description: str | None = None
+        self._began = 0.0
+        self._bar: Progress | None = None
+        self._bar_written = 0.0
+
+    def log(self, level: str, message: str) -> None:
+        """One message of the log; `level` is DEBUG, INFO, WARNING or ERROR."""
+        with self._lock:
+            clock = time.strftime("%H:%M:%S")
+            lines = log_lines(level, message, None if clock == self._clock else clock)
+            self._clock = clock
+            append_lines(self.folder, lines)
+            self._event("log", level=level, message=message)
+
+    def progress(self, description: str, done: int, total: int, **values: float) -> None:
+        """`done` of `total` steps of `description`; a full bar becomes a line of the log."""
+        with self._lock:
+            present = time.monotonic()
+            if description != self._description:
+                self._close_bar()
+                self._description, self._began = description, present
+            elif self._bar is None and done >= total:
+                return  # said already
+            bar = Progress(description, done, total, dict(values), present - self._began)
+            self._bar = bar
+            if done >= total:
+                write_progress(self.folder, bar)
+                self._close_bar()
+            elif present - self._bar_written >= _BETWEEN_BARS:
+                write_progress(self.folder, bar)
+                self._bar_written = present
+
+    def metrics(self, metrics: RunMetrics) -> None:
+        """The figures so far."""
+        with self._lock:
+            write_text(self.folder / METRICS_FILE, json.dumps(metrics, indent=2))
+            last = {"before": metrics.get("before"), "after": metrics.get("after")}
+            epochs = metrics.get("epochs")
+            self._event("metrics", **last, epoch=epochs[-1] if epochs else None)
+
+    def examples(self, examples: RunExamples) -> None:
+        """Sample results of callbacks that gather them."""
+        with self._lock:
+            write_text(self.folder / EXAMPLES_FILE, json.dumps(examples, ensure_ascii=False))
+
+    def cancelled(self) -> bool:
+        """Whether the run has been asked to stop."""
+        return self._cancelled.is_set()
+
+    def close(self) -> None:
+        """Leave the bar of an unfinished step in the log as it stands."""
+        with self._lock:
+            self._close_bar()
+
+    def status(self, status: str, details: str) -> None:
+        """Note a change of the run's status among the events."""
+        with self._lock:
+            self._event("status", status=status, details=details)
+
+    def _close_bar(self) -> None:
+        bar, self._bar, self._bar_written = self._bar, None, 0.0
+        if bar is not None:
+            append_lines(self.folder, [bar.line()])
+            self._event(
+                "progress",
+                description=bar.description,
+                done=bar.done,
+                total=bar.total,
+                values=bar.values,
+                seconds=round(bar.elapsed, 3),
+            )
+
+    def _event(self, event: str, **values: object) -> None:
+        append_event(self.folder, event, **values)
+
+
+def append_event(folder: Path, event: str, **values: object) -> None:
+    """Add one event to `events.jsonl`."""
+    line = json.dumps({"time": now(), "event": event, **values}, ensure_ascii=False)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with os.fdopen(open_file(folder / EVENTS_FILE, flags), "a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def read_progress(folder: Path) -> Progress | None:

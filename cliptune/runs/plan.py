@@ -20,9 +20,8 @@ from cliptune.errors import BadData, BadInput
 from cliptune.models.loading import check_model, pick_device
 from cliptune.training.callbacks import CALLBACKS, Callback, Callbacks, parse_callback
 from cliptune.training.lora import check_installed
-from cliptune.training.optimizers import make_optimizer
+from cliptune.training.optimization import make_optimizer, make_schedule
 from cliptune.training.options import TrainingOptions
-from cliptune.training.schedules import make_schedule
 
 _DATA_FIELDS = ("query_data", "index_data")
 """The fields of callbacks that hold data."""

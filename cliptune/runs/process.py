@@ -16,9 +16,8 @@ from typing import Any
 from cliptune.errors import NotReady
 from cliptune.files import open_file
 from cliptune.runs.liveness import ProcessMark
-from cliptune.runs.logs import LOG_FILE, append_lines, log_lines, read_log
+from cliptune.runs.logs import LOG_FILE, append_event, append_lines, log_lines, read_log
 from cliptune.runs.record import Record, Status, now, read_record, update_record
-from cliptune.runs.reporter import append_event
 
 _WORKER = ("-m", "cliptune.runs.worker")
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")

@@ -11,9 +11,15 @@ from typing import Any
 from cliptune.errors import BadData, NotFound, NotReady, RunFailed
 from cliptune.files import zip_folder
 from cliptune.runs import process
-from cliptune.runs.logs import Progress, follow, read_log, read_progress
+from cliptune.runs.logs import (
+    EXAMPLES_FILE,
+    METRICS_FILE,
+    Progress,
+    follow,
+    read_log,
+    read_progress,
+)
 from cliptune.runs.record import Record, Status, read_record
-from cliptune.runs.reporter import EXAMPLES_FILE, METRICS_FILE
 from cliptune.runs.summary import RunSummary
 
 

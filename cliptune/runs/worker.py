@@ -19,8 +19,8 @@ from cliptune.files import guard_process
 from cliptune.runs import liveness
 from cliptune.runs.failures import explain
 from cliptune.runs.liveness import ProcessMark
+from cliptune.runs.logs import FolderRunLogger
 from cliptune.runs.record import Record, Status, now, read_record, update_record
-from cliptune.runs.reporter import RunReporter
 
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 256 * 1024
@@ -33,7 +33,7 @@ def main(folder: Path, start: int) -> int:
     signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
     guard_process(folder)
     if rank := int(os.environ.get("RANK", "0")):
-        return _assist(folder, RunReporter(folder, cancelled), rank)
+        return _assist(folder, FolderRunLogger(folder, cancelled), rank)
     mark = ProcessMark.of(os.getpid())
     liveness.beat(folder)
 
@@ -48,20 +48,20 @@ def main(folder: Path, start: int) -> int:
     if record.cancel_requested:
         cancelled.set()
     threading.Thread(target=_beat, args=(folder,), daemon=True).start()
-    reporter = RunReporter(folder, cancelled)
-    reporter.status(Status.STARTED, "")
+    logger = FolderRunLogger(folder, cancelled)
+    logger.status(Status.STARTED, "")
     try:
-        status, details = _work(folder, record, reporter)
+        status, details = _work(folder, record, logger)
     except BaseException as error:
         _give_back_reserve(folder)
         status, details = Status.FAILED, explain(error)
         with contextlib.suppress(OSError):  # the record below matters more than the log
-            reporter.close()
-            reporter.log("ERROR", f"FAILED: {details}")
-            _log_origin(reporter, error)
+            logger.close()
+            logger.log("ERROR", f"FAILED: {details}")
+            _log_origin(logger, error)
     with contextlib.suppress(OSError):
-        reporter.close()
-        reporter.status(status, details)
+        logger.close()
+        logger.status(status, details)
     _give_back_reserve(folder)  # the record needs some room, whatever has filled the disk
 
     def end(record: Record) -> dict[str, Any] | None:
@@ -74,28 +74,28 @@ def main(folder: Path, start: int) -> int:
     return 1 if status is Status.FAILED else 0
 
 
-def _assist(folder: Path, reporter: RunReporter, rank: int) -> int:
+def _assist(folder: Path, logger: FolderRunLogger, rank: int) -> int:
     """Train as one of several processes, but not the first."""
     from cliptune.training import Cancelled
 
     try:
-        _train(folder, read_record(folder), reporter, is_first=False)
+        _train(folder, read_record(folder), logger, is_first=False)
     except Cancelled:
         return 0
     except BaseException as error:
-        reporter.log("ERROR", f"process {rank} of the run: {explain(error)}")
-        _log_origin(reporter, error)
+        logger.log("ERROR", f"process {rank} of the run: {explain(error)}")
+        _log_origin(logger, error)
         return 1
     return 0
 
 
-def _log_origin(reporter: RunReporter, error: BaseException) -> None:
+def _log_origin(logger: FolderRunLogger, error: BaseException) -> None:
     """Where `error` came from, unless it was raised for people to read."""
     if not isinstance(error, CliptuneError):
-        reporter.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
+        logger.log("DEBUG", "".join(traceback.format_exception(error)).rstrip())
 
 
-def _train(folder: Path, record: Record, reporter: RunReporter, *, is_first: bool = True) -> str:
+def _train(folder: Path, record: Record, logger: FolderRunLogger, *, is_first: bool = True) -> str:
     """Do what the record says; the first of several processes says what it is.
 
     Returns what went wrong without an error, or nothing.
@@ -105,44 +105,42 @@ def _train(folder: Path, record: Record, reporter: RunReporter, *, is_first: boo
     """
     from cliptune.runs.documents import referred_documents
     from cliptune.training import TrainingOptions, train
-    from cliptune.training.checkpoint import list_checkpoints
+    from cliptune.training.state import list_checkpoints
 
     config = record.config
-    _check_cancelled(reporter)
+    _check_cancelled(logger)
     options = TrainingOptions.parse(config["options"])
     train_docs = referred_documents(config["train_data"], folder)
     eval_docs = referred_documents(config["eval_data"], folder) if config["eval_data"] else None
     callbacks = [_callback(values, folder) for values in config["callbacks"]]
     if is_first and record.starts == 1:
-        _say_what_was_understood(
-            config, {"train_data": train_docs, "eval_data": eval_docs}, reporter
-        )
+        _say_what_was_understood(config, {"train_data": train_docs, "eval_data": eval_docs}, logger)
     checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
-    _check_cancelled(reporter)
+    _check_cancelled(logger)
     resume_from = checkpoints[-1] if checkpoints else None
     if record.starts > 1 and resume_from is None:
-        reporter.log("WARNING", "no checkpoint is left: the run begins again from its start")
+        logger.log("WARNING", "no checkpoint is left: the run begins again from its start")
     table = config.get("csv_options")
-    outcome = train(options, train_docs, eval_docs, callbacks, folder, reporter, resume_from, table)
+    outcome = train(options, train_docs, eval_docs, callbacks, folder, logger, resume_from, table)
     return outcome.warning
 
 
-def _work(folder: Path, record: Record, reporter: RunReporter) -> tuple[Status, str]:
+def _work(folder: Path, record: Record, logger: FolderRunLogger) -> tuple[Status, str]:
     """Train and say how it ended."""
     from cliptune.training import Cancelled
-    from cliptune.training.checkpoint import list_checkpoints, remove_unfinished
+    from cliptune.training.state import list_checkpoints, remove_unfinished
 
     try:
         remove_unfinished(folder)
         _keep_reserve(folder)
-        warning = _train(folder, record, reporter)
+        warning = _train(folder, record, logger)
     except Cancelled:
-        reporter.close()
+        logger.close()
         kept = bool(list_checkpoints(folder / "checkpoints"))
         details = "cancelled; resume() goes on with it" + (
             " from its last checkpoint" if kept else " from the start"
         )
-        reporter.log("WARNING", f"CANCELLED: {details}")
+        logger.log("WARNING", f"CANCELLED: {details}")
         return Status.CANCELLED, details
     return Status.FINISHED, f"WARNING: {warning}" if warning else ""
 
@@ -158,7 +156,7 @@ def _give_back_reserve(folder: Path) -> None:
 
 
 def _say_what_was_understood(
-    config: dict[str, Any], docs: dict[str, Any], reporter: RunReporter
+    config: dict[str, Any], docs: dict[str, Any], logger: FolderRunLogger
 ) -> None:
     """Have each data set described in the log, as it was read or as it is found by its name."""
     from cliptune.data.source import read_documents
@@ -175,12 +173,12 @@ def _say_what_was_understood(
             summary.source = reference.get("name")
             lines = summary.lines()
         for level, line in lines:
-            reporter.log(level, line)
+            logger.log(level, line)
     for callback in config["callbacks"]:
         for value in callback.values():
             if isinstance(value, dict) and "summary" in value:
                 for level, line in value["summary"]["lines"]:
-                    reporter.log(level, line)
+                    logger.log(level, line)
 
 
 def _callback(values: dict[str, Any], folder: Path) -> Any:
@@ -194,10 +192,10 @@ def _callback(values: dict[str, Any], folder: Path) -> Any:
     return parse_callback(read)
 
 
-def _check_cancelled(reporter: RunReporter) -> None:
+def _check_cancelled(logger: FolderRunLogger) -> None:
     from cliptune.training import Cancelled
 
-    if reporter.cancelled():
+    if logger.cancelled():
         raise Cancelled
 
 
@@ -226,7 +224,7 @@ def run(folder: Path, start: int) -> int:
             return {"status": Status.FAILED, "details": details, "ended": now()}
 
         with contextlib.suppress(Exception):
-            _log_origin(RunReporter(folder), error)
+            _log_origin(FolderRunLogger(folder), error)
         sys.stderr.write(f"FAILED: {details}\n")
         with contextlib.suppress(Exception):
             update_record(folder, end)

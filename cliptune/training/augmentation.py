@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cliptune.data.pictures.images import ImagePreprocessing
+from cliptune.data.pictures.preprocessing import ImagePreprocessing
 
 
 def to_input(pixels: Tensor, preprocessing: ImagePreprocessing, device: torch.device) -> Tensor:

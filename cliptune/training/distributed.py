@@ -8,20 +8,21 @@ NCCL on GPUs. Every process holds the whole model and works on its part of each 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import ParamSpec
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from cliptune.errors import BadInput, CliptuneError
-from cliptune.training.batches import share
+from cliptune.training.pairs import share
 
 # The others wait while rank 0 evaluates: minutes for some, and nobody should be cut off.
 _TIMEOUT = timedelta(hours=12)
+P = ParamSpec("P")
 
 
 class ProcessesLost(CliptuneError):
@@ -95,7 +96,7 @@ class World:
         if self.size > 1 and tensors:
             whole = self.sum_(torch.cat([tensor.reshape(-1) for tensor in tensors]))
             sizes = [tensor.numel() for tensor in tensors]
-            for tensor, part in zip(tensors, whole.split(sizes), strict=True):
+            for tensor, part in zip(tensors, torch.split(whole, sizes), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
     def any(self, flag: bool, device: torch.device) -> bool:
@@ -117,9 +118,9 @@ class World:
         return told.to(values.device)
 
 
-def _told(collective: Any, *args: Any) -> None:
+def _told(collective: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
     try:
-        collective(*args)
+        collective(*args, **kwargs)
     except RuntimeError as error:
         raise ProcessesLost(
             "another process of this run has ended (see the log for its reason): "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -42,8 +42,8 @@ def parameter_depths(clip: nn.Module) -> dict[TowerName, dict[str, int]]:
     """
     text, vision = split_state({n: p for n, p in clip.named_parameters() if n not in _SHARED})
     depths = {"text": _numbered(list(text)), "vision": _numbered(list(vision))}
-    trunk: Any = getattr(getattr(clip, "visual", None), "trunk", None)
-    if hasattr(trunk, "group_matcher"):
+    trunk = getattr(getattr(clip, "visual", None), "trunk", None)
+    if trunk is not None and hasattr(trunk, "group_matcher"):
         depths["vision"] = _timm_depths(trunk, list(vision))
     return depths  # type: ignore[return-value]
 
@@ -71,14 +71,15 @@ def _numbered(names: list[str]) -> dict[str, int]:
 
 
 def _block(name: str) -> tuple[int, ...]:
-    found = _RESNET_BLOCK.match(name) or _BLOCK.search(name)
-    return tuple(map(int, found.groups())) if found else ()
+    numbers = _RESNET_BLOCK.match(name) or _BLOCK.search(name)
+    return tuple(map(int, numbers.groups())) if numbers else ()
 
 
-def _timm_depths(trunk: Any, names: list[str]) -> dict[str, int]:
+def _timm_depths(trunk: nn.Module, names: list[str]) -> dict[str, int]:
     from timm.models import group_parameters
 
-    groups = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
+    matcher = trunk.group_matcher(coarse=False)  # type: ignore[operator]
+    groups = group_parameters(trunk, matcher, reverse=True)
     inner = {f"visual.trunk.{name}": int(group) for name, group in groups.items()}
     last = max(inner.values(), default=0) + 1
     return {name: inner.get(name, last) for name in names}

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cliptune.training.batches import read_batch
 from cliptune.training.losses import clip_loss
-from cliptune.training.objective import Objective
-from cliptune.training.pairs import Pairs
+from cliptune.training.pairs import Pairs, read_batch
 from cliptune.training.samplers import step_seed
+from cliptune.training.step import Objective
 
 SAMPLE = 128
 GUESSING = 0.98

@@ -6,34 +6,24 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.models.artifact import Artifact, open_artifact
+from cliptune.models.artifact import Artifact, Epoch, open_artifact
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import pick_device
-from cliptune.training.batches import batches, read_batch
 from cliptune.training.callbacks import Callback, Callbacks
-from cliptune.training.checkpoint import (
-    load_checkpoint,
-    load_order,
-    read_position,
-    remove_unfinished,
-    save_checkpoint,
-)
 from cliptune.training.distributed import World, own_device
 from cliptune.training.features import text_embeddings
 from cliptune.training.freezing import training_mode
 from cliptune.training.health import Health, Sign, finds_less, judge
 from cliptune.training.losses import LOSSES
-from cliptune.training.objective import Objective
-from cliptune.training.optimizers import make_optimizer
+from cliptune.training.optimization import make_optimizer, make_schedule
 from cliptune.training.options import TrainingOptions
-from cliptune.training.pairs import Pairs
-from cliptune.training.run_logger import Reporter, SilentReporter
+from cliptune.training.pairs import Pairs, batches, read_batch
+from cliptune.training.run_logger import Cancelled, RunExamples, RunLogger, SilentRunLogger
 from cliptune.training.samplers import (
     Order,
     hard_negative_order,
@@ -41,7 +31,6 @@ from cliptune.training.samplers import (
     step_seed,
     steps_per_epoch,
 )
-from cliptune.training.schedules import make_schedule
 from cliptune.training.setup import (
     add_logit_bias,
     choose_sizes,
@@ -49,15 +38,18 @@ from cliptune.training.setup import (
     load_trainable,
     read_data,
 )
-from cliptune.training.state import Training
-from cliptune.training.step import Step
+from cliptune.training.state import (
+    Training,
+    load_checkpoint,
+    load_order,
+    read_position,
+    remove_unfinished,
+    save_checkpoint,
+)
+from cliptune.training.step import Objective, Step
 
 # What may differ between a run and its resumption without changing its result.
 _NOT_IDENTITY = {"device", "num_workers", "to_onnx", "num_processes", "checkpoint_minutes"}
-
-
-class Cancelled(Exception):
-    """The reporter says that the run is to stop; raised after a checkpoint was written."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class Outcome:
     artifact: Artifact
     before: dict[str, float]
     after: dict[str, float]
-    history: list[dict[str, Any]]
+    history: list[Epoch]
     """One entry an epoch."""
     warning: str = ""
     """What went wrong without an error (see `cliptune.training.health`); empty if nothing did."""
@@ -79,16 +71,16 @@ def train(
     eval_docs: DocList[ClipDoc] | None,
     callbacks: Sequence[Callback],
     run_dir: Path,
-    reporter: Reporter,
+    logger: RunLogger,
     resume_from: Path | None = None,
-    csv_options: Mapping[str, Any] | None = None,
+    csv_options: Mapping[str, object] | None = None,
 ) -> Outcome:
     """Fine-tune `options.model` on `train_docs` and write `run_dir/artifact`.
 
     Each document is one pair of `text` and picture; equal labels (by default: equal texts) are
     right answers to each other. `eval_docs` give `val_loss`. A checkpoint is written to
     `run_dir/checkpoints` after every epoch, every `options.checkpoint_minutes`, and when the
-    reporter asks to stop; `resume_from` goes on from one, with the weights that the uninterrupted
+    logger asks to stop; `resume_from` goes on from one, with the weights that the uninterrupted
     run would have had (on a CPU).
 
     `csv_options` say how the tables were read that the documents come from: the artifact keeps
@@ -99,7 +91,7 @@ def train(
 
     Raises:
         BadData: too little or too much unreadable data.
-        Cancelled: the reporter asked to stop.
+        Cancelled: the logger asked to stop.
         TrainingFailed: the loss is not finite; `run_dir/bad-batch.json` names its documents.
         ProcessesLost: another of the processes has ended.
     """
@@ -107,11 +99,11 @@ def train(
     device = own_device(pick_device(options.device))
     world = World.join(device)
     if not world.is_first:
-        reporter, callbacks = SilentReporter(reporter), []
+        logger, callbacks = SilentRunLogger(logger), []
     torch.manual_seed(options.seed)
-    model, adapters = load_trainable(options, device, reporter)
+    model, adapters = load_trainable(options, device, logger)
     start_digest = model.digest
-    training = Training(options, model, device, run_dir, reporter, world)
+    training = Training(options, model, device, run_dir, logger, world)
     hooks = Callbacks(callbacks)
     try:
         run = _Run(training, train_docs, eval_docs, start_digest, hooks)
@@ -197,7 +189,7 @@ class _Run:
             self.order = load_order(resume_from)
             position = training.position
             training.global_step = position.epoch * steps + position.step
-            training.reporter.log(
+            training.logger.log(
                 "INFO", f"resumed in epoch {position.epoch + 1} at step {position.step}"
             )
 
@@ -206,8 +198,8 @@ class _Run:
     def check_health(self) -> None:
         """Say what is wrong with the model as it is, if something is."""
         if self.health is not None and self.training.position.start is not None:
-            found = judge(Sign(**self.training.position.start), self.health.look())
-            self.training.warn(found and f"epoch {len(self.training.position.history)}: {found}")
+            fault = judge(Sign(**self.training.position.start), self.health.look())
+            self.training.warn(fault and f"epoch {len(self.training.position.history)}: {fault}")
 
     def _look_at_start(self) -> None:
         """The sample before the first step: what later ones are compared with."""
@@ -221,7 +213,7 @@ class _Run:
         """Train on all pairs once, or on those that are left of an epoch; evaluate; checkpoint.
 
         Raises:
-            Cancelled: the reporter asked to stop; a checkpoint was written.
+            Cancelled: the logger asked to stop; a checkpoint was written.
         """
         training, position = self.training, self.training.position
         started = time.monotonic()
@@ -238,7 +230,7 @@ class _Run:
             position.pairs += len(batch)
             self._report_step(len(self.order))
             self.hooks.call("on_step_end", training)
-            if world.any(training.reporter.cancelled(), training.device):
+            if world.any(training.logger.cancelled(), training.device):
                 self.save()
                 raise Cancelled
             if self._checkpoint_is_due():
@@ -300,11 +292,11 @@ class _Run:
         if position.history and "val_loss" in position.history[-1]:
             values["val_loss"] = position.history[-1]["val_loss"]
         if position.step < steps:  # the epoch's last line waits for its val_loss
-            self.training.reporter.progress(self._title(), position.step, steps, **values)
+            self.training.logger.progress(self._title(), position.step, steps, **values)
 
     def _end_epoch(self, started: float) -> None:
         training, position = self.training, self.training.position
-        entry: dict[str, Any] = {
+        entry: Epoch = {
             "epoch": position.epoch + 1,
             "loss": position.loss_sum / max(1, position.pairs),
             "learning_rate": float(max(self.step.schedule.get_last_lr())),
@@ -312,7 +304,7 @@ class _Run:
         values = {"loss": entry["loss"]}
         if self.held_out is not None and training.world.is_first:
             values["val_loss"] = entry["val_loss"] = self._validation_loss(self.held_out)
-        training.reporter.progress(self._title(), position.step, position.step, **values)
+        training.logger.progress(self._title(), position.step, position.step, **values)
         training.epoch_metrics = {}
         position.history.append(entry)
         self.check_health()
@@ -321,7 +313,7 @@ class _Run:
         entry["seconds"] = time.monotonic() - started
         position.epoch += 1
         position.step, position.loss_sum, position.pairs = 0, 0.0, 0
-        training.report_metrics()
+        training.tell_metrics()
 
     def _validation_loss(self, held_out: Pairs) -> float:
         """The loss of `held_out` without augmentation, in batches of the training's size."""
@@ -347,7 +339,7 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _finish(training: Training, csv_options: Mapping[str, Any]) -> Outcome:
+def _finish(training: Training, csv_options: Mapping[str, object]) -> Outcome:
     """Write the artifact and tell all metrics."""
     position, options = training.position, training.options
     folder = training.run_dir / "artifact"
@@ -365,10 +357,10 @@ def _finish(training: Training, csv_options: Mapping[str, Any]) -> Outcome:
             to_onnx=options.to_onnx,
             replace=True,
         )
-        training.report_metrics()
+        training.tell_metrics()
         if training.examples_after:
-            examples = {"before": position.examples_before, "after": training.examples_after}
-            training.reporter.examples(examples)
+            examples = RunExamples(before=position.examples_before, after=training.examples_after)
+            training.logger.examples(examples)
     training.world.wait(training.device)
     artifact = open_artifact(folder)
     metrics = artifact.metrics
@@ -379,15 +371,15 @@ def _finish(training: Training, csv_options: Mapping[str, Any]) -> Outcome:
 
 def _report_end(training: Training, seconds: float) -> None:
     if training.warning:
-        training.reporter.log("WARNING", f"finished, but {training.warning}")
+        training.logger.log("WARNING", f"finished, but {training.warning}")
     else:
-        training.reporter.log("INFO", "Done ✨")
+        training.logger.log("INFO", "Done ✨")
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    training.reporter.log(
+    training.logger.log(
         "DEBUG",
         f"Finetuning took {days} days, {hours} hours {minutes} minutes and {rest} seconds",
     )
     for name, value in training.after.items():
-        training.reporter.log("DEBUG", f"Metric: {name!r} Value: {value:.5f}")
+        training.logger.log("DEBUG", f"Metric: {name!r} Value: {value:.5f}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
@@ -77,16 +76,16 @@ class Adapters:
 
 def _layers(clip: nn.Module) -> list[str]:
     """The names of the linear and attention layers in blocks that are not frozen."""
-    depths: dict[str, Any] = {}
+    depths: dict[str, int] = {}
     for by_name in parameter_depths(clip).values():
         depths.update(by_name)
         last = max(by_name.values(), default=0)
         heads = {name for name, depth in by_name.items() if depth == last}
         for name in heads:
             del depths[name]
-    found: list[str] = []
+    adapted: list[str] = []
     for name, module in clip.named_modules():
-        if any(name.startswith(f"{outer}.") for outer in found):
+        if any(name.startswith(f"{outer}.") for outer in adapted):
             continue  # an attention's own output projection
         # A convolution of one pixel is a linear layer: ConvNeXt's and ResNets' are.
         is_linear = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
@@ -94,5 +93,5 @@ def _layers(clip: nn.Module) -> list[str]:
         if is_linear or isinstance(module, nn.Linear | nn.MultiheadAttention):
             first, parameter = next(iter(module.named_parameters()))
             if parameter.requires_grad and f"{name}.{first}" in depths:
-                found.append(name)
-    return found
+                adapted.append(name)
+    return adapted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -52,11 +51,11 @@ def choose_batch_size(fitting: int, pairs: int) -> int:
 def free_bytes(device: torch.device) -> int:
     """The memory that can be had on `device`; a container's limit counts."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+        unused, _ = torch.cuda.mem_get_info(device)
         # What torch keeps for itself but does not use is free for us as well.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + kept
-    free = psutil.virtual_memory().available
+        return unused + kept
+    free: int = psutil.virtual_memory().available
     for limit_file, used_file in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -87,7 +86,7 @@ def _kept_bytes(
         (model.text_module, tokens[:1].expand(n, -1).to(device)),
     ]
     training_mode(model.clip)
-    context: Any = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    context = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with context, torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         alive.extend(module(x) for module, x in modules)
     return sum(storages.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -19,9 +19,8 @@ from cliptune.models.registry import BUILTIN
 from cliptune.training.freezing import Freeze
 from cliptune.training.lora import LoraOptions
 from cliptune.training.losses import LOSSES
-from cliptune.training.optimizers import OPTIMIZERS
+from cliptune.training.optimization import OPTIMIZERS, SCHEDULES
 from cliptune.training.samplers import Sampler
-from cliptune.training.schedules import SCHEDULES
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -41,8 +40,8 @@ class TrainingOptions(BaseModel):
     loss: str = "CLIPLoss"
     """A name of `cliptune.training.losses.LOSSES`."""
     optimizer: str = "AdamW"
-    """A name of `cliptune.training.optimizers.OPTIMIZERS`."""
-    optimizer_options: dict[str, Any] = Field(default_factory=dict)
+    """A name of `cliptune.training.optimization.OPTIMIZERS`."""
+    optimizer_options: dict[str, object] = Field(default_factory=dict)
     """Arguments of that optimizer, such as `{'weight_decay': 0.1, 'betas': [0.9, 0.98]}`, and
     `layer_wise_lr_decay`, by which the rate falls from block to block towards the input."""
     learning_rate: float | None = Field(None, gt=0, le=10)
@@ -58,8 +57,8 @@ class TrainingOptions(BaseModel):
     """`hard_negatives` puts groups of pairs with like texts into one batch, by the model's
     embeddings."""
     scheduler: str = "cosine"
-    """A name of `cliptune.training.schedules.SCHEDULES`."""
-    scheduler_options: dict[str, Any] = Field(default_factory=dict)
+    """A name of `cliptune.training.optimization.SCHEDULES`."""
+    scheduler_options: dict[str, object] = Field(default_factory=dict)
     """`num_warmup_steps` (an int, or a fraction of all steps; default 0.1), `scheduler_step`
     (`'batch'` or `'epoch'`) and the schedule's own."""
     freeze: Freeze = False
@@ -108,7 +107,7 @@ class TrainingOptions(BaseModel):
 
     @field_validator("freeze", mode="before")
     @classmethod
-    def _known_freeze(cls, value: Any) -> Any:
+    def _known_freeze(cls, value: object) -> object:
         counts = value.values() if isinstance(value, dict) else ()
         is_known = isinstance(value, bool) or value in ("vision", "text")
         is_blocks = isinstance(value, dict) and value.keys() <= {"vision", "text"}
@@ -138,7 +137,7 @@ class TrainingOptions(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> TrainingOptions:
+    def parse(cls, values: Mapping[str, object]) -> TrainingOptions:
         """Options from `values`.
 
         Raises:
@@ -169,7 +168,7 @@ def explain(error: ValidationError) -> str:
     return "; ".join(parts)
 
 
-def _known(what: str, value: str, known: Mapping[str, Any]) -> str:
+def _known(what: str, value: str, known: Mapping[str, object]) -> str:
     if value not in known:
         raise ValueError(f"unknown {what}, {near_matches(value, known)}")
     return value

@@ -1,7 +1,9 @@
-"""Training pairs: decoded pictures, tokens and labels of the documents that can be used."""
+"""Training pairs and their batches: pictures, tokens and labels of documents."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +12,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.equivalence import Table, keys_of_tokens, same_labels
+from cliptune.data.equivalence import KeyedDocs, keys_of_tokens, same_labels
 from cliptune.data.pictures.pixels import PixelSet, decode_documents
 from cliptune.data.validation import PAIR, split_complete, texts_of
 from cliptune.documents import ClipDoc
@@ -18,7 +20,8 @@ from cliptune.errors import BadData
 from cliptune.home import cache_dir
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer
-from cliptune.training.run_logger import Reporter
+from cliptune.training.run_logger import RunLogger
+from cliptune.training.samplers import Order
 
 _NAMED_PROBLEMS = 20
 
@@ -34,7 +37,7 @@ class Pairs:
     labels: Tensor
     """int64 [N]: equal labels are right answers to each other."""
     ids: list[str]
-    table: Table | None = None
+    table: KeyedDocs | None = None
     """What the labels were decided on."""
     image_features: Tensor | None = None
     """float32 [N, width] of the vision tower's trunk, where that is frozen: computed once."""
@@ -58,7 +61,7 @@ class Pairs:
 
 
 def read_pairs(
-    docs: DocList[ClipDoc], role: str, model: ClipModel, workers: int, reporter: Reporter
+    docs: DocList[ClipDoc], role: str, model: ClipModel, workers: int, logger: RunLogger
 ) -> Pairs:
     """Decode every picture once, and tokenise the texts; what can't be used is logged.
 
@@ -75,17 +78,17 @@ def read_pairs(
         model.preprocessing,
         cache_dir=cache_dir() / "pixels",
         workers=workers,
-        on_progress=lambda done, total: reporter.progress(f"Decoding {role} pictures", done, total),
+        on_progress=lambda done, total: logger.progress(f"Decoding {role} pictures", done, total),
     )
     problems += [replace(one, position=places[one.position]) for one in decoded.problems]
     problems.sort(key=lambda problem: problem.position)
     left_out = f", {len(problems)} left out" if problems else ""
-    reporter.log("INFO", f"{len(decoded.index)} {role} pairs{left_out}")
+    logger.log("INFO", f"{len(decoded.index)} {role} pairs{left_out}")
     for problem in problems[:_NAMED_PROBLEMS]:
-        reporter.log("WARNING", f"{role} {problem}")
+        logger.log("WARNING", f"{role} {problem}")
     if len(problems) > _NAMED_PROBLEMS:
         more = len(problems) - _NAMED_PROBLEMS
-        reporter.log("WARNING", f"{more} more {role} documents are left out")
+        logger.log("WARNING", f"{more} more {role} documents are left out")
     return make_pairs(docs, decoded, model.tokenizer, model.context_length)
 
 
@@ -104,7 +107,7 @@ def make_pairs(
     keys = keys_of_tokens(unique_tokens)
     rows = [row[text] for text in texts]
     pictures = [decoded.digests[i] for i in decoded.index]
-    table = Table(kept, [keys[i] for i in rows], pictures)
+    table = KeyedDocs(kept, [keys[i] for i in rows], pictures)
     labels = torch.zeros(len(kept), dtype=torch.int64)
     pairs = Pairs(decoded.pixels, unique_tokens[rows], labels, [str(doc.id) for doc in kept], table)
     label_together(pairs)
@@ -114,10 +117,11 @@ def make_pairs(
 def label_together(*several: Pairs) -> None:
     """Decide once, for all of them, which pairs are the same: the same get equal labels."""
     tables = [pairs.table for pairs in several if pairs.table is not None]
-    found = [str(label) for labels in same_labels(*tables) for label in labels]
-    _, codes = np.unique(found, return_inverse=True)
+    names = [str(label) for labels in same_labels(*tables) for label in labels]
+    _, codes = np.unique(names, return_inverse=True)
     labels = torch.from_numpy(codes.astype(np.int64))
-    for pairs, part in zip(several, labels.split([len(pairs) for pairs in several]), strict=True):
+    parts = torch.split(labels, [len(pairs) for pairs in several])
+    for pairs, part in zip(several, parts, strict=True):
         pairs.labels = part
 
 
@@ -131,7 +135,7 @@ def check_trainable(pairs: Pairs) -> None:
         raise BadData(
             f"{len(pairs)} usable training pair(s): contrastive training needs at least 2"
         )
-    if len(pairs.labels.unique()) < 2:
+    if len(set(pairs.labels.tolist())) < 2:
         raise BadData(
             "all training pairs have the same label, so that none is a wrong answer to another: "
             "give them different texts or labels"
@@ -146,3 +150,73 @@ def split_by_label(pairs: Pairs, part: float, seed: int) -> tuple[Pairs, Pairs]:
     aside = distinct[order[: max(1, round(part * len(distinct)))]]
     is_aside = np.isin(labels, aside)
     return pairs.subset(np.flatnonzero(~is_aside)), pairs.subset(np.flatnonzero(is_aside))
+
+
+@dataclass
+class Batch:
+    """One step's pairs on the CPU, or the part of them that this process works on.
+
+    Pictures, tokens and features are this process's n of the batch's N pairs: `here` says which.
+    """
+
+    positions: NDArray[np.int64]
+    """[N]: which pairs they are."""
+    labels: Tensor
+    """int64 [N]"""
+    here: slice
+    tokens: Tensor | None = None
+    """int64 [n, L]; None where the text features are known."""
+    pixels: Tensor | None = None
+    """uint8 [n, H, W, 3]; None where the image features are known."""
+    text_features: Tensor | None = None
+    """float32 [n, width]"""
+    image_features: Tensor | None = None
+    """float32 [n, width]"""
+
+    def __len__(self) -> int:
+        """N, the pairs of the whole batch."""
+        return len(self.positions)
+
+
+def read_batch(pairs: Pairs, positions: NDArray[np.int64], here: slice) -> Batch:
+    """The batch of `pairs` at `positions`, with the contents of its part `here`."""
+    batch = Batch(positions, pairs.labels[torch.from_numpy(positions)], here)
+    own = positions[here]
+    chosen = torch.from_numpy(own)
+    if pairs.text_features is None:
+        batch.tokens = pairs.tokens[chosen]
+    else:
+        batch.text_features = pairs.text_features[chosen]
+    if pairs.image_features is None:
+        # Reading a mapped file is fastest in its own order.
+        in_order, back = np.unique(own, return_inverse=True)
+        batch.pixels = torch.from_numpy(np.ascontiguousarray(pairs.pixels[in_order][back]))
+    else:
+        batch.image_features = pairs.image_features[chosen]
+    return batch
+
+
+def batches(
+    pairs: Pairs, order: Order, *, start: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[int, Batch]]:
+    """Yield (step, batch) from step `start` on; the next batch is read while one is trained on.
+
+    Of `world_size` processes, the one of `rank` reads its own part of each batch.
+    """
+
+    def read(positions: NDArray[np.int64]) -> Batch:
+        return read_batch(pairs, positions, share(len(positions), rank, world_size))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="cliptune-read") as pool:
+        coming = pool.submit(read, order[start]) if start < len(order) else None
+        for step in range(start, len(order)):
+            assert coming is not None  # noqa: S101 - for the type checker
+            batch = coming.result()
+            if step + 1 < len(order):
+                coming = pool.submit(read, order[step + 1])
+            yield step, batch
+
+
+def share(n: int, rank: int, world_size: int) -> slice:
+    """The part of `n` pairs that the process `rank` of `world_size` works on: near-equal parts."""
+    return slice(n * rank // world_size, n * (rank + 1) // world_size)

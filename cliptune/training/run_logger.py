@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
+
+from cliptune.evaluation.retrieval import ExampleQuery
+from cliptune.models.artifact import RunMetrics
 
 
-class Reporter(Protocol):
+class Cancelled(Exception):
+    """The logger says that the run is to stop; raised after a checkpoint was written."""
+
+
+class RunExamples(TypedDict):
+    """Sample queries with their results, by evaluation."""
+
+    before: dict[str, list[ExampleQuery]]
+    after: dict[str, list[ExampleQuery]]
+
+
+class RunLogger(Protocol):
     """Takes what a run has to say; `cliptune.runs` writes it into the run's folder."""
 
     def log(self, level: str, message: str) -> None:
@@ -17,15 +31,12 @@ class Reporter(Protocol):
         """`done` of `total` steps of `description`, with the present values (loss, val_loss)."""
         ...
 
-    def metrics(self, metrics: dict[str, Any]) -> None:
-        """The metrics so far: {'before', 'after', 'epochs': […], 'evaluations': {…: counts}}.
-
-        With them comes `warning`, what is wrong with the run as it stands; empty if nothing is.
-        """
+    def metrics(self, metrics: RunMetrics) -> None:
+        """The figures so far."""
         ...
 
-    def examples(self, examples: dict[str, Any]) -> None:
-        """Sample results {'before': ..., 'after': ...} of callbacks that gather them."""
+    def examples(self, examples: RunExamples) -> None:
+        """Sample results of callbacks that gather them."""
         ...
 
     def cancelled(self) -> bool:
@@ -33,11 +44,11 @@ class Reporter(Protocol):
         ...
 
 
-class LogReporter:
+class StandardRunLogger:
     """Writes to the standard `logging`; for training in a script without a run folder."""
 
     def __init__(self) -> None:
-        """Report to the logger `cliptune`."""
+        """Write to the logger `cliptune`."""
         self._log = logging.getLogger("cliptune")
 
     def log(self, level: str, message: str) -> None:
@@ -50,10 +61,10 @@ class LogReporter:
             shown = " • ".join(f"{name}: {value:.4g}" for name, value in values.items())
             self._log.info("%s %d/%d • %s", description, done, total, shown)
 
-    def metrics(self, metrics: dict[str, Any]) -> None:
+    def metrics(self, metrics: RunMetrics) -> None:
         """Nothing: they are in the outcome too."""
 
-    def examples(self, examples: dict[str, Any]) -> None:
+    def examples(self, examples: RunExamples) -> None:
         """Nothing: they are in the outcome too."""
 
     def cancelled(self) -> bool:
@@ -61,12 +72,12 @@ class LogReporter:
         return False
 
 
-class SilentReporter(LogReporter):
+class SilentRunLogger(StandardRunLogger):
     """Says nothing, but passes on the wish to stop: for all but the first of several processes."""
 
-    def __init__(self, reporter: Reporter) -> None:
-        """Ask `reporter` whether to stop."""
-        self._reporter = reporter
+    def __init__(self, logger: RunLogger) -> None:
+        """Ask `logger` whether to stop."""
+        self._logger = logger
 
     def log(self, level: str, message: str) -> None:
         """Nothing."""
@@ -75,5 +86,5 @@ class SilentReporter(LogReporter):
         """Nothing."""
 
     def cancelled(self) -> bool:
-        """What the other reporter says."""
-        return self._reporter.cancelled()
+        """What the other logger says."""
+        return self._logger.cancelled()

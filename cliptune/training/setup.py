@@ -9,37 +9,37 @@ from torch import nn
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
-from cliptune.training.batches import read_batch
 from cliptune.training.features import add_frozen_features
 from cliptune.training.freezing import freeze_parameters
 from cliptune.training.lora import Adapters
 from cliptune.training.losses import LOSSES, calibrated_bias
 from cliptune.training.memory import choose_batch_size, largest_fitting
-from cliptune.training.objective import Objective
 from cliptune.training.options import TrainingOptions
 from cliptune.training.pairs import (
     Pairs,
     check_trainable,
     label_together,
+    read_batch,
     read_pairs,
     split_by_label,
 )
-from cliptune.training.run_logger import Reporter
+from cliptune.training.run_logger import RunLogger
 from cliptune.training.samplers import random_order, steps_per_epoch
 from cliptune.training.state import Training
+from cliptune.training.step import Objective
 
 _CALIBRATION_PAIRS = 512
 
 
 def load_trainable(
-    options: TrainingOptions, device: torch.device, reporter: Reporter
+    options: TrainingOptions, device: torch.device, logger: RunLogger
 ) -> tuple[ClipModel, Adapters | None]:
     """The model to start from, frozen as asked for, with adapters if there are to be some."""
-    reporter.log("INFO", f"loading the model {options.model}")
+    logger.log("INFO", f"loading the model {options.model}")
     model = load_model(
-        options.model, device=str(device), tell=lambda words: reporter.log("WARNING", words)
+        options.model, device=str(device), tell=lambda words: logger.log("WARNING", words)
     )
-    reporter.log("INFO", model.facts.summary)
+    logger.log("INFO", model.config.summary)
     freeze_parameters(model.clip, options.freeze)
     adapters = None
     if options.lora is not None:
@@ -48,7 +48,7 @@ def load_trainable(
     whole = sum(p.numel() for p in model.clip.parameters())
     if trained < whole:
         words = f" in {adapters.count} adapters" if adapters else ""
-        reporter.log("INFO", f"{trained:,} of {whole:,} parameters are trained{words}")
+        logger.log("INFO", f"{trained:,} of {whole:,} parameters are trained{words}")
     return model, adapters
 
 
@@ -60,13 +60,13 @@ def read_data(
     Raises:
         BadData: too little to train on, or too many unreadable pictures.
     """
-    options, model, reporter = training.options, training.model, training.reporter
+    options, model, logger = training.options, training.model, training.logger
     if not training.world.is_first:
         training.world.wait(training.device)  # rank 0 decodes; its cache is read then
-    pairs = read_pairs(train_docs, "training", model, options.num_workers, reporter)
+    pairs = read_pairs(train_docs, "training", model, options.num_workers, logger)
     held_out = None
     if eval_docs:
-        held_out = read_pairs(eval_docs, "evaluation", model, options.num_workers, reporter)
+        held_out = read_pairs(eval_docs, "evaluation", model, options.num_workers, logger)
         label_together(pairs, held_out)
     elif options.val_split:
         pairs, held_out = split_by_label(pairs, options.val_split, options.seed)
@@ -106,22 +106,22 @@ def choose_sizes(training: Training, pairs: Pairs, autocast: torch.dtype | None)
         )
     parts = "" if fitting >= size / world.size else f" in parts of {position.micro_batch_size}"
     shared = f", shared by {world.size} processes" if world.size > 1 else ""
-    training.reporter.log("INFO", f"{position.batch_size} pairs a step{parts}{shared}")
+    training.logger.log("INFO", f"{position.batch_size} pairs a step{parts}{shared}")
 
 
 def compute_frozen_features(training: Training, pairs: Pairs, held_out: Pairs | None) -> None:
     """Put all pairs once through the towers' trunks that are not trained."""
-    reporter = training.reporter
+    logger = training.logger
     for each in filter(None, (pairs, held_out)):
         add_frozen_features(
             training.model,
             each,
             training.device,
             training.position.micro_batch_size,
-            lambda done, total: reporter.progress("Embedding by the frozen tower", done, total),
+            lambda done, total: logger.progress("Embedding by the frozen tower", done, total),
         )
     if pairs.image_features is not None and training.options.augment_crop < 1:
-        reporter.log("INFO", "the vision tower is frozen: pictures are embedded once, not cropped")
+        logger.log("INFO", "the vision tower is frozen: pictures are embedded once, not cropped")
 
 
 def add_logit_bias(training: Training, objective: Objective, pairs: Pairs) -> None:
@@ -138,4 +138,4 @@ def add_logit_bias(training: Training, objective: Objective, pairs: Pairs) -> No
         bias = calibrated_bias(logits, batch.labels.to(logits.device))
     model.clip.logit_bias = nn.Parameter(bias)
     model.model_cfg = {**model.model_cfg, "init_logit_bias": float(bias)}
-    training.reporter.log("INFO", f"SigLIP's logit bias begins at {float(bias):.2f}")
+    training.logger.log("INFO", f"SigLIP's logit bias begins at {float(bias):.2f}")

@@ -11,14 +11,9 @@ from docarray import DocList
 from PIL import Image
 
 from cliptune.data.pictures import images
-from cliptune.data.pictures.images import (
-    ImagePreprocessing,
-    decode_image,
-    decode_pixels,
-    normalise,
-    to_pixels,
-)
+from cliptune.data.pictures.images import decode_image, decode_pixels
 from cliptune.data.pictures.pixels import decode_documents
+from cliptune.data.pictures.preprocessing import ImagePreprocessing, normalise, to_pixels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.inference import get_tower

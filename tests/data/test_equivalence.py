@@ -10,7 +10,7 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data.equivalence import Table, same_labels, token_keys, word_keys
+from cliptune.data.equivalence import KeyedDocs, same_labels, token_keys, word_keys
 from cliptune.documents import ClipDoc
 from cliptune.models.openclip import open_clip
 
@@ -23,8 +23,8 @@ def picture(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def table(*docs: ClipDoc) -> Table:
-    return Table.of(DocList[ClipDoc](docs), KEYS)
+def table(*docs: ClipDoc) -> KeyedDocs:
+    return KeyedDocs.of(DocList[ClipDoc](docs), KEYS)
 
 
 def partition(labels: list[str | None]) -> np.ndarray:
@@ -115,7 +115,7 @@ def test_a_text_that_is_a_label_belongs_to_it() -> None:
 
 def test_without_a_tokenizer_words_count() -> None:
     docs = DocList[ClipDoc]([ClipDoc(text="Große  Tasse"), ClipDoc(text="grosse tasse")])
-    [labels] = same_labels(Table.of(docs, word_keys))
+    [labels] = same_labels(KeyedDocs.of(docs, word_keys))
     assert labels == ["Große  Tasse"] * 2
 
 
@@ -134,6 +134,6 @@ def test_long_chains_and_many_rows() -> None:
         [ClipDoc(text=f"title {i}", image_digest=f"{(i + 1) // 2}") for i in range(count)]
     )
     texts = [str(i // 2).encode() for i in range(count)]
-    chain = Table(docs, texts, [doc.image_digest for doc in docs])
+    chain = KeyedDocs(docs, texts, [doc.image_digest for doc in docs])
     [labels] = same_labels(chain)
     assert set(labels) == {"title 0"}

@@ -14,14 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cliptune.data.pictures.images import (
-    ImagePreprocessing,
-    decode_image,
-    image_bytes,
-    normalise,
-    read_data_uri,
-    to_pixels,
-)
+from cliptune.data.pictures.images import decode_image, image_bytes, read_data_uri
+from cliptune.data.pictures.preprocessing import ImagePreprocessing, normalise, to_pixels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
 from cliptune.models.openclip import open_clip

@@ -16,7 +16,6 @@ from PIL import Image
 
 from cliptune.data.pictures import images
 from cliptune.data.pictures.images import (
-    ImagePreprocessing,
     decode_image,
     decode_pixels,
     encode_picture,
@@ -24,7 +23,7 @@ from cliptune.data.pictures.images import (
     image_of_pixels,
 )
 from cliptune.data.pictures.pixels import decode_documents
-from cliptune.data.pictures.preprocessing import MAX_RESIZED_PIXELS
+from cliptune.data.pictures.preprocessing import MAX_RESIZED_PIXELS, ImagePreprocessing
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.inference.towers import VisionTower

@@ -15,9 +15,9 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data.pictures.images import ImagePreprocessing
 from cliptune.data.pictures.pixel_cache import read_or_write
 from cliptune.data.pictures.pixels import decode_documents
+from cliptune.data.pictures.preprocessing import ImagePreprocessing
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
 

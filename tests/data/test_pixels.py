@@ -10,8 +10,9 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data.pictures.images import ImagePreprocessing, decode_image, to_pixels
+from cliptune.data.pictures.images import decode_image
 from cliptune.data.pictures.pixels import decode_documents
+from cliptune.data.pictures.preprocessing import ImagePreprocessing, to_pixels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 

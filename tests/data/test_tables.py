@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cliptune.data.equivalence import Table, same_labels, word_keys
+from cliptune.data.equivalence import KeyedDocs, same_labels, word_keys
 from cliptune.data.source import (
     DataSet,
     load_documents,
@@ -92,7 +92,7 @@ def test_half_documents_of_a_call_are_left_out_alike(shop: Path) -> None:
 
 def test_a_blank_label_is_none(shop: Path) -> None:
     docs = DocList[ClipDoc]([ClipDoc(text="a", label=""), ClipDoc(label=" "), ClipDoc(text=" ")])
-    assert same_labels(Table.of(docs, word_keys)) == [["a", None, None]]
+    assert same_labels(KeyedDocs.of(docs, word_keys)) == [["a", None, None]]
     lines = ["title,image,label", "a,images/0.png,", "b,images/1.png,", "c,images/2.png,7"]
     assert [doc.label for doc in read_csv(table(shop, lines))] == [None, None, "7"]
 

@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.data.equivalence import Table, word_keys
+from cliptune.data.equivalence import KeyedDocs, word_keys
 from cliptune.data.pictures.images import decode_image
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
@@ -189,7 +189,7 @@ def norm(values: list) -> NDArray[np.float32]:
 
 
 def test_a_document_without_anything_to_go_by_is_named() -> None:
-    docs = Table.of(DocList[ClipDoc]([ClipDoc(text="a"), ClipDoc(id="bare")]), word_keys)
+    docs = KeyedDocs.of(DocList[ClipDoc]([ClipDoc(text="a"), ClipDoc(id="bare")]), word_keys)
     with pytest.raises(BadInput, match=r"robust index: document 1 \(id bare\) has neither"):
         decide_answers(docs.subset([0]), docs, role="robust ")
 

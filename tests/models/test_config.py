@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cliptune.data.pictures.images import ImagePreprocessing, decode_image, normalise, to_pixels
+from cliptune.data.pictures.images import decode_image
+from cliptune.data.pictures.preprocessing import ImagePreprocessing, normalise, to_pixels
 from cliptune.errors import BadInput
 from cliptune.models import tokenizers
-from cliptune.models.config import read_facts
+from cliptune.models.config import read_config
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.names import OpenClipName
 from cliptune.models.openclip import open_clip
@@ -152,7 +153,7 @@ def test_27_names_need_another_activation_than_they_say() -> None:
 def read_facts_of(arch: str, tag: str) -> bool:
     if (arch, tag) in COCA:
         return False
-    return bool(read_facts(OpenClipName(arch, tag)).model_cfg.get("quick_gelu"))
+    return bool(read_config(OpenClipName(arch, tag)).model_cfg.get("quick_gelu"))
 
 
 @pytest.mark.parametrize(("arch", "tag"), COCA, ids=[f"{a}-{t}" for a, t in COCA])
@@ -162,7 +163,7 @@ def test_a_captioning_model_is_refused(arch: str, tag: str) -> None:
 
 
 def distinct() -> list[ImagePreprocessing]:
-    facts = [read_facts(OpenClipName(*pair)).preprocessing for pair in USABLE]
+    facts = [read_config(OpenClipName(*pair)).preprocessing for pair in USABLE]
     by_all_but_size = {(p.mean, p.std, p.interpolation, p.resize_mode): p for p in reversed(facts)}
     return list(by_all_but_size.values())
 

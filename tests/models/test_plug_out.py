@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.data.pictures.images import decode_pixels, normalise
+from cliptune.data.pictures.images import decode_pixels
+from cliptune.data.pictures.preprocessing import normalise
 from cliptune.errors import BadInput
 from cliptune.inference import get_tower
 from cliptune.models.clip_service import MEAN, STD, server_name, write_clip_service

@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cliptune.data.pictures.images import to_pixels
+from cliptune.data.pictures.preprocessing import to_pixels
 from cliptune.errors import BadInput, NotFound
 from cliptune.index.versions.models import keep_model, model_created, model_digest, model_name
 from cliptune.inference import get_tower
@@ -148,14 +148,14 @@ def test_training_goes_on_in_the_same_network(checkpoint: Path, tmp_path: Path) 
     from cliptune.training import TrainingOptions, train
     from tests.training.test_loop import Recorder, squares
 
-    reporter = Recorder()
+    logger = Recorder()
     options = TrainingOptions.parse(
         {"model": f"{ARCH}::quick", "epochs": 1, "batch_size": 6, "device": "cpu",
          "lora": {"rank": 2}}
     )  # fmt: skip
-    outcome = train(options, squares(1, 1), None, [], tmp_path, reporter)
+    outcome = train(options, squares(1, 1), None, [], tmp_path, logger)
     assert outcome.artifact.metadata["activation"] == "QuickGELU"
-    assert "INFO " + load_model(f"{ARCH}::quick").facts.summary in reporter.lines
+    assert "INFO " + load_model(f"{ARCH}::quick").config.summary in logger.lines
     clip = load_model(outcome.artifact.path).clip
     assert not any(isinstance(m, nn.GELU) for m in clip.modules())
     check_same_model(f"{ARCH}::quick", outcome.artifact.path)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cliptune.runs.logs import (
+    FolderRunLogger,
     LogReader,
     Progress,
     append_lines,
@@ -20,7 +21,6 @@ from cliptune.runs.logs import (
     read_log,
     read_progress,
 )
-from cliptune.runs.reporter import RunReporter
 
 
 def test_lines_have_the_form_of_the_published_log() -> None:
@@ -53,10 +53,10 @@ def test_a_bar_shows_how_far_it_is_and_how_long_it_will_take() -> None:
 
 def test_the_clock_is_shown_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(["13:32:41", "13:32:41", "13:32:42"])
-    monkeypatch.setattr("cliptune.runs.reporter.time.strftime", lambda _: next(clock))
-    reporter = RunReporter(tmp_path)
+    monkeypatch.setattr("cliptune.runs.logs.time.strftime", lambda _: next(clock))
+    logger = FolderRunLogger(tmp_path)
     for message in ("a", "b", "c"):
-        reporter.log("INFO", message)
+        logger.log("INFO", message)
     assert read_log(tmp_path).splitlines() == [
         "[13:32:41] INFO     a",
         "           INFO     b",
@@ -65,27 +65,27 @@ def test_the_clock_is_shown_once_a_second(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_finished_bar_is_one_line_and_an_unfinished_one_none(tmp_path: Path) -> None:
-    reporter = RunReporter(tmp_path)
+    logger = FolderRunLogger(tmp_path)
     for epoch in (1, 2):
         for step in range(1, 4):
-            reporter.progress(f"Training [{epoch}/2]", step, 3, loss=1 / step)
-    reporter.progress("Training [2/2]", 3, 3, loss=1 / 3)  # said again: no second line
-    reporter.progress("Evaluating", 1, 3)
+            logger.progress(f"Training [{epoch}/2]", step, 3, loss=1 / step)
+    logger.progress("Training [2/2]", 3, 3, loss=1 / 3)  # said again: no second line
+    logger.progress("Evaluating", 1, 3)
     lines = read_log(tmp_path).splitlines()
     assert [line.split(" ━")[0] for line in lines] == ["  Training [1/2]", "  Training [2/2]"]
     assert all("3/3" in line and line.endswith("• loss: 0.333") for line in lines)
     bar = read_progress(tmp_path)
     assert bar is not None
     assert (bar.description, bar.done, bar.total) == ("Evaluating", 1, 3)
-    reporter.close()
+    logger.close()
     assert "Evaluating" in read_log(tmp_path).splitlines()[-1]
 
 
 def test_events_are_json_lines(tmp_path: Path) -> None:
-    reporter = RunReporter(tmp_path)
-    reporter.log("INFO", "two\nlines")
-    reporter.progress("Training [1/1]", 2, 2, loss=0.5)
-    reporter.metrics({"before": {"m": 0.1}, "epochs": [{"epoch": 1}, {"epoch": 2}]})
+    logger = FolderRunLogger(tmp_path)
+    logger.log("INFO", "two\nlines")
+    logger.progress("Training [1/1]", 2, 2, loss=0.5)
+    logger.metrics({"before": {"m": 0.1}, "epochs": [{"epoch": 1}, {"epoch": 2}]})
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["log", "progress", "metrics"]
     assert events[0]["message"] == "two\nlines"
@@ -116,12 +116,12 @@ def test_a_terminal_bar_of_some_library_is_its_last_state(tmp_path: Path) -> Non
 WRITER = """
 import os, sys, time
 from pathlib import Path
-from cliptune.runs.reporter import RunReporter
+from cliptune.runs.logs import FolderRunLogger
 folder = Path(sys.argv[1])
-reporter = RunReporter(folder)
+logger = FolderRunLogger(folder)
 out = os.open(folder / 'run.log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 for number in range(3000):
-    reporter.log('INFO', f'line {number}')
+    logger.log('INFO', f'line {number}')
     if number % 50 == 0:
         os.write(out, b'noise ')   # a library's own output, cut in the middle of a line
         time.sleep(0.002)
@@ -153,9 +153,9 @@ def test_following_ends_soon_after_the_run_even_with_a_long_interval(tmp_path: P
 
 
 def test_bars_come_between_the_lines(tmp_path: Path) -> None:
-    reporter = RunReporter(tmp_path)
-    reporter.log("INFO", "begin")
-    reporter.progress("Training [1/1]", 1, 3, loss=2.0)
+    logger = FolderRunLogger(tmp_path)
+    logger.log("INFO", "begin")
+    logger.progress("Training [1/1]", 1, 3, loss=2.0)
     over = iter([False, False, True, True, True])
     items = follow(tmp_path, lambda: next(over), interval=0, bars=True)
     assert str(next(items)).endswith("begin")

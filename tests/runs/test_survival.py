@@ -38,8 +38,8 @@ from cliptune.models.openclip import open_clip
 from cliptune.runs import Run, process
 from cliptune.runs.failures import explain
 from cliptune.runs.record import read_record
-from cliptune.training.checkpoint import list_checkpoints, read_position
 from cliptune.training.samplers import random_order
+from cliptune.training.state import list_checkpoints, read_position
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from cliptune.training.augmentation import crop, draw_crops
-from cliptune.training.batches import batches
-from cliptune.training.pairs import Pairs, split_by_label
+from cliptune.training.pairs import Pairs, batches, split_by_label
 from cliptune.training.samplers import random_order
 
 

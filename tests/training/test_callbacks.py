@@ -34,8 +34,7 @@ from cliptune.training.callbacks import (
     WiSEFTCallback,
     parse_callback,
 )
-from cliptune.training.checkpoint import Position, list_checkpoints
-from cliptune.training.state import Training
+from cliptune.training.state import Position, Training, list_checkpoints
 
 METRIC = "clip-text-to-clip-vision_reciprocal_rank"
 
@@ -142,7 +141,7 @@ def test_a_logger_that_fails_is_off_and_the_run_goes_on(tmp_path: Path) -> None:
     broken_at_end.error = CliptuneError("too late")
     hooks.call("on_close", training)  # all are closed, those that failed too, and none can fail
     assert Probe.calls[5:] == ["close e", "close x", "close x"]
-    assert training.reporter.lines == [  # type: ignore[attr-defined]
+    assert training.logger.lines == [  # type: ignore[attr-defined]
         "WARNING Logger failed in on_step_end: OSError: disk full "
         "(it is off for the rest of the run)",
         "WARNING Probe failed in on_close: CliptuneError: too late",
@@ -266,7 +265,7 @@ def test_early_stopping(
         again = resumed(training)
         Callbacks([EarlyStopping(**values)]).call("on_train_begin", again)
         assert again.stopping
-        assert f"(patience {values['patience']})" in again.reporter.lines[-1]  # type: ignore[attr-defined]
+        assert f"(patience {values['patience']})" in again.logger.lines[-1]  # type: ignore[attr-defined]
 
 
 def test_a_monitor_that_an_epoch_lacks(tmp_path: Path) -> None:
@@ -316,10 +315,10 @@ class Killer(Callback):
 def test_the_best_epochs_weights_go_into_the_artifact(
     tiny_model: Path, tmp_path: Path, figures: list[float], mode: Any, best: int
 ) -> None:
-    measured, reporter = Steered(figures=figures, seen=[]), Recorder()
+    measured, logger = Steered(figures=figures, seen=[]), Recorder()
     # First in the list, and yet after the evaluation.
     callbacks = [BestModelCheckpoint(monitor="reciprocal_rank", mode=mode), measured]
-    train(two_steps(tiny_model), squares(1, 2), None, callbacks, tmp_path, reporter)
+    train(two_steps(tiny_model), squares(1, 2), None, callbacks, tmp_path, logger)
     expected = measured.seen[best - 1]
     found = weights(tmp_path)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
@@ -329,7 +328,7 @@ def test_the_best_epochs_weights_go_into_the_artifact(
     kept = load_file(folder / "model.safetensors")
     assert all(torch.equal(expected[name], kept[name]) for name in expected)
     line = f"the weights are those of the best epoch, {best} of 4 (reciprocal_rank "
-    assert any(line in each for each in reporter.lines)
+    assert any(line in each for each in logger.lines)
 
 
 @pytest.mark.parametrize("killed_in", [2, 4])

@@ -25,8 +25,7 @@ from cliptune.training.callbacks import (
     TensorBoardLogger,
     WandBLogger,
 )
-from cliptune.training.checkpoint import list_checkpoints
-from cliptune.training.state import Training
+from cliptune.training.state import Training, list_checkpoints
 
 pytest.importorskip("accelerate", reason="needs cliptune[trackers]")
 
@@ -110,8 +109,8 @@ def drive(logger: Callback, run_dir: Path, interrupted_by: BaseException | None 
 
 
 def assert_no_warning(training: Training) -> None:
-    assert isinstance(training.reporter, Recorder)
-    assert not [line for line in training.reporter.lines if line.startswith("WARNING")]
+    assert isinstance(training.logger, Recorder)
+    assert not [line for line in training.logger.lines if line.startswith("WARNING")]
 
 
 def read_tensorboard(folder: Path) -> Series:
@@ -288,8 +287,8 @@ def test_a_tracker_that_can_not_begin_is_off(tmp_path: Path) -> None:
     end_epoch(training, hooks, loss=1.0)
     hooks.call("on_finish", training)
     hooks.call("on_close", training)
-    assert isinstance(training.reporter, Recorder)
-    [line] = training.reporter.lines
+    assert isinstance(training.logger, Recorder)
+    [line] = training.logger.lines
     assert line.startswith("WARNING TensorBoardLogger failed in on_train_begin: ")
     assert line.endswith("(it is off for the rest of the run)")
 
@@ -306,10 +305,10 @@ def test_a_real_run_stopped_and_resumed(tiny_model: Path, tmp_path: Path) -> Non
         train(settings, *data, callbacks, run_dir, Recorder(stop_after=3))
     [checkpoint] = list_checkpoints(run_dir / "checkpoints")
     new_second()
-    reporter = Recorder()
-    outcome = train(settings, *data, callbacks, run_dir, reporter, checkpoint)
+    logger = Recorder()
+    outcome = train(settings, *data, callbacks, run_dir, logger, checkpoint)
     assert outcome is not None
-    assert not [line for line in reporter.lines if line.startswith("WARNING")]
+    assert not [line for line in logger.lines if line.startswith("WARNING")]
     told = read_tensorboard(run_dir / "tensorboard" / "run")
     assert [step for step, _ in told["train/loss"]] == [1, 2, 3, 4, 5, 6]
     losses = [value for _, value in told["train/loss"]]

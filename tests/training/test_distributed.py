@@ -24,7 +24,7 @@ from cliptune.runs.record import read_record
 from cliptune.training import TrainingOptions
 from cliptune.training.distributed import World
 from cliptune.training.pairs import read_pairs
-from cliptune.training.run_logger import LogReporter
+from cliptune.training.run_logger import StandardRunLogger
 from cliptune.training.setup import choose_sizes
 from cliptune.training.state import Training
 
@@ -45,11 +45,12 @@ sys.path.insert(0, sys.argv[1])
 from test_loop import squares
 from cliptune.training import TrainingOptions, train
 from cliptune.training.callbacks import EvaluationCallback
-from cliptune.training.run_logger import LogReporter
+from cliptune.training.run_logger import StandardRunLogger
 import json
 options = TrainingOptions.parse(json.loads(sys.argv[3]))
 evaluation = EvaluationCallback(query_data=squares(2, 1), index_data=squares(3), limit=5)
-outcome = train(options, squares(1), squares(4, 2), [evaluation], Path(sys.argv[2]), LogReporter())
+folder, logger = Path(sys.argv[2]), StandardRunLogger()
+outcome = train(options, squares(1), squares(4, 2), [evaluation], folder, logger)
 assert outcome.after, "every process gets the outcome"
 """
 
@@ -99,9 +100,11 @@ def test_a_batch_has_a_pair_for_each_process(
     monkeypatch.setattr(World, "from_first", lambda self, tensor, device: tensor)
     settings = TrainingOptions.parse({**OPTIONS, "batch_size": 4, "micro_batch_size": 4})
     model, cpu = load_model(tiny_model), torch.device("cpu")
-    pairs = read_pairs(squares(1)[:5], "training", model, 1, LogReporter())
+    pairs = read_pairs(squares(1)[:5], "training", model, 1, StandardRunLogger())
     for processes in (2, 3):
-        training = Training(settings, model, cpu, tmp_path, LogReporter(), World(0, processes))
+        training = Training(
+            settings, model, cpu, tmp_path, StandardRunLogger(), World(0, processes)
+        )
         if processes == 2:
             choose_sizes(training, pairs, None)
             continue

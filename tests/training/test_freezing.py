@@ -17,7 +17,7 @@ from cliptune.training.freezing import (
     training_mode,
 )
 from cliptune.training.lora import Adapters, LoraOptions
-from cliptune.training.optimizers import make_optimizer
+from cliptune.training.optimization import make_optimizer
 
 
 @pytest.mark.parametrize(

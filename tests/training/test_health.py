@@ -17,9 +17,9 @@ from tests.training.test_loop import Recorder, options, squares
 
 
 def outcome(tiny_model: Path, tmp_path: Path, **values: Any) -> tuple[Any, list[str]]:
-    reporter = Recorder()
-    result = train(options(tiny_model, **values), squares(1), None, [], tmp_path, reporter)
-    return result, reporter.lines
+    logger = Recorder()
+    result = train(options(tiny_model, **values), squares(1), None, [], tmp_path, logger)
+    return result, logger.lines
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ from cliptune.models.loading import load_model
 from cliptune.models.modules import VisionModule
 from cliptune.training import Cancelled, TrainingOptions, train
 from cliptune.training.callbacks import Callback, EvaluationCallback, WiSEFTCallback
-from cliptune.training.checkpoint import list_checkpoints
-from cliptune.training.run_logger import LogReporter
-from cliptune.training.state import Training
+from cliptune.training.run_logger import StandardRunLogger
+from cliptune.training.state import Training, list_checkpoints
 from cliptune.training.step import TrainingFailed
 
 COLOURS = {
@@ -36,7 +35,7 @@ COLOURS = {
 }
 
 
-class Recorder(LogReporter):
+class Recorder(StandardRunLogger):
     """Remembers what it is told; stops the run after `stop_after` steps."""
 
     def __init__(self, stop_after: int | None = None) -> None:
@@ -83,9 +82,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_it_learns_and_says_so(tiny_model: Path, tmp_path: Path) -> None:
     evaluation = EvaluationCallback(query_data=squares(2, 1), index_data=squares(3), limit=5)
-    reporter = Recorder()
+    logger = Recorder()
     outcome = train(
-        options(tiny_model, epochs=6), squares(1), squares(4, 2), [evaluation], tmp_path, reporter
+        options(tiny_model, epochs=6), squares(1), squares(4, 2), [evaluation], tmp_path, logger
     )
     name = "clip-text-to-clip-vision_precision_at_k"
     assert outcome.after[name] > outcome.before[name] + 0.3
@@ -93,11 +92,11 @@ def test_it_learns_and_says_so(tiny_model: Path, tmp_path: Path) -> None:
     losses = [entry["loss"] for entry in outcome.history]
     assert losses[-1] < 0.7 * losses[0]
     assert outcome.history[-1]["val_loss"] < outcome.history[0]["val_loss"]
-    description, done, total, values = [s for s in reporter.steps if "Training" in s[0]][-1]
+    description, done, total, values = [s for s in logger.steps if "Training" in s[0]][-1]
     assert (description, done, total) == ("Training [6/6]", 3, 3)
     assert values == {"loss": losses[-1], "val_loss": outcome.history[-1]["val_loss"]}
-    assert "INFO Done ✨" in reporter.lines
-    assert f"DEBUG Metric: {name!r} Value: {outcome.after[name]:.5f}" in reporter.lines
+    assert "INFO Done ✨" in logger.lines
+    assert f"DEBUG Metric: {name!r} Value: {outcome.after[name]:.5f}" in logger.lines
     scale = weights(tmp_path)["logit_scale"]
     assert 0 <= scale <= np.log(100) + 1e-6
 
@@ -199,19 +198,19 @@ def test_a_frozen_towers_features_are_computed_once(
         return forward(self, pixels)
 
     monkeypatch.setattr(VisionModule, "forward", counted)
-    reporter = Recorder()
+    logger = Recorder()
     chosen = options(tiny_model, freeze=freeze, micro_batch_size=12)
-    train(chosen, squares(1), squares(4, 2), [], tmp_path, reporter)
+    train(chosen, squares(1), squares(4, 2), [], tmp_path, logger)
     pictures = 6 * 6 + 6 * 2
     assert sum(seen) == pictures, "three epochs, and each picture embedded once"
-    assert any("pictures are embedded once, not cropped" in line for line in reporter.lines)
+    assert any("pictures are embedded once, not cropped" in line for line in logger.lines)
 
 
 def test_adapters_are_merged_into_a_plain_model(tiny_model: Path, tmp_path: Path) -> None:
     evaluation = EvaluationCallback(query_data=squares(2, 1), index_data=squares(3), limit=5)
-    reporter = Recorder()
+    logger = Recorder()
     chosen = options(tiny_model, epochs=6, learning_rate=0.02, lora={"rank": 4})
-    outcome = train(chosen, squares(1), None, [evaluation], tmp_path, reporter)
+    outcome = train(chosen, squares(1), None, [evaluation], tmp_path, logger)
     name = "clip-text-to-clip-vision_precision_at_k"
     assert outcome.after[name] == pytest.approx(outcome.history[-1]["metrics"][name], abs=0.02)
     assert outcome.after[name] > outcome.before[name] + 0.2
@@ -219,7 +218,7 @@ def test_adapters_are_merged_into_a_plain_model(tiny_model: Path, tmp_path: Path
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert all("attn" in name or "mlp" in name for name in changed - {"logit_scale"})
-    assert any("parameters are trained in" in line for line in reporter.lines)
+    assert any("parameters are trained in" in line for line in logger.lines)
 
 
 def test_siglips_loss_gives_a_bias_that_goes_along(tiny_model: Path, tmp_path: Path) -> None:

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.openclip import open_clip
 from cliptune.training.augmentation import to_input
-from cliptune.training.batches import Batch, read_batch
 from cliptune.training.features import add_frozen_features
 from cliptune.training.freezing import freeze_parameters, training_mode
 from cliptune.training.losses import LOSSES
-from cliptune.training.objective import Objective
-from cliptune.training.pairs import Pairs
+from cliptune.training.pairs import Batch, Pairs, read_batch
+from cliptune.training.step import Objective
 
 CPU = torch.device("cpu")
 
@@ -64,7 +63,7 @@ def test_the_whole_batch_is_open_clips_own_backward(tiny_model: Path) -> None:
 def test_parts_of_any_size_give_the_same_gradients(
     name: str, loss: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cliptune.training.objective._STRIP", 10)
+    monkeypatch.setattr("cliptune.training.step._STRIP", 10)
     model = load_model(tiny_model if name == "tiny" else name)
     batch = random_batch(model, 26)
     training_mode(model.clip)

@@ -1,4 +1,4 @@
-"""Decoding pictures that nobody has checked, and preparing them for a vision tower.
+"""Decoding pictures that nobody has checked.
 
 A picture may be given as its encoded bytes, a file, a path, a PIL image or an array of pixels: all
 of them take one path, so that all of them become the same pixels. Upright (EXIF), transparency on
@@ -13,7 +13,6 @@ import binascii
 import io
 import re
 import warnings
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, features
 
-from cliptune.data.pictures.preprocessing import Box, resize_and_crop
+from cliptune.data.pictures.preprocessing import Box, ImagePreprocessing, to_pixels
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadImage, BadInput
+from cliptune.errors import BadImage
 from cliptune.limits import limit
 
 MAX_PIXELS = limit("CLIPTUNE_MAX_PIXELS", 50_000_000)
@@ -39,64 +38,7 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"
 )  # fmt: skip
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_INTERPOLATIONS = ("bicubic", "bilinear")
-_RESIZE_MODES = ("shortest", "longest", "squash")
 _DATA_URI = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+-]+)*)(;base64)?,", re.A)
-
-
-@dataclass(frozen=True)
-class ImagePreprocessing:
-    """How a model wants its pictures: open_clip's `PreprocessCfg`."""
-
-    size: tuple[int, int]
-    """(height, width) in pixels."""
-    mean: tuple[float, ...]
-    """Per channel, in [0, 1]; subtracted."""
-    std: tuple[float, ...]
-    """Per channel; divided by."""
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"
-    """`shortest`: fill the square and crop the middle; `longest`: fit in and pad; `squash`."""
-    fill_color: int = 0
-    """The grey value of the padding."""
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        for name, allowed in (("interpolation", _INTERPOLATIONS), ("resize_mode", _RESIZE_MODES)):
-            if getattr(self, name) not in allowed:
-                raise BadInput(f"{name} is {getattr(self, name)!r}: use one of {allowed}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise BadInput(f"mean {self.mean} and std {self.std} must be three numbers, std > 0")
-
-    @classmethod
-    def from_open_clip(cls, config: dict[str, Any]) -> ImagePreprocessing:
-        """From the `preprocess_cfg` of an open_clip model."""
-        size = config["size"]
-        height, width = (size, size) if isinstance(size, int) else size[-2:]
-        interpolation = config.get("interpolation") or "bicubic"
-        return cls(
-            size=(int(height), int(width)),
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
-            # open_clip reads 'random' as bicubic outside of training.
-            interpolation="bicubic" if interpolation == "random" else interpolation,
-            resize_mode=config.get("resize_mode") or "shortest",
-            fill_color=int(config.get("fill_color") or 0),
-        )
-
-    @property
-    def summary(self) -> str:
-        """All of it in a few words, for logs."""
-        mean, std = (" ".join(f"{value:.4g}" for value in part) for part in (self.mean, self.std))
-        return (
-            f"pictures {self.size[0]} x {self.size[1]}, {self.interpolation}, {self.resize_mode}, "
-            f"mean {mean}, std {std}"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON-able values, readable by `from_open_clip` and by open_clip."""
-        values = asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 Picture = Any
@@ -359,30 +301,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_pixels(
-    image: Image.Image, preprocessing: ImagePreprocessing, box: Box | None = None
-) -> NDArray[np.uint8]:
-    """Resize, crop and pad an RGB `image`, or its part `box`, as open_clip; uint8 [H, W, 3]."""
-    resized = resize_and_crop(
-        image,
-        preprocessing.size,
-        mode=preprocessing.resize_mode,
-        interpolation=preprocessing.interpolation,
-        fill=preprocessing.fill_color,
-        box=box,
-    )
-    return np.asarray(resized, dtype=np.uint8)
-
-
-def normalise(pixels: NDArray[np.uint8], preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
-    """uint8 [N, H, W, 3] to the vision tower's input, float32 [N, 3, H, W]."""
-    mean = np.array(preprocessing.mean, dtype=np.float32) * 255
-    std = np.array(preprocessing.std, dtype=np.float32) * 255
-    values = (pixels.astype(np.float32) - mean) / std
-    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-
-
-def image_of_pixels(pixels: NDArray, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def image_of_pixels(pixels: NDArray[np.generic], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture of an array: [H, W, 3] (RGB) or [H, W, 1] or [H, W] (grey), or one with alpha.
 
     Pixels are uint8, or bool (black and white); other whole numbers are taken if they are from 0
@@ -410,7 +329,7 @@ def image_of_pixels(pixels: NDArray, *, max_pixels: int = MAX_PIXELS) -> Image.I
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def png_of_pixels(pixels: NDArray) -> bytes:
+def png_of_pixels(pixels: NDArray[np.generic]) -> bytes:
     """A picture from its pixels, as `image_of_pixels` takes them, as a PNG.
 
     Raises:

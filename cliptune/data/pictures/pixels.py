@@ -16,13 +16,9 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.pictures.images import (
-    ImagePreprocessing,
-    decode_pixels,
-    image_bytes,
-    known_formats,
-)
+from cliptune.data.pictures.images import decode_pixels, image_bytes, known_formats
 from cliptune.data.pictures.pixel_cache import Decoded, collect, read_or_write
+from cliptune.data.pictures.preprocessing import ImagePreprocessing
 from cliptune.data.validation import Problem
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage

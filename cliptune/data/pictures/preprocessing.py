@@ -1,4 +1,6 @@
-"""open_clip's resize, crop and padding, of a part of a picture whose edges may lie within a pixel.
+"""How a model wants its pictures: open_clip's resize, crop, padding and normalisation.
+
+They take a part of a picture whose edges may lie within a pixel, too.
 
 open_clip's own transform knows whole pictures only. A JPEG decoded at a fraction of its size seldom
 is one: of 533 columns at 1/2, the last of the 267 belongs to the picture by half. Resized as if it
@@ -9,8 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
+
+from cliptune.errors import BadInput
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
@@ -19,7 +26,103 @@ MAX_RESIZED_PIXELS = 16_000_000
 is resized."""
 _REACH = 2
 """How far a bicubic filter looks, in pixels of the picture or of the result, the larger ones."""
+_RESIZE_MODES = ("shortest", "longest", "squash")
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class PreprocessingConfig(TypedDict):
+    """open_clip's `preprocess_cfg`."""
+
+    size: int | list[int]
+    mean: list[float]
+    std: list[float]
+    interpolation: NotRequired[str | None]
+    resize_mode: NotRequired[str | None]
+    fill_color: NotRequired[int | None]
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """How a model wants its pictures: open_clip's `PreprocessCfg`."""
+
+    size: tuple[int, int]
+    """(height, width) in pixels."""
+    mean: tuple[float, ...]
+    """Per channel, in [0, 1]; subtracted."""
+    std: tuple[float, ...]
+    """Per channel; divided by."""
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    """`shortest`: fill the square and crop the middle; `longest`: fit in and pad; `squash`."""
+    fill_color: int = 0
+    """The grey value of the padding."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name, allowed in (("interpolation", tuple(_FILTERS)), ("resize_mode", _RESIZE_MODES)):
+            if getattr(self, name) not in allowed:
+                raise BadInput(f"{name} is {getattr(self, name)!r}: use one of {allowed}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise BadInput(f"mean {self.mean} and std {self.std} must be three numbers, std > 0")
+
+    @classmethod
+    def from_open_clip(cls, config: PreprocessingConfig) -> ImagePreprocessing:
+        """From the `preprocess_cfg` of an open_clip model."""
+        size = config["size"]
+        height, width = (size, size) if isinstance(size, int) else size[-2:]
+        interpolation = config.get("interpolation") or "bicubic"
+        return cls(
+            size=(int(height), int(width)),
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            # open_clip reads 'random' as bicubic outside of training.
+            interpolation="bicubic" if interpolation == "random" else interpolation,
+            resize_mode=config.get("resize_mode") or "shortest",
+            fill_color=int(config.get("fill_color") or 0),
+        )
+
+    @property
+    def summary(self) -> str:
+        """All of it in a few words, for logs."""
+        mean, std = (" ".join(f"{value:.4g}" for value in part) for part in (self.mean, self.std))
+        return (
+            f"pictures {self.size[0]} x {self.size[1]}, {self.interpolation}, {self.resize_mode}, "
+            f"mean {mean}, std {std}"
+        )
+
+    def to_dict(self) -> PreprocessingConfig:
+        """As JSON-able values, readable by `from_open_clip` and by open_clip."""
+        return PreprocessingConfig(
+            size=list(self.size),
+            mean=list(self.mean),
+            std=list(self.std),
+            interpolation=self.interpolation,
+            resize_mode=self.resize_mode,
+            fill_color=self.fill_color,
+        )
+
+
+def to_pixels(
+    image: Image.Image, preprocessing: ImagePreprocessing, box: Box | None = None
+) -> NDArray[np.uint8]:
+    """Resize, crop and pad an RGB `image`, or its part `box`, as open_clip; uint8 [H, W, 3]."""
+    resized = resize_and_crop(
+        image,
+        preprocessing.size,
+        mode=preprocessing.resize_mode,
+        interpolation=preprocessing.interpolation,
+        fill=preprocessing.fill_color,
+        box=box,
+    )
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def normalise(pixels: NDArray[np.uint8], preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
+    """uint8 [N, H, W, 3] to the vision tower's input, float32 [N, 3, H, W]."""
+    mean = np.array(preprocessing.mean, dtype=np.float32) * 255
+    std = np.array(preprocessing.std, dtype=np.float32) * 255
+    values = (pixels.astype(np.float32) - mean) / std
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
 def resize_and_crop(

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from docarray import DocList
 
@@ -77,7 +76,7 @@ def part_products(part: str) -> list[Product]:
     return list(islice(fresh, count))
 
 
-def _tags(product: Product, variant: int) -> dict[str, Any]:
+def _tags(product: Product, variant: int) -> dict[str, str | float]:
     return {
         "brand": product.brand,
         "category": kind_of(product).category,

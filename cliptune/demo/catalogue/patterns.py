@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from cliptune.demo.catalogue.attributes import RGB
 
-Grid = NDArray[Any]
+Grid = NDArray[np.float32 | np.float64]
 """Coordinates in [0, 1] of each pixel."""
 
 
@@ -52,32 +51,37 @@ def _pinstripes(u: Grid, v: Grid, scale: float) -> Grid:
 def _check(u: Grid, v: Grid, scale: float) -> Grid:
     across = (u * 9 * scale) % 1 < 0.5
     down = (v * 9 * scale) % 1 < 0.5
-    return (across.astype(np.float32) + down) / 2
+    grid: Grid = (across.astype(np.float32) + down) / 2
+    return grid
 
 
 def _tartan(u: Grid, v: Grid, scale: float) -> Grid:
     def bands(x: Grid) -> Grid:
         phase = (x * 5 * scale) % 1
-        return 0.45 * (phase < 0.4) + 0.5 * ((phase > 0.62) & (phase < 0.68))
+        grid: Grid = 0.45 * (phase < 0.4) + 0.5 * ((phase > 0.62) & (phase < 0.68))
+        return grid
 
-    return np.clip(bands(u) + bands(v), 0, 0.95)
+    both: Grid = np.clip(bands(u) + bands(v), 0, 0.95)
+    return both
 
 
 def _dots(u: Grid, v: Grid, scale: float) -> Grid:
     x, y = u * 11 * scale, v * 11 * scale
     x = x + 0.5 * (np.floor(y) % 2)
-    return ((x % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.075).astype(np.float32)
+    grid: Grid = ((x % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.075).astype(np.float32)
+    return grid
 
 
 def _houndstooth(u: Grid, v: Grid, scale: float) -> Grid:
     x, y = (u * 10 * scale) % 1 * 4, (v * 10 * scale) % 1 * 4
     warp, weft = (x < 2), (y < 2)
     twill = ((x + y) % 2) < 1
-    return np.where(warp == weft, warp, twill).astype(np.float32)
+    grid: Grid = np.where(warp == weft, warp, twill).astype(np.float32)
+    return grid
 
 
 def _chevron(u: Grid, v: Grid, scale: float) -> Grid:
-    zigzag = np.abs((u * 7 * scale) % 1 - 0.5) * 2
+    zigzag: Grid = np.abs((u * 7 * scale) % 1 - 0.5) * 2
     return ((v * 9 * scale + zigzag * 0.9) % 1 < 0.45).astype(np.float32)
 
 

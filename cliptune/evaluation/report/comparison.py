@@ -10,7 +10,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.equivalence import Table, TextKeys, same_labels, token_keys
+from cliptune.data.equivalence import KeyedDocs, TextKeys, same_labels, token_keys
 from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.validation import ANSWER, PAIR, QUERY, complete_only, texts_of
 from cliptune.documents import ClipDoc
@@ -96,7 +96,7 @@ def compare(
     keys = token_keys(after.tokenizer, after.context_length)
     pictures = _Pictures.read(index, keys, after, "the index", on_progress)
     answers = decide_answers(
-        Table.of(queries, keys),
+        KeyedDocs.of(queries, keys),
         pictures.table,
         each_once_for=None if is_given else VISION_TOWER,
     )
@@ -138,7 +138,7 @@ class _Pictures:
     """The documents whose picture can be read, decoded."""
 
     what: str
-    table: Table
+    table: KeyedDocs
     pixels: NDArray[np.uint8]
 
     @property
@@ -169,7 +169,7 @@ class _Pictures:
             cache_dir=cache_dir() / "pixels",
             on_progress=lambda done, total: on_progress(f"Reading {what}", done, total),
         )
-        table = Table.of(docs, keys, decoded.digests)
+        table = KeyedDocs.of(docs, keys, decoded.digests)
         return cls(what, table.subset(decoded.index), decoded.pixels)
 
     def labelled(self, docs: DocList[ClipDoc], rows: list[int]) -> _Pictures:

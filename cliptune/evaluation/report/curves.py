@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cliptune.evaluation.plots import INK, LINE, MUTED, SERIES
 from cliptune.evaluation.tables import metric_of
+from cliptune.models.artifact import Epoch
 
 METRICS = ("reciprocal_rank", "recall_at_k", "precision_at_k")
 
@@ -28,7 +27,7 @@ class Chart:
     svg: str
 
 
-def epoch_charts(before: Mapping[str, float], history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def epoch_charts(before: Mapping[str, float], history: Sequence[Epoch]) -> list[Chart]:
     """The losses, and the metrics from before training on, by epoch.
 
     Args:
@@ -38,7 +37,7 @@ def epoch_charts(before: Mapping[str, float], history: Sequence[Mapping[str, Any
     Returns:
         A chart for the losses and one for the metrics, where there are any.
     """
-    losses = {
+    losses: dict[str, Line] = {
         name: [(entry["epoch"], entry[name]) for entry in history if entry.get(name) is not None]
         for name in ("loss", "val_loss")
     }
@@ -85,6 +84,6 @@ def _draw(lines: Mapping[str, Line]) -> str:
     )  # fmt: skip
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    figure.savefig(buffer, format="svg", metadata=nothing)
     svg = buffer.getvalue()
     return svg[svg.index("<svg") :]

@@ -194,5 +194,6 @@ def _probabilities(
 ) -> NDArray[np.float64]:
     logits = logit_scale * (pictures @ directions.T).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(logits)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    probabilities: NDArray[np.float64] = np.exp(logits)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return probabilities

@@ -27,6 +27,7 @@ from cliptune.evaluation.report.curves import epoch_charts
 from cliptune.evaluation.report.data_issues import Faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.files import write_text
+from cliptune.models.artifact import Epoch
 
 HEADLINE = "reciprocal_rank"
 SHOWN_QUERIES = 10
@@ -49,7 +50,7 @@ class About:
     """The run's options."""
     before: Mapping[str, float] = field(default_factory=dict)
     """The run's metrics before training."""
-    history: Sequence[Mapping[str, Any]] = ()
+    history: Sequence[Epoch] = ()
     """What `Run.history()` gives."""
 
 

@@ -5,18 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from cliptune.errors import BadInput, near_matches
 from cliptune.training.callbacks.base import Callback, CallbackFailed, Callbacks
-from cliptune.training.callbacks.best_model import BestModelCheckpoint
-from cliptune.training.callbacks.early_stopping import EarlyStopping
 from cliptune.training.callbacks.evaluation import EvaluationCallback
-from cliptune.training.callbacks.mlflow_logger import MLflowLogger
-from cliptune.training.callbacks.tensorboard_logger import TensorBoardLogger
-from cliptune.training.callbacks.training_checkpoint import TrainingCheckpoint
-from cliptune.training.callbacks.wandb_logger import WandBLogger
-from cliptune.training.callbacks.wise_ft import WiSEFTCallback
+from cliptune.training.callbacks.monitor import BestModelCheckpoint, EarlyStopping
+from cliptune.training.callbacks.trackers import MLflowLogger, TensorBoardLogger, WandBLogger
+from cliptune.training.callbacks.weights import TrainingCheckpoint, WiSEFTCallback
 
 __all__ = [
     "CALLBACKS",
@@ -50,7 +46,7 @@ CALLBACKS: dict[str, type[Callback]] = {
 """All callbacks that travel to a run's process, by name."""
 
 
-def parse_callback(values: dict[str, Any]) -> Callback:
+def parse_callback(values: Mapping[str, object]) -> Callback:
     """A callback from its JSON form, `{'name': 'WiSEFTCallback', 'alpha': 0.5}`.
 
     Raises:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.data.validation import ANYTHING, Needs
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.training.options import explain
-
-if TYPE_CHECKING:
-    from cliptune.training.state import Training
+from cliptune.training.run_logger import Cancelled
+from cliptune.training.state import Training
 
 MEASURES, DECIDES, RECORDS = 0, 1, 2
 """The values of `Callback.order`."""
@@ -46,7 +45,7 @@ class Callback(BaseModel):
     name: str = ""
     """Tells the callbacks apart in JSON; each class fixes its own."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: object) -> None:
         """Take the fields by name.
 
         Raises:
@@ -151,20 +150,14 @@ class Callbacks:
                     f"{name} failed in {hook}: {type(error).__name__}: {error}".split()
                 )
                 if closing:
-                    training.reporter.log("WARNING", words)
-                elif _is_wish_to_stop(error):
+                    training.logger.log("WARNING", words)
+                elif isinstance(error, Cancelled):
                     raise
                 elif not callback.essential:
                     self._failed.add(id(callback))
-                    training.reporter.log("WARNING", f"{words} (it is off for the rest of the run)")
+                    training.logger.log("WARNING", f"{words} (it is off for the rest of the run)")
                 elif isinstance(error, CliptuneError):
                     error.args = (f"{name}: {error}",)
                     raise
                 else:
                     raise CallbackFailed(words) from error
-
-
-def _is_wish_to_stop(error: Exception) -> bool:
-    from cliptune.training.loop import Cancelled  # the loop imports this module
-
-    return isinstance(error, Cancelled)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from cliptune.data.equivalence import Table, token_keys
+from cliptune.data.equivalence import KeyedDocs, token_keys
 from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.source import read_documents
 from cliptune.data.validation import ANSWER, QUERY, Needs, first_of, texts_of
@@ -18,19 +18,16 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
 from cliptune.evaluation.metrics import METRICS
 from cliptune.evaluation.relevance import Answers, decide_answers
-from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
+from cliptune.evaluation.retrieval import Evaluation, ExampleQuery, evaluate_embeddings
 from cliptune.evaluation.tables import describe_counts
 from cliptune.home import cache_dir
 from cliptune.inference.engines import get_tower
-from cliptune.inference.towers import TextTower
 from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
 from cliptune.training.callbacks.base import Callback
+from cliptune.training.state import Training
 
-if TYPE_CHECKING:
-    from cliptune.training.state import Training
-
-_Inputs = NDArray[Any]
-"""What a tower is given: texts [N], or pixels uint8 [N, H, W, 3]."""
+_Inputs = list[str] | NDArray[np.uint8]
+"""What a tower is given: texts [N], or pixels [N, H, W, 3]."""
 
 
 class EvaluationCallback(Callback):
@@ -42,9 +39,9 @@ class EvaluationCallback(Callback):
     """
 
     name: Literal["EvaluationCallback"] = "EvaluationCallback"
-    query_data: Any
+    query_data: object
     """Documents, the name of a data set, or a path."""
-    index_data: Any = None
+    index_data: object = None
     """The documents to search; None: those of `query_data`, each picture (or text) once."""
     model: str = TEXT_TOWER
     """The tower that encodes the queries."""
@@ -124,7 +121,11 @@ class EvaluationCallback(Callback):
             queries, index, each_once_for=self.index_model if self.index_data is None else None
         )
         self._query_inputs = query_inputs
-        self._index_inputs = take_rows(index_inputs, self._answers.index_rows)
+        rows = self._answers.index_rows
+        if isinstance(index_inputs, list):
+            self._index_inputs = [index_inputs[row] for row in rows]
+        else:
+            self._index_inputs = take_rows(index_inputs, rows)
         self._check_labels()
         if f"{self.prefix}precision_at_k" not in training.position.before:
             evaluation = self._evaluate(training)
@@ -132,8 +133,8 @@ class EvaluationCallback(Callback):
             training.position.examples_before.update(self._examples(evaluation))
             training.position.evaluations[self.prefix[:-1]] = counts = evaluation.counts()
             level = "WARNING" if evaluation.n_without_answers else "INFO"
-            training.reporter.log(level, f"{self.prefix[:-1]}: {describe_counts(counts)}")
-            training.report_metrics()
+            training.logger.log(level, f"{self.prefix[:-1]}: {describe_counts(counts)}")
+            training.tell_metrics()
 
     def on_epoch_end(self, training: Training) -> None:
         """Evaluate; the metrics join the epoch's."""
@@ -145,19 +146,21 @@ class EvaluationCallback(Callback):
         training.after.update(self._named(evaluation))
         training.examples_after.update(self._examples(evaluation))
 
-    def _load(self, training: Training, data: Any, tower: str, role: str) -> tuple[Table, _Inputs]:
+    def _load(
+        self, training: Training, data: object, tower: str, role: str
+    ) -> tuple[KeyedDocs, _Inputs]:
         """The documents that `tower` can read, and what it is given of them."""
         needs = QUERY if tower == TEXT_TOWER else ANSWER
-        found = read_documents(data, role=role, needs=needs)
-        docs, left_out = found.docs, found.summary.left_out
+        data_set = read_documents(data, role=role, needs=needs)
+        docs, left_out = data_set.docs, data_set.summary.left_out
         if left_out:
-            training.reporter.log(
+            training.logger.log(
                 "WARNING", f"{role}: {len(left_out)} left out: {first_of(left_out)}"
             )
         model = training.model
         keys = token_keys(model.tokenizer, model.context_length)
         if tower == TEXT_TOWER:
-            return Table.of(docs, keys), np.array(texts_of(docs), dtype=object)
+            return KeyedDocs.of(docs, keys), texts_of(docs)
         decoded = decode_documents(
             docs,
             training.model.preprocessing,
@@ -165,14 +168,14 @@ class EvaluationCallback(Callback):
             workers=self.num_workers,
         )
         if decoded.problems:
-            training.reporter.log(
+            training.logger.log(
                 "WARNING",
                 f"{role}: {len(decoded.problems)} unreadable pictures are left out: "
                 f"{first_of(decoded.problems)}",
             )
         kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
         pictures = [decoded.digests[i] for i in decoded.index]
-        return Table.of(kept, keys, pictures), decoded.pixels
+        return KeyedDocs.of(kept, keys, pictures), decoded.pixels
 
     def _check_labels(self) -> None:
         labels = {*self._answers.query_labels, *self._answers.index_labels}
@@ -192,30 +195,29 @@ class EvaluationCallback(Callback):
                 range(len(answers.index)) if answers.own else [str(d.id) for d in answers.index]
             )
         return evaluate_embeddings(
-            self._encode(training, self._query_inputs, self.model),
+            self._encode(training, self._query_inputs),
             answers.query_labels,
-            self._encode(training, self._index_inputs, self.index_model),
+            self._encode(training, self._index_inputs),
             answers.index_labels,
             limit=self.limit,
             query_ids=query_ids,
             index_ids=index_ids,
         )
 
-    def _encode(
-        self, training: Training, inputs: _Inputs, select_model: str
-    ) -> NDArray[np.float32]:
-        tower = get_tower(training.model, select_model, batch_size=self.batch_size)
+    def _encode(self, training: Training, inputs: _Inputs) -> NDArray[np.float32]:
         training.model.clip.eval()
-        if isinstance(tower, TextTower):
-            return tower.encode(inputs.tolist())
-        return tower.encode_pixels(inputs)
+        if isinstance(inputs, list):
+            text_tower = get_tower(training.model, TEXT_TOWER, batch_size=self.batch_size)
+            return text_tower.encode(inputs)
+        vision_tower = get_tower(training.model, VISION_TOWER, batch_size=self.batch_size)
+        return vision_tower.encode_pixels(inputs)
 
     def _named(self, evaluation: Evaluation) -> dict[str, float]:
         return {self.prefix + metric: value for metric, value in evaluation.metrics.items()}
 
-    def _examples(self, evaluation: Evaluation) -> dict[str, Any]:
+    def _examples(self, evaluation: Evaluation) -> dict[str, list[ExampleQuery]]:
         if not self.gather_examples:
             return {}
         answers = self._answers
-        found = evaluation.examples(answers.queries, answers.index, k=self.limit)
-        return {self.prefix[:-1]: found}
+        queries = evaluation.examples(answers.queries, answers.index, k=self.limit)
+        return {self.prefix[:-1]: queries}
