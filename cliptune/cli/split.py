@@ -47,8 +47,11 @@ def split(
     added later don't move the others.
     """
     from cliptune.data.split import split_table
+    from cliptune.models.tokenizers import clip_keys
 
-    done = split_table(data, table, held_out=held_out, seed=seed, replace=replace)
+    done = split_table(
+        data, table, text_keys=clip_keys(), held_out=held_out, seed=seed, replace=replace
+    )
     shown = Table("table", "for", header_style="bold")
     shown.add_column("rows", justify="right")
     shown.add_column("groups", justify="right")

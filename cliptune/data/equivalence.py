@@ -18,41 +18,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import numpy as np
 from docarray import DocList
-from torch import Tensor
 
 from cliptune.data.pictures.images import image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 
-if TYPE_CHECKING:
-    from cliptune.models.tokenizers import Tokenizer
-
 Key = tuple[str, bytes | str]
 """What a model sees: a text, or a picture."""
 TextKeys = Callable[[list[str]], list[bytes]]
-"""Texts to what is equal where they are the same."""
-_AT_ONCE = 4096
-
-
-def token_keys(tokenizer: Tokenizer, context_length: int) -> TextKeys:
-    """Texts are the same if their tokens are, cut to `context_length`."""
-
-    def keys(texts: list[str]) -> list[bytes]:
-        found: list[bytes] = []
-        for start in range(0, len(texts), _AT_ONCE):
-            found += keys_of_tokens(tokenizer(texts[start : start + _AT_ONCE], context_length))
-        return found
-
-    return keys
-
-
-def keys_of_tokens(tokens: Tensor) -> list[bytes]:
-    """Tokens int64 [N, L] of N texts, all padded alike, to what is equal where they are."""
-    return [row.tobytes() for row in tokens.numpy().astype(np.int32)]
+"""Texts to what is equal where they are the same, such as `models.tokenizers.token_keys`."""
 
 
 def word_keys(texts: list[str]) -> list[bytes]:

@@ -16,8 +16,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from cliptune.data.equivalence import TextKeys
 from cliptune.data.pictures.images import image_bytes
 from cliptune.data.tables.reader import CsvOptions, CsvTable
 from cliptune.documents import ClipDoc
@@ -53,8 +55,9 @@ class Split:
 
 def split_table(
     path: str | Path,
-    options: CsvOptions | Mapping[str, Any] | None = None,
+    options: CsvOptions | Mapping[str, object] | None = None,
     *,
+    text_keys: TextKeys,
     held_out: float = 0.2,
     seed: int = 0,
     replace: bool = False,
@@ -68,6 +71,8 @@ def split_table(
     Args:
         path: of the table.
         options: how it is read.
+        text_keys: when two titles are the same, by CLIP's tokens
+            (`cliptune.models.tokenizers.clip_keys`).
         held_out: the part of the groups that is held out, between 0 and 1; the number that comes
             out is near it, as each group is decided by itself.
         seed: another one gives another split.
@@ -88,7 +93,7 @@ def split_table(
     table = CsvTable.open(path, options)
     rows, docs = zip(*table.every_row(), strict=True)
     starts = [row.line for row in rows]
-    groups = _groups(docs)
+    groups = _groups(docs, text_keys)
     held = {group: _part(f"{seed}:{name}") < held_out for group, name in groups.items()}
     _check_sides(path, list(held.values()), held_out, seed)
     side_of = [False] * len(docs)
@@ -105,7 +110,7 @@ def split_table(
     return Split(train, held_back)
 
 
-def _groups(docs: Sequence[ClipDoc]) -> dict[tuple[int, ...], str]:
+def _groups(docs: Sequence[ClipDoc], text_keys: TextKeys) -> dict[tuple[int, ...], str]:
     """The rows of each group, and what it is called."""
     parents = list(range(len(docs)))
 
@@ -115,7 +120,7 @@ def _groups(docs: Sequence[ClipDoc]) -> dict[tuple[int, ...], str]:
         return row
 
     seen: dict[str, int] = {}
-    keys = list(_keys(docs))
+    keys = list(_keys(docs, text_keys))
     for row, of_row in enumerate(keys):
         for key in of_row:
             here, there = sorted((first(row), first(seen.setdefault(key, row))))
@@ -141,23 +146,22 @@ def _name(docs: Sequence[ClipDoc], keys: Sequence[str]) -> str:
     )
 
 
-def _keys(docs: Sequence[ClipDoc]) -> Iterator[list[str]]:
+def _keys(docs: Sequence[ClipDoc], text_keys: TextKeys) -> Iterator[list[str]]:
     """What each row has in common with others: title, label, picture; never nothing."""
-    titles = _title_keys([doc.text or "" for doc in docs])
+    titles = _title_keys([doc.text or "" for doc in docs], text_keys)
     pictures = _picture_keys(docs)
     for row, (doc, title, picture) in enumerate(zip(docs, titles, pictures, strict=True)):
         label = f"label {doc.label}" if doc.label else None
-        found = [key for key in (title, label, picture) if key is not None]
-        yield found or [f"row {row}"]
+        common = [key for key in (title, label, picture) if key is not None]
+        yield common or [f"row {row}"]
 
 
-def _title_keys(texts: Sequence[str]) -> list[str | None]:
-    """Titles as CLIP reads them: their tokens, cut to its context of 77."""
-    from cliptune.models.tokenizers import load_tokenizer
-
-    tokenizer = load_tokenizer({})
-    distinct = dict.fromkeys(text for text in texts if text.strip())
-    keys = {text: f"title {tokenizer([text])[0].tolist()}" for text in distinct}
+def _title_keys(texts: Sequence[str], text_keys: TextKeys) -> list[str | None]:
+    """Titles as CLIP reads them: their tokens, cut to its context."""
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+    # Written as earlier versions did, as a group's side is decided by it.
+    tokens = (np.frombuffer(key, np.int32).tolist() for key in text_keys(distinct))
+    keys = {text: f"title {each}" for text, each in zip(distinct, tokens, strict=True)}
     return [keys.get(text) for text in texts]
 
 
@@ -170,11 +174,11 @@ def _picture_keys(docs: Sequence[ClipDoc]) -> list[str | None]:
         except (OSError, ValueError):
             sizes.append(None)  # not a local file, or not there
     times = Counter(sizes)
-    found: list[str | None] = []
+    keys: list[str | None] = []
     for doc, size in zip(docs, sizes, strict=True):
         digest = _digest(doc) if size is not None and times[size] > 1 else None
-        found.append(f"picture {digest or doc.uri}" if doc.uri else None)
-    return found
+        keys.append(f"picture {digest or doc.uri}" if doc.uri else None)
+    return keys
 
 
 def _digest(doc: ClipDoc) -> str | None:

@@ -11,13 +11,14 @@ import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.equivalence import KeyedDocs, TextKeys, token_keys, word_keys
+from cliptune.data.equivalence import KeyedDocs, TextKeys, word_keys
 from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
 from cliptune.evaluation.metrics import retrieval_metrics
 from cliptune.evaluation.relevance import decide_answers
 from cliptune.evaluation.topk import Embeddings, check_distance, top_k
+from cliptune.models.tokenizers import token_keys
 
 __all__ = ["Evaluation", "Tower", "evaluate", "evaluate_embeddings", "top_k"]
 

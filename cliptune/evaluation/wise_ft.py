@@ -19,7 +19,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.equivalence import KeyedDocs, token_keys
+from cliptune.data.equivalence import KeyedDocs
 from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.validation import ANSWER, QUERY, complete_only, texts_of
 from cliptune.documents import ClipDoc
@@ -30,6 +30,7 @@ from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
 from cliptune.inference import get_tower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.loading import ClipModel
+from cliptune.models.tokenizers import token_keys
 from cliptune.models.wise_ft import (
     check_alpha,
     check_same_activation,

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
+from cliptune.data.equivalence import TextKeys
 from cliptune.errors import Unavailable
 from cliptune.models.openclip import TextConfig, open_clip
 
@@ -15,6 +17,7 @@ HFTokenizer = open_clip.tokenizer.HFTokenizer
 SimpleTokenizer = open_clip.tokenizer.SimpleTokenizer
 
 MERGES_FILE = "bpe.txt.gz"
+_AT_ONCE = 4096
 
 
 class Tokenizer(Protocol):
@@ -108,3 +111,25 @@ def describe_tokenizer(tokenizer: Tokenizer, text_cfg: TextConfig) -> dict[str, 
         "context_length": int(text_cfg.get("context_length", 77)),
         "vocab_size": int(getattr(tokenizer, "vocab_size", 0)) or text_cfg.get("vocab_size"),
     }
+
+
+def token_keys(tokenizer: Tokenizer, context_length: int) -> TextKeys:
+    """Texts are the same if their tokens are, cut to `context_length`."""
+
+    def keys(texts: list[str]) -> list[bytes]:
+        by_text: list[bytes] = []
+        for start in range(0, len(texts), _AT_ONCE):
+            by_text += keys_of_tokens(tokenizer(texts[start : start + _AT_ONCE], context_length))
+        return by_text
+
+    return keys
+
+
+def clip_keys() -> TextKeys:
+    """Texts are the same if CLIP's own tokens are, cut to its context of 77."""
+    return token_keys(load_tokenizer({}), 77)
+
+
+def keys_of_tokens(tokens: Tensor) -> list[bytes]:
+    """Tokens int64 [N, L] of N texts, all padded alike, to what is equal where they are."""
+    return [row.tobytes() for row in tokens.numpy().astype(np.int32)]

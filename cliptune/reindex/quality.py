@@ -11,13 +11,14 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.equivalence import KeyedDocs, same_labels, token_keys
+from cliptune.data.equivalence import KeyedDocs, same_labels
 from cliptune.data.validation import QUERY, complete_only, is_blank, texts_of
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.evaluation.bootstrap import Change, compare_means
 from cliptune.evaluation.metrics import per_query_metrics
 from cliptune.index.base import Index
+from cliptune.models.tokenizers import token_keys
 
 if TYPE_CHECKING:
     from cliptune.inference import TextTower

@@ -12,14 +12,14 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.equivalence import KeyedDocs, keys_of_tokens, same_labels
+from cliptune.data.equivalence import KeyedDocs, same_labels
 from cliptune.data.pictures.pixels import PixelSet, decode_documents
 from cliptune.data.validation import PAIR, split_complete, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.home import cache_dir
 from cliptune.models.loading import ClipModel
-from cliptune.models.tokenizers import Tokenizer
+from cliptune.models.tokenizers import Tokenizer, keys_of_tokens
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.samplers import Order
 

@@ -10,9 +10,10 @@ import pytest
 from docarray import DocList
 from PIL import Image
 
-from cliptune.data.equivalence import KeyedDocs, same_labels, token_keys, word_keys
+from cliptune.data.equivalence import KeyedDocs, same_labels, word_keys
 from cliptune.documents import ClipDoc
 from cliptune.models.openclip import open_clip
+from cliptune.models.tokenizers import token_keys
 
 KEYS = token_keys(open_clip.get_tokenizer("ViT-B-32"), 77)
 

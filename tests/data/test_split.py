@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.data.split import split_table
+from cliptune.data.split import split_table as split_by_keys
 from cliptune.data.tables.reader import read_csv
 from cliptune.errors import AlreadyExists, BadData, BadInput
+from cliptune.models.tokenizers import clip_keys
 from tests.pictures import picture
 
+split_table = partial(split_by_keys, text_keys=clip_keys())
 NAMED = {"text_column": "title", "image_column": "picture"}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.equivalence import KeyedDocs, TextKeys, same_labels, token_keys
+from cliptune.data.equivalence import KeyedDocs, TextKeys, same_labels
 from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.validation import ANSWER, PAIR, QUERY, complete_only, texts_of
 from cliptune.documents import ClipDoc
@@ -24,6 +24,7 @@ from cliptune.home import cache_dir
 from cliptune.inference import get_tower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.loading import ClipModel
+from cliptune.models.tokenizers import token_keys
 
 OnProgress = Callable[[str, int, int], None]
 """(what is done, done, total)"""

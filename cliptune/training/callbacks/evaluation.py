@@ -10,7 +10,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from cliptune.data.equivalence import KeyedDocs, token_keys
+from cliptune.data.equivalence import KeyedDocs
 from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.source import read_documents
 from cliptune.data.validation import ANSWER, QUERY, Needs, first_of, texts_of
@@ -23,6 +23,7 @@ from cliptune.evaluation.tables import describe_counts
 from cliptune.home import cache_dir
 from cliptune.inference.engines import get_tower
 from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
+from cliptune.models.tokenizers import token_keys
 from cliptune.training.callbacks.base import Callback
 from cliptune.training.state import Training
 
