@@ -13,7 +13,7 @@ from docarray import DocList
 
 from cliptune.data.pictures.download import download_once
 from cliptune.data.pictures.images import SUFFIXES
-from cliptune.data.store import list_pushed, pull
+from cliptune.data.store import is_url, list_pushed, pull
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import CsvOptions, is_elsewhere
 from cliptune.data.tables.reader import CsvTable, refuse_elsewhere
@@ -211,7 +211,7 @@ def _from_name(
     keep_untitled: bool | None = None,
 ) -> Iterable[ClipDoc]:
     """The documents of a name; `keep_untitled` is given where they are to be indexed."""
-    if name in CATALOGUE_NAMES or name.startswith("s3://"):
+    if name in CATALOGUE_NAMES or is_url(name):
         return _data_set(name)
     path = Path(name)
     options = CsvOptions.parse(csv_options)

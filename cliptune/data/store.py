@@ -2,9 +2,10 @@
 
 A data set is a file under `CLIPTUNE_HOME/data` in DocArray's binary format (one protobuf a
 document, each gzipped): `DocList[ClipDoc].load_binary(path, 'protobuf', 'gzip')` reads it too.
-Names that begin with `s3://bucket/` keep the same file in S3. DocArray's own stores are not
-used: the one for S3 pickles, and reading a pickle runs whatever code its writer put into it;
-the one for files cuts names at their last dot.
+A URL keeps the same file where fsspec reaches it: `s3://bucket/name`, `gs://bucket/name`,
+`file:///folder/name`, … It is there whole or not at all, as object stores show nothing else.
+DocArray's own stores are not used: the one for S3 pickles, and reading a pickle runs whatever code
+its writer put into it; the one for files cuts names at their last dot.
 """
 
 from __future__ import annotations
@@ -12,12 +13,23 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import fsspec
 from docarray import DocList
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from cliptune.documents import ClipDoc
-from cliptune.errors import AlreadyExists, BadData, NotFound, Unavailable, near_matches
+from cliptune.errors import (
+    AlreadyExists,
+    BadData,
+    BadInput,
+    CliptuneError,
+    NotFound,
+    Unavailable,
+    near_matches,
+    shown,
+)
 from cliptune.files import write_bytes
 from cliptune.home import data_dir
 from cliptune.names import DATA_SET
@@ -37,18 +49,19 @@ def push(docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> str:
 
     Raises:
         AlreadyExists: the name is in use and `replace` is not given.
-        BadInput: the name has other characters than letters, digits, `.`, `_`, `-`.
-        Unavailable: the S3 store can't be reached, or `cliptune[s3]` is not installed.
+        BadInput: the name has other characters than letters, digits, `.`, `_`, `-`, or is a URL
+            of an unknown kind.
+        NotFound: of a URL, there is no such bucket.
+        Unavailable: its store can't be reached, or `cliptune[s3]` is not installed.
     """
     if not docs:
         raise BadData("no documents to push")
-    if name.startswith("s3://"):
-        with _open_s3(name, "wb") as file:
-            file.write(dump_documents(docs))
+    if is_url(name):
+        _push_to_url(dump_documents(docs), name, replace=replace)
         return name
     path = _path(DATA_SET.check(name))
     if path.exists() and not replace:
-        raise AlreadyExists(f"a data set {name!r} is there already: give replace=True")
+        raise _in_use(name)
     write_bytes(path, dump_documents(docs))
     return name
 
@@ -58,10 +71,10 @@ def pull(name: str) -> DocList[ClipDoc]:
 
     Raises:
         NotFound: there is none; the message lists near names.
+        BadInput, Unavailable: as `push`, of a URL.
     """
-    if name.startswith("s3://"):
-        with _open_s3(name, "rb") as file:
-            return parse_documents(file.read(), name)
+    if is_url(name):
+        return parse_documents(_pull_from_url(name), name)
     path = _path(DATA_SET.look_up(name))
     if not path.is_file():
         raise NotFound(f"no data set {name!r}: {near_matches(name, list_pushed())}")
@@ -73,16 +86,13 @@ def list_pushed() -> list[str]:
     return sorted(path.name.removesuffix(_SUFFIX) for path in data_dir().glob(f"*{_SUFFIX}"))
 
 
-def delete_pushed(name: str) -> None:
-    """Remove the local data set `name`.
+def is_url(name: str) -> bool:
+    """Whether a data set's name says where it is, such as `s3://bucket/name`.
 
-    Raises:
-        NotFound: there is none.
+    What lies on the web is none: nothing is fetched from there unasked.
     """
-    path = _path(DATA_SET.look_up(name))
-    if not path.is_file():
-        raise NotFound(f"no data set {name!r}: {near_matches(name, list_pushed())}")
-    path.unlink()
+    scheme, mark, _ = name.partition("://")
+    return bool(mark) and scheme.lower() not in ("http", "https")
 
 
 def dump_documents(docs: DocList[ClipDoc]) -> bytes:
@@ -148,26 +158,66 @@ def _path(name: str) -> Path:
     return data_dir() / f"{name}{_SUFFIX}"
 
 
-class _open_s3:  # noqa: N801 - reads as a statement
-    """`s3://bucket/name` as a file; whatever the S3 client raises becomes one clear error."""
+def _located(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a data set's URL, and the path of its file there.
 
-    def __init__(self, name: str, mode: str) -> None:
-        self.name, self.mode = name, mode
+    Raises:
+        BadInput: nothing is known of such URLs.
+        Unavailable: what speaks to such stores isn't installed.
+    """
+    scheme = url.partition("://")[0].lower()
+    if scheme not in fsspec.available_protocols() or "::" in url:
+        known = "s3://, gs://, az://, file://"
+        raise BadInput(f"data set {shown(url)}: unknown kind of URL; there are {known} and others")
+    try:
+        system, path = fsspec.url_to_fs(f"{url}{_SUFFIX}")
+    except ImportError as error:
+        package = "'cliptune[s3]'" if scheme in ("s3", "s3a") else "what fsspec needs for it"
+        raise Unavailable(
+            f"data sets at {scheme}:// need: pip install {package} ({error})"
+        ) from error
+    except Exception as error:
+        raise _failure(url, error) from error
+    return system, path
 
-    def __enter__(self) -> Any:
-        try:
-            import boto3  # noqa: F401 - smart_open imports it only when it connects
-            from smart_open import open as open_remote
-        except ImportError as error:
-            raise Unavailable("data sets in S3 need: pip install 'cliptune[s3]'") from error
-        try:
-            self.file = open_remote(f"{self.name}{_SUFFIX}", self.mode)
-        except Exception as error:
-            raise Unavailable(f"S3 data set {self.name!r}: {error}") from error
-        return self.file
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        try:
-            self.file.__exit__(kind, error, trace)
-        except Exception as s3_error:
-            raise Unavailable(f"S3 data set {self.name!r}: {s3_error}") from s3_error
+def _push_to_url(data: bytes, url: str, *, replace: bool) -> None:
+    system, path = _located(url)
+    if isinstance(system, LocalFileSystem):
+        if Path(path).exists() and not replace:
+            raise _in_use(url)
+        return write_bytes(Path(path), data)
+    try:
+        if not replace and system.exists(path):
+            raise _in_use(url)
+        system.pipe_file(path, data)
+    except Exception as error:
+        raise _failure(url, error) from error
+
+
+def _pull_from_url(url: str) -> bytes:
+    system, path = _located(url)
+    try:
+        return bytes(system.cat_file(path))
+    except Exception as error:
+        raise _failure(url, error) from error
+
+
+def _failure(url: str, error: Exception) -> CliptuneError:
+    """What to tell the user of an error of a store's client."""
+    if isinstance(error, CliptuneError):
+        return error
+    words = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"no data set at {shown(url)}, or no such bucket: {words}")
+    advice = ""
+    if isinstance(error, PermissionError) or "credential" in words.lower():
+        advice = (
+            "; who you are is taken from where the store's own tools take it, for S3 "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
+        )
+    return Unavailable(f"data set {shown(url)}: {words}{advice}")
+
+
+def _in_use(name: str) -> AlreadyExists:
+    return AlreadyExists(f"a data set {name!r} is there already: give replace=True")

@@ -11,7 +11,7 @@ import torch
 from docarray import DocList
 
 from cliptune.data.source import DataSetName, read_documents
-from cliptune.data.store import list_pushed
+from cliptune.data.store import is_url, list_pushed
 from cliptune.data.tables.columns import CsvOptions
 from cliptune.data.validation import PAIR, Needs
 from cliptune.demo.catalogue import CATALOGUE_NAMES
@@ -128,7 +128,7 @@ def _parsed(callbacks: Sequence[Callback | Mapping[str, Any] | str]) -> list[Cal
 
 def _is_name(data: str) -> bool:
     """Whether `data` names a data set, which the run's process reads by itself."""
-    if isinstance(data, DataSetName) or data in CATALOGUE_NAMES or data.startswith("s3://"):
+    if isinstance(data, DataSetName) or data in CATALOGUE_NAMES or is_url(data):
         return True
     return data in list_pushed() and not Path(data).exists()
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import socket
+import subprocess
+import sys
+import time
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from docarray import DocList
 
 from cliptune.data import store
+from cliptune.data.source import load_documents
 from cliptune.data.store import (
     MAX_DOCUMENT_BYTES,
-    delete_pushed,
     dump_documents,
     list_pushed,
     parse_documents,
@@ -23,7 +29,8 @@ from cliptune.data.store import (
     push,
 )
 from cliptune.documents import ClipDoc
-from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound
+from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, Unavailable
+from tests.ports import free_port
 
 
 def documents() -> DocList[ClipDoc]:
@@ -56,8 +63,6 @@ def test_a_round_trip(cliptune_home: Path) -> None:
     assert len(pull("shoes-v1")) == 2
     with pytest.raises(NotFound, match="'shoes-v2'.*'shoes-v1'"):
         pull("shoes-v2")
-    delete_pushed("shoes-v1")
-    assert list_pushed() == []
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a b", "x" * 200, "a..b"])
@@ -162,3 +167,98 @@ def test_a_truncated_file(cliptune_home: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(BadData, match="a.docs"):
         pull("a")
+
+
+def texts(docs: DocList[ClipDoc]) -> list[str | None]:
+    return [doc.text for doc in docs]
+
+
+def test_urls(tmp_path: Path) -> None:
+    for url in ("memory://shop/shoes", f"file://{tmp_path}/deep/shoes"):
+        with pytest.raises(NotFound, match="no data set at"):
+            pull(url)
+        assert push(documents(), url) == url
+        assert texts(pull(url)) == texts(documents())
+        with pytest.raises(AlreadyExists, match="shoes"):
+            push(documents(), url)
+        push(documents()[:2], url, replace=True)
+        assert texts(load_documents(url)) == ["text 0 ü", "text 1 ü"]
+    by_docarray = DocList[ClipDoc].load_binary(
+        tmp_path / "deep" / "shoes.docs", protocol="protobuf", compress="gzip"
+    )
+    assert len(by_docarray) == 2
+    fsspec.filesystem("memory").pipe_file("/shop/evil.docs", pickle.dumps(Evil()))
+    with pytest.raises(BadData, match="not a data set"):
+        pull("memory://shop/evil")
+    for url in ("s4://bucket/shoes", "simplecache::memory://shop/shoes", "zip://x::memory://a"):
+        with pytest.raises(BadInput, match="unknown kind of URL"):
+            pull(url)
+    with pytest.raises(NotFound, match="no file at"):  # of the web nothing is fetched
+        load_documents("https://localhost/shoes")
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    with pytest.raises(Unavailable, match=r"pip install 'cliptune\[s3\]'"):
+        pull("s3://bucket/shoes")
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The address of an S3 server with the bucket `shop`."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with (tmp_path / "moto.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, (tmp_path / "moto.log").read_text()
+            time.sleep(0.1)
+        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("shop")
+        fsspec.filesystem("s3").clear_instance_cache()
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+def test_a_real_s3_server(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "s3://shop/autumn/shoes"
+    with pytest.raises(NotFound, match="no data set at 's3://shop/autumn/shoes'"):
+        pull(url)
+    push(documents(), url)
+    with pytest.raises(AlreadyExists, match="give replace=True"):
+        push(documents(), url)
+    assert [doc.image for doc in pull(url)] == [doc.image for doc in documents()]
+    big = DocList[ClipDoc]([ClipDoc(image=np.random.default_rng(0).bytes(8 * 2**20))])
+    push(big, url, replace=True)  # in several parts
+    assert pull(url)[0].image == big[0].image
+    with pytest.raises(NotFound, match="bucket"):
+        push(documents(), "s3://nobodys/shoes")
+    fsspec.filesystem("s3").clear_instance_cache()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(Unavailable, match="AWS_ACCESS_KEY_ID"):
+        push(documents(), url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(Unavailable, match="127.0.0.1:9"):
+        pull(url)
