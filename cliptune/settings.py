@@ -16,7 +16,7 @@ from cliptune.home import home
 from cliptune.limits import limit
 
 if TYPE_CHECKING:
-    from cliptune.index.storage import Storage
+    from cliptune.index.metadata import Storage
 
 ARTIFACT = "CLIPTUNE_ARTIFACT"
 ONNX = "CLIPTUNE_ONNX"
@@ -252,7 +252,7 @@ def index_storage(given: str | None) -> Storage | None:
     Raises:
         BadInput: there is no such storage.
     """
-    from cliptune.index.storage import check_storage
+    from cliptune.index.metadata import check_storage
 
     chosen = given or os.environ.get(INDEX_STORAGE)
     try:

@@ -17,7 +17,7 @@ import numpy as np
 from catalogue import DIGEST, blocks, share
 
 from cliptune.index import open_index
-from cliptune.index.lance.options import LanceOptions
+from cliptune.index.lance.folder import LanceOptions
 
 K = 10
 OPTIONS = LanceOptions()

@@ -21,7 +21,7 @@ from cliptune.cli.table_options import read, with_table_options
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
-    from cliptune.index.storage import Storage
+    from cliptune.index.metadata import Storage
     from cliptune.reindex.quality import Quality, Query
     from cliptune.reindex.session import EngineOptions
     from cliptune.reindex.swap import Swap

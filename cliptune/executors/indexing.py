@@ -149,7 +149,8 @@ def delete(index: Index, docs: DocList[ClipDoc], parameters: DeleteParameters) -
 def _matched(index: Index, ids: list[str] | None, filter: Any) -> int:
     """How many documents `delete` would delete."""
     from cliptune.index.checks import check_ids
-    from cliptune.index.filters.language import And, Field, In, parse_filter
+    from cliptune.index.filters.language import And, Field, In
+    from cliptune.index.filters.parser import parse_filter
 
     node = parse_filter(filter)
     if ids is None:

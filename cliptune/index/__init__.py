@@ -5,7 +5,8 @@ a folder (LanceDB), and a collection of a Milvus server.
 """
 
 from cliptune.index.base import Index, IndexStatus
-from cliptune.index.filters.language import Filter, parse_filter
+from cliptune.index.filters.language import Filter
+from cliptune.index.filters.parser import parse_filter
 from cliptune.index.open import open_index
 
 __all__ = ["Filter", "Index", "IndexStatus", "open_index", "parse_filter"]

@@ -8,18 +8,20 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
-from cliptune.index.filters.language import Filter
+from cliptune.errors import BadInput
+from cliptune.index.checks import check_docs, check_ids, check_queries, check_scan, check_window
+from cliptune.index.filters.language import Filter, Node
+from cliptune.index.filters.parser import parse_filter
 from cliptune.index.filters.warnings import FilterWarnings, Version
-from cliptune.index.storage import Storage
+from cliptune.index.metadata import EmbeddingSpace, Storage
 from cliptune.index.tags import names_in, texts_in
 
-State = Literal["flat", "building", "ready"]
 SAMPLE = 2000
 """Documents that are read for near matches of a tag's name."""
 
@@ -34,7 +36,7 @@ class IndexStatus:
     """Length of the embeddings; None until the first documents came."""
     model_digest: str | None
     """The model whose embeddings these are; None until the first documents came."""
-    state: State
+    state: Literal["flat", "building", "ready"]
     """'flat': searched exhaustively; 'building': `optimize` is at work; 'ready': through an ANN
     index."""
     unindexed_rows: int
@@ -48,9 +50,25 @@ class IndexStatus:
     storage: Storage = "float32"
     """How the embeddings are kept."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, str | int | bool | None]:
         """The fields as a dict, for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as a store is asked for it."""
+
+    embeddings: np.ndarray
+    model_digest: str
+    limit: int
+    """So many matches a query, those included that paging will leave out."""
+    where: Node | None
+    exact: bool
+
+    def queries(self, space: EmbeddingSpace | None) -> np.ndarray:
+        """The embeddings as float32 [Q, D], checked against the index's (None: it is empty)."""
+        return check_queries(self.embeddings, self.model_digest, space)
 
 
 class Index(ABC):
@@ -82,9 +100,11 @@ class Index(ABC):
     be carried through a fork: open it in the process that uses it.
 
     All methods raise `BadInput` for wrong arguments and `Unavailable` if the store can't answer.
+
+    A store implements the methods of the same names with an underscore, which get arguments that
+    have been checked.
     """
 
-    @abstractmethod
     def add(self, docs: DocList[ClipDoc]) -> int:
         """Insert `docs`, replacing those whose ids are there; durable when it returns.
 
@@ -99,8 +119,10 @@ class Index(ABC):
         Raises: `BadInput` naming position and id for a missing or malformed id, embedding
         (float [D], finite, not all zero, of the index's D), digest or tag; `ModelMismatch`.
         """
+        self._check_open()
+        check_docs(docs)
+        return self._add(docs) if len(docs) else 0
 
-    @abstractmethod
     def search(
         self,
         embeddings: np.ndarray,
@@ -130,16 +152,26 @@ class Index(ABC):
         Returns: for each query its matches, best first, ties by id; scores are cosines in
         [-1, 1]. An index without documents gives no matches.
         """
+        check_window(limit, offset, score_threshold)
+        asked = offset + limit if limit else 0
+        search = Search(embeddings, model_digest, asked, parse_filter(filter), exact)
+        least = -np.inf if score_threshold is None else score_threshold
+        return [
+            DocList[Match](match for match in matches[offset:] if match.score >= least)
+            for matches in self._search(search)
+        ]
 
-    @abstractmethod
     def delete(self, *, ids: Iterable[str] | None = None, filter: Filter | None = None) -> int:
         """Delete the documents with these ids, or those a filter holds for, or (both) that do both.
 
         Returns: how many were deleted; ids that aren't there count nothing. An empty filter
         raises `BadInput`: `clear` deletes everything.
         """
+        where = parse_filter(filter)
+        if ids is None and where is None:
+            raise BadInput("delete: give ids or a filter; clear() deletes everything")
+        return self._delete(None if ids is None else check_ids(ids), where)
 
-    @abstractmethod
     def get(
         self,
         ids: Iterable[str],
@@ -152,8 +184,8 @@ class Index(ABC):
         With `include_embedding` they have `embedding` (float32 [D]) and `model_digest`, with
         `include_image` the stored picture's bytes.
         """
+        return self._get(check_ids(ids), include_embedding, include_image)
 
-    @abstractmethod
     def scan(
         self,
         *,
@@ -172,10 +204,13 @@ class Index(ABC):
         A folder's index gives the documents as they were when the scan began. Others give each
         document as it is when its batch is read.
         """
+        check_scan(after, batch_size)
+        self._check_open()
+        return self._scan(after, batch_size, include_embedding, include_image)
 
-    @abstractmethod
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many a filter holds for."""
+        return self._count(parse_filter(filter))
 
     def warnings(self, filter: Filter | None, *, found: bool) -> list[str]:
         """Sentences about what of a filter can never hold, for who has written it.
@@ -231,6 +266,31 @@ class Index(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; any later call raises `BadInput`."""
+
+    @abstractmethod
+    def _check_open(self) -> None: ...
+
+    @abstractmethod
+    def _add(self, docs: DocList[ClipDoc]) -> int: ...
+
+    @abstractmethod
+    def _search(self, search: Search) -> list[list[Match]]: ...
+
+    @abstractmethod
+    def _delete(self, ids: list[str] | None, where: Node | None) -> int: ...
+
+    @abstractmethod
+    def _get(
+        self, ids: list[str], include_embedding: bool, include_image: bool
+    ) -> DocList[ClipDoc]: ...
+
+    @abstractmethod
+    def _scan(
+        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
+    ) -> Iterator[DocList[ClipDoc]]: ...
+
+    @abstractmethod
+    def _count(self, where: Node | None) -> int: ...
 
     def __enter__(self) -> Self:
         """The index itself."""

@@ -6,12 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, ModelMismatch
+from cliptune.index.metadata import EmbeddingSpace
 from cliptune.index.tags import TagColumns, plain_tags, to_json
 
 MAX_ID_BYTES = 512
@@ -30,17 +30,26 @@ class CheckedBatch:
     image_digests: list[str | None]
     tags_json: list[str]
     tag_columns: list[TagColumns]
-    model_digest: str
-    dim: int
+    space: EmbeddingSpace
 
 
-def check_batch(docs: Sequence[ClipDoc], digest: str | None, dim: int | None) -> CheckedBatch:
-    """Check the documents against the index's stamp (None: not yet stamped); `docs` isn't empty.
+def check_docs(docs: Iterable[object]) -> None:
+    """Raise `BadInput` for what is no list of documents."""
+    if isinstance(docs, ClipDoc):
+        raise BadInput("docs: expected a DocList of documents, got a single one")
+    for position, doc in enumerate(docs):
+        if not isinstance(doc, ClipDoc):
+            raise BadInput(f"document {position}: a {type(doc).__name__}, not a ClipDoc")
+
+
+def check_batch(docs: Sequence[ClipDoc], space: EmbeddingSpace | None) -> CheckedBatch:
+    """Check the documents against the index's embeddings (None: it has none); `docs` isn't empty.
 
     Raises `BadInput` for the first document that is wrong, by position and id, and
     `ModelMismatch`.
     """
     kept: dict[str, tuple[ClipDoc, np.ndarray, str, TagColumns]] = {}
+    digest, dim = (space.model_digest, space.dim) if space else (None, None)
     for position, doc in enumerate(docs):
         where = f"document {position} (id {doc.id!r:.80})"
         try:
@@ -72,19 +81,18 @@ def check_batch(docs: Sequence[ClipDoc], digest: str | None, dim: int | None) ->
         image_digests=[_image_digest(doc) for doc in columns_of[0]],
         tags_json=list(columns_of[2]),
         tag_columns=list(columns_of[3]),
-        model_digest=digest,
-        dim=dim,
+        space=EmbeddingSpace(digest, dim),
     )
 
 
 def check_queries(
-    embeddings: Any, model_digest: Any, digest: str | None, dim: int | None
+    embeddings: np.ndarray, model_digest: str, space: EmbeddingSpace | None
 ) -> np.ndarray:
-    """Queries as float32 [Q, D], checked against the stamp as `check_batch` does."""
+    """Queries as float32 [Q, D], checked as `check_batch` does."""
     if not isinstance(model_digest, str) or not model_digest:
         raise BadInput(f"model_digest: expected the digest of the queries' model: {model_digest!r}")
-    if digest is not None and model_digest != digest:
-        raise ModelMismatch(f"queries: {_mismatch(model_digest, digest)}")
+    if space and model_digest != space.model_digest:
+        raise ModelMismatch(f"queries: {_mismatch(model_digest, space.model_digest)}")
     try:
         queries = np.asarray(embeddings, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -93,13 +101,13 @@ def check_queries(
         raise BadInput(f"embeddings: expected shape [Q, D], got {list(queries.shape)}")
     for position, query in enumerate(queries):
         try:
-            _check_vector(query, dim)
+            _check_vector(query, space.dim if space else None)
         except BadInput as error:
             raise BadInput(f"query {position}: {error}") from error
     return queries
 
 
-def check_window(limit: Any, offset: Any, score_threshold: Any) -> None:
+def check_window(limit: int, offset: int, score_threshold: float | None) -> None:
     """`limit`, `offset` and `score_threshold` of a search."""
     for name, value in (("limit", limit), ("offset", offset)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
@@ -114,7 +122,7 @@ def check_window(limit: Any, offset: Any, score_threshold: Any) -> None:
         raise BadInput(f"score_threshold: expected a number, got {score_threshold!r}")
 
 
-def check_id(value: Any) -> str:
+def check_id(value: object) -> str:
     """An id as stores keep it: 1 to 512 bytes of UTF-8 without NUL."""
     if not isinstance(value, str) or not value:
         raise BadInput(f"the id is {value!r}; it must be a string that isn't empty")
@@ -128,16 +136,16 @@ def check_ids(ids: Iterable[str]) -> list[str]:
     """Ids to look up, each once, in order."""
     if isinstance(ids, str | bytes):
         raise BadInput("ids: expected several ids, got one string (put it into a list)")
-    found: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     for position, one in enumerate(ids):
         try:
-            found[check_id(one)] = None
+            distinct[check_id(one)] = None
         except BadInput as error:
             raise BadInput(f"ids[{position}]: {error}") from error
-    return list(found)
+    return list(distinct)
 
 
-def check_scan(after: str | None, batch_size: Any) -> None:
+def check_scan(after: str | None, batch_size: int) -> None:
     """`after` and `batch_size` of a scan."""
     if after is not None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from cliptune.errors import Unavailable
 from cliptune.files import open_file
+from cliptune.index.retries import wait_until
 
 _FLUSHES_AT_ONCE = 8
 _CLOCK_SLACK = 100_000_000
@@ -63,18 +63,20 @@ def file_lock(path: Path, timeout: float, *, shared: bool = False) -> Iterator[N
     except OSError as error:
         raise Unavailable(f"{path}: can't be opened for writing ({error.strerror})") from error
     try:
-        deadline = time.monotonic() + timeout
-        while True:
+        kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+
+        def try_lock() -> bool:
             try:
-                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise LockBusy(
-                        f"{path.parent}: another process or thread has been writing for "
-                        f"{timeout:g} s; try again"
-                    ) from error
-                time.sleep(0.005)
+                fcntl.flock(handle, kind)
+            except BlockingIOError:
+                return False
+            return True
+
+        if not wait_until(try_lock, timeout, every=0.005):
+            raise LockBusy(
+                f"{path.parent}: another process or thread has been writing for "
+                f"{timeout:g} s; try again"
+            )
         yield
     finally:
         os.close(handle)

@@ -12,7 +12,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, ModelMismatch
 from cliptune.index.base import Index
-from cliptune.index.storage import Storage, as_stored
+from cliptune.index.metadata import Storage, as_stored
 from cliptune.index.tags import same_tags
 
 BATCH = 256
@@ -141,8 +141,8 @@ def _compare_documents(source: Index, target: Index, ids: list[str], kept: Stora
     compared = 0
     for start in range(0, len(ids), BATCH):
         part = ids[start : start + BATCH]
-        found = target.get(part, include_embedding=True, include_image=True)
-        theirs = {doc.id: doc for doc in found}
+        copies = target.get(part, include_embedding=True, include_image=True)
+        theirs = {doc.id: doc for doc in copies}
         for doc in source.get(part, include_embedding=True, include_image=True):
             other = theirs.get(doc.id)
             if not _same(doc, other, kept) or (other and doc.image != other.image):
@@ -158,7 +158,7 @@ def _compare_searches(source: Index, target: Index, ids: list[str], kept: Storag
     queries = np.stack([np.asarray(doc.embedding) for doc in docs])
     digest = str(docs[0].model_digest)
     results = (index.search(queries, digest, exact=True) for index in (source, target))
-    for doc, *found in zip(docs, *results, strict=True):
-        ours, theirs = ([match.score for match in matches] for matches in found)
+    for doc, *answers in zip(docs, *results, strict=True):
+        ours, theirs = ([match.score for match in matches] for matches in answers)
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, atol=_SCORES_ALIKE[kept]):
             raise CopyDiffers(f"a search with the embedding of {doc.id!r:.80} differs")

@@ -23,7 +23,7 @@ from cliptune.reindex.session import EngineOptions, OnProgress, SwapSession
 from cliptune.reindex.sync import SyncResult
 
 if TYPE_CHECKING:
-    from cliptune.index.storage import Storage
+    from cliptune.index.metadata import Storage
     from cliptune.reindex.quality import Quality, Query
 
 log = logging.getLogger("cliptune")

@@ -13,8 +13,8 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, ModelMismatch
-from cliptune.index import Index
-from cliptune.index.filters.language import And, Compare, In, parse_filter
+from cliptune.index import Index, parse_filter
+from cliptune.index.filters.language import And, Compare, In
 from cliptune.index.filters.language import Field as FilterField
 from tests.index.index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 

@@ -11,7 +11,7 @@ import pytest
 
 from cliptune.errors import BadInput, CliptuneError, DamagedIndex, NotFound
 from cliptune.index import open_index
-from cliptune.index.repair import find_tables, repair_folder
+from cliptune.index.lance.repair import find_tables, repair_folder
 from tests.index.index_helpers import DIGEST, OTHER_DIGEST, doc, docs
 
 STAMP, UNFINISHED = "cliptune-index.json", "unfinished.json"

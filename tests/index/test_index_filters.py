@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cliptune.errors import BadFilter
 from cliptune.index import Index, parse_filter
 from cliptune.index.filters.language import And, Compare, Field, In, Node, Not, Or
-from cliptune.index.filters.predicate import matches
+from tests.index.filter_reference import matches
 from tests.index.index_helpers import DIGEST, doc, docs, vector
 
 colour, price = Field("colour"), Field("price")

@@ -21,7 +21,7 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.index import Index, open_index
 from cliptune.index.durable import file_lock
-from cliptune.index.lance import folder
+from cliptune.index.metadata import Stamp
 from tests.index.index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
 
@@ -79,7 +79,7 @@ def test_a_first_write_that_was_cut_short_leaves_no_trace(
 
     with open_index(tmp_path) as index:
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "write_stamp", die)
+            patch.setattr(Stamp, "write", die)
             with pytest.raises(KeyboardInterrupt):
                 index.add(docs(doc("lost")))
         assert index.count() == 0
@@ -357,7 +357,7 @@ def test_an_index_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path:
 def test_a_compaction_that_writes_always_outrun_gets_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder.time, "sleep", lambda _: None)  # between attempts
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between attempts
     with open_index(tmp_path, fsync=False, lock_timeout=0.05) as index:
         index.add(docs(doc("one")))
         index.add(docs(doc("two")))

@@ -14,7 +14,7 @@ import pytest
 
 from cliptune.errors import BadFilter, BadInput, ModelMismatch, Unavailable
 from cliptune.index import Index, open_index
-from cliptune.index.milvus.options import MilvusAddress
+from cliptune.index.milvus.server import MilvusAddress
 from tests.index.index_helpers import DIGEST, OTHER_DIGEST, cosine, doc, docs, vector
 from tests.milvus_process import MilvusProcess
 
@@ -218,7 +218,7 @@ def test_what_milvus_has_no_room_for_is_refused(milvus: MilvusProcess, tmp_path:
 def test_pictures_no_document_has_are_removed_in_time(
     milvus: MilvusProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cliptune.index import pictures
+    from cliptune.index.milvus import pictures
 
     with open_index(milvus.new_uri(), pictures=tmp_path) as index:
         index.add(docs(doc("a", image=b"one"), doc("b", image=b"two"), doc("c", image=b"two")))

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from cliptune.documents import ClipDoc
 from cliptune.index import Index, parse_filter
-from cliptune.index.filters.predicate import matches
+from tests.index.filter_reference import matches
 from tests.index.index_helpers import DIGEST, cosine, doc, docs, vector
 
 _ids = st.integers(0, 59).map(lambda n: f"d{n}")

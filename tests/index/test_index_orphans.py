@@ -8,7 +8,7 @@ import pytest
 
 from cliptune.errors import BadInput, DamagedIndex
 from cliptune.index import open_index
-from cliptune.index.milvus import alias
+from cliptune.index.milvus import collection
 from cliptune.index.versions.repair import repair
 from tests.index.index_helpers import OTHER_DIGEST, doc, docs
 from tests.milvus_process import MilvusProcess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alias, "_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(collection, "_SETTLING", 0.2)
 
 
 def test_without_its_alias_an_index_is_refused_and_named_again(

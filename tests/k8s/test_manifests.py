@@ -64,7 +64,7 @@ def test_all_files_are_listed_and_parse() -> None:
 
 
 def test_the_overlay_for_milvus_patches_what_is_there() -> None:
-    from cliptune.index.milvus.options import MilvusAddress
+    from cliptune.index.milvus.server import MilvusAddress
 
     overlay = yaml.safe_load((K8S / "milvus" / "kustomization.yaml").read_text())
     assert overlay["resources"] == ["..", "network.yaml"]

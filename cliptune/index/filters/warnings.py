@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 from cliptune.errors import near_matches
 from cliptune.index.filters.language import (
@@ -25,11 +25,8 @@ from cliptune.index.filters.language import (
     Not,
     Scalar,
     leaves,
-    parse_filter,
 )
-
-if TYPE_CHECKING:
-    from cliptune.index.base import Index
+from cliptune.index.filters.parser import parse_filter
 
 EMPTY = "the index is empty: nothing has been indexed yet"
 MAX_CHECKED = 16
@@ -52,6 +49,22 @@ class Version:
     """Another one after any write; None: the store doesn't tell."""
 
 
+class Documents(Protocol):
+    """What is asked of an index: see `Index`, which has these methods."""
+
+    def count(self, filter: Filter | None = None) -> int:
+        """How many documents a filter holds for."""
+
+    def version(self) -> Version:
+        """Which state it is in."""
+
+    def tag_names(self) -> frozenset[str]:
+        """The tags' paths that documents have."""
+
+    def tag_values(self, path: str) -> frozenset[str]:
+        """Texts that stand at a tag's path."""
+
+
 @dataclass(frozen=True)
 class _Fact:
     occurs: bool
@@ -61,7 +74,7 @@ class _Fact:
 class FilterWarnings:
     """The warnings of one index's filters."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Documents) -> None:
         """Look at `index`, and remember what it is like."""
         self._index = index
         self._facts: dict[tuple[Field, Kind], _Fact] = {}

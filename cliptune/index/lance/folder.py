@@ -20,28 +20,85 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from cliptune.errors import BadInput, CliptuneError, DamagedIndex, Unavailable
 from cliptune.files import make_folder, write_text
 from cliptune.index.durable import file_lock, flush_written, is_locked, sync_path
-from cliptune.index.lance.options import LanceOptions
 from cliptune.index.lance.rows import TableNote, upgrade
-from cliptune.index.stamp import REPAIR, STAMP_NAME, Stamp, read_stamp, remove_stamp, write_stamp
+from cliptune.index.metadata import REPAIR, STAMP_NAME, Stamp, Storage, check_storage
+from cliptune.index.retries import PAUSES, wait_until
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.db import DBConnection
     from lancedb.table import Table
 
 Result = TypeVar("Result")
-_CONFLICT_RETRIES = 8
+_ATTEMPTS = 11
+"""Of a write that conflicts with others: over 5 seconds."""
 WRITE_LOCK, _OPTIMIZE_LOCK = ".write.lock", ".optimize.lock"
 _UNFINISHED = "unfinished.json"
-_LOOKS, _BETWEEN_LOOKS = 3, 0.1
+_SETTLING = 0.2
+"""Seconds that another process may be between two of its steps."""
+_Failure = (RuntimeError, ValueError, OSError)
+"""What LanceDB raises."""
+
+
+@dataclass(frozen=True)
+class LanceOptions:
+    """How a `LanceIndex` stores and searches."""
+
+    store_images: bool = True
+    """Keep the documents' picture bytes, for `get(include_image=True)`."""
+    storage: Storage | None = None
+    """How embeddings are kept: 'float32' as they are; 'float16' in half the room, at unit length,
+    each score within 0.0005 of the exact one. Chosen when the first documents come; another choice
+    for an index that has documents is refused. None: what the index has, 'float32' for a new one.
+    The ANN index has 8-bit codes either way, of which the best are scored again by what is kept."""
+    ann_threshold: int = 20_000
+    """From so many documents on, `optimize` builds an ANN index; below, every search is exact."""
+    hnsw_m: int = 20
+    """Neighbours of a node in the HNSW graph: more find more and take more room."""
+    hnsw_ef_construction: int = 150
+    """Candidates considered for a node's neighbours when the graph is built."""
+    ef: int = 800
+    """Candidates of a graph search, at least twice the matches asked for: more find more. 800
+    finds 98 % even among uniformly random ones, and costs little beside what any query does. 100
+    missed whole clusters for some queries of a million documents."""
+    refine_factor: int = 2
+    """So many times the matches asked for are scored again with the full embeddings."""
+    max_graphs: int = 6
+    """`optimize` gives new documents a graph of their own, and beyond so many graphs builds one
+    anew over all: each adds to a search's time."""
+    max_fragments: int = 64
+    """With more files of rows than that, `optimize` is due."""
+    keep_versions: timedelta = timedelta(minutes=10)
+    """`optimize` removes the files of table versions older than this."""
+    fsync: bool = True
+    """Flush each write to disk before it returns, so that it survives a power cut. Without, it
+    survives the process's death only, and a transaction takes 15 ms instead of 30 to 100."""
+    lock_timeout: float = 60.0
+    """Seconds that a write waits for another one before it raises `Unavailable`."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that can't work."""
+        for name in ("ann_threshold", "hnsw_m", "hnsw_ef_construction", "ef", "refine_factor"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise BadInput(f"{name}: expected an integer of 1 or more, got {value!r}")
+        if self.hnsw_m < 2:
+            raise BadInput(f"hnsw_m: expected an integer of 2 or more, got {self.hnsw_m}")
+        if self.storage is not None:
+            check_storage(self.storage)
+        if not self.lock_timeout >= 0:
+            raise BadInput(f"lock_timeout: expected seconds, got {self.lock_timeout!r}")
 
 
 @dataclass(frozen=True)
@@ -82,26 +139,30 @@ class LanceFolder:
         self._guard = threading.Lock()
         self._opened: Opened | None = None
         # Without the interval a handle would not see what other processes have written.
-        self._database: Any = lancedb.connect(
+        self._connection: DBConnection | None = lancedb.connect(
             str(self.path), read_consistency_interval=timedelta(0)
         )
 
     def close(self) -> None:
         """Let go of it."""
         self._opened = None
-        self._database = None
+        self._connection = None
 
     def check_open(self) -> None:
         """Raise `BadInput` if it was closed, or opened before this process was forked."""
-        if self._database is None:
+        self._connected()
+
+    def _connected(self) -> DBConnection:
+        if self._connection is None:
             raise BadInput(f"{self.path}: the index is closed")
         if os.getpid() != self._process:
             raise BadInput(
                 f"{self.path}: the index was opened before this process was forked; "
                 "open it in the process that uses it"
             )
+        return self._connection
 
-    def writing(self) -> Any:
+    def writing(self) -> AbstractContextManager[None]:
         """A block in which no other process or thread writes.
 
         Raises:
@@ -109,7 +170,7 @@ class LanceFolder:
         """
         return file_lock(self.path / WRITE_LOCK, self.options.lock_timeout)
 
-    def optimizing(self) -> Any:
+    def optimizing(self) -> AbstractContextManager[None]:
         """A block in which no other one optimizes; `LockBusy` if one does."""
         return file_lock(self.path / _OPTIMIZE_LOCK, 0)
 
@@ -127,15 +188,15 @@ class LanceFolder:
         noted = TableNote(stamp.model_digest, stamp.storage).on(rows)
         self._note_unfinished([name])
         make_folder(self.path / f"{name}.lance", private=True)
-        self.retry("writing", lambda: self._database.create_table(name, noted))
+        self.retry("writing", lambda: self._connected().create_table(name, noted))
         self.flush(name, began)
-        write_stamp(self.path, stamp)
+        stamp.write(self.path)
         self.remove_unfinished(name)
 
     def drop_table(self, name: str) -> None:
         """Take the stamp away, then the table that it names; to be called while `writing`."""
         self._note_unfinished([name])
-        remove_stamp(self.path)
+        Stamp.remove(self.path)
         self.remove_unfinished(None)
 
     def remove_unfinished(self, kept: str | None) -> None:
@@ -154,21 +215,24 @@ class LanceFolder:
     def _unfinished(self) -> set[str]:
         """The tables that are nobody's; of a file that can't be read, none."""
         try:
-            found = json.loads((self.path / _UNFINISHED).read_text(encoding="utf-8"))
+            noted = json.loads((self.path / _UNFINISHED).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return set()
-        names = found if isinstance(found, list) else []
+        names = noted if isinstance(noted, list) else []
         return {name for name in names if isinstance(name, str) and is_table_name(name)}
 
     def _check_no_orphans(self) -> None:
         """Raise `DamagedIndex` if there is a table with documents that no file names."""
-        for look in range(_LOOKS):
+        orphans: set[str] = set()
+
+        def is_sound() -> bool:
+            nonlocal orphans
             # In this order: a table is noted before it is begun, and gone before that is forgotten.
             orphans = set(table_names(self.path)) - self._unfinished()
-            if not orphans or (self.path / STAMP_NAME).exists():
-                return
-            if look + 1 < _LOOKS:  # another process may have been between two steps
-                time.sleep(_BETWEEN_LOOKS)
+            return not orphans or (self.path / STAMP_NAME).exists()
+
+        if wait_until(is_sound, _SETTLING, every=0.1):
+            return
         raise DamagedIndex(
             f"{self.path}: {STAMP_NAME} is gone, and {', '.join(sorted(orphans))} with documents "
             "is there. Nothing was changed: put the file back, or "
@@ -177,7 +241,7 @@ class LanceFolder:
 
     def snapshot(self, opened: Opened) -> Table:
         """The table as it is now, whatever is written afterwards."""
-        table = self._database.open_table(opened.stamp.table)
+        table: Table = self._connected().open_table(opened.stamp.table)
         table.checkout(table.version)
         return table
 
@@ -186,21 +250,21 @@ class LanceFolder:
         self.check_open()
         with self._guard:
             try:
-                found = os.stat(self.path / STAMP_NAME)
+                status = os.stat(self.path / STAMP_NAME)
             except FileNotFoundError:
                 self._opened = None
                 self._check_no_orphans()
                 return None
-            signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
             if self._opened is None or self._opened.signature != signature:
                 self._opened = None
                 stamp = self._read_stamp()
                 if stamp is None:
                     return None
                 try:
-                    table = self._database.open_table(stamp.table)
+                    table = self._connected().open_table(stamp.table)
                     upgrade(table)
-                except (ValueError, RuntimeError, OSError) as error:
+                except _Failure as error:
                     raise Unavailable(
                         f"{self.path}: the table {stamp.table} can't be opened "
                         f"({_first_line(error)})"
@@ -219,7 +283,7 @@ class LanceFolder:
             )
 
     def _read_stamp(self) -> Stamp | None:
-        stamp, asked = read_stamp(self.path), self.options.storage
+        stamp, asked = Stamp.read(self.path), self.options.storage
         if stamp and asked and stamp.storage != asked:
             raise BadInput(
                 f"{self.path}: the index keeps embeddings as {stamp.storage}, not as {asked}, "
@@ -237,27 +301,36 @@ class LanceFolder:
                 return run(opened)
             except CliptuneError:
                 raise
-            except (RuntimeError, ValueError, OSError) as error:
+            except _Failure as error:
                 if attempt == 2 or self.open() is opened:
                     raise self._failed(action, error) from error
         raise AssertionError
 
-    def retry(self, action: str, run: Callable[[], Any], *, alone_at_last: bool = False) -> Any:
+    def retry(
+        self, action: str, run: Callable[[], Result], *, alone_at_last: bool = False
+    ) -> Result:
         """`run`, again after a conflict with a concurrent transaction such as a compaction.
 
         With `alone_at_last` the last attempt keeps writes waiting: else they could win every time.
         """
-        for attempt in range(_CONFLICT_RETRIES + 1):
-            alone = alone_at_last and attempt == _CONFLICT_RETRIES
-            try:
-                with self.writing() if alone else nullcontext():
-                    return run()
-            except CliptuneError:
-                raise
-            except (RuntimeError, ValueError, OSError) as error:
-                if attempt == _CONFLICT_RETRIES or "conflict" not in str(error).lower():
-                    raise self._failed(action, error) from error
-                time.sleep(0.02 * 2**attempt)
+
+        def attempt() -> Result:
+            is_last = retrying.statistics["attempt_number"] == _ATTEMPTS
+            with self.writing() if alone_at_last and is_last else nullcontext():
+                return run()
+
+        retrying = Retrying(
+            retry=retry_if_exception(_is_conflict),
+            wait=PAUSES,
+            stop=stop_after_attempt(_ATTEMPTS),
+            reraise=True,
+        )
+        try:
+            return retrying(attempt)
+        except CliptuneError:
+            raise
+        except _Failure as error:
+            raise self._failed(action, error) from error
 
     def flush(self, table: str, began: int) -> None:
         """Bring the table's files written since `began` (ns) to disk; Lance leaves that open."""
@@ -272,6 +345,14 @@ class LanceFolder:
         if "no space left" in str(error).lower() or "quota exceeded" in str(error).lower():
             return Unavailable(f"{self.path}: the disk is full: {action} failed")
         return Unavailable(f"{self.path}: {action} failed ({_first_line(error)})")
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return (
+        isinstance(error, _Failure)
+        and not isinstance(error, CliptuneError)
+        and "conflict" in str(error).lower()
+    )
 
 
 def new_table_name() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
-from cliptune.index.storage import Storage, as_stored, check_storage
+from cliptune.index.metadata import Storage, as_stored, check_storage
 from cliptune.index.tags import from_json
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class TableNote:
         """The note in a table; None if an earlier cliptune made it."""
         kept = (table.schema.metadata or {}).get(_METADATA)
         try:
-            found = json.loads(kept or b"null")
-            return cls(str(found["model_digest"]), check_storage(found["storage"]))
+            note = json.loads(kept or b"null")
+            return cls(str(note["model_digest"]), check_storage(note["storage"]))
         except (ValueError, KeyError, TypeError):
             return None
 
@@ -94,15 +94,32 @@ def to_table(batch: CheckedBatch, *, store_images: bool, storage: Storage) -> pa
     columns["image"] = pa.array(images, pa.large_binary())
     columns["image_digest"] = pa.array(batch.image_digests, pa.string())
     flat = pa.array(np.ascontiguousarray(as_stored(batch.embeddings, storage)).ravel())
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, batch.dim)
-    fields = schema(batch.dim, storage)
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, batch.space.dim)
+    fields = schema(batch.space.dim, storage)
     return pa.Table.from_arrays([columns[field.name] for field in fields], schema=fields)
 
 
-def to_match(row: dict[str, Any], score: float) -> Match:
+class MatchRow(TypedDict):
+    """A row that a search gives."""
+
+    id: str
+    text: str | None
+    uri: str | None
+    tags: str
+    image_digest: str | None
+    _distance: float
+
+
+def to_match(row: MatchRow, score: float) -> Match:
     """A found row as a match."""
-    fields = {name: row[name] for name in ("id", "text", "uri", "image_digest")}
-    return Match(**fields, tags=from_json(row["tags"]), score=score)
+    return Match(
+        id=row["id"],
+        text=row["text"],
+        uri=row["uri"],
+        image_digest=row["image_digest"],
+        tags=from_json(row["tags"]),
+        score=score,
+    )
 
 
 def offsets_by_id(table: Table, after: str | None) -> list[int]:
@@ -111,7 +128,7 @@ def offsets_by_id(table: Table, after: str | None) -> list[int]:
     order = pc.sort_indices(ids)
     if after is not None:
         order = order.filter(pc.greater(ids.take(order), after))
-    return order.to_pylist()
+    return list(order.to_pylist())
 
 
 _NAME = r'^\["(?:[^"\\]|\\.)*"\]$'
@@ -138,12 +155,12 @@ def _is_name(terms: pa.Array) -> pa.Array:
 
 def _terms(table: Table, wanted: Callable[[pa.Array], pa.Array]) -> set[str]:
     """The distinct `tags.term`s in the table for which `wanted` is true."""
-    found: set[str] = set()
+    distinct: set[str] = set()
     rows = table.search().select(["terms"]).limit(_TERMS_OF)
     for batch in rows.to_batches():
         terms = pc.unique(batch["terms"].flatten())
-        found.update(terms.filter(wanted(terms)).to_pylist())
-    return found
+        distinct.update(terms.filter(wanted(terms)).to_pylist())
+    return distinct
 
 
 def to_docs(rows: pa.Table, model_digest: str) -> list[ClipDoc]:

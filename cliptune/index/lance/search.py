@@ -1,100 +1,179 @@
-"""Nearest neighbours from a Lance table, with ties in order and no match left out."""
+"""What is asked of a Lance table: filters as SQL, and the nearest neighbours.
+
+Nothing of a filter reaches the SQL but string literals and numbers that this module writes:
+column names are its own, tags' names and values are data. Every leaf is true or false, never
+NULL, so that SQL's logic is the filter's.
+
+Of the neighbours no match is left out, and ties are in the order of their ids.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from cliptune.documents import Match
-from cliptune.index.lance.rows import MATCH_COLUMNS, to_match
+from cliptune.index.filters.language import And, Compare, Field, In, Node, Not, Or, Scalar
+from cliptune.index.lance.rows import MATCH_COLUMNS, MatchRow, to_match
+from cliptune.index.tags import term
 
 if TYPE_CHECKING:
+    from lancedb._lancedb import IndexConfig
+    from lancedb.query import LanceVectorQueryBuilder
     from lancedb.table import Table
+
+    from cliptune.index.lance.folder import LanceOptions
 
 _QUERIES_A_CALL = 64
 _SLACK = 8
 
 
-def nearest(
-    table: Table,
-    queries: np.ndarray,
-    k: int,
-    *,
-    where: str | None,
-    exact: bool,
-    ef: int,
-    refine_factor: int,
-) -> list[list[Match]]:
-    """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""
-    found: list[list[Match]] = []
-    for start in range(0, len(queries), _QUERIES_A_CALL):
-        group = queries[start : start + _QUERIES_A_CALL]
-        search = _Search(table, where, exact, ef, refine_factor)
-        for query, rows in zip(group, search.run(group, k + _SLACK), strict=True):
-            found.append(search.settle(query, rows, k))
-    return found
+class Searcher:
+    """Searches of one table under one filter."""
 
-
-class _Search:
     def __init__(
-        self, table: Table, where: str | None, exact: bool, ef: int, refine_factor: int
+        self, table: Table, where: Node | None, options: LanceOptions, *, exact: bool
     ) -> None:
-        self.table = table
-        self.where = where
-        self.exact = exact
-        self.ef = ef
-        self.refine_factor = refine_factor
-        self._reachable: int | None = None
-        self._has_ann: bool | None = None
+        """Search what `where` leaves; with `exact` by comparing with every embedding."""
+        self._table = table
+        self._where = None if where is None else to_sql(where)
+        self._options = options
+        self._exact = exact
 
-    def run(self, queries: np.ndarray, k: int, exact: bool = False) -> list[list[dict[str, Any]]]:
+    def nearest(self, queries: np.ndarray, k: int) -> list[list[Match]]:
+        """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""
+        matches: list[list[Match]] = []
+        for start in range(0, len(queries), _QUERIES_A_CALL):
+            group = queries[start : start + _QUERIES_A_CALL]
+            for query, rows in zip(group, self._ask(group, k + _SLACK), strict=True):
+                matches.append(self._settle(query, rows, k))
+        return matches
+
+    def _ask(self, queries: np.ndarray, k: int, exact: bool = False) -> list[list[MatchRow]]:
         """About the `k` best rows of each query, nearest first."""
         single = len(queries) == 1
-        search: Any = self.table.search(
+        search = self._table.search(
             queries[0] if single else queries, vector_column_name="embedding"
         )
+        search = cast("LanceVectorQueryBuilder", search)  # as those of vectors are
         search = search.distance_type("cosine").select(MATCH_COLUMNS).limit(k)
-        if self.where is not None:
-            search = search.where(self.where, prefilter=True)
-        if self.exact or exact:
+        if self._where is not None:
+            search = search.where(self._where, prefilter=True)
+        if self._exact or exact:
             search = search.bypass_vector_index()
         else:
-            candidates = max(self.ef, 2 * k)
-            search = search.ef(candidates).refine_factor(self.refine_factor)
-        results: list[list[dict[str, Any]]] = [[] for _ in queries]
+            search = search.ef(max(self._options.ef, 2 * k))
+            search = search.refine_factor(self._options.refine_factor)
+        results: list[list[MatchRow]] = [[] for _ in queries]
         for row in search.to_arrow().to_pylist():
             results[row.pop("query_index", 0)].append(row)
         return results
 
-    def settle(self, query: np.ndarray, rows: list[dict[str, Any]], k: int) -> list[Match]:
+    def _settle(self, query: np.ndarray, rows: list[MatchRow], k: int) -> list[Match]:
         """The rows' `k` best as matches, after asking for more rows where some may be missing."""
-        asked, exact = k + _SLACK, self.exact
-        if len(rows) < asked and not exact and self._ann() and len(rows) < self._all():
+        asked, exact = k + _SLACK, self._exact
+        if len(rows) < asked and not exact and self._has_graph and len(rows) < self._reachable:
             # A graph search can run dry under a filter that leaves little.
             exact = True
-            rows = self.run(query[None], asked, exact=True)[0]
+            [rows] = self._ask(query[None], asked, exact=True)
         while len(rows) >= asked and _ends_in_tie(rows, k):
             # Which of many equals come first is up to the ids: all of them must be seen.
             asked *= 8
-            rows = self.run(query[None], asked, exact=exact)[0]
+            [rows] = self._ask(query[None], asked, exact=exact)
         scored = [(min(1.0, max(-1.0, 1.0 - row["_distance"])), row) for row in rows]
         scored.sort(key=lambda pair: (-pair[0], pair[1]["id"]))
         return [to_match(row, score) for score, row in scored[:k]]
 
-    def _ann(self) -> bool:
-        if self._has_ann is None:
-            indices = self.table.list_indices()
-            self._has_ann = any(index.columns == ["embedding"] for index in indices)
-        return self._has_ann
+    @cached_property
+    def _has_graph(self) -> bool:
+        return graph_index(self._table) is not None
 
-    def _all(self) -> int:
+    @cached_property
+    def _reachable(self) -> int:
         """How many rows the filter leaves."""
-        if self._reachable is None:
-            self._reachable = self.table.count_rows(self.where)
-        return self._reachable
+        return self._table.count_rows(self._where)
 
 
-def _ends_in_tie(rows: list[dict[str, Any]], k: int) -> bool:
+def graph_index(table: Table) -> IndexConfig | None:
+    """The table's ANN index, if it has one."""
+    for index in table.list_indices():
+        if index.columns == ["embedding"]:
+            return index
+    return None
+
+
+def _ends_in_tie(rows: list[MatchRow], k: int) -> bool:
     distances = sorted(row["_distance"] for row in rows)
-    return bool(distances[-1] == distances[k - 1])
+    return distances[-1] == distances[k - 1]
+
+
+def literal(text: str) -> str:
+    """An SQL string literal: the quote is doubled, and there are no other escapes."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def to_sql(node: Node, negated: bool = False) -> str:
+    """The SQL condition of a filter's tree, or of its negation.
+
+    Negations move to the leaves by De Morgan's laws: LanceDB's planner takes exponential time
+    over nested NOTs.
+    """
+    if isinstance(node, Not):
+        return to_sql(node.item, not negated)
+    if isinstance(node, And | Or):
+        if not node.items:
+            return "true" if isinstance(node, And) != negated else "false"
+        word = " AND " if isinstance(node, And) != negated else " OR "
+        return "(" + word.join(to_sql(item, negated) for item in node.items) + ")"
+    sql = _among(node.field, node.values) if isinstance(node, In) else _compare(node)
+    return f"(NOT {sql})" if negated else sql
+
+
+def _compare(node: Compare) -> str:
+    if node.op == "==":
+        return _among(node.field, (node.value,))
+    value = node.value
+    if node.field.builtin:
+        if not isinstance(value, str):
+            return "false"
+        return f"coalesce({node.field.name} {node.op} {literal(value)}, false)"
+    if isinstance(value, str):
+        kind, operand = "string", literal(value)
+    else:
+        kind, operand = "number", _number(value)
+    bound = f"{kind}_{'min' if node.op in ('<', '<=') else 'max'}"
+    path = literal(node.field.name)
+    position = f"CAST(array_position({kind}_paths, {path}) AS BIGINT)"
+    return f"coalesce(array_element({bound}, {position}) {node.op} {operand}, false)"
+
+
+def _number(value: Scalar) -> str:
+    assert isinstance(value, int | float)  # noqa: S101
+    return f"CAST('{float(value)!r}' AS DOUBLE)"
+
+
+def _among(field: Field, values: tuple[Scalar, ...]) -> str:
+    given = [value for value in values if value is not None]
+    parts: list[str] = []
+    if len(given) < len(values):
+        parts.append(_missing(field))
+    if field.builtin:
+        texts = list(dict.fromkeys(literal(value) for value in given if isinstance(value, str)))
+        if texts:
+            among = f"{field.name} IN ({', '.join(texts)})"
+            parts.append(among if field.name == "id" else f"coalesce({among}, false)")
+    elif given:
+        terms = list(dict.fromkeys(literal(term(field.name, value)) for value in given))
+        if len(terms) == 1:
+            parts.append(f"array_has(terms, {terms[0]})")
+        else:
+            parts.append(f"array_has_any(terms, [{', '.join(terms)}])")
+    return f"({' OR '.join(parts)})" if len(parts) > 1 else parts[0] if parts else "false"
+
+
+def _missing(field: Field) -> str:
+    if field.builtin:
+        return "false" if field.name == "id" else f"({field.name} IS NULL)"
+    return f"(NOT array_has(terms, {literal(term(field.name))}))"

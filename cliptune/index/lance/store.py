@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
-from cliptune.errors import BadInput, Unavailable
-from cliptune.index.base import Index, IndexStatus
-from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
+from cliptune.errors import Unavailable
+from cliptune.index.base import Index, IndexStatus, Search
+from cliptune.index.checks import check_batch
 from cliptune.index.durable import LockBusy
-from cliptune.index.filters.language import Filter, parse_filter
+from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
-from cliptune.index.lance.folder import LanceFolder, Opened, new_table_name
-from cliptune.index.lance.options import LanceOptions
+from cliptune.index.lance.folder import LanceFolder, LanceOptions, Opened, new_table_name
 from cliptune.index.lance.rows import (
     DOC_COLUMNS,
     offsets_by_id,
@@ -29,9 +27,8 @@ from cliptune.index.lance.rows import (
     to_docs,
     to_table,
 )
-from cliptune.index.lance.search import nearest
-from cliptune.index.lance.sql import literal, to_sql
-from cliptune.index.stamp import Stamp
+from cliptune.index.lance.search import Searcher, graph_index, literal, to_sql
+from cliptune.index.metadata import Stamp
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -64,143 +61,78 @@ class LanceIndex(Index):
         """Where it is."""
         return self._folder.path
 
-    def add(self, docs: DocList[ClipDoc]) -> int:
-        """See `Index.add`."""
+    def _check_open(self) -> None:
         self._folder.check_open()
-        if isinstance(docs, ClipDoc):
-            raise BadInput("docs: expected a DocList of documents, got a single one")
-        for position, doc in enumerate(docs):
-            if not isinstance(doc, ClipDoc):
-                raise BadInput(f"document {position}: a {type(doc).__name__}, not a ClipDoc")
-        if not len(docs):
-            return 0
+
+    def _add(self, docs: DocList[ClipDoc]) -> int:
         with self._folder.writing():
             opened = self._folder.open()
             stamp = opened.stamp if opened else None
-            batch = check_batch(
-                docs, stamp.model_digest if stamp else None, stamp.dim if stamp else None
-            )
+            batch = check_batch(docs, stamp)
             storage = stamp.storage if stamp else self.options.storage or "float32"
             rows = to_table(batch, store_images=self.options.store_images, storage=storage)
             self._folder.remove_unfinished(stamp.table if stamp else None)
             if opened:
                 table, began = opened.table, time.time_ns()
-                self._folder.retry(
-                    "writing",
-                    lambda: (
-                        table.merge_insert("id")
-                        .when_matched_update_all()
-                        .when_not_matched_insert_all()
-                        .execute(rows)
-                    ),
-                )
+                upsert = table.merge_insert("id").when_matched_update_all()
+                upsert = upsert.when_not_matched_insert_all()
+                self._folder.retry("writing", lambda: upsert.execute(rows))
                 self._folder.flush(opened.stamp.table, began)
             else:
-                made = Stamp(new_table_name(), batch.model_digest, batch.dim, storage)
+                space = batch.space
+                made = Stamp(space.model_digest, space.dim, new_table_name(), storage)
                 self._folder.create_table(made, rows)
         return len(batch.docs)
 
-    def search(
-        self,
-        embeddings: np.ndarray,
-        model_digest: str,
-        *,
-        limit: int = 10,
-        offset: int = 0,
-        filter: Filter | None = None,
-        score_threshold: float | None = None,
-        exact: bool = False,
-    ) -> list[DocList[Match]]:
-        """See `Index.search`."""
-        check_window(limit, offset, score_threshold)
-        where = _where(filter)
-
-        def run(opened: Opened | None) -> list[DocList[Match]]:
-            stamp = opened.stamp if opened else None
-            queries = check_queries(
-                embeddings,
-                model_digest,
-                stamp.model_digest if stamp else None,
-                stamp.dim if stamp else None,
-            )
-            if not opened or not limit:
-                return [DocList[Match]() for _ in queries]
-            found = nearest(
-                opened.table,
-                queries,
-                offset + limit,
-                where=where,
-                exact=exact,
-                ef=self.options.ef,
-                refine_factor=self.options.refine_factor,
-            )
-            threshold = -np.inf if score_threshold is None else score_threshold
-            return [
-                DocList[Match](match for match in matches[offset:] if match.score >= threshold)
-                for matches in found
-            ]
+    def _search(self, search: Search) -> list[list[Match]]:
+        def run(opened: Opened | None) -> list[list[Match]]:
+            queries = search.queries(opened.stamp if opened else None)
+            if not opened or not search.limit:
+                return [[] for _ in queries]
+            searcher = Searcher(opened.table, search.where, self.options, exact=search.exact)
+            return searcher.nearest(queries, search.limit)
 
         return self._folder.read("searching", run)
 
-    def delete(self, *, ids: Iterable[str] | None = None, filter: Filter | None = None) -> int:
-        """See `Index.delete`; more than 10,000 ids are deleted in several transactions."""
-        where = _where(filter)
-        if ids is None and where is None:
-            raise BadInput("delete: give ids or a filter; clear() deletes everything")
-        conditions = [where] if ids is None else _id_conditions(check_ids(ids), where)
+    def _delete(self, ids: list[str] | None, where: Node | None) -> int:
+        """More than 10,000 ids are deleted in several transactions."""
         self._folder.check_open()
         deleted = 0
         with self._folder.writing():
             opened = self._folder.open()
-            for condition in conditions if opened else ():
-                assert opened is not None  # noqa: S101
+            if opened is None:
+                return 0
+            for condition in _conditions(ids, where):
                 began = time.time_ns()
-                run = partial(opened.table.delete, str(condition))
-                deleted += self._folder.retry("deleting", run).num_deleted_rows
+                run = partial(opened.table.delete, condition)
+                result = self._folder.retry("deleting", run)
+                deleted += result.num_deleted_rows  # type: ignore[attr-defined] # its stub lacks it
                 self._folder.flush(opened.stamp.table, began)
         return deleted
 
-    def get(
-        self,
-        ids: Iterable[str],
-        *,
-        include_embedding: bool = False,
-        include_image: bool = False,
+    def _get(
+        self, ids: list[str], include_embedding: bool, include_image: bool
     ) -> DocList[ClipDoc]:
-        """See `Index.get`."""
-        wanted = check_ids(ids)
-        columns = _doc_columns(include_embedding, include_image)
+        columns = _columns(include_embedding, include_image)
 
         def run(opened: Opened | None) -> DocList[ClipDoc]:
-            found: dict[str | None, ClipDoc] = {}
-            for condition in _id_conditions(wanted, None) if opened else ():
+            by_id: dict[str | None, ClipDoc] = {}
+            for condition in _conditions(ids, None) if opened else ():
                 assert opened is not None  # noqa: S101
                 query = opened.table.search().where(condition).select(columns)
                 rows = query.limit(_IDS_A_STATEMENT).to_arrow()
-                for doc in to_docs(rows, opened.stamp.model_digest):
-                    found[doc.id] = doc
-            return DocList[ClipDoc](found[one] for one in wanted if one in found)
+                by_id |= {doc.id: doc for doc in to_docs(rows, opened.stamp.model_digest)}
+            return DocList[ClipDoc](by_id[one] for one in ids if one in by_id)
 
         return self._folder.read("reading", run)
 
-    def scan(
-        self,
-        *,
-        after: str | None = None,
-        batch_size: int = 1000,
-        include_embedding: bool = False,
-        include_image: bool = False,
-    ) -> Iterator[DocList[ClipDoc]]:
-        """See `Index.scan`; one that lasts longer than `keep_versions` may be ended with
-        `Unavailable` by an `optimize`.
-        """
-        check_scan(after, batch_size)
-        self._folder.check_open()
-        return self._scan(after, batch_size, _doc_columns(include_embedding, include_image))
-
     def _scan(
-        self, after: str | None, batch_size: int, columns: list[str]
+        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
     ) -> Iterator[DocList[ClipDoc]]:
+        """One that lasts longer than `keep_versions` may be ended with `Unavailable` by an
+        `optimize`.
+        """
+
         def pin(opened: Opened | None) -> tuple[Table, list[int], str] | None:
             if opened is None:
                 return None
@@ -211,16 +143,16 @@ class LanceIndex(Index):
         if pinned is None:
             return
         table, offsets, digest = pinned
+        columns = _columns(include_embedding, include_image)
         for start in range(0, len(offsets), batch_size):
             wanted = table.take_offsets(offsets[start : start + batch_size]).select(columns)
             rows = self._folder.read("reading", lambda _: wanted.to_arrow())  # noqa: B023
             yield DocList[ClipDoc](to_docs(rows.sort_by("id"), digest))
 
-    def count(self, filter: Filter | None = None) -> int:
-        """See `Index.count`."""
-        where = _where(filter)
+    def _count(self, where: Node | None) -> int:
+        condition = None if where is None else to_sql(where)
         return self._folder.read(
-            "counting", lambda opened: opened.table.count_rows(where) if opened else 0
+            "counting", lambda opened: opened.table.count_rows(condition) if opened else 0
         )
 
     def version(self) -> Version:
@@ -260,7 +192,7 @@ class LanceIndex(Index):
 
         def run(opened: Opened | None) -> IndexStatus:
             rows = opened.table.count_rows() if opened else 0
-            ann = _ann_index(opened.table) if opened else None
+            ann = graph_index(opened.table) if opened else None
             unindexed = int(ann.num_unindexed_rows or 0) if ann else rows
             fragments = _fragments(opened.table) if opened else 0
             threshold = self.options.ann_threshold
@@ -331,30 +263,20 @@ class LanceIndex(Index):
             self._folder.retry("indexing", lambda: table.create_index("id", config=BTree()))
 
 
-def _where(given: Filter | None) -> str | None:
-    node = parse_filter(given)
-    return None if node is None else to_sql(node)
-
-
-def _doc_columns(include_embedding: bool, include_image: bool) -> list[str]:
+def _columns(include_embedding: bool, include_image: bool) -> list[str]:
     return [*DOC_COLUMNS, *["embedding"] * include_embedding, *["image"] * include_image]
 
 
-def _id_conditions(ids: list[str], where: str | None) -> list[str]:
-    conditions = []
-    for start in range(0, len(ids), _IDS_A_STATEMENT):
-        among = ", ".join(map(literal, ids[start : start + _IDS_A_STATEMENT]))
-        conditions.append(f"id IN ({among})" + (f" AND {where}" if where else ""))
-    return conditions
-
-
-def _ann_index(table: Table) -> Any | None:
-    for index in table.list_indices():
-        if index.columns == ["embedding"]:
-            return index
-    return None
+def _conditions(ids: list[str] | None, where: Node | None) -> list[str]:
+    """What leaves those of `ids` (None: of all) for which `where` holds, in several statements."""
+    condition = [] if where is None else [to_sql(where)]
+    if ids is None:
+        return condition
+    parts = (ids[at : at + _IDS_A_STATEMENT] for at in range(0, len(ids), _IDS_A_STATEMENT))
+    among = (f"id IN ({', '.join(map(literal, part))})" for part in parts)
+    return [" AND ".join([one, *condition]) for one in among]
 
 
 def _fragments(table: Table) -> int:
-    stats: Any = table.stats()  # a dict, whatever its annotation says
-    return int(stats["fragment_stats"]["num_fragments"])
+    stats = cast(dict[str, dict[str, int]], table.stats())  # whatever its annotation says
+    return stats["fragment_stats"]["num_fragments"]

@@ -1,25 +1,26 @@
-"""Documents as entities of a Milvus collection, and back; and what stamps the collection."""
+"""Documents as entities of a Milvus collection, and back; and whose embeddings it holds.
+
+What can be filtered by is kept as keys that can't be anything but data: strings reach Milvus'
+expressions in two forms only, both of the digits 0-9a-f, as the hexadecimal form of their UTF-8
+bytes (which sorts as the strings do), and as a hash. `terms` (an array of hashes) answers equality
+and existence. `low` and `high` (JSON) have for each numeric and textual tag, by its path's hash,
+the least and the greatest value, as `tags.TagColumns` explains.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput
 from cliptune.index.checks import MAX_ID_BYTES, CheckedBatch
-from cliptune.index.milvus.keys import (
-    ORDER_BYTES,
-    ORDERED_FIELDS,
-    bounds_of,
-    hex_of,
-    order_key,
-    terms_of,
-)
-from cliptune.index.stamp import created_by
+from cliptune.index.metadata import CREATED_BY, EmbeddingSpace, check_format
+from cliptune.index.tags import TagColumns
 
 if TYPE_CHECKING:
     from pymilvus import CollectionSchema
@@ -33,44 +34,45 @@ MAX_TERMS = 4096
 _PIECE = 16_000
 """Characters, of at most 4 bytes, in a piece of a document: a string has at most 65,535 bytes."""
 _MARK = "cliptune index"
+ORDER_BYTES = 512
+"""So many first bytes of a string decide its order; filters may not compare with longer ones."""
+ORDERED_FIELDS = ("text", "uri", "label")
+
+
+class Entity(TypedDict, total=False):
+    """A document in a collection; of those that are read, the fields that were asked for."""
+
+    id: str
+    document: list[str]
+    image_digest: str
+    terms: list[str]
+    low: dict[str, float | str]
+    high: dict[str, float | str]
+    text_order: str
+    uri_order: str
+    label_order: str
+    embedding: np.ndarray
 
 
 @dataclass(frozen=True)
-class CollectionStamp:
-    """Whose embeddings a collection holds; it is the collection's description, which no later
-    write changes.
-    """
-
-    model_digest: str
-    dim: int
+class CollectionStamp(EmbeddingSpace):
+    """What a collection's description says, which no later write changes."""
 
     def to_description(self) -> str:
         """As the collection's description."""
-        return json.dumps(
-            {
-                _MARK: FORMAT,
-                "model_digest": self.model_digest,
-                "dim": self.dim,
-                "created_by": created_by(),
-            }
-        )
+        return json.dumps({_MARK: FORMAT, **asdict(self), "created_by": CREATED_BY})
 
     @classmethod
     def from_description(cls, description: str, where: str) -> CollectionStamp:
         """The stamp; another one's collection, or one of a newer format, raises `BadInput`."""
         try:
-            found = json.loads(description)
-            version, digest, dim = int(found[_MARK]), found["model_digest"], found["dim"]
+            content = json.loads(description)
+            version, digest, dim = int(content[_MARK]), content["model_digest"], content["dim"]
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(
                 f"{where}: a collection that is no cliptune index; give another name"
             ) from error
-        if version > FORMAT:
-            raise BadInput(
-                f"{where}: the index was written in format {version} by "
-                f"{found.get('created_by', 'a newer cliptune')!s:.80}; {created_by()} reads "
-                f"formats up to {FORMAT}. Upgrade cliptune"
-            )
+        check_format(where, version, FORMAT, content.get("created_by"))
         if not isinstance(digest, str) or not isinstance(dim, int):
             raise BadInput(f"{where}: the collection's description has unusable values")
         return cls(digest, dim)
@@ -107,7 +109,7 @@ def schema(stamp: CollectionStamp) -> CollectionSchema:
     return made
 
 
-def to_rows(batch: CheckedBatch, *, store_images: bool) -> list[dict[str, Any]]:
+def to_rows(batch: CheckedBatch, *, store_images: bool) -> list[Entity]:
     """The entities of a checked batch; what is too large for Milvus raises `BadInput`."""
     rows = []
     for position, doc in enumerate(batch.docs):
@@ -118,11 +120,16 @@ def to_rows(batch: CheckedBatch, *, store_images: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(batch: CheckedBatch, position: int, has_image: bool) -> dict[str, Any]:
+def _row(batch: CheckedBatch, position: int, has_image: bool) -> Entity:
     doc, columns = batch.docs[position], batch.tag_columns[position]
     image_digest = batch.image_digests[position]
-    fields = {name: getattr(doc, name) for name in ("text", "uri", "label")}
-    head = {"id": str(doc.id), **fields, "image_digest": image_digest, "image": has_image}
+    head: dict[str, str | bool | None] = {
+        "id": str(doc.id),
+        "text": doc.text,
+        "uri": doc.uri,
+        "label": doc.label,
+    }
+    head |= {"image_digest": image_digest, "image": has_image}
     head_json = json.dumps(head, ensure_ascii=False, separators=(",", ":"))
     document = f'{head_json[:-1]},"tags":{batch.tags_json[position]}}}'
     if (size := len(document.encode())) > MAX_DOCUMENT_BYTES:
@@ -144,25 +151,84 @@ def _row(batch: CheckedBatch, position: int, has_image: bool) -> dict[str, Any]:
         "terms": terms,
         "low": low,
         "high": high,
-        **{f"{name}_order": order_key(value or "") for name, value in fields.items()},
+        "text_order": order_key(doc.text or ""),
+        "uri_order": order_key(doc.uri or ""),
+        "label_order": order_key(doc.label or ""),
         "embedding": batch.embeddings[position],
     }
 
 
-def to_match(entity: dict[str, Any], score: float) -> Match:
+def to_match(entity: Entity, score: float) -> Match:
     """A found entity as a match."""
     kept = json.loads("".join(entity["document"]))
     fields = {name: kept.get(name) for name in ("id", "text", "uri", "tags", "image_digest")}
     return Match(**fields, score=min(1.0, max(-1.0, score)))
 
 
-def to_doc(entity: dict[str, Any], model_digest: str) -> tuple[ClipDoc, bool]:
+def to_doc(entity: Entity, model_digest: str) -> tuple[ClipDoc, bool]:
     """An entity as a document, with the embedding if it is there; and whether it has a picture."""
     kept = json.loads("".join(entity["document"]))
     has_image = kept.pop("image")
     doc = ClipDoc(**kept)
     if "embedding" in entity:
-        embedding: Any = np.asarray(entity["embedding"], dtype=np.float32)
-        doc.embedding = embedding
+        doc.embedding = np.asarray(entity["embedding"], np.float32)  # type: ignore[assignment]
         doc.model_digest = model_digest
     return doc, has_image
+
+
+def hex_of(text: str) -> str:
+    """The UTF-8 bytes in hexadecimal: sorts as the text does by code points."""
+    return text.encode().hex()
+
+
+def order_key(text: str) -> str:
+    """`hex_of` the first bytes, and one more, so that a longer string isn't equal to its start."""
+    return text.encode()[: ORDER_BYTES + 1].hex()
+
+
+def term_key(term: str) -> str:
+    """128 bits of the hash of a term that `tags.term` made."""
+    return _hash(["tag", term])
+
+
+def field_key(name: str, *value: str) -> str:
+    """The term "the document's own field has a value", or has this `value`."""
+    return _hash(["field", name, *value])
+
+
+def ordered_key(kind: str, path: str) -> str:
+    """The name in `low` and `high`, and the term, of a tag that has a `number` or a `string`."""
+    return kind[0] + _hash(["ordered", kind, path])[1:]
+
+
+def terms_of(doc: ClipDoc, columns: TagColumns) -> list[str]:
+    """All terms of a document."""
+    terms = [term_key(term) for term in columns.terms]
+    terms += [ordered_key("number", path) for path in columns.number_paths]
+    terms += [ordered_key("string", path) for path in columns.string_paths]
+    for name in ORDERED_FIELDS:
+        value = getattr(doc, name)
+        if value is not None:
+            terms += [field_key(name), field_key(name, value)]
+    return terms
+
+
+def bounds_of(columns: TagColumns) -> tuple[dict[str, float | str], dict[str, float | str]]:
+    """(`low`, `high`) of a document's tags."""
+    low: dict[str, float | str] = {}
+    high: dict[str, float | str] = {}
+    for path, least, greatest in zip(
+        columns.number_paths, columns.number_min, columns.number_max, strict=True
+    ):
+        key = ordered_key("number", path)
+        low[key], high[key] = least, greatest
+    for path, first, last in zip(
+        columns.string_paths, columns.string_min, columns.string_max, strict=True
+    ):
+        key = ordered_key("string", path)
+        low[key], high[key] = order_key(first), order_key(last)
+    return low, high
+
+
+def _hash(parts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

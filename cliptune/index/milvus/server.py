@@ -1,16 +1,23 @@
-"""Calls to a Milvus server: tried again while it is away, and bounded."""
+"""A Milvus server: where an index is in it, and calls that are tried again while it is away."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
+from urllib.parse import parse_qsl, urlsplit
+
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay
 
 from cliptune.errors import BadInput, Unavailable
-from cliptune.index.milvus.options import TOKEN, MilvusAddress, MilvusOptions
+from cliptune.home import home
+from cliptune.index.retries import PAUSES
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
@@ -24,7 +31,160 @@ _FINAL = {9, 10, 102, 1100, 1101, 1102, 1600, 1601, 1602}
 _FINAL_WORDS = ("cannot parse expression", "maxoutputsize", "exceeds limit", "larger than max")
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _REFUSED_CODES = {1400, 1401}
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+
+TOKEN = "CLIPTUNE_MILVUS_TOKEN"  # noqa: S105 - the variable's name
+PICTURES = "CLIPTUNE_PICTURES"
+DEFAULT_PORT = 19530
+Consistency = Literal["strong", "session"]
+
+# Milvus' own rule, less what we append to a collection's name.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+
+
+@dataclass(frozen=True)
+class MilvusAddress:
+    """`http://host:19530/collection` or `…/database/collection`, taken apart."""
+
+    server: str
+    """`http://host:port` or `https://host:port`."""
+    database: str
+    """Empty: the server's default database."""
+    collection: str
+    query: tuple[tuple[str, str], ...] = ()
+    """Options that the address itself names (`?consistency=session`)."""
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """The parts of `uri`; what can't be an index in Milvus raises `BadInput`."""
+        example = "http://localhost:19530/shop"
+        try:
+            parts = urlsplit(uri)
+            host, port = parts.hostname, parts.port or DEFAULT_PORT
+        except ValueError as error:
+            raise BadInput(f"{uri!r:.200}: not an address ({error}); such as {example}") from error
+        if parts.username is not None or parts.password is not None:
+            # Addresses stand in logs, in /status and in the list of processes.
+            raise BadInput(
+                f"a name and password don't belong into the address of the index at {host}: "
+                f"give them as NAME:PASSWORD in {TOKEN}"
+            )
+        if not host or parts.fragment:
+            raise BadInput(f"{uri!r:.200}: expected a host and a collection, such as {example}")
+        names = [name for name in parts.path.split("/") if name]
+        if not 1 <= len(names) <= 2:
+            raise BadInput(
+                f"{uri!r:.200}: expected the name of a collection (or of a database and a "
+                f"collection) after the host, such as {example}"
+            )
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise BadInput(
+                    f"{uri!r:.200}: {name!r:.80} is no name in Milvus: up to 200 letters, digits "
+                    "and underscores, no digit first"
+                )
+        shown = f"[{host}]" if ":" in host else host
+        return cls(
+            server=f"{parts.scheme.lower()}://{shown}:{port}",
+            database=names[0] if len(names) == 2 else "",
+            collection=names[-1],
+            query=tuple(parse_qsl(parts.query, keep_blank_values=True)),
+        )
+
+    def __str__(self) -> str:
+        """The address without options."""
+        return "/".join(filter(None, (self.server, self.database, self.collection)))
+
+
+def _default_pictures() -> Path:
+    return Path(os.environ.get(PICTURES) or home() / "pictures")
+
+
+@dataclass(frozen=True)
+class MilvusOptions:
+    """How an index in Milvus is kept and searched."""
+
+    token: str | None = field(default=None, repr=False)
+    """An API key, or `name:password`; None: CLIPTUNE_MILVUS_TOKEN, or none."""
+    consistency: Consistency = "strong"
+    """`strong`: a call sees every write that was acknowledged before it, whoever wrote; a read
+    waits for the server's next tick of time, up to 200 ms by default. `session`: a call sees this
+    object's own writes, and those of others about a second later; reads don't wait. The right
+    choice for one Indexer that does all the writing."""
+    store_images: bool = True
+    """Keep the pictures' bytes, in `pictures`: Milvus holds what it searches in memory, which is
+    no place for them."""
+    pictures: Path = field(default_factory=_default_pictures)
+    """The folder for pictures, one file each, named by its content's SHA-256; default:
+    CLIPTUNE_PICTURES, or `pictures` in CLIPTUNE_HOME. Processes on several machines need a folder
+    that they share."""
+    timeout: float = 30.0
+    """Seconds that a call tries again while the server is away or busy; then `Unavailable`."""
+    hnsw_m: int = 16
+    """Neighbours of each point in the graph."""
+    hnsw_ef_construction: int = 200
+    """Candidates while the graph is built."""
+    ef: int = 100
+    """Candidates of a search in the graph, at least twice the matches asked for."""
+    shards: int = 1
+    """Parallel streams of writes; one takes some thousand documents a second. Only a new index
+    asks."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that can't work."""
+        if self.consistency not in get_args(Consistency):
+            raise BadInput(
+                f"consistency: expected {' or '.join(get_args(Consistency))}, "
+                f"got {self.consistency!r}"
+            )
+        if not isinstance(self.store_images, bool):
+            raise BadInput(f"store_images: expected true or false, got {self.store_images!r}")
+        limits = {
+            "hnsw_m": (2, 2048),
+            "hnsw_ef_construction": (1, 32_768),
+            "ef": (1, 32_768),
+            "shards": (1, 16),
+        }
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise BadInput(f"{name}: expected an integer of {least} to {most}, got {value!r}")
+        if not isinstance(self.timeout, int | float) or not 0 < self.timeout < 86_400:
+            raise BadInput(f"timeout: expected seconds, got {self.timeout!r}")
+        object.__setattr__(self, "pictures", Path(self.pictures).expanduser().absolute())
+
+    @property
+    def secret(self) -> str:
+        """The token to send; empty: none."""
+        return self.token if self.token is not None else os.environ.get(TOKEN, "")
+
+
+def options_of(address: MilvusAddress, given: Mapping[str, object]) -> MilvusOptions:
+    """The options that `address` and `given` name; both naming one raises `BadInput`."""
+    readers = {
+        "consistency": str,
+        "timeout": float,
+        "ef": int,
+        "hnsw_m": int,
+        "hnsw_ef_construction": int,
+        "shards": int,
+    }
+    known = [*readers, "store_images", "pictures", "token"]
+    for name in given:
+        if name not in known:
+            raise BadInput(f"{name}: no option of an index in Milvus; there are {', '.join(known)}")
+    values = dict(given)
+    for name, text in address.query:
+        if name not in readers:
+            raise BadInput(
+                f"{name}: no option in an index's address; there are {', '.join(readers)}"
+            )
+        if name in values:
+            raise BadInput(f"{name}: given twice")
+        try:
+            values[name] = readers[name](text)
+        except ValueError as error:
+            raise BadInput(f"{name}: expected a number, got {text!r:.80}") from error
+    return MilvusOptions(**values)  # type: ignore[arg-type]
 
 
 class CollectionGone(Exception):
@@ -55,7 +215,7 @@ class MilvusServer:
         self.options = options
         self._process = os.getpid()
         self._guard = threading.Lock()
-        self._client: Any = None
+        self._client: MilvusClient | None = None
         self._closed = False
 
     def call(self, action: str, run: Call[Result], *, loads: str | None = None) -> Result:
@@ -73,23 +233,33 @@ class MilvusServer:
         import grpc
         from pymilvus.exceptions import MilvusException
 
-        deadline, pause = time.monotonic() + self.options.timeout, _FIRST_PAUSE
-        while True:
-            left = max(0.1, deadline - time.monotonic())
+        away = (MilvusException, grpc.RpcError)
+        timeout, began = self.options.timeout, time.monotonic()
+
+        def attempt() -> Result:
+            left = max(0.1, began + timeout - time.monotonic())
             try:
                 return run(self._connected(left), left)
-            except (MilvusException, grpc.RpcError) as error:
+            except away as error:
                 self._check_open()
                 self._raise_final(action, error)
-                if time.monotonic() + pause > deadline:
-                    raise Unavailable(
-                        f"{self.address}: {action} failed: the Milvus server hasn't answered for "
-                        f"{self.options.timeout:g} s ({_reason(error)})"
-                    ) from error
                 if loads and getattr(error, "code", None) == _NOT_LOADED:
                     self._load(loads, left)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+                raise
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(away),
+            wait=PAUSES,
+            stop=stop_before_delay(timeout),
+            reraise=True,
+        )
+        try:
+            return retrying(attempt)
+        except away as error:
+            raise Unavailable(
+                f"{self.address}: {action} failed: the Milvus server hasn't answered for "
+                f"{timeout:g} s ({_reason(error)})"
+            ) from error
 
     def close(self) -> None:
         """Let go of the connection; any later call raises `BadInput`."""

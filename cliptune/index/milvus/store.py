@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-import numpy as np
 from docarray import DocList
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from cliptune.documents import ClipDoc, Match
-from cliptune.errors import BadInput, Unavailable
-from cliptune.index.base import Index, IndexStatus
-from cliptune.index.checks import check_batch, check_ids, check_queries, check_scan, check_window
-from cliptune.index.filters.language import Filter, parse_filter
+from cliptune.errors import Unavailable
+from cliptune.index.base import Index, IndexStatus, Search
+from cliptune.index.checks import check_batch
+from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
-from cliptune.index.milvus.alias import Alias
-from cliptune.index.milvus.collection import KEYS_A_CALL, Collection, among_keys
-from cliptune.index.milvus.expression import both, to_expression
-from cliptune.index.milvus.keys import hex_of
-from cliptune.index.milvus.options import MilvusAddress, MilvusOptions
-from cliptune.index.milvus.rows import CollectionStamp, to_doc, to_rows
-from cliptune.index.milvus.search import Searcher
-from cliptune.index.milvus.server import CollectionGone, MilvusServer, ResultTooLarge
-from cliptune.index.pictures import PictureFolder
+from cliptune.index.milvus.collection import KEYS_A_CALL, Alias, Collection, among_keys, both
+from cliptune.index.milvus.pictures import PictureFolder
+from cliptune.index.milvus.rows import CollectionStamp, Entity, hex_of, to_doc, to_rows
+from cliptune.index.milvus.search import Searcher, to_expression
+from cliptune.index.milvus.server import (
+    CollectionGone,
+    MilvusAddress,
+    MilvusOptions,
+    MilvusServer,
+    ResultTooLarge,
+)
+from cliptune.index.retries import wait_until
 
 Result = TypeVar("Result")
 _ATTEMPTS = 3
@@ -57,28 +59,18 @@ class MilvusIndex(Index):
         self._server = MilvusServer(address, self.options)
         self._alias = Alias(self._server, address, self.options)
 
-    def add(self, docs: DocList[ClipDoc]) -> int:
-        """See `Index.add`."""
+    def _check_open(self) -> None:
         self._server.check()
-        if isinstance(docs, ClipDoc):
-            raise BadInput("docs: expected a DocList of documents, got a single one")
-        for position, doc in enumerate(docs):
-            if not isinstance(doc, ClipDoc):
-                raise BadInput(f"document {position}: a {type(doc).__name__}, not a ClipDoc")
-        if not len(docs):
-            return 0
 
+    def _add(self, docs: DocList[ClipDoc]) -> int:
         def run(there: Collection | None) -> int:
-            stamp = there.stamp if there else None
-            batch = check_batch(
-                docs, stamp.model_digest if stamp else None, stamp.dim if stamp else None
-            )
+            batch = check_batch(docs, there.stamp if there else None)
             rows = to_rows(batch, store_images=self.options.store_images)
             if there is None:
-                made = self._alias.make(CollectionStamp(batch.model_digest, batch.dim))
-                if made is None:  # another writer was first, perhaps with another model
+                stamp = CollectionStamp(batch.space.model_digest, batch.space.dim)
+                there = self._alias.make(stamp)
+                if there is None:  # another writer was first, perhaps with another model
                     raise CollectionGone("another writer has made it")
-                there = made
             self._pictures(there).add(
                 (str(row["image_digest"]), doc.image)
                 for row, doc in zip(rows, batch.docs, strict=True)
@@ -89,115 +81,66 @@ class MilvusIndex(Index):
 
         return self._with_collection("writing", run)
 
-    def search(
-        self,
-        embeddings: np.ndarray,
-        model_digest: str,
-        *,
-        limit: int = 10,
-        offset: int = 0,
-        filter: Filter | None = None,
-        score_threshold: float | None = None,
-        exact: bool = False,
-    ) -> list[DocList[Match]]:
-        """See `Index.search`."""
-        check_window(limit, offset, score_threshold)
-        where = _where(filter)
-
-        def run(there: Collection | None) -> list[DocList[Match]]:
-            stamp = there.stamp if there else None
-            queries = check_queries(
-                embeddings,
-                model_digest,
-                stamp.model_digest if stamp else None,
-                stamp.dim if stamp else None,
-            )
-            if not there or not limit or not len(queries):
-                return [DocList[Match]() for _ in queries]
-            searcher = Searcher(there, where, self.options.ef)
-            find = searcher.exact if exact else searcher.nearest
-            threshold = -np.inf if score_threshold is None else score_threshold
-            return [
-                DocList[Match](match for match in matches[offset:] if match.score >= threshold)
-                for matches in find(queries, offset + limit)
-            ]
+    def _search(self, search: Search) -> list[list[Match]]:
+        def run(there: Collection | None) -> list[list[Match]]:
+            queries = search.queries(there.stamp if there else None)
+            if not there or not search.limit or not len(queries):
+                return [[] for _ in queries]
+            searcher = Searcher(there, _expression(search.where), self.options.ef)
+            find = searcher.exact if search.exact else searcher.nearest
+            return find(queries, search.limit)
 
         return self._with_collection("searching", run)
 
-    def delete(self, *, ids: Iterable[str] | None = None, filter: Filter | None = None) -> int:
-        """See `Index.delete`; the documents are found first, and then deleted by their ids."""
-        where = _where(filter)
-        if ids is None and where is None:
-            raise BadInput("delete: give ids or a filter; clear() deletes everything")
-        wanted = None if ids is None else [hex_of(one) for one in check_ids(ids)]
+    def _delete(self, ids: list[str] | None, where: Node | None) -> int:
+        """The documents are found first, and then deleted by their ids."""
+        wanted = None if ids is None else [hex_of(one) for one in ids]
+        condition = _expression(where)
+
+        def matching(there: Collection) -> Iterator[str]:
+            if wanted is None:
+                conditions = [condition]
+            elif condition is None:
+                yield from there.by_key(wanted, [])
+                return
+            else:
+                parts = (wanted[at : at + KEYS_A_CALL] for at in range(0, len(wanted), KEYS_A_CALL))
+                conditions = [both(among_keys(part), condition) for part in parts]
+            for one in conditions:
+                for page in there.pages(one, [], KEYS_A_CALL):
+                    yield from (entity["id"] for entity in page)
 
         def run(there: Collection | None) -> int:
-            if there is None:
-                return 0
-            if wanted is None:
-                pages = there.pages(where, [], KEYS_A_CALL)
-                keys = [entity["id"] for page in pages for entity in page]
-            elif where is None:
-                keys = list(there.by_key(wanted, []))
-            else:
-                keys = [
-                    entity["id"]
-                    for start in range(0, len(wanted), KEYS_A_CALL)
-                    for page in there.pages(
-                        both(among_keys(wanted[start : start + KEYS_A_CALL]), where),
-                        [],
-                        KEYS_A_CALL,
-                    )
-                    for entity in page
-                ]
-            there.delete(keys)
+            keys = list(matching(there)) if there else []
+            if there:
+                there.delete(keys)
             return len(keys)
 
         return self._with_collection("deleting", run)
 
-    def get(
-        self,
-        ids: Iterable[str],
-        *,
-        include_embedding: bool = False,
-        include_image: bool = False,
+    def _get(
+        self, ids: list[str], include_embedding: bool, include_image: bool
     ) -> DocList[ClipDoc]:
-        """See `Index.get`."""
-        keys = [hex_of(one) for one in check_ids(ids)]
-        fields = _fields(include_embedding)
+        keys = [hex_of(one) for one in ids]
 
         def run(there: Collection | None) -> DocList[ClipDoc]:
             if there is None:
                 return DocList[ClipDoc]()
-            found = there.by_key(keys, fields)
-            entities = [found[key] for key in keys if key in found]
+            by_key = there.by_key(keys, _fields(include_embedding))
+            entities = [by_key[key] for key in keys if key in by_key]
             return self._docs(there, entities, include_image)
 
         return self._with_collection("reading", run)
 
-    def scan(
-        self,
-        *,
-        after: str | None = None,
-        batch_size: int = 1000,
-        include_embedding: bool = False,
-        include_image: bool = False,
-    ) -> Iterator[DocList[ClipDoc]]:
-        """See `Index.scan`."""
-        check_scan(after, batch_size)
-        self._server.check()
-        return self._scan(after, batch_size, _fields(include_embedding), include_image)
-
     def _scan(
-        self, after: str | None, batch_size: int, fields: list[str], include_image: bool
+        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
     ) -> Iterator[DocList[ClipDoc]]:
         there = self._with_collection("reading", lambda found: found)
         if there is None:
             return
-        waiting: list[dict[str, Any]] = []
-        pages = there.pages(
-            None, fields, min(batch_size, 1000), None if after is None else hex_of(after)
-        )
+        waiting: list[Entity] = []
+        key = None if after is None else hex_of(after)
+        pages = there.pages(None, _fields(include_embedding), min(batch_size, 1000), key)
         try:
             for page in pages:
                 waiting += page
@@ -209,15 +152,16 @@ class MilvusIndex(Index):
         if waiting:
             yield self._docs(there, waiting, include_image)
 
-    def count(self, filter: Filter | None = None) -> int:
-        """See `Index.count`."""
-        where = _where(filter)
-        return self._with_collection("counting", lambda there: there.count(where) if there else 0)
+    def _count(self, where: Node | None) -> int:
+        condition = _expression(where)
+        return self._with_collection(
+            "counting", lambda there: there.count(condition) if there else 0
+        )
 
     def version(self) -> Version:
         """See `Index.version`: another collection after a `clear`; Milvus doesn't count writes."""
-        found = self._with_collection("reading the status", lambda there: there and there.name)
-        return Version(found, None)
+        name = self._with_collection("reading the status", lambda there: there and there.name)
+        return Version(name, None)
 
     def clear(self) -> None:
         """See `Index.clear`."""
@@ -254,9 +198,7 @@ class MilvusIndex(Index):
             call = self._server.call
             call("optimizing", lambda client, timeout: client.flush(name, timeout=timeout))
             call("optimizing", lambda client, timeout: client.compact(name, timeout=timeout))
-            deadline = time.monotonic() + _BUILD_SECONDS
-            while there.graphs()[1] and time.monotonic() < deadline:
-                time.sleep(0.2)
+            wait_until(lambda: not there.graphs()[1], _BUILD_SECONDS, every=0.2)
 
             def wanted() -> set[str]:
                 pages = there.pages(None, ["image_digest"], KEYS_A_CALL)
@@ -273,19 +215,22 @@ class MilvusIndex(Index):
 
     def _with_collection(self, action: str, run: Callable[[Collection | None], Result]) -> Result:
         """`run` on the collection there is, again if it was cleared away in the meantime."""
-        for _ in range(_ATTEMPTS):
-            try:
-                return run(self._alias.find())
-            except CollectionGone as error:
-                gone = error
-            except ResultTooLarge as error:
-                raise Unavailable(f"{self.address}: {action} failed ({error})") from error
-        raise Unavailable(
-            f"{self.address}: {action} failed: the index is cleared and made again all the time"
-        ) from gone
+        retrying = Retrying(
+            retry=retry_if_exception_type(CollectionGone),
+            stop=stop_after_attempt(_ATTEMPTS),
+            reraise=True,
+        )
+        try:
+            return retrying(lambda: run(self._alias.find()))
+        except ResultTooLarge as error:
+            raise Unavailable(f"{self.address}: {action} failed ({error})") from error
+        except CollectionGone as error:
+            raise Unavailable(
+                f"{self.address}: {action} failed: the index is cleared and made again all the time"
+            ) from error
 
     def _docs(
-        self, there: Collection, entities: list[dict[str, Any]], include_image: bool
+        self, there: Collection, entities: list[Entity], include_image: bool
     ) -> DocList[ClipDoc]:
         pictures = self._pictures(there)
         docs = DocList[ClipDoc]()
@@ -300,9 +245,8 @@ class MilvusIndex(Index):
         return PictureFolder(self.options.pictures / there.name)
 
 
-def _where(given: Filter | None) -> str | None:
-    node = parse_filter(given)
-    return None if node is None else to_expression(node)
+def _expression(where: Node | None) -> str | None:
+    return None if where is None else to_expression(where)
 
 
 def _fields(include_embedding: bool) -> list[str]:

@@ -30,12 +30,12 @@ from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.files import write_text
 from cliptune.home import home
 from cliptune.index.durable import sync_path
-from cliptune.index.stamp import REPAIR
-from cliptune.index.storage import Storage
+from cliptune.index.metadata import REPAIR, Storage
+from cliptune.index.open import folder_of, open_index
 from cliptune.index.versions.changelog import Changelog
 
 if TYPE_CHECKING:
-    from cliptune.index import Index
+    from cliptune.index.base import Index
 
 log = logging.getLogger("cliptune")
 FORMAT = 1
@@ -100,11 +100,9 @@ def default_folder(index_uri: str | Path) -> Path:
     """Where the manifest of the index at `index_uri` is: in its folder; a server's is in the home
     folder.
     """
-    text = str(index_uri)
-    scheme, found, rest = text.partition("://")
-    if not found or scheme.lower() == "file":
-        return Path(rest if found else text).expanduser().absolute() / "generations"
-    return home() / "generations" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if folder := folder_of(index_uri):
+        return folder / "generations"
+    return home() / "generations" / hashlib.sha256(str(index_uri).encode()).hexdigest()[:16]
 
 
 class Generations:
@@ -212,8 +210,6 @@ class Generations:
 
     def open(self, generation: Generation) -> Index:
         """Open a generation's index, or make it, with the generation's storage."""
-        from cliptune.index import open_index
-
         options = {} if generation.storage == "float32" else {"storage": generation.storage}
         return open_index(self.uri(generation), **options)
 
@@ -248,8 +244,6 @@ class Generations:
 
         The index of generation 0 is emptied alone: its folder holds the others'.
         """
-        from cliptune.index import open_index
-
         uri = numbered_uri(self.index_uri, number)
         index_folder = folder_of(uri)
         if index_folder is None or index_folder.is_dir():
@@ -271,14 +265,6 @@ def numbered_uri(index_uri: str, number: int) -> str:
     parts = urlsplit(index_uri)
     path = parts.path.rstrip("/") or "/cliptune"
     return urlunsplit(parts._replace(path=f"{path}_g{number}"))
-
-
-def folder_of(uri: str) -> Path | None:
-    """The folder of an index, None if it is in a server."""
-    scheme, found, rest = uri.partition("://")
-    if found and scheme.lower() != "file":
-        return None
-    return Path(rest if found else uri).expanduser().absolute()
 
 
 def _parse(text: str, path: Path) -> Manifest:

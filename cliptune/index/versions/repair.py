@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptune.errors import BadInput, DamagedIndex, NotFound
-from cliptune.index.repair import Repaired, repair_folder
+from cliptune.errors import DamagedIndex, NotFound
+from cliptune.index.lance.repair import repair_folder
+from cliptune.index.metadata import Repaired
+from cliptune.index.open import folder_of
 from cliptune.index.versions import locks
-from cliptune.index.versions.manifest import MANIFEST, Generations, folder_of
+from cliptune.index.versions.manifest import MANIFEST, Generations
 from cliptune.models.loading import load_model
 
 if TYPE_CHECKING:
@@ -50,18 +52,23 @@ def repair(
         with locks.swapping(generations.folder):
             done += _repair_manifest(generations)
     if folder is None:
-        return done + _repair_alias(generations.index_uri, table)
+        from cliptune.index.milvus.collection import repair_alias
+        from cliptune.index.milvus.server import MilvusAddress, options_of
+
+        address = MilvusAddress.parse(generations.index_uri)
+        renamed = repair_alias(address, options_of(address, {}), table)
+        return done + ([renamed] if renamed else [])
     folders = {0: folder}
     for path in folder.glob("generation-*"):
         if (name := path.name.removeprefix("generation-")).isdigit() and path.is_dir():
             folders[int(name)] = path
     for number, one in folders.items():
-        found = repair_folder(
+        repaired = repair_folder(
             one,
             table=table if not number else None,
             model=partial(_model, generations.folder / str(number) / "artifact", artifact),
         )
-        done += [found] if found else []
+        done += [repaired] if repaired else []
     return done
 
 
@@ -89,29 +96,3 @@ def _repair_manifest(generations: Generations) -> list[Repaired]:
         os.replace(path, path.with_name(f"{MANIFEST}.damaged"))
     generations.write(manifest)
     return [Repaired(str(path), len(manifest.by_slot))]
-
-
-def _repair_alias(uri: str, table: str | None) -> list[Repaired]:
-    from cliptune.index.milvus.alias import Alias
-    from cliptune.index.milvus.options import MilvusAddress, options_of
-    from cliptune.index.milvus.server import MilvusServer
-
-    address = MilvusAddress.parse(uri)
-    options = options_of(address, {})
-    server = MilvusServer(address, options)
-    try:
-        alias = Alias(server, address, options)
-        try:
-            alias.find()
-            return []
-        except DamagedIndex:
-            held = {one.name: one.count(None) for one in alias.orphans()}
-        held = {name: rows for name, rows in held.items() if rows and table in (None, name)}
-        if len(held) != 1:
-            listed = ", ".join(f"{name} ({rows} documents)" for name, rows in held.items())
-            raise BadInput(f"{address}: name the right collection by --table: {listed or 'none'}")
-        [(name, rows)] = held.items()
-        alias.adopt(name)
-    finally:
-        server.close()
-    return [Repaired(f"{address} (for {name})", rows)]

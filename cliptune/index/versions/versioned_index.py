@@ -7,22 +7,33 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
-import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError, ModelMismatch, ModelSwitched, Unavailable
-from cliptune.index.base import Index, IndexStatus
-from cliptune.index.checks import check_ids
-from cliptune.index.filters.language import Filter, parse_filter
+from cliptune.index.base import Index, IndexStatus, Search
+from cliptune.index.filters.language import Filter, Node
+from cliptune.index.open import open_index
 from cliptune.index.versions import locks
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
 
 log = logging.getLogger("cliptune")
+Result = TypeVar("Result")
 GRACE = 60.0
 """Seconds that a discarded generation still answers queries that are on their way."""
+
+
+class GenerationStatus(TypedDict):
+    """What is told of a generation: its number, its model, and its index."""
+
+    number: int
+    model_digest: str
+    name: str | None
+    created: str | None
+    documents: int
+    complete: bool
 
 
 class VersionedIndex(Index):
@@ -73,9 +84,11 @@ class VersionedIndex(Index):
         if tidy:
             self._remove_leftovers()
 
-    def add(self, docs: DocList[ClipDoc]) -> int:
-        """See `Index.add`; documents of another generation's model raise `ModelSwitched`."""
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BadInput(f"{self.generations.index_uri}: the index is closed")
 
+    def _add(self, docs: DocList[ClipDoc]) -> int:
         def run(current: Index, manifest: Manifest | None) -> int:
             if manifest:
                 _check_digests(docs, manifest)
@@ -84,71 +97,30 @@ class VersionedIndex(Index):
 
         return self._write(run)
 
-    def search(
-        self,
-        embeddings: np.ndarray,
-        model_digest: str,
-        *,
-        limit: int = 10,
-        offset: int = 0,
-        filter: Filter | None = None,
-        score_threshold: float | None = None,
-        exact: bool = False,
-    ) -> list[DocList[Match]]:
-        """See `Index.search`; answered by the generation of the model `model_digest`."""
-        return self._of(model_digest).search(
-            embeddings,
-            model_digest,
-            limit=limit,
-            offset=offset,
-            filter=filter,
-            score_threshold=score_threshold,
-            exact=exact,
-        )
+    def _search(self, search: Search) -> list[list[Match]]:
+        return self._of(search.model_digest)._search(search)
 
-    def delete(self, *, ids: Iterable[str] | None = None, filter: Filter | None = None) -> int:
-        """See `Index.delete`."""
-        if ids is None and parse_filter(filter) is None:
-            raise BadInput("delete: give ids or a filter; clear() deletes everything")
-        given = None if ids is None else check_ids(ids)
-
+    def _delete(self, ids: list[str] | None, where: Node | None) -> int:
         def run(current: Index, manifest: Manifest | None) -> int:
-            self._note(manifest, given)
-            return current.delete(ids=given, filter=filter)
+            self._note(manifest, ids)
+            return current.delete(ids=ids, filter=where)
 
         return self._write(run)
 
-    def get(
-        self,
-        ids: Iterable[str],
-        *,
-        include_embedding: bool = False,
-        include_image: bool = False,
+    def _get(
+        self, ids: list[str], include_embedding: bool, include_image: bool
     ) -> DocList[ClipDoc]:
-        """See `Index.get`."""
-        return self._current()[0].get(
-            ids, include_embedding=include_embedding, include_image=include_image
-        )
+        return self._current()[0]._get(ids, include_embedding, include_image)
 
-    def scan(
-        self,
-        *,
-        after: str | None = None,
-        batch_size: int = 1000,
-        include_embedding: bool = False,
-        include_image: bool = False,
+    def _scan(
+        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
     ) -> Iterator[DocList[ClipDoc]]:
-        """See `Index.scan`; of the generation that was current when it began."""
-        return self._current()[0].scan(
-            after=after,
-            batch_size=batch_size,
-            include_embedding=include_embedding,
-            include_image=include_image,
-        )
+        """Of the generation that is current now."""
+        current, _ = self._current()
+        return current._scan(after, batch_size, include_embedding, include_image)
 
-    def count(self, filter: Filter | None = None) -> int:
-        """See `Index.count`."""
-        return self._current()[0].count(filter)
+    def _count(self, where: Node | None) -> int:
+        return self._current()[0]._count(where)
 
     def warnings(self, filter: Filter | None, *, found: bool) -> list[str]:
         """See `Index.warnings`."""
@@ -181,14 +153,14 @@ class VersionedIndex(Index):
                 index.close()
             self._held.clear()
 
-    def describe_generations(self) -> dict[str, dict[str, Any]]:
+    def describe_generations(self) -> dict[str, GenerationStatus]:
         """Number, model (digest, name, date) and documents of each generation, by slot; empty
         without a manifest.
         """
         _, manifest = self._current()
-        found = {}
+        status: dict[str, GenerationStatus] = {}
         for slot, generation in manifest.by_slot.items() if manifest else ():
-            found[slot] = {
+            status[slot] = {
                 "number": generation.number,
                 "model_digest": generation.model_digest,
                 "name": generation.name,
@@ -196,14 +168,13 @@ class VersionedIndex(Index):
                 "documents": self._index(generation).count(),
                 "complete": slot == "current" or generation.caught_up is not None,
             }
-        return found
+        return status
 
     def _current(self, *, fresh: bool = False) -> tuple[Index, Manifest | None]:
         """The current generation's index, and the manifest that says so."""
         manifest = self.generations.read(fresh=fresh)
         with self._guard:
-            if self._closed:
-                raise BadInput(f"{self.generations.index_uri}: the index is closed")
+            self._check_open()
             if manifest != self._seen:
                 self._follow(manifest)
             return self._index(manifest.current if manifest else None), manifest
@@ -226,8 +197,6 @@ class VersionedIndex(Index):
             timer.start()
 
     def _index(self, generation: Generation | None) -> Index:
-        from cliptune.index import open_index
-
         with self._guard:
             number = generation.number if generation else 0
             if number not in self._held:
@@ -261,7 +230,7 @@ class VersionedIndex(Index):
             f"{manifest.current.model_digest:.12}"
         )
 
-    def _write(self, run: Callable[[Index, Manifest | None], Any]) -> Any:
+    def _write(self, run: Callable[[Index, Manifest | None], Result]) -> Result:
         with locks.writing(self.generations.folder):
             # While writing is held, the manifest stays as it is read here.
             return run(*self._current(fresh=True))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,7 @@ from cliptune.errors import AlreadyExists, BadInput, DamagedIndex, ModelMismatch
 from cliptune.index.durable import file_lock
 from cliptune.index.lance.folder import WRITE_LOCK, table_names
 from cliptune.index.lance.rows import TableNote, to_docs
-from cliptune.index.stamp import STAMP_NAME, Stamp, read_stamp, write_stamp
-from cliptune.index.storage import Storage
+from cliptune.index.metadata import STAMP_NAME, Repaired, Stamp, Storage
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -46,16 +45,6 @@ class FoundTable:
     """Whose embeddings these are; None: an earlier cliptune made it, and it doesn't say."""
 
 
-@dataclass(frozen=True)
-class Repaired:
-    """What a `repair` has done."""
-
-    what: str
-    """The file, or the name, that was made anew."""
-    rows: int
-    """Documents that are found again."""
-
-
 def find_tables(folder: Path) -> list[FoundTable]:
     """The tables in an index's folder that can be read, the largest first.
 
@@ -65,16 +54,15 @@ def find_tables(folder: Path) -> list[FoundTable]:
     import lancedb
 
     database = lancedb.connect(str(folder))
-    found, problems = [], []
+    tables, problems = [], []
     for name in table_names(folder):
         try:
-            table = database.open_table(name)
-            found.append(_describe(name, table))
+            tables.append(_describe(name, database.open_table(name)))
         except (ValueError, RuntimeError, OSError, KeyError) as error:
             problems.append(f"{name}: {str(error).splitlines()[0]:.200}")
-    if problems and not found:
+    if problems and not tables:
         raise DamagedIndex(f"{folder}: no table can be read: {'; '.join(problems)}")
-    return sorted(found, key=lambda one: -one.rows)
+    return sorted(tables, key=lambda one: -one.rows)
 
 
 def repair_folder(
@@ -97,34 +85,34 @@ def repair_folder(
         ModelMismatch: `model` didn't make these embeddings.
     """
     with file_lock(folder / WRITE_LOCK, 0):
-        found = find_tables(folder)
-        if _is_sound(folder, found):
+        tables = find_tables(folder)
+        if _is_sound(folder, tables):
             return None
-        chosen = _choose(folder, found, table)
+        chosen = _choose(folder, tables, table)
         digest = chosen.model_digest or _digest_of(folder, chosen, model())
         _keep_aside(folder / STAMP_NAME)
-        write_stamp(folder, Stamp(chosen.name, digest, chosen.dim, chosen.storage))
+        Stamp(digest, chosen.dim, chosen.name, chosen.storage).write(folder)
     return Repaired(str(folder / STAMP_NAME), chosen.rows)
 
 
-def _is_sound(folder: Path, found: list[FoundTable]) -> bool:
+def _is_sound(folder: Path, tables: list[FoundTable]) -> bool:
     try:
-        stamp = read_stamp(folder)
+        stamp = Stamp.read(folder)
     except DamagedIndex:
         return False
     if stamp is None:
-        return not found
+        return not tables
     return any(
         one.name == stamp.table
         and one.dim == stamp.dim
         and one.storage == stamp.storage
         and one.model_digest in (stamp.model_digest, None)
-        for one in found
+        for one in tables
     )
 
 
 def _describe(name: str, table: Table) -> FoundTable:
-    kind: Any = table.schema.field("embedding").type
+    kind = table.schema.field("embedding").type
     storage: Storage = "float16" if kind.value_type == pa.float16() else "float32"
     note = TableNote.of(table)
     return FoundTable(
@@ -132,14 +120,14 @@ def _describe(name: str, table: Table) -> FoundTable:
     )
 
 
-def _choose(folder: Path, found: list[FoundTable], table: str | None) -> FoundTable:
-    listed = ", ".join(f"{one.name} ({one.rows} documents)" for one in found)
+def _choose(folder: Path, tables: list[FoundTable], table: str | None) -> FoundTable:
+    listed = ", ".join(f"{one.name} ({one.rows} documents)" for one in tables)
     if table is not None:
-        for one in found:
+        for one in tables:
             if one.name == table:
                 return one
         raise NotFound(f"{folder} has no table {table!r}; there are {listed or 'none'}")
-    held = [one for one in found if one.rows] or found
+    held = [one for one in tables if one.rows] or tables
     if not held:
         raise NotFound(f"{folder} has no table of documents: there is nothing to be found again")
     if len(held) > 1:
@@ -173,7 +161,7 @@ def _cosines(folder: Path, table: FoundTable, model: ClipModel) -> np.ndarray:
 
     from cliptune.inference import get_tower
 
-    opened: Any = lancedb.connect(str(folder)).open_table(table.name)
+    opened = lancedb.connect(str(folder)).open_table(table.name)
     rows = opened.search().select(["id", "text", "uri", "label", "tags", "image", "embedding"])
     docs = to_docs(rows.limit(SAMPLE).to_arrow(), "")
     with_picture = [doc for doc in docs if doc.image is not None]
@@ -195,7 +183,7 @@ def _row_cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     if ours.shape != theirs.shape:
         return np.zeros(len(ours))
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return np.sum(ours * theirs, axis=1) / lengths
+    return np.asarray(np.sum(ours * theirs, axis=1) / lengths)
 
 
 def _keep_aside(path: Path) -> None:
