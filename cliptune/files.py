@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cliptune.errors import BadArtifact
-from cliptune.home import home
+from cliptune.settings import current
 
 MAX_UNZIPPED_BYTES = 64 * 2**30
 
@@ -136,7 +136,7 @@ def _beside(path: Path) -> Path:
 
 
 def _in_home(path: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home()))
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(current().home))
 
 
 def _is_shared(folder: Path) -> bool:

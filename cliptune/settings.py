@@ -1,4 +1,14 @@
-"""Where executors find their settings: arguments first, then the environment, then defaults."""
+"""Every setting of cliptune: its variable, its meaning, its default, and what it may be.
+
+The settings of a process are the `CLIPTUNE_…` variables of its environment; arguments and options
+of commands win over them::
+
+    settings = Settings.read(precision=precision)  # None: as the environment has it
+
+What serves (a Flow's gateway, its executors) reads them where its process starts, and hands them
+on. Functions of the library, which anybody may call at any time, ask `current`.
+`docs/settings.md` and the help of commands are made of what stands here.
+"""
 
 from __future__ import annotations
 
@@ -7,270 +17,741 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
-from cliptune.errors import BadInput
-from cliptune.home import home
-from cliptune.limits import limit
+from annotated_types import Ge, Le
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cliptune.errors import BadInput, shown
 
 if TYPE_CHECKING:
-    from cliptune.index.metadata import Storage
+    import grpc
 
-ARTIFACT = "CLIPTUNE_ARTIFACT"
-ONNX = "CLIPTUNE_ONNX"
-INDEX = "CLIPTUNE_INDEX"
-INDEX_STORAGE = "CLIPTUNE_INDEX_STORAGE"
-DEVICE = "CLIPTUNE_DEVICE"
-PRECISION = "CLIPTUNE_PRECISION"
-COMPILE = "CLIPTUNE_COMPILE"
-METRICS_PORT = "CLIPTUNE_METRICS_PORT"
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes of one machine share their metrics; prometheus_client reads it when imported."""
-LOG_FORMAT = "CLIPTUNE_LOG_FORMAT"
-TRACES = "CLIPTUNE_TRACES"
-GENERATIONS = "CLIPTUNE_GENERATIONS"
-SERVER = "CLIPTUNE_SERVER"
-"""The train Flow that the SDK's calls go to; a Trainer itself must not have it."""
+MOST = 2**31 - 1
+"""The largest of any whole number here."""
 
-SSL_CERTFILE = "CLIPTUNE_SSL_CERTFILE"
-SSL_KEYFILE = "CLIPTUNE_SSL_KEYFILE"
-DRAIN = "CLIPTUNE_DRAIN"
-HUB_MODELS = "CLIPTUNE_HUB_MODELS"
-HOST = "CLIPTUNE_HOST"
-ROOT_PATH = "CLIPTUNE_ROOT_PATH"
-TRUSTED_PROXIES = "CLIPTUNE_TRUSTED_PROXIES"
-PUBLIC_URL = "CLIPTUNE_PUBLIC_URL"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Reader = Literal["client", "library", "search Flow", "train Flow"]
+"""Who asks for a setting: those who call a server; training, evaluation and the command line; the
+processes of a Flow."""
 
 _PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
-_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+_HUB_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]*)?", re.ASCII)
 
 
-def artifact(given: str | None) -> str:
-    """The model to serve: an artifact's path, or a model's name."""
-    return given or os.environ.get(ARTIFACT) or "builtin"
+@dataclass(frozen=True)
+class About:
+    """What people are told of a setting."""
+
+    meaning: str
+    """In Markdown, without a period."""
+    read_by: tuple[Reader, ...]
+    unit: str = ""
+    """What a number counts."""
+    default: str = ""
+    """The default in words, where it isn't a value that can be written down."""
+    allowed: str = ""
+    """What may be given, in words, where the type doesn't tell."""
 
 
-def is_onnx(given: bool | None) -> bool:
-    """Whether ONNX Runtime runs it."""
-    return _flag(ONNX) if given is None else given
+_CLIENT: tuple[Reader, ...] = ("client",)
+_LIBRARY: tuple[Reader, ...] = ("library",)
+_SEARCH: tuple[Reader, ...] = ("search Flow",)
+_TRAIN: tuple[Reader, ...] = ("train Flow",)
+_FLOWS: tuple[Reader, ...] = ("search Flow", "train Flow")
+_CLIENT_AND_FLOWS: tuple[Reader, ...] = ("client", *_FLOWS)
+_ALL: tuple[Reader, ...] = ("client", "library", *_FLOWS)
 
 
-def compiled(on_gpu: bool) -> bool:
-    """Whether torch compiles the towers; by default on a GPU."""
-    return _flag(COMPILE) if os.environ.get(COMPILE, "").strip() else on_gpu
-
-
-def _flag(variable: str) -> bool:
-    value = os.environ.get(variable, "").strip().lower()
-    if value not in _YES + _NO:
-        raise BadInput(f"{variable} is {value!r}: use 1 or 0")
-    return value in _YES
-
-
-def precision(given: str | None) -> str:
-    """`fp32`, `int8` or `bf16`."""
-    return given or os.environ.get(PRECISION) or "fp32"
-
-
-def device(given: str | None) -> str | None:
-    """`cpu`, `cuda`, …; None is the accelerator that is there."""
-    return given or os.environ.get(DEVICE) or None
-
-
-def drain_seconds() -> int:
-    """How long a server that was told to end works on what it has taken."""
-    return limit(DRAIN, 30)
-
-
-def hub_models(given: str | None) -> tuple[str, ...]:
-    """Which models of the Hugging Face hub a train Flow's clients may name; empty: none.
-
-    Each is an organisation, or the beginning of `ORG/NAME`; commas separate them.
-
-    Raises:
-        BadInput: one of them can't be the beginning of a repository's name.
-    """
-    text = os.environ.get(HUB_MODELS, "") if given is None else given
-    allowed = tuple(part for part in (part.strip() for part in text.split(",")) if part)
-    for part in allowed:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]*)?", part, re.ASCII):
-            raise BadInput(
-                f"{HUB_MODELS}: {part!r} is neither an organisation nor the beginning of ORG/NAME, "
-                "such as laion or timm/vit_"
-            )
-    return allowed
-
-
-def tls_files(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """`ssl_certfile` and `ssl_keyfile` of the gateway; empty: without TLS.
-
-    Raises:
-        BadInput: only one of them is given, or they are not a certificate and its key.
-    """
-    certificate, key = (environment.get(v, "").strip() for v in (SSL_CERTFILE, SSL_KEYFILE))
-    if not certificate and not key:
-        return {}
-    if not certificate or not key:
-        raise BadInput(f"{SSL_CERTFILE} and {SSL_KEYFILE} go together: only one of them is set")
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except ssl.SSLError as error:  # in words such as "PEM lib"
-        raise BadInput(
-            f"TLS: {certificate} is no certificate in PEM, or {key} is not its key, without a "
-            f"password ({error.reason or error})"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
-    return {"ssl_certfile": certificate, "ssl_keyfile": key}
-
-
-def root_path(environment: Mapping[str, str] = os.environ) -> str:
-    """The path that the service lives below behind a proxy, without a slash at its end.
-
-    Raises:
-        BadInput: the variable holds no path.
-    """
-    value = environment.get(ROOT_PATH, "").strip().rstrip("/")
-    if value and not _PATH.fullmatch(value):
-        raise BadInput(f"{ROOT_PATH} is {value[:200]!r}: use a path such as /search-by-picture")
+def _whole(value: object) -> object:
+    """Refuse what `int` would read and people would not: `1_000`, digits of other scripts, 1e3."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("")
     return value
 
 
-def trusted_proxies(
-    environment: Mapping[str, str] = os.environ,
-) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    """Networks of the proxies whose `X-Forwarded-…` headers are taken over; by default none.
-
-    Raises:
-        BadInput: the variable holds something else.
-    """
-    found = []
-    for value in environment.get(TRUSTED_PROXIES, "").split(","):
-        if value.strip():
-            try:
-                found.append(ipaddress.ip_network(value.strip()))
-            except ValueError as error:
-                raise BadInput(
-                    f"{TRUSTED_PROXIES}: {error}: use addresses or networks such as 10.0.0.0/8, "
-                    "separated by commas"
-                ) from None
-    return tuple(found)
+def _split(value: object) -> object:
+    """The values of a text, separated by commas."""
+    if isinstance(value, str):
+        return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+    return value
 
 
-def public_url(environment: Mapping[str, str] = os.environ) -> str:
-    """The address by which clients reach the HTTP side, without a slash at its end; empty: unknown.
+def _networks(value: object) -> object:
+    """Addresses and networks, separated by commas."""
+    try:
+        return tuple(map(ipaddress.ip_network, cast("tuple[str, ...]", _split(value))))
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: use addresses or networks such as 10.0.0.0/8, separated by commas"
+        ) from None
 
-    Raises:
-        BadInput: the variable holds no such address.
-    """
-    value = environment.get(PUBLIC_URL, "").strip().rstrip("/")
-    if not value:
-        return ""
+
+def _hub_models(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not _HUB_MODEL.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is neither an organisation nor the beginning of ORG/NAME, such as laion "
+                "or timm/vit_"
+            )
+    return names
+
+
+def _root_path(value: str) -> str:
+    value = value.rstrip("/")
+    if value and not _PATH.fullmatch(value):
+        raise ValueError("")
+    return value
+
+
+def _public_url(value: str) -> str:
+    value = value.rstrip("/")
     parts = urlsplit(value)
     plain = not (parts.query or parts.fragment or parts.username or parts.password)
-    if parts.scheme not in ("http", "https") or not parts.netloc or not plain:
-        raise BadInput(
-            f"{PUBLIC_URL} is {value[:200]!r}: use one such as https://search.shop.example"
-        )
+    if value and (parts.scheme not in ("http", "https") or not parts.netloc or not plain):
+        raise ValueError("")
     return value
 
 
-def bind_host(given: str) -> str:
-    """Where the gateway listens: CLIPTUNE_HOST, or what its Flow's file says."""
-    return os.environ.get(HOST, "").strip() or given
+def _collector(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        complete = bool(parts.hostname and parts.port)
+    except ValueError:
+        complete = False
+    if not complete or parts.scheme not in ("http", "https"):
+        raise ValueError("")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Ge(1), Le(MOST)]
+Port = Annotated[int, BeforeValidator(_whole), Ge(1), Le(65535)]
+PortOrNone = Annotated[int, BeforeValidator(_whole), Ge(0), Le(65535)]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
+
+
+def variable_of(field: str) -> str:
+    """The environment variable of a field: `CLIPTUNE_HOME` of `home`."""
+    return f"CLIPTUNE_{field.upper()}"
+
+
+class Section(BaseSettings):
+    """Settings that belong together; a section's docstring is its title."""
+
+    model_config = SettingsConfigDict(
+        alias_generator=variable_of,
+        case_sensitive=True,
+        defer_build=True,  # importing this module is to be quick
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+
+class Everywhere(Section):
+    """Everywhere."""
+
+    home: Annotated[
+        Folder,
+        About(
+            "where runs, data sets, caches, logs and the index are kept",
+            _ALL,
+            default="`~/.cliptune`",
+            allowed="a folder",
+        ),
+    ] = Field(default_factory=lambda: Path.home() / ".cliptune")
+    cache_gb: Annotated[
+        float,
+        Ge(0),
+        About(
+            "that the decoded pictures of past trainings may take on disk before the oldest go",
+            _LIBRARY,
+            unit="gigabytes",
+        ),
+    ] = 50.0
+    max_pixels: Annotated[
+        Count, About("of a picture, by its header, before it is decoded", _ALL, unit="pixels")
+    ] = 50_000_000
+    max_picture: Annotated[Count, About("of a picture", _ALL, unit="bytes")] = 100 * 2**20
+    fetch: Annotated[
+        bool,
+        About(
+            "0 forbids fetching pictures by URL in the user's own process (`encode`, tables)",
+            ("client", "library"),
+        ),
+    ] = True
+    fetch_bytes: Annotated[Count, About("of one picture that is fetched", _ALL, unit="bytes")] = (
+        32 * 2**20
+    )
+    fetch_seconds: Annotated[
+        Count, About("in which it must have arrived", _ALL, unit="seconds")
+    ] = 10
+
+
+class Clients(Section):
+    """Clients."""
+
+    server: Annotated[
+        str | None,
+        About(
+            "the train Flow that `import cliptune`'s calls for runs, experiments and data go to",
+            _CLIENT,
+            default="none: this machine",
+            allowed="an address such as grpc://host:52000",
+        ),
+    ] = None
+    search_server: Annotated[
+        str,
+        About(
+            "the search Flow that commands ask (`--server`)",
+            _CLIENT,
+            allowed="an address such as grpc://host:51000",
+        ),
+    ] = "grpc://localhost:51000"
+    api_key: Annotated[
+        str | None, About("the key that clients send", _CLIENT, default="none", allowed="a key")
+    ] = Field(None, repr=False)
+    ca_file: Annotated[
+        str | None,
+        About(
+            "certificates (PEM) to trust, for a server with one of your own making",
+            _CLIENT,
+            default="the usual authorities",
+            allowed="a file",
+        ),
+    ] = None
+
+
+class Served(Section):
+    """What is served."""
+
+    artifact: Annotated[
+        str,
+        About(
+            "the model: an artifact's path, or a model's name", _SEARCH, allowed="a path or name"
+        ),
+    ] = "builtin"
+    onnx: Annotated[bool, About("1: run the artifact's ONNX models", _SEARCH)] = False
+    precision: Annotated[
+        Literal["fp32", "int8", "bf16"],
+        About(
+            "the weights' precision, where [`cliptune quantize`](how-to/quantise.md) added it",
+            _SEARCH,
+        ),
+    ] = "fp32"
+    device: Annotated[
+        str | None,
+        About(
+            "where torch runs the towers",
+            _SEARCH,
+            default="the accelerator that is there",
+            allowed="`cpu`, `cuda`, `cuda:1`",
+        ),
+    ] = None
+    compile: Annotated[
+        bool | None,
+        About("whether torch compiles the towers", _SEARCH, default="1 on a GPU, else 0"),
+    ] = None
+    index: Annotated[
+        str | None,
+        About(
+            "the index: a folder, or a collection's address in [Milvus](milvus.md)",
+            _SEARCH,
+            default="`index` in `CLIPTUNE_HOME`",
+            allowed="a folder or an address",
+        ),
+    ] = None
+    index_storage: Annotated[
+        Literal["float32", "float16"] | None,
+        About(
+            "how a new index keeps embeddings; [half the room](scaling.md#half-the-room-float16) "
+            "by float16",
+            _SEARCH,
+            default="as the index has it, else `float32`",
+        ),
+    ] = None
+    generations: Annotated[
+        str | None,
+        About(
+            "the folder that says [which model is current](swap.md#elsewhere), with copies of the "
+            "models",
+            _SEARCH,
+            default="with the index",
+            allowed="a folder",
+        ),
+    ] = None
+    milvus_token: Annotated[
+        str | None,
+        About("for Milvus", _SEARCH, default="none", allowed="an API key, or `name:password`"),
+    ] = Field(None, repr=False)
+    pictures: Annotated[
+        Folder | None,
+        About(
+            "for Milvus: the folder of the pictures",
+            _SEARCH,
+            default="`pictures` in `CLIPTUNE_HOME`",
+            allowed="a folder",
+        ),
+    ] = None
+
+
+class Listening(Section):
+    """Where it listens."""
+
+    host: Annotated[
+        str | None,
+        About(
+            "the address that gateways listen on",
+            _FLOWS,
+            default="127.0.0.1",
+            allowed="an address of this machine, `0.0.0.0` for all of them",
+        ),
+    ] = None
+    grpc_port: Annotated[
+        Port | None, About("for gRPC", _FLOWS, default="51000; training 52000", unit="port")
+    ] = None
+    http_port: Annotated[
+        Port | None,
+        About("for HTTP and the search page", _FLOWS, default="51001; training 52001", unit="port"),
+    ] = None
+    clip_service_port: Annotated[
+        PortOrNone | None,
+        About(
+            "for gRPC of clip-as-service's clients; 0: none", _SEARCH, default="51002", unit="port"
+        ),
+    ] = None
+    metrics_port: Annotated[
+        Port | None,
+        About("for `/metrics` alone", _FLOWS, default="the HTTP port", unit="port"),
+    ] = None
+    root_path: Annotated[
+        str,
+        AfterValidator(_root_path),
+        About(
+            "the path that the service lives below behind a proxy",
+            _FLOWS,
+            default="none",
+            allowed="a path such as /search-by-picture",
+        ),
+    ] = ""
+    public_url: Annotated[
+        str,
+        AfterValidator(_public_url),
+        About(
+            "the service's address as its users know it; `image_url` of matches begins with it",
+            _SEARCH,
+            default="none",
+            allowed="one such as https://search.shop.example",
+        ),
+    ] = ""
+    trusted_proxies: Annotated[
+        Networks,
+        About(
+            "proxies whose `X-Forwarded-…` headers are believed",
+            _FLOWS,
+            default="none",
+            allowed="addresses or networks, separated by commas",
+        ),
+    ] = ()
+    drain: Annotated[
+        Count,
+        About(
+            "in which a server that was told to end answers what it has taken",
+            _FLOWS,
+            unit="seconds",
+        ),
+    ] = 30
+    start_failures: Annotated[
+        Path | None,
+        About(
+            "the folder in which the parts of a Flow that starts say why they can't",
+            _FLOWS,
+            default="set by `cliptune serve`",
+            allowed="a folder",
+        ),
+    ] = None
+
+
+class Asking(Section):
+    """Who may ask."""
+
+    api_keys_file: Annotated[
+        Path | None,
+        About(
+            "a file of `cliptune keys`",
+            _FLOWS,
+            default="none: everybody may do everything",
+            allowed="a file",
+        ),
+    ] = None
+    ssl_certfile: Annotated[
+        str | None,
+        About(
+            "a certificate with its chain (PEM)", _FLOWS, default="none: no TLS", allowed="a file"
+        ),
+    ] = None
+    ssl_keyfile: Annotated[
+        str | None,
+        About("its key; the two go together", _FLOWS, default="none", allowed="a file"),
+    ] = None
+    cors_origins: Annotated[
+        Texts,
+        About(
+            "web sites whose pages may call the server",
+            _FLOWS,
+            default="none",
+            allowed="origins, separated by commas",
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        Texts,
+        About(
+            "the names that the server answers to",
+            _FLOWS,
+            default="any",
+            allowed="host names, separated by commas",
+        ),
+    ] = ()
+    allow_uris: Annotated[
+        Texts,
+        About(
+            "prefixes below which pictures are read by URI",
+            _SEARCH,
+            default="none",
+            allowed="http, https or file URIs, separated by commas",
+        ),
+    ] = ()
+    allow_networks: Annotated[
+        Networks,
+        About(
+            "private networks from which they may be read",
+            _SEARCH,
+            default="none",
+            allowed="networks, separated by commas",
+        ),
+    ] = ()
+    hub_models: Annotated[
+        Texts,
+        AfterValidator(_hub_models),
+        About(
+            "models of the Hugging Face hub that clients of a train Flow may name",
+            _TRAIN,
+            default="none",
+            allowed="organisations, or beginnings of `ORG/NAME`, separated by commas",
+        ),
+    ] = ()
+
+
+class Bounds(Section):
+    """How much."""
+
+    max_body: Annotated[
+        Count,
+        About(
+            "of one request or WebSocket message; of one request's fetched pictures",
+            _FLOWS,
+            unit="bytes",
+        ),
+    ] = 64 * 2**20
+    max_docs: Annotated[Count, About("in one request", _CLIENT_AND_FLOWS, unit="documents")] = 256
+    max_text: Annotated[
+        Count,
+        About("of one text; the tower reads its first 77 tokens", _SEARCH, unit="characters"),
+    ] = 100_000
+    max_all_text: Annotated[
+        Count, About("of all texts of a request", _SEARCH, unit="characters")
+    ] = 1_000_000
+    max_values: Annotated[
+        Count,
+        About(
+            "(numbers, texts, lists, objects) in a request, counted before it is parsed",
+            _FLOWS,
+            unit="values",
+        ),
+    ] = 500_000
+    max_tags: Annotated[
+        Count,
+        About("of a document; lists, objects and what they hold count", _SEARCH, unit="tags"),
+    ] = 1000
+    max_all_tags: Annotated[Count, About("of all documents of a request", _SEARCH, unit="tags")] = (
+        50_000
+    )
+    max_filter: Annotated[
+        Count,
+        About("of a filter, or a tenth as many values as JSON", _SEARCH, unit="characters"),
+    ] = 10_000
+    max_parameters: Annotated[Count, About("in a request's parameters", _FLOWS, unit="values")] = (
+        20_000
+    )
+    max_matches: Annotated[
+        Count,
+        About(
+            "of all queries of a request: queries times (limit + offset)", _SEARCH, unit="matches"
+        ),
+    ] = 100_000
+    max_all_pixels: Annotated[
+        Count,
+        About(
+            "of all pictures of a request as they are decoded (a large JPEG at a fraction of its "
+            "size), by their headers",
+            _SEARCH,
+            unit="pixels",
+        ),
+    ] = 1_000_000_000
+    body_timeout: Annotated[Count, About("in which a body must arrive", _FLOWS, unit="seconds")] = (
+        120
+    )
+    max_pending: Annotated[
+        Count, About("that a gateway works on at once", _FLOWS, unit="requests")
+    ] = 256
+    max_pending_docs: Annotated[
+        Count, About("of the requests that a gateway works on at once", _FLOWS, unit="documents")
+    ] = 4096
+    max_held: Annotated[
+        Count, About("of HTTP bodies that a gateway holds at once", _FLOWS, unit="bytes")
+    ] = 512 * 2**20
+    max_waiting: Annotated[
+        Count, About("that wait for one of an executor's 64 threads", _FLOWS, unit="requests")
+    ] = 256
+    max_streams: Annotated[
+        Count,
+        About("(logs and artifacts) that a train Flow sends at once", _TRAIN, unit="streams"),
+    ] = 64
+
+
+class Telling(Section):
+    """What is told."""
+
+    log_format: Annotated[Literal["text", "json"], About("`json`: one object a line", _FLOWS)] = (
+        "text"
+    )
+    traces: Annotated[
+        str | None,
+        AfterValidator(lambda value: value and _collector(value)),
+        About(
+            "where an OpenTelemetry collector takes spans (OTLP over gRPC)",
+            _FLOWS,
+            default="none",
+            allowed="an address such as http://collector:4317",
+        ),
+    ] = None
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+
+SECTIONS: tuple[type[Section], ...] = (
+    Everywhere,
+    Clients,
+    Served,
+    Listening,
+    Asking,
+    Bounds,
+    Telling,
+)
+"""The settings by what they concern."""
+
+
+class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
+    """All settings of one process; they don't change."""
+
+    @classmethod
+    def read(cls, **given: object) -> Settings:
+        """The settings of the environment, and over them those that are `given`, by field.
+
+        A given None stands for what the environment has, an empty text for the default.
+
+        Raises:
+            BadInput: a value can't be right; the message names its variable or its argument.
+        """
+        overrides = {name: value for name, value in given.items() if value is not None}
+        if unknown := overrides.keys() - cls.model_fields.keys():
+            raise TypeError(f"no settings: {', '.join(sorted(unknown))}")
+        try:
+            # It is the model's `__init__` that asks the environment, and this calls it.
+            return cls.model_validate({variable_of(name): given[name] for name in overrides})
+        except ValidationError as error:
+            raise BadInput(_in_words(error, set(overrides))) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_blanks(cls, values: Mapping[str, object]) -> Mapping[str, object]:
+        """A variable that is empty is none."""
+        plain = {k: v.strip() if isinstance(v, str) else v for k, v in values.items()}
+        return {name: value for name, value in plain.items() if value != ""}
+
+    @property
+    def runs_dir(self) -> Path:
+        """One folder a run below it, by experiment: `runs/<experiment>/<run>`."""
+        return self.home / "runs"
+
+    @property
+    def data_dir(self) -> Path:
+        """Data sets that were pushed by name."""
+        return self.home / "data"
+
+    @property
+    def cache_dir(self) -> Path:
+        """What can be made again: decoded pictures, the drawn catalogue, unzipped artifacts."""
+        return self.home / "cache"
+
+    @property
+    def pictures_dir(self) -> Path:
+        """Where an index in Milvus has its pictures."""
+        return self.pictures or self.home / "pictures"
+
+    @property
+    def index_uri(self) -> str:
+        """Where the index is: a folder, or a Milvus collection's address."""
+        return self.index or str(self.home / "index")
+
+    def generations_of(self, index_uri: str) -> str | None:
+        """`generations` of an index that may be another than the one that is served."""
+        same = self.index_uri == index_uri or (
+            "://" not in index_uri
+            and Path(self.index_uri).expanduser().absolute()
+            == Path(index_uri).expanduser().absolute()
+        )
+        return self.generations if same else None
+
+    @property
+    def own_paths(self) -> list[str]:
+        """What errors for clients must not tell."""
+        return [str(self.home), self.artifact, self.index or "", self.generations or ""]
+
+    def tls_files(self) -> dict[str, str]:
+        """`ssl_certfile` and `ssl_keyfile` of the gateway; empty: without TLS.
+
+        Raises:
+            BadInput: only one of them is given, or they are not a certificate and its key.
+        """
+        certificate, key = self.ssl_certfile, self.ssl_keyfile
+        if not certificate and not key:
+            return {}
+        if not certificate or not key:
+            names = f"{variable_of('ssl_certfile')} and {variable_of('ssl_keyfile')}"
+            raise BadInput(f"{names} go together: only one of them is set")
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+        except ssl.SSLError as error:  # in words such as "PEM lib"
+            raise BadInput(
+                f"TLS: {certificate} is no certificate in PEM, or {key} is not its key, without a "
+                f"password ({error.reason or error})"
+            ) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
+        return {"ssl_certfile": certificate, "ssl_keyfile": key}
+
+    def grpc_credentials(self) -> grpc.ServerCredentials | None:
+        """gRPC's server credentials of `tls_files`; None: without TLS."""
+        if not (files := self.tls_files()):
+            return None
+        import grpc
+
+        pair = Path(files["ssl_keyfile"]).read_bytes(), Path(files["ssl_certfile"]).read_bytes()
+        return grpc.ssl_server_credentials((pair,))
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that is to have these settings, and all else as here."""
+        ours = set(map(variable_of, type(self).model_fields))
+        kept = {name: value for name, value in os.environ.items() if name not in ours}
+        return kept | self._variables()
+
+    def hand_down(self) -> None:
+        """Have the processes that are forked from here on take these settings."""
+        os.environ.update(self._variables())
+
+    def _variables(self) -> dict[str, str]:
+        return {variable_of(name): _written(getattr(self, name)) for name in self.model_fields_set}
+
+
+def _written(value: object) -> str:
+    """A setting as a variable has it."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+_environment: Mapping[bytes, bytes] | Mapping[str, str] = getattr(os.environ, "_data", os.environ)
+"""The environment as it is, without decoding: comparing it takes a microsecond."""
+_last: tuple[Mapping[bytes, bytes] | Mapping[str, str], Settings] | None = None
+
+
+def current() -> Settings:
+    """The settings of this process, as its environment has them.
+
+    They are read once, and again when the program has changed its environment.
+
+    Raises:
+        BadInput: a variable can't be right.
+    """
+    global _last
+    if _last is None or _last[0] != _environment:
+        _last = dict(_environment), Settings.read()
+    return _last[1]
+
+
+def about(field: FieldInfo) -> About:
+    """What people are told of a field of `Settings`."""
+    return next(fact for fact in field.metadata if isinstance(fact, About))
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a setting may be, in words."""
+    if words := about(field).allowed:
+        return words
+    kinds, facts = list(get_args(field.annotation)) or [field.annotation], list(field.metadata)
+    if get_origin(kinds[0]) in (Annotated, Literal):  # behind `| None`
+        field_kind, *of_kind = get_args(kinds[0])
+        if get_origin(kinds[0]) is Annotated:
+            kinds, facts = [field_kind], [*facts, *of_kind]
+        else:
+            kinds = [field_kind, *of_kind]
+    if bool in kinds:
+        return "1 or 0"
+    if isinstance(kinds[0], str):
+        *others, last = map(str, kinds)
+        return f"{', '.join(others)} or {last}"
+    least = next((fact.ge for fact in facts if isinstance(fact, Ge)), None)
+    most = next((fact.le for fact in facts if isinstance(fact, Le)), None)
+    return f"a whole number from {least} to {most}" if most else f"a number from {least} up"
+
+
+def _in_words(error: ValidationError, arguments: set[str]) -> str:
+    """What is wrong with which settings; arguments are called by their names."""
+    parts = []
+    by_variable = {variable_of(name): name for name in Settings.model_fields}
+    for item in error.errors(include_url=False):
+        field = by_variable[str(item["loc"][0])]
+        name = field if field in arguments else variable_of(field)
+        reason = str(item.get("ctx", {}).get("error", ""))
+        if reason:
+            parts.append(f"{name}: {reason}")
+        else:
+            use = allowed(Settings.model_fields[field])
+            parts.append(f"{name} is {shown(item['input'])}: use {use}")
+    return "; ".join(parts)
 
 
 def bracketed(host: str) -> str:
     """A host as it stands before a port: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
-
-
-def metrics_port() -> int | None:
-    """A port for `/metrics` alone; None: it is on the gateway's HTTP port.
-
-    Raises:
-        BadInput: the variable holds no port.
-    """
-    port = limit(METRICS_PORT, 0)
-    if port > 65535:
-        raise BadInput(f"{METRICS_PORT} is {port}: use a port from 1 to 65535")
-    return port or None
-
-
-def logs_json() -> bool:
-    """Whether logs are JSON.
-
-    Raises:
-        BadInput: the variable holds neither `text` nor `json`.
-    """
-    value = os.environ.get(LOG_FORMAT, "").strip().lower()
-    if value not in ("", "text", "json"):
-        raise BadInput(f"{LOG_FORMAT} is {value!r}: use text or json")
-    return value == "json"
-
-
-def traces() -> str | None:
-    """`http://host:port` of the OTLP collector that traces are sent to; None: nowhere.
-
-    Raises:
-        BadInput: the variable holds no such address.
-    """
-    value = os.environ.get(TRACES, "").strip()
-    if not value:
-        return None
-    parts = urlsplit(value)
-    try:
-        complete = bool(parts.hostname and parts.port)
-    except ValueError:
-        complete = False
-    if parts.scheme not in ("http", "https") or not complete:
-        raise BadInput(f"{TRACES} is {value!r}: use an address such as http://collector:4317")
-    return value
-
-
-def grpc_credentials() -> Any:
-    """gRPC's server credentials of `tls_files`; None: without TLS."""
-    if not (files := tls_files()):
-        return None
-    import grpc
-
-    pair = Path(files["ssl_keyfile"]).read_bytes(), Path(files["ssl_certfile"]).read_bytes()
-    return grpc.ssl_server_credentials((pair,))
-
-
-def index_folder(given: str | None) -> str:
-    """Where the index is: a folder, or a Milvus collection's address."""
-    return given or os.environ.get(INDEX) or str(Path(home()) / "index")
-
-
-def index_storage(given: str | None) -> Storage | None:
-    """How a new index keeps embeddings; None: it wasn't chosen.
-
-    Raises:
-        BadInput: there is no such storage.
-    """
-    from cliptune.index.metadata import check_storage
-
-    chosen = given or os.environ.get(INDEX_STORAGE)
-    try:
-        return check_storage(chosen) if chosen else None
-    except BadInput as error:
-        raise error if given else BadInput(f"{INDEX_STORAGE}: {error}") from None
-
-
-def generations_folder(given: str | None) -> str | None:
-    """Where the pointer and the models of an index's generations are; None: with the index."""
-    return given or os.environ.get(GENERATIONS) or None
-
-
-def generations_of(index_uri: str) -> str | None:
-    """`generations_folder` of an index that may be another than the one that is served."""
-    served = index_folder(None)
-    same = served == index_uri or (
-        "://" not in index_uri
-        and Path(served).expanduser().absolute() == Path(index_uri).expanduser().absolute()
-    )
-    return generations_folder(None) if same else None

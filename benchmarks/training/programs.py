@@ -20,8 +20,8 @@ from measured_process import Measured, run_measured
 from safetensors.torch import save_file
 
 from cliptune.documents import ClipDoc
-from cliptune.home import cache_dir
 from cliptune.models.registry import BUILTIN_FOLDER
+from cliptune.settings import current
 from cliptune.training.samplers import steps_per_epoch
 
 REQUIREMENTS = (
@@ -154,7 +154,7 @@ def write_model(folder: Path, weights: Path) -> None:
 
 def packages() -> Path:
     """The folder with `REQUIREMENTS`, installed the first time below `CLIPTUNE_HOME`."""
-    folder = cache_dir() / "benchmarks" / "open_clip_train"
+    folder = current().cache_dir / "benchmarks" / "open_clip_train"
     if not (folder / "webdataset").is_dir():
         target = ("--quiet", "--no-deps", "--target", str(folder))
         subprocess.run([*_installer(), *target, *REQUIREMENTS], check=True)

@@ -45,10 +45,11 @@ def demo(
 ) -> None:
     """Fine-tune on the built-in catalogue, compare before and after, export, serve, search."""
     from cliptune.serving.launch import check_ports
+    from cliptune.settings import Settings
 
     started = time.monotonic()
     # Now, not after the minutes that the training takes.
-    check_ports("127.0.0.1", {"grpc_port": grpc_port, "http_port": http_port})
+    check_ports(Settings.read(grpc_port=grpc_port, http_port=http_port, clip_service_port=0))
     run, artifact = fine_tune(out, epochs)
     search_with(run, artifact, out, grpc_port, http_port, keep_serving, started)
 

@@ -215,16 +215,16 @@ def _existing(uri: str) -> Any:
 
 def _open(uri: str, storage: str | None = None) -> Any:
     """The index at `uri`: of several generations, the current one's."""
-    from cliptune import settings
     from cliptune.index.versions.versioned_index import VersionedIndex
+    from cliptune.settings import current
 
-    return VersionedIndex(uri, settings.generations_of(uri), storage=storage)
+    return VersionedIndex(uri, current().generations_of(uri), storage=storage)
 
 
 def _default_report() -> Path:
-    from cliptune.home import home
+    from cliptune.settings import current
 
-    return home() / "logs" / f"left-out-{datetime.now():%Y-%m-%d-%H%M%S}.csv"
+    return current().home / "logs" / f"left-out-{datetime.now():%Y-%m-%d-%H%M%S}.csv"
 
 
 def _write_left_out(path: Path, left_out: list[LeftOut]) -> None:

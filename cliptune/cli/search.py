@@ -233,12 +233,12 @@ def _warn(host: str, api_keys: Path | None) -> None:
 
 def _tell_of_swap(index: str | None) -> None:
     """Say which model is served, where `cliptune swap` has chosen it."""
-    from cliptune import settings
     from cliptune.index.open import absolute_uri
     from cliptune.index.versions.manifest import Generations
+    from cliptune.settings import Settings
 
-    uri = settings.index_folder(absolute_uri(index) if index else None)
-    manifest = Generations(uri, settings.generations_folder(None)).read()
+    settings = Settings.read(index=absolute_uri(index) if index else None)
+    manifest = Generations(settings.index_uri, settings.generations).read()
     if manifest:
         console.print(
             f"the index is of model {manifest.current.label}, by `cliptune swap`: that "

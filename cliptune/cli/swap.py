@@ -161,22 +161,20 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
 
 
 def _place(server: str, index: str | None, device: str | None, batch_size: int) -> Place:
-    from cliptune import settings
     from cliptune.errors import BadInput, NotFound
     from cliptune.protocol.redaction import with_note
     from cliptune.reindex.session import EngineOptions
     from cliptune.serving import Client
+    from cliptune.settings import Settings
 
+    settings = Settings.read(device=device)
     if index is not None:
         if "://" not in index and not Path(index).expanduser().is_dir():
             raise NotFound(f"no index at {index!r}")
-        engine = EngineOptions(
-            settings.is_onnx(None), settings.precision(None), settings.device(device), batch_size
-        )
+        engine = EngineOptions(settings.onnx, settings.precision, settings.device, batch_size)
         uri = index if "://" in index else str(Path(index).expanduser().absolute())
         state = settings.generations_of(uri)
-        storage = settings.index_storage(None)
-        return Place(uri, state, settings.artifact(None), engine, None, storage)
+        return Place(uri, state, settings.artifact, engine, None, settings.index_storage)
     client = Client(server)
     status = client.status()
     # Paths are told to a key of the role admin; others find them noted on the same machine.
@@ -193,9 +191,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
             f"{server} keeps its index at {uri}, which is not on this machine: give the command "
             "where it is, for example by kubectl exec, with --index"
         )
-    engine = EngineOptions(
-        bool(model["onnx"]), model["precision"], settings.device(device), batch_size
-    )
+    engine = EngineOptions(bool(model["onnx"]), model["precision"], settings.device, batch_size)
     return Place(uri, state, model["artifact"], engine, client, found["storage"])
 
 

@@ -34,8 +34,8 @@ from cliptune.client.transport import GrpcTransport, HttpTransport, to_item
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput
 from cliptune.gateway.dispatch import status_of
-from cliptune.protocol.limits import MAX_DOCS
 from cliptune.protocol.status import Report, by_source
+from cliptune.settings import current
 
 log = logging.getLogger("cliptune")
 T = TypeVar("T")
@@ -332,7 +332,8 @@ class Client:
         found = DocList[ClipDoc]()
         wanted = iter(items.id_list(ids))
         parameters = {"include_embedding": bool(include_embedding)}
-        while part := DocList[ClipDoc](ClipDoc(id=one) for one in islice(wanted, MAX_DOCS)):
+        most = current().max_docs
+        while part := DocList[ClipDoc](ClipDoc(id=one) for one in islice(wanted, most)):
             post = partial(self._transport.post, "/get", part, parameters, ClipDoc)
             found.extend(self._again(post))
         return found

@@ -14,7 +14,8 @@ from PIL import Image
 from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, CliptuneError
-from cliptune.protocol.limits import MAX_DOCS, has_text, name
+from cliptune.protocol.limits import has_text, name
+from cliptune.settings import current
 
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Bytes of pictures in one request: batches are cut shorter where pictures are large."""
@@ -208,8 +209,8 @@ def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
     Raises:
         BadInput: `batch_size` is out of range.
     """
-    if not 1 <= batch_size <= MAX_DOCS:
-        raise BadInput(f"batch_size is {batch_size}: expected 1 to {MAX_DOCS}")
+    if not 1 <= batch_size <= current().max_docs:
+        raise BadInput(f"batch_size is {batch_size}: expected 1 to {current().max_docs}")
     batch: list[Item] = []
     size = count = 0
     for item in items:
@@ -217,7 +218,7 @@ def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
         held: list[Any] = [ready, *ready.matches] if isinstance(ready, RankDoc) else [ready]
         held = [one for one in held if one is not None]
         weight = sum(len(one.image or b"") for one in held)
-        full = len(batch) >= batch_size or count + len(held) > MAX_DOCS
+        full = len(batch) >= batch_size or count + len(held) > current().max_docs
         if batch and (full or size + weight > MAX_BATCH_BYTES):
             yield batch
             batch, size, count = [], 0, 0

@@ -33,9 +33,9 @@ from cliptune.errors import (
 from cliptune.files import make_folder, open_file
 from cliptune.protocol import wire_errors
 from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
-from cliptune.protocol.limits import MAX_DOCS
 from cliptune.runs.logs import Progress
 from cliptune.runs.summary import RunSummary
+from cliptune.settings import current
 
 log = logging.getLogger("cliptune")
 ENDED = ("FINISHED", "FAILED", "CANCELLED")
@@ -467,7 +467,7 @@ def _batches(docs: DocList[ClipDoc]) -> Iterator[DocList[ClipDoc]]:
     batch, size = DocList[ClipDoc](), 0
     for doc in docs:
         weight = len(doc.image or b"")
-        if batch and (len(batch) == MAX_DOCS or size + weight > MAX_BATCH_BYTES):
+        if batch and (len(batch) == current().max_docs or size + weight > MAX_BATCH_BYTES):
             yield batch
             batch, size = DocList[ClipDoc](), 0
         batch.append(doc)

@@ -24,15 +24,14 @@ from cliptune.documents import ClipDoc, RankDoc
 from cliptune.errors import BadInput, CliptuneError, NotReady, TooLarge, Unavailable
 from cliptune.protocol import grpc_options, tags, wire_errors
 from cliptune.protocol.limits import check_depth
+from cliptune.settings import current
 
 D = TypeVar("D", bound=BaseDoc)
 R = TypeVar("R")
-API_KEY = "CLIPTUNE_API_KEY"
-CA_FILE = "CLIPTUNE_CA_FILE"
 
 
 def _bearer(api_key: str | None, header: str) -> dict[str, str]:
-    key = (api_key or os.environ.get(API_KEY) or "").strip()
+    key = (api_key or current().api_key or "").strip()
     if not key:
         return {}
     if not key.isascii() or not key.isprintable():
@@ -41,7 +40,7 @@ def _bearer(api_key: str | None, header: str) -> dict[str, str]:
 
 
 def _read_ca(ca_file: str | None) -> bytes | None:
-    path = ca_file or os.environ.get(CA_FILE)
+    path = ca_file or current().ca_file
     if not path:
         return None
     try:
@@ -320,7 +319,7 @@ class HttpTransport:
         # Given with each request: a session's own would give way to REQUESTS_CA_BUNDLE.
         self.verify: str | None = None
         if address.startswith("https://") and _read_ca(ca_file) is not None:
-            self.verify = ca_file or os.environ[CA_FILE]
+            self.verify = ca_file or current().ca_file
         at_fork(self)
 
     def close(self) -> None:

@@ -31,12 +31,12 @@ from cliptune.errors import (
     shown,
 )
 from cliptune.files import write_bytes
-from cliptune.home import data_dir
 from cliptune.names import DATA_SET
+from cliptune.settings import current
 
 _SUFFIX = ".docs"
 MAX_DOCUMENT_BYTES = 128 * 2**20
-"""Of one unzipped document: its picture (at most `pictures.images.MAX_BYTES`) and the rest."""
+"""Of one unzipped document: its picture (at most `CLIPTUNE_MAX_PICTURE`) and the rest."""
 MAX_UNZIPPED_BYTES = 2**30
 MAX_UNZIPPED_RATIO = 20
 """More than both, and a data set is refused: pictures barely compress, texts some ten times."""
@@ -83,7 +83,8 @@ def pull(name: str) -> DocList[ClipDoc]:
 
 def list_pushed() -> list[str]:
     """The names of the local data sets, sorted."""
-    return sorted(path.name.removesuffix(_SUFFIX) for path in data_dir().glob(f"*{_SUFFIX}"))
+    files = current().data_dir.glob(f"*{_SUFFIX}")
+    return sorted(path.name.removesuffix(_SUFFIX) for path in files)
 
 
 def is_url(name: str) -> bool:
@@ -155,7 +156,7 @@ def _unzip(frame: memoryview, limit: int, number: int) -> bytes:
 
 
 def _path(name: str) -> Path:
-    return data_dir() / f"{name}{_SUFFIX}"
+    return current().data_dir / f"{name}{_SUFFIX}"
 
 
 def _located(url: str) -> tuple[AbstractFileSystem, str]:

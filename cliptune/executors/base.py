@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cliptune import settings
 from cliptune.errors import (
     BadArtifact,
     BadData,
@@ -21,11 +19,11 @@ from cliptune.errors import (
     Unavailable,
 )
 from cliptune.executors.threads import prepare_worker
-from cliptune.home import home
 from cliptune.inference.cancellation import ABANDONED
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.protocol import redaction
 from cliptune.protocol.jina_compat import Executor
+from cliptune.settings import Settings
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference.instrumentation import Figure, Observe
@@ -52,15 +50,17 @@ class ObservedExecutor(Executor):
         super().__init_subclass__(**kwargs)
         cls.__init__ = startup.reports_failure(cls.__init__)  # type: ignore[method-assign]
 
-    def __init__(self, **kwargs: Any) -> None:
-        """Take Jina's own arguments."""
+    def __init__(self, settings: Settings | None = None, **kwargs: Any) -> None:
+        """Take Jina's own arguments, and the settings; None: the environment's."""
         super().__init__(**kwargs)
+        self.settings = settings or Settings.read()
         self.short_name = str(getattr(self.runtime_args, "name", "")).split("/")[0] or "executor"
-        logs.setup(self.short_name)
-        tracing.setup(self.short_name)
+        logs.setup(self.short_name, self.settings)
+        tracing.setup(self.short_name, self.settings)
         if not metrics.is_shared():
-            metrics.serve_metrics(str(getattr(self.runtime_args, "host", "127.0.0.1")))
-        prepare_worker()
+            host = str(getattr(self.runtime_args, "host", "127.0.0.1"))
+            metrics.serve_metrics(host, self.settings)
+        prepare_worker(self.settings)
 
     async def __acall__(self, req_endpoint: str, **kwargs: Any) -> Any:
         """One request's documents, as Jina hands them over."""
@@ -110,8 +110,7 @@ class ObservedExecutor(Executor):
 
     def own_paths(self) -> list[str]:
         """What errors for clients must not tell."""
-        given = (settings.ARTIFACT, settings.INDEX, settings.GENERATIONS)
-        return [str(home()), *(os.environ.get(variable, "") for variable in given)]
+        return self.settings.own_paths
 
     def _hide_paths(self, error: Exception) -> None:
         """Leave this machine's paths to the log."""

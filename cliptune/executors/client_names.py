@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cliptune import runs, settings
+from cliptune import runs
 from cliptune.data.source import DataSetName, known_names
 from cliptune.errors import BadInput, NotFound, near_matches
 from cliptune.models.names import (
@@ -24,6 +24,7 @@ from cliptune.models.names import (
 )
 from cliptune.models.registry import SHORT_NAMES, known_models
 from cliptune.sdk.models import ArtifactId
+from cliptune.settings import current
 
 MAX_NAME = 220
 """Characters of a name."""
@@ -126,7 +127,7 @@ def _listed(parsed: OpenClipName, text: str, what: str) -> str:
 
 
 def _hub_model(parsed: HubName, text: str, what: str) -> str:
-    allowed = settings.hub_models(None)
+    allowed = current().hub_models
     for one in allowed:
         # An organisation's name alone isn't the beginning of another's.
         if parsed.repository.startswith(one if "/" in one else f"{one}/"):
@@ -134,7 +135,7 @@ def _hub_model(parsed: HubName, text: str, what: str) -> str:
     raise BadInput(
         f"{what} {text!r}: this server takes "
         f"{'models of ' + ', '.join(allowed) if allowed else 'no models'} of the hub; its operator "
-        f"can allow others by {settings.HUB_MODELS}"
+        "can allow others by CLIPTUNE_HUB_MODELS"
     )
 
 

@@ -11,7 +11,8 @@ from cliptune.data.pictures.images import decoded_pixels, image_bytes
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.executors.fetching import Fetcher
-from cliptune.protocol.limits import MAX_ALL_PIXELS, check_docs, has_image, has_text, name
+from cliptune.protocol.limits import check_docs, has_image, has_text, name
+from cliptune.settings import current
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -151,10 +152,10 @@ def _check_pixels(
             total += decoded_pixels(picture, tower.preprocessing)
         except BadImage as error:
             raise BadImage(f"{name(position, doc)}: {error}") from None
-        if total > MAX_ALL_PIXELS:
+        if total > (most := current().max_all_pixels):
             raise TooLarge(
                 f"{name(position, doc)}: with those before it {total} pixels, the limit of one "
-                f"request is {MAX_ALL_PIXELS}: send fewer pictures at once, or smaller ones"
+                f"request is {most}: send fewer pictures at once, or smaller ones"
             )
 
 

@@ -19,25 +19,23 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin
 
-from cliptune.data.pictures.download import AT_ONCE, CHUNK, MAX_BYTES, MAX_REDIRECTS, MAX_SECONDS
+from cliptune.data.pictures.download import AT_ONCE, CHUNK, MAX_REDIRECTS
 from cliptune.errors import BadImage
 from cliptune.executors.uris import (
-    ALLOW_NETWORKS,
     ALLOW_URIS,
-    Network,
     Prefix,
     port_of,
-    read_networks,
     read_prefixes,
     split,
 )
-from cliptune.protocol.limits import MAX_BODY
+from cliptune.settings import Network, Settings, current
 
 # Addresses inside which others are wrapped: NAT64, 6to4, Teredo.
 _WRAPPING = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "2001::/32")]
@@ -46,30 +44,29 @@ _WRAPPING = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "200
 class Fetcher:
     """Reads pictures below allowed prefixes, several at once."""
 
-    def __init__(self, prefixes: list[Prefix], networks: list[Network] | None = None) -> None:
+    def __init__(self, prefixes: list[Prefix], networks: Iterable[Network] = ()) -> None:
         """Take what is allowed; threads start with the first picture."""
         self.prefixes = prefixes
-        self.networks = networks or []
+        self.networks = tuple(networks)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="cliptune-fetch")
 
     @classmethod
-    def from_environment(cls) -> Fetcher | None:
-        """As the environment allows; None: nothing is read.
+    def allowed_by(cls, settings: Settings) -> Fetcher | None:
+        """As the settings allow; None: nothing is read.
 
         Raises:
             BadInput: a variable is wrong.
         """
-        prefixes = read_prefixes(os.environ.get(ALLOW_URIS, ""))
-        networks = read_networks(os.environ.get(ALLOW_NETWORKS, ""))
-        return cls(prefixes, networks) if prefixes else None
+        prefixes = read_prefixes(settings.allow_uris)
+        return cls(prefixes, settings.allow_networks) if prefixes else None
 
     def read_all(self, uris: list[str]) -> list[bytes | BadImage]:
         """The bytes of each URI, or why there are none, in order."""
-        budget = Budget(MAX_BODY)  # as if they had been sent
+        budget = Budget(current().max_body)  # as if they had been sent
         begun = [self._threads.submit(self._read, uri, budget) for uri in uris]
         # Those that wait for a thread have as long again for each full round before them.
         rounds = 1 + len(uris) // AT_ONCE
-        deadline = time.monotonic() + MAX_SECONDS * rounds + 1
+        deadline = time.monotonic() + current().fetch_seconds * rounds + 1
         return [_result(one, uri, deadline) for one, uri in zip(begun, uris, strict=True)]
 
     def read(self, uri: str) -> bytes:
@@ -96,7 +93,7 @@ class Fetcher:
     def _read(self, uri: str, budget: Budget) -> bytes:
         if budget.spent:
             raise BadImage(f"uri {uri[:200]!r} is not read: {budget.spent}")
-        deadline = time.monotonic() + MAX_SECONDS
+        deadline = time.monotonic() + current().fetch_seconds
         for _ in range(MAX_REDIRECTS + 1):
             parts = split(uri)
             if not self._is_allowed(parts):
@@ -121,7 +118,8 @@ class Fetcher:
                 self._check_file(Path(os.path.realpath(f"/proc/self/fd/{handle}")), shown)
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     raise BadImage(f"file {shown!r} is not a regular file")
-                return _read_bounded(file, budget, shown, time.monotonic() + MAX_SECONDS)
+                deadline = time.monotonic() + current().fetch_seconds
+                return _read_bounded(file, budget, shown, deadline)
         except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or "not a file name"
             raise BadImage(f"file {shown!r}: {reason}") from None
@@ -176,7 +174,7 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         """Take how many there are."""
-        self.left = size
+        self.size = self.left = size
         self.spent = ""
         self._lock = threading.Lock()
 
@@ -189,7 +187,7 @@ class Budget:
         with self._lock:
             self.left -= size
             if self.left < 0:
-                self.spent = f"the request's pictures have more than {MAX_BODY} bytes together"
+                self.spent = f"the request's pictures have more than {self.size} bytes together"
                 raise BadImage(self.spent)
 
 
@@ -238,10 +236,10 @@ def _read_bounded(file: Any, budget: Budget, shown: str, deadline: float) -> byt
     size = 0
     while part := file.read(CHUNK):
         size += len(part)
-        if size > MAX_BYTES:
-            raise BadImage(f"{shown!r} has more than {MAX_BYTES} bytes, the limit")
+        if size > current().fetch_bytes:
+            raise BadImage(f"{shown!r} has more than {current().fetch_bytes} bytes, the limit")
         if time.monotonic() > deadline:
-            raise BadImage(f"{shown!r} did not arrive within {MAX_SECONDS:g} s")
+            raise BadImage(f"{shown!r} did not arrive within {current().fetch_seconds} s")
         budget.take(len(part))
         parts.append(part)
     return b"".join(parts)
@@ -252,6 +250,6 @@ def _result(begun: Future[bytes], uri: str, deadline: float) -> bytes | BadImage
         return begun.result(max(0.0, deadline - time.monotonic()))
     except LateError:
         begun.cancel()
-        return BadImage(f"uri {uri[:200]!r} did not arrive within {MAX_SECONDS:g} s")
+        return BadImage(f"uri {uri[:200]!r} did not arrive within {current().fetch_seconds} s")
     except BadImage as error:
         return error

@@ -4,7 +4,6 @@ from contextlib import suppress
 
 from docarray import DocList
 
-from cliptune import settings
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import Unavailable
 from cliptune.executors import indexing, updating
@@ -22,6 +21,7 @@ from cliptune.protocol.limits import (
     read_parameters,
 )
 from cliptune.protocol.status import Report
+from cliptune.settings import Settings
 
 
 def report(values: dict) -> DocList[Report]:
@@ -50,14 +50,15 @@ class Indexer(ObservedExecutor):
                 None: CLIPTUNE_GENERATIONS or `generations` in the index's folder.
             kwargs: Jina's own.
         """
-        super().__init__(**kwargs)
+        settings = Settings.read(index=folder, index_storage=storage, generations=generations)
+        super().__init__(settings, **kwargs)
         # Here, in the executor's own process: native threads don't survive Jina's fork.
         from cliptune.index.versions.versioned_index import VersionedIndex
 
         self.store = VersionedIndex(
-            settings.index_folder(folder),
-            settings.generations_folder(generations),
-            storage=settings.index_storage(storage),
+            settings.index_uri,
+            settings.generations,
+            storage=settings.index_storage,
             tidy=True,
         )
         self.tidier = indexing.Tidier(self.store)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from cliptune.errors import BadInput, CliptuneError, NotFound, NotReady, Unavailable
-from cliptune.home import home
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
 from cliptune.index.versions.models import model_digest
 from cliptune.protocol import redaction
+from cliptune.settings import current
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -138,7 +138,7 @@ class ServedTowers(Generic[Tower]):
         if not redaction.OPERATOR.get():
             if "artifact" in found:
                 found["artifact"] = redaction.base_name(str(found["artifact"]))
-            told = [home(), self._settings.get("artifact", ""), self._generations.folder]
+            told = [current().home, self._settings.get("artifact", ""), self._generations.folder]
             for digest, words in found.get("not_loaded", {}).items():
                 found["not_loaded"][digest] = redaction.without_paths(words, told)
         return found

@@ -8,10 +8,10 @@ import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
-from cliptune.errors import BadImage, BadInput, TooLarge
+from cliptune.errors import BadImage, BadInput
 from cliptune.executors.encoding import embed_pictures, embed_texts
 from cliptune.executors.fetching import Fetcher
-from cliptune.protocol.limits import MAX_DOCS, check_docs, has_image, has_text, name
+from cliptune.protocol.limits import check_count, check_docs, has_image, has_text, name
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -62,8 +62,7 @@ def _flat(docs: DocList[RankDoc]) -> DocList[ClipDoc]:
                     f"{name(position, doc)}: match {number} has neither a text nor a picture"
                 )
     count = len(docs) + sum(len(doc.matches) for doc in docs)
-    if count > MAX_DOCS:
-        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    check_count(count, "documents and matches")
     flat = DocList[ClipDoc]()
     for doc in docs:
         flat.append(doc)

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cliptune import settings
 from cliptune.executors.model_pool import ServedTowers
 from cliptune.index.versions.manifest import Generations
 from cliptune.protocol import redaction
+from cliptune.settings import Settings
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -19,10 +19,7 @@ if TYPE_CHECKING:  # importing it imports torch, which must not happen before Ji
 
 def serve_towers(
     name: Literal["clip-text", "clip-vision"],
-    artifact: str | None,
-    is_onnx: bool | None,
-    precision: str | None,
-    device: str | None,
+    settings: Settings,
     *,
     batch_size: int,
     max_wait_ms: float,
@@ -37,10 +34,7 @@ def serve_towers(
 
     Args:
         name: which tower.
-        artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
-        is_onnx: run the artifact's ONNX model; None: CLIPTUNE_ONNX or no.
-        precision: `fp32`, `int8` or `bf16`, as the artifact has it; None: CLIPTUNE_PRECISION.
-        device: `cpu`, `cuda`, …; None: CLIPTUNE_DEVICE or the accelerator that is there.
+        settings: which model, and how it is run.
         batch_size: texts or pictures that go through the tower at once.
         max_wait_ms: how long a batch waits to be full while requests overlap.
         replicas: processes on this machine that share its cores.
@@ -57,21 +51,18 @@ def serve_towers(
     from cliptune.inference.cache import EmbeddingCache
     from cliptune.models.loading import pick_device
 
-    chosen: Any = settings.precision(precision)  # get_tower checks it
-    onnx = settings.is_onnx(is_onnx)
     threads = max(1, usable_cores() // replicas)
     torch.set_num_threads(threads)
-    where = settings.device(device)
-    on_gpu = pick_device(where).type == "cuda"
-    compiled = settings.compiled(on_gpu and not onnx)
+    on_gpu = pick_device(settings.device).type == "cuda"
+    compiled = on_gpu and not settings.onnx if settings.compile is None else settings.compile
 
     def load(path: str) -> TextTower | VisionTower:
         tower: TextTower | VisionTower = get_tower(
             path,
             name,
-            is_onnx=onnx,
-            precision=chosen,
-            device=where,
+            is_onnx=settings.onnx,
+            precision=settings.precision,
+            device=settings.device,
             batch_size=batch_size,
             threads=threads,
             compiled=compiled,
@@ -84,15 +75,14 @@ def serve_towers(
             tower.cache = EmbeddingCache(query_cache)  # type: ignore[union-attr]
         return tower
 
-    generations = Generations(settings.index_folder(None), settings.generations_folder(None))
-    model = settings.artifact(artifact)
+    generations = Generations(settings.index_uri, settings.generations)
     told = {
-        "artifact": model,
-        "onnx": onnx,
-        "precision": str(chosen),
-        "place": redaction.note({"artifact": model}),
+        "artifact": settings.artifact,
+        "onnx": settings.onnx,
+        "precision": settings.precision,
+        "place": redaction.note({"artifact": settings.artifact}),
     }
-    return ServedTowers(load, model, generations, told)
+    return ServedTowers(load, settings.artifact, generations, told)
 
 
 def _warm_up(tower: Any) -> None:

@@ -10,6 +10,7 @@ from cliptune.executors.shared_towers import serve_towers
 from cliptune.protocol.jina_compat import requests
 from cliptune.protocol.limits import SearchParameters, read_parameters
 from cliptune.protocol.status import Report, TowerStatus
+from cliptune.settings import Settings
 
 
 class CLIPTextEncoder(ObservedExecutor):
@@ -38,13 +39,13 @@ class CLIPTextEncoder(ObservedExecutor):
             query_cache: how many texts' embeddings are remembered; 0: none.
             kwargs: Jina's own.
         """
-        super().__init__(**kwargs)
+        settings = Settings.read(
+            artifact=artifact, onnx=is_onnx, precision=precision, device=device
+        )
+        super().__init__(settings, **kwargs)
         self.towers = serve_towers(
             "clip-text",
-            artifact,
-            is_onnx,
-            precision,
-            device,
+            settings,
             batch_size=batch_size,
             max_wait_ms=max_wait_ms,
             replicas=getattr(self.runtime_args, "replicas", 1),

@@ -9,17 +9,14 @@ from typing import Any
 
 from docarray import DocList
 
-from cliptune import settings
 from cliptune.errors import Overloaded
-from cliptune.limits import limit
 from cliptune.observability.request_ids import RequestThreads
 from cliptune.protocol import jina_compat
 from cliptune.protocol.payload_size import LARGE
+from cliptune.settings import Settings
 
 CONCURRENT = 64
 """Requests that one executor works on at once; most wait in an engine's queue."""
-MAX_WAITING = limit("CLIPTUNE_MAX_WAITING", 256)
-"""Requests that wait for one of them."""
 
 
 class BoundedThreads(RequestThreads):
@@ -50,13 +47,13 @@ def _with_message(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return found
 
 
-def prepare_worker() -> None:
+def prepare_worker(settings: Settings) -> None:
     """To be called once in an executor's own process, when the executor is made.
 
     Jina runs an executor's functions in the event loop's threads, of which there are few, with a
     queue that grows without end; and told to end, it drops the requests that are being served.
     """
-    threads = BoundedThreads(CONCURRENT, MAX_WAITING, "cliptune-request")
+    threads = BoundedThreads(CONCURRENT, settings.max_waiting, "cliptune-request")
     asyncio.get_running_loop().set_default_executor(threads)
     jina_compat.read_beside_the_loop(LARGE)
-    jina_compat.answer_before_ending(settings.drain_seconds())
+    jina_compat.answer_before_ending(settings.drain)

@@ -23,11 +23,11 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadInput
 from cliptune.executors import client_names
 from cliptune.files import make_folder, write_bytes
-from cliptune.home import home
 from cliptune.models.registry import BUILTIN
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
 from cliptune.protocol.limits import PartParameters, check_docs, read_parameters
+from cliptune.settings import current
 
 CHUNK = 1024 * 1024
 RUN = {"name", "experiment_name"}
@@ -243,7 +243,7 @@ def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, 
         if doc.uri and not doc.uri.startswith("data:"):
             doc.uri = None  # a path of the client's machine means nothing here
     tags.unpack(docs)
-    uploads = home() / "uploads"
+    uploads = current().home / "uploads"
     # Two uploads of one name may run at once: each has a folder of its own.
     folder = uploads / f"{given.name}-{given.upload}"
     with _lock:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cliptune.errors import BadImage, BadInput
 
 ALLOW_URIS = "CLIPTUNE_ALLOW_URIS"
-"""Prefixes, separated by commas: `https://cdn.shop.example/,file:///data/pictures/`."""
 ALLOW_NETWORKS = "CLIPTUNE_ALLOW_NETWORKS"
-"""Private networks that pictures may come from all the same: `10.1.2.0/24`."""
 _PORTS = {"http": 80, "https": 443}
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -37,37 +33,25 @@ class Prefix:
         return same and _plain(uri.path).startswith(self.path)
 
 
-def read_prefixes(text: str) -> list[Prefix]:
+def read_prefixes(given: Iterable[str]) -> list[Prefix]:
     """The prefixes of `CLIPTUNE_ALLOW_URIS`.
 
     Raises:
         BadInput: one is none.
     """
     found = []
-    for given in (part.strip() for part in text.split(",") if part.strip()):
+    for prefix in given:
         try:
-            uri = split(given)
+            uri = split(prefix)
         except BadImage as error:
             raise BadInput(f"{ALLOW_URIS}: {error}") from None
         path = uri.path if uri.path.endswith("/") else f"{uri.path}/"
         if uri.scheme == "file" and uri.hostname:
-            raise BadInput(f"{ALLOW_URIS}: {given!r}: write file:///folder/")
+            raise BadInput(f"{ALLOW_URIS}: {prefix!r}: write file:///folder/")
         if uri.query or uri.fragment or path != _plain(path):
-            raise BadInput(f"{ALLOW_URIS}: {given!r} is no plain prefix")
+            raise BadInput(f"{ALLOW_URIS}: {prefix!r} is no plain prefix")
         found.append(Prefix(uri.scheme, uri.hostname or "", port_of(uri), path))
     return found
-
-
-def read_networks(text: str) -> list[Network]:
-    """The networks of `CLIPTUNE_ALLOW_NETWORKS`.
-
-    Raises:
-        BadInput: one is none.
-    """
-    try:
-        return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise BadInput(f"{ALLOW_NETWORKS}: {error}") from None
 
 
 def split(uri: str) -> SplitResult:

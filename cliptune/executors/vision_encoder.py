@@ -10,6 +10,7 @@ from cliptune.executors.ranking import rank_pictures
 from cliptune.executors.shared_towers import serve_towers
 from cliptune.protocol.jina_compat import requests
 from cliptune.protocol.status import Report, TowerStatus
+from cliptune.settings import Settings
 
 
 class CLIPVisionEncoder(ObservedExecutor):
@@ -36,19 +37,19 @@ class CLIPVisionEncoder(ObservedExecutor):
             max_wait_ms: how long a batch waits to be full while requests overlap.
             kwargs: Jina's own.
         """
-        super().__init__(**kwargs)
+        settings = Settings.read(
+            artifact=artifact, onnx=is_onnx, precision=precision, device=device
+        )
+        super().__init__(settings, **kwargs)
         self.towers = serve_towers(
             "clip-vision",
-            artifact,
-            is_onnx,
-            precision,
-            device,
+            settings,
             batch_size=batch_size,
             max_wait_ms=max_wait_ms,
             replicas=getattr(self.runtime_args, "replicas", 1),
             observe=self.tower_observer(),
         )
-        self.fetcher = Fetcher.from_environment()
+        self.fetcher = Fetcher.allowed_by(self.settings)
 
     @requests(on=["/", "/encode"])
     def encode(self, docs: DocList[ClipDoc], **kwargs) -> DocList[ClipDoc]:

@@ -16,26 +16,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from pathlib import Path
 
 from cliptune.errors import Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.gateway.api_keys import KEYS_FILE, ROLES, Key, KeyFile
+from cliptune.gateway.api_keys import ROLES, Key, KeyFile
 from cliptune.gateway.rate_limits import Bucket
-from cliptune.limits import limit
-
-MAX_PENDING = limit("CLIPTUNE_MAX_PENDING", 256)
-"""Requests that a gateway works on at once; those beyond are refused at once."""
-MAX_PENDING_DOCS = limit("CLIPTUNE_MAX_PENDING_DOCS", 4096)
-"""Their documents."""
-MAX_HELD = limit("CLIPTUNE_MAX_HELD", 512 * 1024 * 1024)
-"""Bytes of HTTP bodies that a gateway holds at once."""
-MAX_STREAMS = limit("CLIPTUNE_MAX_STREAMS", 64)
-"""Logs and artifacts that a train Flow streams at once."""
+from cliptune.settings import Settings
 
 PRESENTED: ContextVar[str | None] = ContextVar("presented API key", default=None)
 """The API key that came with the call being served."""
@@ -50,16 +38,6 @@ EVERYBODY = Key("everybody", b"", "admin")
 """Who asks where there are no keys."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much a gateway works on at once."""
-
-    pending: int = MAX_PENDING
-    documents: int = MAX_PENDING_DOCS
-    held: int = MAX_HELD
-    streams: int = MAX_STREAMS
-
-
 class Admission:
     """Keys, their roles and rates, and the bounded queue, of one gateway process.
 
@@ -67,10 +45,10 @@ class Admission:
     to work in the midst of a stream too.
     """
 
-    def __init__(self, keys: KeyFile | None = None, limits: Limits | None = None) -> None:
-        """Take the keys; None: everybody may do everything."""
+    def __init__(self, keys: KeyFile | None = None, settings: Settings | None = None) -> None:
+        """Take the keys (None: everybody may do everything), and the settings that bound it."""
         self.keys = keys
-        self.limits = limits or Limits()
+        self.settings = settings or Settings.read()
         self.training = False
         """Whether this is a train Flow's gateway: there, all calls need `admin`."""
         self.ending = asyncio.Event()
@@ -81,14 +59,14 @@ class Admission:
         self._buckets: dict[tuple[str, str], Bucket] = {}
 
     @classmethod
-    def from_environment(cls) -> Admission:
+    def of(cls, settings: Settings) -> Admission:
         """With the keys of CLIPTUNE_API_KEYS_FILE, if it is set.
 
         Raises:
             BadInput: the file can't be read.
         """
-        path = os.environ.get(KEYS_FILE, "").strip()
-        return cls(KeyFile(Path(path)) if path else None)
+        path = settings.api_keys_file
+        return cls(KeyFile(path) if path else None, settings)
 
     def identify(self, presented: str | None) -> Key:
         """Whose key it is.
@@ -152,7 +130,7 @@ class Admission:
         Raises:
             Unauthorized, Forbidden, RateLimited, Overloaded: as `check`.
         """
-        if self.streams >= self.limits.streams:
+        if self.streams >= self.settings.max_streams:
             raise Overloaded(f"{self.streams} streams are open, the limit", retry_after=10)
         with self.admit(presented, endpoint, 0) as key:
             pass
@@ -168,7 +146,7 @@ class Admission:
         Raises:
             Overloaded: there are too many of all requests together.
         """
-        if size > 0 and self.held and self.held + size > self.limits.held:
+        if size > 0 and self.held and self.held + size > self.settings.max_held:
             raise Overloaded(f"requests of {self.held} bytes are being read, the limit")
         self.held += size
 
@@ -184,12 +162,12 @@ class Admission:
             )
 
     def _check_room(self, documents: int) -> None:
-        if self.pending >= self.limits.pending:
+        if self.pending >= self.settings.max_pending:
             raise Overloaded(f"{self.pending} requests are being worked on, the limit")
-        if documents and self.documents and self.documents + documents > self.limits.documents:
+        most = self.settings.max_pending_docs
+        if documents and self.documents and self.documents + documents > most:
             raise Overloaded(
-                f"requests of {self.documents} documents are being worked on, the limit is "
-                f"{self.limits.documents}"
+                f"requests of {self.documents} documents are being worked on, the limit is {most}"
             )
 
     def _check_rates(self, key: Key, documents: int) -> None:

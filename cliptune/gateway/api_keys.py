@@ -28,8 +28,6 @@ from cliptune.names import API_KEY
 
 log = logging.getLogger("cliptune")
 
-KEYS_FILE = "CLIPTUNE_API_KEYS_FILE"
-"""The server's keys; without it, everybody may do everything."""
 PREFIX = "ct_"
 """So that secret scanners and people can tell what they have found."""
 MAX_FILE = 1024 * 1024

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,11 +21,7 @@ from cliptune.gateway.auth import HttpDoor
 from cliptune.gateway.dispatch import Calls
 from cliptune.gateway.schemas import error_response, json_response
 from cliptune.protocol import redaction, wire_errors
-
-CORS = "CLIPTUNE_CORS_ORIGINS"
-"""Origins of web sites whose pages may call the service, separated by commas."""
-HOSTS = "CLIPTUNE_ALLOWED_HOSTS"
-"""Names that the service is called by (the Host header), separated by commas; unset: any."""
+from cliptune.settings import current
 
 
 def new_app(title: str, description: str, calls: Calls) -> FastAPI:
@@ -43,7 +38,7 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         dependencies=[Depends(known_query)],
         redirect_slashes=False,
     )
-    origins = listed(CORS)
+    settings = calls.handler.settings
 
     @app.middleware("http")
     async def same_site(
@@ -66,16 +61,16 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         return response
 
     app.add_middleware(HttpDoor, admission=calls.handler.admission)
-    if origins:
+    if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=origins,
+            allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
             expose_headers=["Retry-After", "X-Request-ID"],
         )
-    if hosts := listed(HOSTS):
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    if settings.allowed_hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts)
 
     @app.exception_handler(CliptuneError)
     async def deliberate(_: Request, error: CliptuneError) -> Response:
@@ -171,11 +166,6 @@ def known_query(request: HTTPConnection) -> None:
             raise BadInput(f"parameter {name} is given {len(given)} times")
 
 
-def listed(variable: str) -> list[str]:
-    """The values of an environment variable, separated by commas."""
-    return [value.strip() for value in os.environ.get(variable, "").split(",") if value.strip()]
-
-
 def check_origin(headers: Headers) -> None:
     """Refuse what a page of another site asks.
 
@@ -183,14 +173,16 @@ def check_origin(headers: Headers) -> None:
         Forbidden: the origin is neither this service nor in CLIPTUNE_CORS_ORIGINS.
     """
     origin = headers.get("origin")
-    if not origin or origin in listed(CORS):
+    if not origin or origin in current().cors_origins:
         return
     try:
         own = urlsplit(origin).netloc == headers.get("host")
     except ValueError:
         own = False
     if not own:
-        raise Forbidden(f"requests from pages of {origin[:100]} are not allowed ({CORS})")
+        raise Forbidden(
+            f"requests from pages of {origin[:100]} are not allowed (CLIPTUNE_CORS_ORIGINS)"
+        )
 
 
 def body_schema(kind: Any, example: Any = None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
-from cliptune import settings
 from cliptune.errors import (
     BadInput,
     CliptuneError,
@@ -35,7 +34,7 @@ from cliptune.protocol.jina_compat import (
     SingleDocumentRequest,
     jina_pb2,
 )
-from cliptune.protocol.limits import MAX_BODY
+from cliptune.settings import Settings, bracketed
 from cliptune.version import __version__
 
 WINDOW = 16
@@ -48,10 +47,11 @@ class RequestHandler(GatewayRequestHandler):
     """Sends requests to the executors, and takes tracebacks out of their answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take Jina's own arguments; the API keys come from the environment."""
+        """Take Jina's own arguments; all else comes from the environment."""
         jina_compat.note_calls()
         super().__init__(*args, **kwargs)
-        self.admission = Admission.from_environment()
+        self.settings = Settings.read()
+        self.admission = Admission.of(self.settings)
 
     async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
@@ -196,7 +196,7 @@ class AppServer(FastAPIBaseServer):
     @property
     def host(self) -> str | None:
         """Where to bind; None is everywhere: `::` alone would leave out IPv4 here."""
-        host = settings.bind_host(super().host)
+        host = self._request_handler.settings.host or super().host
         return None if host == "::" else host
 
     @property
@@ -207,8 +207,8 @@ class AppServer(FastAPIBaseServer):
             from cliptune.gateway.train_app import make_app
         else:
             from cliptune.gateway.search_app import make_app
-        app = observe_app(make_app(handler))
-        middleware.around(app)
+        app = observe_app(make_app(handler), handler.settings)
+        middleware.around(app, handler.settings)
         return app
 
     async def setup_server(self) -> None:
@@ -230,7 +230,7 @@ class AppServer(FastAPIBaseServer):
         # uvicorn would cut WebSockets off: they end by themselves once their answers are sent.
         sockets = self._request_handler.admission.sockets
         if sockets:
-            await asyncio.wait(sockets, timeout=settings.drain_seconds())
+            await asyncio.wait(sockets, timeout=self._request_handler.settings.drain)
         await super().shutdown()
 
 
@@ -240,7 +240,7 @@ class RpcServer(GRPCServer):
     @property
     def host(self) -> str:
         """Where to bind, as gRPC takes it."""
-        return settings.bracketed(settings.bind_host(super().host))
+        return bracketed(self._request_handler.settings.host or super().host)
 
     def __init__(self, **kwargs: Any) -> None:
         """Take Jina's own arguments."""
@@ -251,7 +251,7 @@ class RpcServer(GRPCServer):
 
     async def shutdown(self) -> None:
         """Close the door, and answer what came in."""
-        await jina_compat.stop_serving(self, settings.drain_seconds())
+        await jina_compat.stop_serving(self, self._request_handler.settings.drain)
 
 
 class ClipGateway(CompositeBaseServer, BaseGateway):
@@ -265,20 +265,22 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
         """Take the port for clip-as-service's clients (0: none), and Jina's own arguments."""
         super().__init__(**kwargs)
-        logs.setup("gateway")
-        tracing.setup("gateway")
-        host = settings.bind_host(self.host)
-        metrics.serve_metrics(host)
-        self._clip_service_port = clip_service_port
+        settings = self._request_handler.settings
+        logs.setup("gateway", settings)
+        tracing.setup("gateway", settings)
+        metrics.serve_metrics(settings.host or self.host, settings)
+        self._clip_service_port = Settings.read(
+            clip_service_port=clip_service_port
+        ).clip_service_port
         self._ended = False
         self.servers = []
         tls = settings.tls_files()
         for options in self._server_kwargs:
             options |= tls
             if str(options["runtime_args"]["protocol"]).lower() == "http":
-                server: Any = AppServer(**options, uvicorn_kwargs=self._uvicorn_options())
+                server: Any = AppServer(**options, uvicorn_kwargs=_uvicorn_options(settings))
             else:
-                limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
+                limit = {"grpc.max_receive_message_length": settings.max_body + 65_536}
                 server = RpcServer(**{**options, "grpc_server_options": limit})
             self.servers.append(server)
         self.gateways = self.servers  # Jina's older name for them
@@ -294,9 +296,10 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         handler.admission.training = "/fit" in jina_compat.endpoints(handler.streamer)
         await super().setup_server()
         if self._clip_service_port:
+            settings = handler.settings
             server = ClipServiceServer(
                 Adapter(Calls(handler)),
-                settings.bind_host(self.host),
+                settings.host or self.host,
                 self._clip_service_port,
                 credentials=settings.grpc_credentials(),
                 interceptors=(GrpcDoor(handler.admission),),
@@ -313,19 +316,19 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         await super().shutdown()
         await self._request_handler.close()
 
-    @staticmethod
-    def _uvicorn_options() -> dict[str, Any]:
-        return {
-            "timeout_keep_alive": 30,
-            "timeout_graceful_shutdown": settings.drain_seconds(),
-            "ws_max_size": MAX_BODY,
-            "ws_per_message_deflate": False,  # pictures don't shrink, bombs do
-            "server_header": False,
-            "proxy_headers": False,  # it trusts whoever is on this machine: see `edge`
-        }
-
     def _get_request_handler(self) -> RequestHandler:
         self.req_handler_cls = RequestHandler
         handler = super()._get_request_handler()
         jina_compat.leave_executors_out(handler.streamer)
         return handler
+
+
+def _uvicorn_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "timeout_keep_alive": 30,
+        "timeout_graceful_shutdown": settings.drain,
+        "ws_max_size": settings.max_body,
+        "ws_per_message_deflate": False,  # pictures don't shrink, bombs do
+        "server_header": False,
+        "proxy_headers": False,  # it trusts whoever is on this machine: see `edge`
+    }

@@ -11,15 +11,10 @@ from google.protobuf.message import DecodeError
 
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.jina_compat import SingleDocumentRequest, jina_pb2
-from cliptune.protocol.limits import (
-    MAX_DEPTH,
-    MAX_DOCS,
-    MAX_PARAMETERS,
-    Tally,
-    check_parameters,
-)
+from cliptune.protocol.limits import MAX_DEPTH, Tally, check_count, check_parameters
 from cliptune.protocol.payload_size import LARGE, check_message, count_messages
 from cliptune.protocol.wire_errors import UNREADABLE
+from cliptune.settings import current
 
 MAX_ENDPOINT = 256
 MAX_DIMENSIONS = 8
@@ -74,12 +69,10 @@ def check_request(request: Any) -> int:
     if proto.data.WhichOneof("documents") == "docs_bytes":
         raise BadInput("docs_bytes: send the documents as messages (docs)")
     docs = proto.data.docs.docs
-    if len(docs) > MAX_DOCS:
-        raise TooLarge(f"{len(docs)} documents in one request, the limit is {MAX_DOCS}")
+    check_count(len(docs))
     tally = Tally()
     count = sum(_check_doc(doc, f"document {i}", tally) for i, doc in enumerate(docs))
-    if count > MAX_DOCS:
-        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    check_count(count, "documents and matches")
     return len(docs)
 
 
@@ -113,10 +106,11 @@ def _read(request: Any) -> Any:
     header.ClearField("status")
     del proto.routes[:]
     # Two messages for each value at most: a `Value`, and the entry of the map that it is in.
-    most = 2 * MAX_PARAMETERS + 1
+    allowed = current().max_parameters
+    most = 2 * allowed + 1
     raw = proto.parameters.SerializeToString()
     if count_messages(raw, proto.parameters.DESCRIPTOR, most) > most:
-        raise TooLarge(f"parameters: more than {MAX_PARAMETERS} values, the limit")
+        raise TooLarge(f"parameters: more than {allowed} values, the limit")
     try:
         names = request.parameters
     except Exception as error:  # infinite numbers, of which protobuf's own JSON form has none

@@ -20,10 +20,10 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cliptune import settings
 from cliptune.errors import BadJson, CliptuneError, UnsupportedCoding
 from cliptune.gateway.schemas import error_response
 from cliptune.protocol import redaction
+from cliptune.settings import Settings
 
 PICTURES = "/pictures/"
 """Below it are ids, which may end with a slash."""
@@ -292,11 +292,11 @@ def _accepts_gzip(values: list[str]) -> bool:
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
-def around(app: Any) -> None:
+def around(app: Any, settings: Settings) -> None:
     """Put an `Edge` around a FastAPI application, as the settings say."""
     options: dict[str, Any] = {
-        "root_path": settings.root_path(),
-        "proxies": settings.trusted_proxies(),
+        "root_path": settings.root_path,
+        "proxies": settings.trusted_proxies,
     }
     add: Callable[..., None] = app.add_middleware
     add(Edge, **options)

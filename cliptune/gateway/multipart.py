@@ -6,8 +6,8 @@ import base64
 from typing import Any
 
 from cliptune.errors import BadInput, BadJson, TooLarge, shown
-from cliptune.protocol.limits import MAX_DOCS
 from cliptune.protocol.payload_size import parse_json
+from cliptune.settings import current
 
 MEDIA_TYPE = "multipart/form-data"
 PICTURE = "image"
@@ -89,8 +89,8 @@ def _parts(raw: bytes, content_type: str) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
 
     def keep(name: bytes | None, value: bytes | None) -> None:
-        if len(found) >= MAX_DOCS + 32:
-            raise TooLarge(f"form: more than {MAX_DOCS} pictures and their fields, the limit")
+        if len(found) >= (most := current().max_docs) + 32:
+            raise TooLarge(f"form: more than {most} pictures and their fields, the limit")
         found.append(((name or b"").decode("utf-8", "replace"), value or b""))
 
     def keep_file(file: Any) -> None:

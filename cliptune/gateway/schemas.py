@@ -28,13 +28,12 @@ from cliptune.errors import (
     UnsupportedCoding,
 )
 from cliptune.gateway import multipart
-from cliptune.limits import limit
 from cliptune.protocol import wire_errors
-from cliptune.protocol.limits import MAX_BODY, MAX_DOCS, Tally, count_inside, describe
+from cliptune.protocol.limits import Tally, check_count, count_inside, describe
 from cliptune.protocol.payload_size import parse_json
+from cliptune.settings import Settings, current
 
-BODY_TIMEOUT = float(limit("CLIPTUNE_BODY_TIMEOUT", 120))
-"""Seconds in which a body must arrive."""
+_MOST = f"{Settings.model_fields['max_docs'].default} (`CLIPTUNE_MAX_DOCS`)"
 
 
 class Item(BaseModel):
@@ -69,7 +68,7 @@ class DataBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    data: list[Item] = Field(description=f"1 to {MAX_DOCS} texts or pictures.")
+    data: list[Item] = Field(description=f"1 to {_MOST} texts or pictures.")
     parameters: dict[str, Any] = Field(default_factory=dict)
     encoding_format: EncodingFormat = Field(
         "float", description="Embeddings as numbers, or as base64 of little-endian float32."
@@ -81,7 +80,7 @@ class RankBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    data: list[RankItem] = Field(description=f"1 to {MAX_DOCS} with their matches.")
+    data: list[RankItem] = Field(description=f"1 to {_MOST} with their matches.")
     parameters: dict[str, Any] = Field(default_factory=dict)
     encoding_format: EncodingFormat = Field("float", description="As `/encode` has it.")
 
@@ -110,7 +109,7 @@ B = TypeVar("B", bound=BaseModel)
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body, at most `MAX_BODY` bytes.
+    """The body, at most `max_body` bytes.
 
     Raises:
         TooLarge: it is longer; the rest is read and dropped, so that the client hears of it.
@@ -119,7 +118,8 @@ async def read_bytes(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     stream = aiter(request.stream())
-    deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
+    limits = current()
+    deadline = asyncio.get_running_loop().time() + limits.body_timeout
     while True:
         left = deadline - asyncio.get_running_loop().time()
         try:
@@ -127,18 +127,18 @@ async def read_bytes(request: Request) -> bytes:
         except StopAsyncIteration:
             break
         except TimeoutError:
-            raise Timeout(f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+            raise Timeout(f"the body did not arrive within {limits.body_timeout} s") from None
         except ClientDisconnect:
             raise BadJson("the connection ended within the body") from None
         size += len(chunk)
-        if size <= MAX_BODY:
+        if size <= limits.max_body:
             chunks.append(chunk)
-        elif size > 4 * MAX_BODY:
+        elif size > 4 * limits.max_body:
             break
         else:
             chunks.clear()
-    if size > MAX_BODY:
-        raise TooLarge(f"the body is larger than the limit of {MAX_BODY} bytes")
+    if size > limits.max_body:
+        raise TooLarge(f"the body is larger than the limit of {limits.max_body} bytes")
     return b"".join(chunks)
 
 
@@ -200,8 +200,8 @@ def fit(found: Any, kind: type[B]) -> B:
         raise BadInput(f"the body must be a JSON object, got {found!r:.80}")
     items = found.get("data")
     # Before thousands of items are looked at one by one.
-    if isinstance(items, list) and len(items) > MAX_DOCS:
-        raise TooLarge(f"{len(items)} documents in one request, the limit is {MAX_DOCS}")
+    if isinstance(items, list):
+        check_count(len(items))
     try:
         return kind.model_validate(found)
     except ValidationError as error:
@@ -226,8 +226,7 @@ def to_docs(items: list[Item]) -> DocList[ClipDoc]:
 def to_rank_docs(items: list[RankItem]) -> DocList[RankDoc]:
     """The documents of a body, each with its matches; raises as `to_docs` does."""
     count = len(items) + sum(len(item.matches) for item in items)
-    if count > MAX_DOCS:
-        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    check_count(count, "documents and matches")
     docs = DocList[RankDoc]()
     for position, item in enumerate(items):
         place = f"document {position}"

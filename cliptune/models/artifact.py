@@ -30,7 +30,7 @@ from torch import Tensor
 from cliptune.data.pictures.preprocessing import ImagePreprocessing, PreprocessingConfig
 from cliptune.errors import BadArtifact, BadInput, NotFound
 from cliptune.files import new_folder, unzip
-from cliptune.home import cache_dir
+from cliptune.settings import current
 
 if TYPE_CHECKING:
     from cliptune.models.openclip import OpenClipConfig
@@ -293,7 +293,7 @@ def _check_sums(path: Path, folder: Path, only: tuple[str, ...]) -> None:
 def _unzipped(path: Path) -> Path:
     if not zipfile.is_zipfile(path):
         raise BadArtifact(f"{path} is not a zip file")
-    folder = cache_dir() / "artifacts" / _sha256(path)
+    folder = current().cache_dir / "artifacts" / _sha256(path)
     if not folder.is_dir():
         try:
             with new_folder(folder) as beside:

@@ -11,9 +11,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from cliptune import settings
 from cliptune.observability import request_ids
 from cliptune.protocol import jina_compat
+from cliptune.settings import Settings, current
 
 access_log = logging.getLogger("cliptune.access")
 
@@ -45,13 +45,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)  # in ASCII: also what is no valid UTF-8
 
 
-def setup(service: str) -> None:
-    """Log as the settings say, in this process: what is logged already, and by Jina's loggers.
-
-    Raises:
-        BadInput: the setting is neither `text` nor `json`.
-    """
-    if not settings.logs_json():
+def setup(service: str, settings: Settings) -> None:
+    """Log as the settings say, in this process: what is logged already, and by Jina's loggers."""
+    if settings.log_format != "json":
         return
     ours = JsonFormatter(service)
     # Jina's loggers that are made from now on; those that are there are changed below.
@@ -71,6 +67,6 @@ def setup(service: str) -> None:
 
 def log_call(message: str, **fields: Any) -> None:
     """A line about a request; the id is added."""
-    if settings.logs_json():
+    if current().log_format == "json":
         given = {name: value for name, value in fields.items() if value is not None}
         access_log.info(message, extra={"fields": given})

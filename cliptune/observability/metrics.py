@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from cliptune import settings
+from cliptune.settings import METRICS_FOLDER, Settings
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference.instrumentation import Figure, Observe
@@ -124,19 +124,17 @@ def exposition() -> tuple[bytes, str]:
 
 def is_shared() -> bool:
     """Whether the gateway of this machine offers this process's figures too."""
-    return bool(os.environ.get(settings.METRICS_FOLDER))
+    return bool(os.environ.get(METRICS_FOLDER))
 
 
-def serve_metrics(host: str) -> None:
+def serve_metrics(host: str, settings: Settings) -> None:
     """Offer this process's figures on a port of their own, if the settings name one.
 
     Raises:
-        BadInput: the setting is no port.
         OSError: the port is taken.
     """
-    port = settings.metrics_port()
-    if port is not None:
-        start_http_server(port, host, registry=_registry())
+    if settings.metrics_port is not None:
+        start_http_server(settings.metrics_port, host, registry=_registry())
 
 
 def _registry() -> CollectorRegistry:

@@ -14,10 +14,10 @@ from opentelemetry.trace import Span
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cliptune import settings
 from cliptune.observability import metrics, request_ids, tracing
 from cliptune.observability.logs import log_call
 from cliptune.protocol import redaction
+from cliptune.settings import Settings, current
 
 OTHER = "other"
 """The endpoint of requests to what there is not: a client can't make up new time series."""
@@ -86,10 +86,11 @@ def send_along(request: Any, identity: str | None = None, span: Span | None = No
     identity = identity or request_ids.accept(request.header.request_id)
     request.header.request_id = identity
     parameters = {**(request.parameters or {}), request_ids.PARAMETER: identity}
+    settings = current()
     # Over what a client may have sent: who asks, and by which address, is ours to say.
     parameters[redaction.OPERATOR_PARAMETER] = redaction.OPERATOR.get()
     parameters[redaction.BASE_PARAMETER] = (
-        settings.public_url() or redaction.PREFIX.get() or settings.root_path()
+        settings.public_url or redaction.PREFIX.get() or settings.root_path
     )
     tracing.send_along(parameters, span)
     request.parameters = parameters
@@ -126,9 +127,9 @@ class ObservedApp:
                 call.endpoint = getattr(scope.get("route"), "path", OTHER)
 
 
-def observe_app(app: FastAPI) -> FastAPI:
+def observe_app(app: FastAPI, settings: Settings) -> FastAPI:
     """Count, trace and log the requests to `app`, and offer `/metrics`."""
-    if settings.metrics_port() is None:
+    if settings.metrics_port is None:
 
         @app.get(metrics.PATH, tags=["health"])
         async def prometheus() -> Response:

@@ -19,10 +19,9 @@ from typing import Any
 
 from cliptune.errors import CliptuneError
 from cliptune.files import write_text
+from cliptune.settings import current
 
 log = logging.getLogger("cliptune")
-FAILURES = "CLIPTUNE_START_FAILURES"
-"""The folder that failures are written to; `flow_process` sets it."""
 _reported_in: int | None = None
 """The process that has reported: what follows from the first failure isn't one of its own."""
 
@@ -49,9 +48,9 @@ def report(part: str, error: BaseException) -> None:
     # Where it comes from is of use only if it wasn't raised for people to read.
     origin = None if isinstance(error, CliptuneError) else error
     log.error("%s can't start: %s", failure.part, failure.message, exc_info=origin)
-    if folder := os.environ.get(FAILURES):
-        with suppress(OSError):  # it stands in the log
-            write_text(Path(folder) / f"{os.getpid()}.json", json.dumps(asdict(failure)))
+    with suppress(OSError, CliptuneError):  # it stands in the log
+        if folder := current().start_failures:
+            write_text(folder / f"{os.getpid()}.json", json.dumps(asdict(failure)))
 
 
 @contextmanager

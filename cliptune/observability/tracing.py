@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from cliptune import settings
+from cliptune.settings import Settings
 
 HEADER = "traceparent"
 """The HTTP header and the gRPC metadata (W3C Trace Context)."""
@@ -30,17 +30,13 @@ _format = TraceContextTextMapPropagator()
 _tracer: trace.Tracer = trace.NoOpTracer()
 
 
-def setup(service: str) -> None:
+def setup(service: str, settings: Settings) -> None:
     """Send this process's spans to the collector that the settings name, if they name one.
 
     To be called in the process itself: the thread that sends does not survive a fork.
-
-    Raises:
-        BadInput: the setting is no address.
     """
     global _tracer
-    collector = settings.traces()
-    if collector is None:
+    if settings.traces is None:
         return
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -48,7 +44,7 @@ def setup(service: str) -> None:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=Resource({SERVICE_NAME: f"cliptune-{service}"}))
-    exporter = OTLPSpanExporter(endpoint=collector, timeout=EXPORT_TIMEOUT)
+    exporter = OTLPSpanExporter(endpoint=settings.traces, timeout=EXPORT_TIMEOUT)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     # Jina's processes end without atexit.
     Finalize(None, provider.shutdown, exitpriority=10)

@@ -7,41 +7,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, TooLarge
-from cliptune.limits import limit
 from cliptune.names import DATA_SET
-
-MAX_DOCS = limit("CLIPTUNE_MAX_DOCS", 256)
-"""Documents in one request."""
-MAX_TEXT = limit("CLIPTUNE_MAX_TEXT", 100_000)
-"""Characters of one text: the tower reads its first 77 tokens anyway."""
-MAX_ALL_TEXT = limit("CLIPTUNE_MAX_ALL_TEXT", 1_000_000)
-"""Characters of all texts of one request."""
-MAX_BODY = limit("CLIPTUNE_MAX_BODY", 64 * 1024 * 1024)
-"""Bytes of one request."""
-MAX_VALUES = limit("CLIPTUNE_MAX_VALUES", 500_000)
-"""Values in one request: what parsing costs. Counted before it is parsed."""
-MAX_TAGS = limit("CLIPTUNE_MAX_TAGS", 1000)
-"""Tags of one document; lists and objects among them, and what these hold, count too."""
-MAX_ALL_TAGS = limit("CLIPTUNE_MAX_ALL_TAGS", 50_000)
-"""Tags of all documents of one request."""
-MAX_FILTER = limit("CLIPTUNE_MAX_FILTER", 10_000)
-"""Characters of a filter, or a tenth as many values where it is JSON."""
-MAX_PARAMETERS = limit("CLIPTUNE_MAX_PARAMETERS", 20_000)
-"""Values in the parameters of one request: ids to delete, mostly."""
-MAX_MATCHES = limit("CLIPTUNE_MAX_MATCHES", 100_000)
-"""Matches of all queries of one request: queries times (limit + offset)."""
-MAX_ALL_PIXELS = limit("CLIPTUNE_MAX_ALL_PIXELS", 1_000_000_000)
-"""Pixels of all pictures of one request as they are decoded, by their headers."""
+from cliptune.settings import current
 
 MAX_DEPTH = 16
 """Levels of lists and objects in tags and parameters: protobuf reads about 30."""
 
 
 def _check_filter(value: Any) -> None:
-    if isinstance(value, str) and len(value) > MAX_FILTER:
-        raise TooLarge(f"a filter of {len(value)} characters, the limit is {MAX_FILTER}")
-    if isinstance(value, dict) and (count := count_inside(value)) > MAX_FILTER // 10:
-        raise TooLarge(f"a filter of {count} values, the limit is {MAX_FILTER // 10}")
+    most = current().max_filter
+    if isinstance(value, str) and len(value) > most:
+        raise TooLarge(f"a filter of {len(value)} characters, the limit is {most}")
+    if isinstance(value, dict) and (count := count_inside(value)) > most // 10:
+        raise TooLarge(f"a filter of {count} values, the limit is {most // 10}")
 
 
 class Parameters(BaseModel):
@@ -158,12 +136,12 @@ def check_parameters(parameters: dict[str, Any]) -> None:
 
     Raises:
         BadInput: one is nested deeper than `MAX_DEPTH` levels.
-        TooLarge: they hold more than `MAX_PARAMETERS` values, or a filter is too long.
+        TooLarge: they hold more than `max_parameters` values, or a filter is too long.
     """
     for key, value in parameters.items():
         check_depth(value, f"parameters: {key[:100]}")
-    if (count := count_inside(parameters)) > MAX_PARAMETERS:
-        raise TooLarge(f"parameters: {count} values, the limit is {MAX_PARAMETERS}")
+    if (count := count_inside(parameters)) > (most := current().max_parameters):
+        raise TooLarge(f"parameters: {count} values, the limit is {most}")
     _check_filter(parameters.get("filter"))
 
 
@@ -195,24 +173,26 @@ class Tally:
         Raises:
             TooLarge: it, or all of them together, exceed a limit; the message begins with `what`.
         """
+        limits = current()
         length = len(text or "")
-        if length > MAX_TEXT:
-            raise TooLarge(f"{what}: text of {length} characters, the limit is {MAX_TEXT}")
-        if tags > MAX_TAGS:
+        if length > limits.max_text:
+            raise TooLarge(f"{what}: text of {length} characters, the limit is {limits.max_text}")
+        if tags > limits.max_tags:
             raise TooLarge(
-                f"{what}: {tags} tags (those in lists and objects count), the limit is {MAX_TAGS}"
+                f"{what}: {tags} tags (those in lists and objects count), the limit is "
+                f"{limits.max_tags}"
             )
         self.characters += length
         self.tags += tags
-        if self.characters > MAX_ALL_TEXT:
+        if self.characters > limits.max_all_text:
             raise TooLarge(
                 f"{what}: with those before it {self.characters} characters of text, the limit of "
-                f"one request is {MAX_ALL_TEXT}: send fewer documents at once"
+                f"one request is {limits.max_all_text}: send fewer documents at once"
             )
-        if self.tags > MAX_ALL_TAGS:
+        if self.tags > limits.max_all_tags:
             raise TooLarge(
                 f"{what}: with those before it {self.tags} tags, the limit of one request is "
-                f"{MAX_ALL_TAGS}: send fewer documents at once"
+                f"{limits.max_all_tags}: send fewer documents at once"
             )
 
 
@@ -230,6 +210,16 @@ def describe(error: ValidationError, known: list[str] | None = None) -> str:
     return "; ".join(parts)
 
 
+def check_count(count: int, what: str = "documents") -> None:
+    """Refuse a request of too many documents.
+
+    Raises:
+        TooLarge: there are more than `max_docs`.
+    """
+    if count > (most := current().max_docs):
+        raise TooLarge(f"{count} {what} in one request, the limit is {most}")
+
+
 def check_docs(docs: DocList[ClipDoc], *, needs_docs: bool = True) -> None:
     """Refuse requests beyond the limits.
 
@@ -239,8 +229,7 @@ def check_docs(docs: DocList[ClipDoc], *, needs_docs: bool = True) -> None:
     """
     if not docs and needs_docs:
         raise BadInput("the request has no documents")
-    if len(docs) > MAX_DOCS:
-        raise TooLarge(f"{len(docs)} documents in one request, the limit is {MAX_DOCS}")
+    check_count(len(docs))
     tally = Tally()
     for position, doc in enumerate(docs):
         tally.add(doc.text, count_inside(doc.tags), name(position, doc))
@@ -250,13 +239,13 @@ def check_matches(queries: int, parameters: SearchParameters) -> None:
     """Refuse a search that asks for too much.
 
     Raises:
-        TooLarge: all queries together have more than `MAX_MATCHES` matches, with those left out.
+        TooLarge: all queries together have more than `max_matches` matches, with those left out.
     """
     asked = queries * (parameters.limit + parameters.offset)
-    if asked > MAX_MATCHES:
+    if asked > (most := current().max_matches):
         raise TooLarge(
             f"{queries} queries with limit {parameters.limit} and offset {parameters.offset} are "
-            f"{asked} matches, the limit of one request is {MAX_MATCHES}: send fewer queries at "
+            f"{asked} matches, the limit of one request is {most}: send fewer queries at "
             "once, or ask for fewer matches"
         )
 

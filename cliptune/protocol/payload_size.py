@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from cliptune.errors import TooLarge
-from cliptune.protocol.limits import MAX_VALUES
+from cliptune.settings import current
 
 LARGE = 100_000
 """Bytes above which a body or a message is looked at beside the event loop."""
@@ -27,14 +27,15 @@ def parse_json(raw: str | bytes) -> Any:
     """The JSON of a body. To be called beside the event loop where it is `LARGE`.
 
     Raises:
-        TooLarge: it holds more than `MAX_VALUES` values.
+        TooLarge: it holds more than `max_values` values.
         ValueError: it isn't JSON.
     """
     encoded = raw.encode("utf-8", "replace") if isinstance(raw, str) else raw
-    if (count := count_values(encoded, MAX_VALUES)) > MAX_VALUES:
+    most = current().max_values
+    if (count := count_values(encoded, most)) > most:
         raise TooLarge(
             f"the body holds {count} values (numbers, texts, lists, objects), the limit is "
-            f"{MAX_VALUES}; send pictures as base64, and fewer documents in one request"
+            f"{most}; send pictures as base64, and fewer documents in one request"
         )
     return orjson.loads(raw)
 
@@ -63,12 +64,12 @@ def check_message(raw: bytes, descriptor: Any) -> None:
     """Refuse a protobuf message of too many values. To be called beside the loop if `LARGE`.
 
     Raises:
-        TooLarge: there are more than `MAX_VALUES`.
+        TooLarge: there are more than `max_values`.
     """
-    count = count_messages(raw, descriptor, MAX_VALUES)
-    if count > MAX_VALUES:
+    most = current().max_values
+    if count_messages(raw, descriptor, most) > most:
         raise TooLarge(
-            f"the message holds more than {MAX_VALUES} values, the limit; send fewer tags, and "
+            f"the message holds more than {most} values, the limit; send fewer tags, and "
             "fewer documents in one request"
         )
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from cliptune.files import make_folder, write_text
-from cliptune.home import home
+from cliptune.settings import current
 
 OPERATOR_PARAMETER = "_operator"
 """The parameter by which executors know that a request is the operator's."""
@@ -81,7 +81,7 @@ def without_paths(text: str, paths: Iterable[str | Path]) -> str:
 
 def note(values: dict[str, str]) -> str:
     """Note places in CLIPTUNE_HOME, readable by this user alone; returns the note's name."""
-    folder = make_folder(home() / "places", private=True)
+    folder = make_folder(current().home / "places", private=True)
     for old in folder.glob("*.json"):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > _KEPT:
@@ -93,7 +93,7 @@ def note(values: dict[str, str]) -> str:
 
 def forget(name: str) -> None:
     """Take a note away."""
-    (home() / "places" / f"{name}.json").unlink(missing_ok=True)
+    (current().home / "places" / f"{name}.json").unlink(missing_ok=True)
 
 
 def with_note(values: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +106,6 @@ def read_note(name: Any) -> dict[str, str]:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return {}
     try:
-        return dict(json.loads((home() / "places" / f"{name}.json").read_text()))
+        return dict(json.loads((current().home / "places" / f"{name}.json").read_text()))
     except (OSError, ValueError):
         return {}

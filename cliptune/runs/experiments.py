@@ -12,13 +12,13 @@ from pathlib import Path
 
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, near_matches
 from cliptune.files import make_folder, new_folder, remove_folder, write_text
-from cliptune.home import runs_dir
 from cliptune.names import EXPERIMENT, RUN
 from cliptune.runs import process
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.names import DEFAULT_EXPERIMENT, make_name
 from cliptune.runs.record import RECORD_FILE, Record, now, read_record, write_record
 from cliptune.runs.run import Run
+from cliptune.settings import current
 
 log = logging.getLogger("cliptune")
 EXPERIMENT_FILE = "experiment.json"
@@ -201,7 +201,7 @@ def delete_experiments() -> None:
 
 def _root() -> Path:
     """Absolute: a run's folder stays valid when the working directory changes."""
-    return runs_dir().absolute()
+    return current().runs_dir.absolute()
 
 
 def _ensure_experiment(name: str) -> Path:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from cliptune import runs
 from cliptune.errors import BadInput
+from cliptune.settings import current
 
 if TYPE_CHECKING:
     from cliptune.client.remote import RemoteSession
-
-SERVER_VARIABLE = "CLIPTUNE_SERVER"
 
 
 def connect(address: str, api_key: str | None = None, ca_file: str | None = None) -> RemoteSession:
@@ -26,7 +24,7 @@ def connect(address: str, api_key: str | None = None, ca_file: str | None = None
 
 def server_address() -> str | None:
     """The server named in the environment, if one is."""
-    return os.environ.get(SERVER_VARIABLE) or None
+    return current().server
 
 
 def session() -> Any:
@@ -43,6 +41,6 @@ def here_or_there(call: str) -> Any:
     except AttributeError:
         # Doing it here instead would be to the wrong runs.
         raise BadInput(
-            f"{call} is not offered by the server in {SERVER_VARIABLE} ({server_address()}): "
+            f"{call} is not offered by the server in CLIPTUNE_SERVER ({server_address()}): "
             "call it on the server's machine"
         ) from None

@@ -21,13 +21,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from cliptune import settings
 from cliptune.files import write_text
 from cliptune.observability import startup
 from cliptune.observability.startup import Failure
+from cliptune.settings import METRICS_FOLDER, Settings, bracketed
 
-GRPC_PORT, HTTP_PORT, HOST = "CLIPTUNE_GRPC_PORT", "CLIPTUNE_HTTP_PORT", settings.HOST
-CLIP_SERVICE_PORT = "CLIPTUNE_CLIP_SERVICE_PORT"
 GATEWAY = "gateway"
 """Jina's name for it."""
 ENCODER = "text"
@@ -38,9 +36,10 @@ def main(flow_yml: Path, state_file: Path) -> None:
     """Run the Flow until told to end; the state file says how far it is, or why it can't start."""
     reports = state_file.parent / "failures"
     reports.mkdir()
-    os.environ[startup.FAILURES] = str(reports)
     try:
-        _run(flow_yml, state_file)
+        settings = Settings.read(start_failures=reports)
+        settings.hand_down()
+        _run(flow_yml, state_file, settings)
     except Exception as error:
         if not startup.failures(reports):  # else Jina's error says no more than that one failed
             startup.report("flow", error)
@@ -48,23 +47,23 @@ def main(flow_yml: Path, state_file: Path) -> None:
         sys.exit(1)
 
 
-def _run(flow_yml: Path, state_file: Path) -> None:
+def _run(flow_yml: Path, state_file: Path, settings: Settings) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     threading.Thread(target=_wait_for_parent, args=(ended,), daemon=True).start()
     # How long Jina waits for each part to end (seconds); it is read when Jina is imported.
-    os.environ.setdefault("JINA_DEFAULT_TIMEOUT_CTRL", str(settings.drain_seconds() + 20))
+    os.environ.setdefault("JINA_DEFAULT_TIMEOUT_CTRL", str(settings.drain + 20))
     # Before prometheus_client is imported: all processes of the Flow keep their metrics here.
     shared = state_file.parent / "metrics"
     shared.mkdir()
-    os.environ[settings.METRICS_FOLDER] = str(shared)
+    os.environ[METRICS_FOLDER] = str(shared)
     from cliptune.observability import logs
     from cliptune.protocol import jina_compat
 
-    logs.setup("flow")
+    logs.setup("flow", settings)
     jina_compat.report_failed_starts(startup.reporting)
-    flow = load(flow_yml)
+    flow = load(flow_yml, settings)
     if ENCODER in dict(iter(flow)):
         # Both encoders need it, and it takes seconds: Jina's forks then find it here and share its
         # memory. No thread is started by it, which a fork would lose.
@@ -78,27 +77,24 @@ def _run(flow_yml: Path, state_file: Path) -> None:
         flow[GATEWAY].close()
 
 
-def load(flow_yml: Path) -> Any:
-    """The Flow, with host and ports of the environment in place of its file's."""
+def load(flow_yml: Path, settings: Settings) -> Any:
+    """The Flow, with host and ports of the settings in place of its file's."""
     import yaml
 
     from cliptune.protocol import jina_compat
 
     description = yaml.safe_load(flow_yml.read_text())
     gateway = description["gateway"]
-    ports = gateway["port"]
-    for place, variable in enumerate((GRPC_PORT, HTTP_PORT)):
-        ports[place] = int(os.environ.get(variable) or ports[place])
-    if "uses_with" in gateway:
-        options = gateway["uses_with"]
-        given = os.environ.get(CLIP_SERVICE_PORT)
-        options["clip_service_port"] = int(given or options["clip_service_port"])
-    host = gateway["host"] = os.environ.get(HOST) or gateway["host"]
-    os.environ[HOST] = host
+    grpc_port, http_port = gateway["port"]
+    gateway["port"] = [settings.grpc_port or grpc_port, settings.http_port or http_port]
+    if "uses_with" in gateway and settings.clip_service_port is not None:
+        gateway["uses_with"]["clip_service_port"] = settings.clip_service_port
+    host = gateway["host"] = settings.host or gateway["host"]
+    Settings.read(host=host).hand_down()
     if ":" in host:
         gateway["host"] = "127.0.0.1"  # Jina knows IPv4 alone: our servers bind the address
     if host not in ("0.0.0.0", "::"):  # noqa: S104 (nothing is bound here)
-        jina_compat.find_part_at(GATEWAY, settings.bracketed(host))
+        jina_compat.find_part_at(GATEWAY, bracketed(host))
     return jina_compat.Flow.load_config(description)
 
 

@@ -12,22 +12,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from cliptune import settings
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, Unavailable
 from cliptune.files import make_folder, open_file
-from cliptune.gateway.api_keys import KEYS_FILE, KeyFile
-from cliptune.home import home
+from cliptune.gateway.api_keys import KeyFile
 from cliptune.index.open import absolute_uri, is_server, open_index
 from cliptune.observability.startup import Failure
 from cliptune.protocol import wire_errors
-from cliptune.serving.flow_process import CLIP_SERVICE_PORT, GRPC_PORT, HOST, HTTP_PORT
 from cliptune.serving.flows import flow_file
+from cliptune.settings import Settings, variable_of
 
 log = logging.getLogger("cliptune")
 START_TIMEOUT = 300.0
@@ -172,24 +170,28 @@ def serve(
     """
     from cliptune.sdk.models import locate_model
 
-    environment = {
-        settings.ARTIFACT: locate_model(artifact),
-        settings.ONNX: "1" if is_onnx else "0",
-        settings.PRECISION: settings.precision(precision),
-        settings.INDEX: absolute_uri(index) if index else settings.index_folder(None),
-        settings.INDEX_STORAGE: settings.index_storage(index_storage) or "",
-        **_security(ssl_certfile, ssl_keyfile, api_keys),
-        **_network(root_path, trusted_proxies, public_url),
-    }
-    environment[CLIP_SERVICE_PORT] = str(clip_service_port)
-    ports = {"grpc_port": grpc_port, "http_port": http_port}
-    if clip_service_port:
-        ports["clip_service_port"] = clip_service_port
-    if is_server(environment[settings.INDEX]):
+    settings = Settings.read(
+        artifact=locate_model(artifact),
+        onnx=is_onnx,
+        precision=precision,
+        index=absolute_uri(index) if index else None,
+        index_storage=index_storage,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        clip_service_port=clip_service_port,
+        host=host,
+        ssl_certfile=_absolute(ssl_certfile),
+        ssl_keyfile=_absolute(ssl_keyfile),
+        api_keys_file=_absolute(api_keys),
+        root_path=root_path,
+        trusted_proxies=trusted_proxies,
+        public_url=public_url,
+    )
+    if is_server(settings.index_uri):
         # A service waits for a store that is away; who starts it here may have its address wrong.
-        with open_index(environment[settings.INDEX]) as there:
+        with open_index(settings.index_uri) as there:
             there.status()
-    with _flow("search", ports, host, environment) as service:
+    with _flow("search", settings) as service:
         yield service
 
 
@@ -217,45 +219,24 @@ def serve_training(
         PortInUse: a port is taken.
         Unavailable: the Flow did not start; the message says why, as `serve`'s.
     """
-    environment = {
-        "CLIPTUNE_SERVER": "",
-        **_security(ssl_certfile, ssl_keyfile, api_keys),
-        **_network(root_path, trusted_proxies, None),
-    }
-    environment[settings.HUB_MODELS] = ",".join(settings.hub_models(hub_models))
-    ports = {"grpc_port": grpc_port, "http_port": http_port}
-    with _flow("train", ports, host, environment) as service:
+    settings = Settings.read(
+        server="",  # runs of a Trainer are this machine's
+        grpc_port=grpc_port,
+        http_port=http_port,
+        host=host,
+        ssl_certfile=_absolute(ssl_certfile),
+        ssl_keyfile=_absolute(ssl_keyfile),
+        api_keys_file=_absolute(api_keys),
+        hub_models=hub_models,
+        root_path=root_path,
+        trusted_proxies=trusted_proxies,
+    )
+    with _flow("train", settings) as service:
         yield service
 
 
-def _security(
-    certificate: str | Path | None, key: str | Path | None, api_keys: str | Path | None
-) -> dict[str, str]:
-    """The gateway's environment, checked here: its errors would be lines of a log."""
-    given = {settings.SSL_CERTFILE: certificate, settings.SSL_KEYFILE: key, KEYS_FILE: api_keys}
-    found = {name: str(Path(path).absolute()) for name, path in given.items() if path}
-    environment = {**os.environ, **found}
-    settings.tls_files(environment)
-    if keys := environment.get(KEYS_FILE, "").strip():
-        KeyFile(Path(keys))
-    return found
-
-
-def _network(
-    root_path: str | None, trusted_proxies: str | None, public_url: str | None
-) -> dict[str, str]:
-    """The gateway's environment, checked here: its errors would be lines of a log."""
-    given = {
-        settings.ROOT_PATH: root_path,
-        settings.TRUSTED_PROXIES: trusted_proxies,
-        settings.PUBLIC_URL: public_url,
-    }
-    found = {name: value for name, value in given.items() if value is not None}
-    environment = {**os.environ, **found}
-    settings.root_path(environment)
-    settings.trusted_proxies(environment)
-    settings.public_url(environment)
-    return found
+def _absolute(path: str | Path | None) -> str | None:
+    return str(Path(path).absolute()) if path else None
 
 
 def check_port(host: str, port: int, what: str = "port") -> None:
@@ -306,37 +287,37 @@ def check_port(host: str, port: int, what: str = "port") -> None:
         )
 
 
-def check_ports(host: str, ports: Mapping[str, int]) -> None:
-    """`check_port` of each of `ports`, by argument, and of the one for metrics.
+def check_ports(settings: Settings) -> None:
+    """`check_port` of each port that a Flow of these settings listens on.
 
     Raises:
         PortInUse: as `check_port`.
         BadInput: as `check_port`, and if two are the same.
     """
-    given = dict(ports)
-    if metrics_port := settings.metrics_port():
-        given[settings.METRICS_PORT] = metrics_port
+    ports = {
+        "grpc_port": settings.grpc_port,
+        "http_port": settings.http_port,
+        "clip_service_port": settings.clip_service_port,
+        variable_of("metrics_port"): settings.metrics_port,
+    }
     taken: dict[int, str] = {}
-    for name, port in given.items():
+    for name, port in ports.items():
+        if not port:
+            continue
         if port in taken:
             raise BadInput(f"{taken[port]} and {name} are both {port}: they must differ")
         taken[port] = name
-        check_port(host, port, name)
+        check_port(settings.host or "127.0.0.1", port, name)
 
 
 @contextmanager
-def _flow(
-    name: str, ports: Mapping[str, int], host: str, environment: Mapping[str, str]
-) -> Iterator[Service]:
-    patience = settings.drain_seconds() + 20
-    check_ports(host, ports)
-    given = {
-        GRPC_PORT: str(ports["grpc_port"]),
-        HTTP_PORT: str(ports["http_port"]),
-        HOST: host,
-        "JINA_LOG_NO_COLOR": "1",
-    }
-    log_file = home() / "logs" / f"{name}-{ports['grpc_port']}.log"
+def _flow(name: str, settings: Settings) -> Iterator[Service]:
+    # What can be wrong with them is told here: its errors would be lines of a log.
+    settings.tls_files()
+    if settings.api_keys_file:
+        KeyFile(settings.api_keys_file)
+    check_ports(settings)
+    log_file = settings.home / "logs" / f"{name}-{settings.grpc_port}.log"
     with (
         _open_log(log_file) as output,
         tempfile.TemporaryDirectory() as folder,
@@ -348,7 +329,7 @@ def _flow(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, **given},
+            env={**settings.environment(), "JINA_LOG_NO_COLOR": "1"},
             start_new_session=True,  # Ctrl-C reaches only us, and we end it in order
         )
         service = Service(process, state_file, log_file)
@@ -360,7 +341,7 @@ def _flow(
                 if process.poll() is not None:
                     log.error("%s", service.failure("the service has ended by itself"))
         finally:
-            _stop(process, patience)
+            _stop(process, patience=settings.drain + 20)
 
 
 def _open_log(path: Path) -> IO[bytes]:

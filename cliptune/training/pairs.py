@@ -17,11 +17,11 @@ from cliptune.data.pictures.pixels import PixelSet, decode_documents
 from cliptune.data.validation import PAIR, split_complete, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
-from cliptune.home import cache_dir
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer, keys_of_tokens
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.samplers import Order
+from cliptune.settings import current
 
 _NAMED_PROBLEMS = 20
 
@@ -76,7 +76,7 @@ def read_pairs(
     decoded = decode_documents(
         docs,
         model.preprocessing,
-        cache_dir=cache_dir() / "pixels",
+        cache_dir=current().cache_dir / "pixels",
         workers=workers,
         on_progress=lambda done, total: logger.progress(f"Decoding {role} pictures", done, total),
     )

@@ -22,8 +22,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if SEARCH not in markdown and TRAIN not in markdown:
         return markdown
     from cliptune.gateway import search_app, train_app
+    from cliptune.settings import Settings
 
-    handler = SimpleNamespace(admission=None)  # that of a gateway; to describe calls needs none
+    # In place of a gateway's; to describe calls nobody needs to be admitted.
+    handler = SimpleNamespace(admission=None, settings=Settings.read())
     markdown = markdown.replace(SEARCH, reference(search_app.make_app(handler).openapi()))
     return markdown.replace(TRAIN, reference(train_app.make_app(handler).openapi()))
 

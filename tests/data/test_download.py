@@ -25,7 +25,6 @@ from typer.testing import CliRunner
 
 import cliptune
 from cliptune.cli.app import app
-from cliptune.data.pictures import download
 from cliptune.data.pictures.download import download_pictures, fetch
 from cliptune.data.pictures.images import image_bytes
 from cliptune.data.source import read_documents
@@ -131,8 +130,8 @@ def test_each_picture_is_fetched_once(shop: ThreadingHTTPServer, at: str, tmp_pa
 def test_what_is_no_picture_is_named_and_not_kept(
     place: str, words: str, at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "MAX_SECONDS", 2.0)
-    monkeypatch.setattr(download, "MAX_BYTES", 200_000)
+    monkeypatch.setenv("CLIPTUNE_FETCH_SECONDS", "2")
+    monkeypatch.setenv("CLIPTUNE_FETCH_BYTES", "200000")
     found = download_pictures([f"{at}{place}", f"{at}/good/1"], tmp_path / "kept")
     assert list(found.files) == [f"{at}/good/1"]
     with pytest.raises(BadImage, match=words):

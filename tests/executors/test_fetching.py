@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from cliptune.errors import BadImage, BadInput
-from cliptune.executors import fetching
 from cliptune.executors.fetching import Fetcher
-from cliptune.executors.uris import read_networks, read_prefixes
+from cliptune.settings import Settings
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -55,7 +54,9 @@ def web() -> Iterator[ThreadingHTTPServer]:
 
 
 def fetcher(prefixes: str, networks: str = LOOPBACK) -> Fetcher:
-    return Fetcher(read_prefixes(prefixes), read_networks(networks))
+    made = Fetcher.allowed_by(Settings.read(allow_uris=prefixes, allow_networks=networks))
+    assert made is not None
+    return made
 
 
 def test_pictures_below_a_prefix(web: ThreadingHTTPServer) -> None:
@@ -123,11 +124,11 @@ def test_no_address_inside_is_connected_to(
 
 
 def test_public_addresses_and_those_of_the_operators_networks() -> None:
-    assert fetcher("", "").allows("93.184.216.34")
-    assert fetcher("", "").allows("2606:4700::1111")
-    assert not fetcher("", "").allows("10.1.2.3")
-    assert fetcher("", "10.1.2.0/24, fd00::/8").allows("10.1.2.3")
-    assert not fetcher("", "10.1.2.0/24").allows("10.1.3.3")
+    assert fetcher("http://a.example/", "").allows("93.184.216.34")
+    assert fetcher("http://a.example/", "").allows("2606:4700::1111")
+    assert not fetcher("http://a.example/", "").allows("10.1.2.3")
+    assert fetcher("http://a.example/", "10.1.2.0/24, fd00::/8").allows("10.1.2.3")
+    assert not fetcher("http://a.example/", "10.1.2.0/24").allows("10.1.3.3")
 
 
 def test_a_name_is_resolved_once_and_the_server_hears_its_name(
@@ -171,7 +172,7 @@ def test_redirects_are_checked_like_the_first_address(web: ThreadingHTTPServer) 
     with pytest.raises(BadImage, match="more than 3 redirects"):
         reader.read(f"{at}/redirect/x?to=" + f"{at}/redirect/x?to=" * 5 + "/pics/a.jpg")
     # An allowed name that leads inside after a redirect.
-    inside = Fetcher(read_prefixes(f"http://93.184.216.34/,{at}/"), [])
+    inside = fetcher(f"http://93.184.216.34/,{at}/", networks="")
     with pytest.raises(BadImage, match="not a public address"):
         inside.read(f"{at}/pics/a.jpg")
 
@@ -180,11 +181,11 @@ def test_size_and_sum_are_bounded(
     web: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = f"http://127.0.0.1:{web.server_port}"
-    monkeypatch.setattr(fetching, "MAX_BYTES", 1024 * 1024)
+    monkeypatch.setenv("CLIPTUNE_FETCH_BYTES", "1048576")
     with pytest.raises(BadImage, match="more than 1048576 bytes"):
         fetcher(f"{at}/").read(f"{at}/large.jpg")
-    monkeypatch.setattr(fetching, "MAX_BYTES", 4 * 1024 * 1024)
-    monkeypatch.setattr(fetching, "MAX_BODY", 5 * 1024 * 1024)
+    monkeypatch.setenv("CLIPTUNE_FETCH_BYTES", f"{4 * 1024 * 1024}")
+    monkeypatch.setenv("CLIPTUNE_MAX_BODY", f"{5 * 1024 * 1024}")
     found = fetcher(f"{at}/").read_all([f"{at}/{i}large.jpg" for i in range(12)])
     fetched = sum(isinstance(one, bytes) for one in found)
     assert fetched <= 2
@@ -192,10 +193,10 @@ def test_size_and_sum_are_bounded(
 
 
 def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "MAX_SECONDS", 0.5)
+    monkeypatch.setenv("CLIPTUNE_FETCH_SECONDS", "1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         at = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(BadImage, match=r"within 0.5 s|can't be read"):
+        with pytest.raises(BadImage, match=r"within 1 s|can't be read"):
             fetcher(f"{at}/").read(f"{at}/a.jpg")
 
 
@@ -230,10 +231,10 @@ def test_files_below_a_prefix(tmp_path: Path) -> None:
 def test_wrong_prefixes_end_the_start(prefixes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPTUNE_ALLOW_URIS", prefixes)
     with pytest.raises(BadInput, match="CLIPTUNE_ALLOW_URIS"):
-        Fetcher.from_environment()
+        Fetcher.allowed_by(Settings.read())
     monkeypatch.setenv("CLIPTUNE_ALLOW_URIS", "")
-    assert Fetcher.from_environment() is None
+    assert Fetcher.allowed_by(Settings.read()) is None
     monkeypatch.setenv("CLIPTUNE_ALLOW_URIS", "https://shop.example/")
     monkeypatch.setenv("CLIPTUNE_ALLOW_NETWORKS", "10.0.0.1/8")
     with pytest.raises(BadInput, match="CLIPTUNE_ALLOW_NETWORKS"):
-        Fetcher.from_environment()
+        Fetcher.allowed_by(Settings.read())

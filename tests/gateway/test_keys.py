@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.gateway.admission import Admission, Limits
+from cliptune.gateway.admission import Admission
 from cliptune.gateway.api_keys import KeyFile, digest_of, make_key, new_key, read_keys
 from cliptune.gateway.rate_limits import Bucket
+from cliptune.settings import Settings
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -180,7 +181,10 @@ def test_limits_of_a_key(tmp_path: Path) -> None:
 
 
 def test_the_queue_is_bounded() -> None:
-    admission = Admission(None, Limits(pending=2, documents=100, held=1000, streams=1))
+    admission = Admission(
+        None,
+        Settings.read(max_pending=2, max_pending_docs=100, max_held=1000, max_streams=1),
+    )
     with admission.admit(None, "/encode", 256):  # larger than the limit, but alone
         with pytest.raises(Overloaded, match="limit is 100"), admission.admit(None, "/encode", 1):
             pass

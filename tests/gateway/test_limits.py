@@ -23,19 +23,15 @@ from PIL import Image
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
-from cliptune.protocol.limits import (
-    MAX_ALL_TAGS,
-    MAX_FILTER,
-    MAX_PARAMETERS,
-    MAX_TAGS,
-    MAX_VALUES,
-)
 from cliptune.protocol.payload_size import count_messages, count_values, parse_json
 from cliptune.serving import Client
+from cliptune.settings import Settings
 from tests.pictures import base64_of, picture
 from tests.server import Server
 
 pytestmark = pytest.mark.e2e
+
+LIMITS = Settings.read()
 
 
 class Heartbeat:
@@ -142,10 +138,10 @@ def test_a_hostile_request_is_refused_and_holds_nobody_up(server: Server, what: 
 
 
 def test_what_is_within_the_limits_is_taken(server: Server, clients: list[Client]) -> None:
-    tags = {f"k{i}": i for i in range(MAX_TAGS)}
+    tags = {f"k{i}": i for i in range(LIMITS.max_tags)}
     docs = [
         ClipDoc(id=str(i), text="a", image=picture(i), tags=tags)
-        for i in range(MAX_ALL_TAGS // MAX_TAGS)
+        for i in range(LIMITS.max_all_tags // LIMITS.max_tags)
     ]
     for client in clients:
         assert client.index(docs, batch_size=64) == len(docs)
@@ -154,7 +150,7 @@ def test_what_is_within_the_limits_is_taken(server: Server, clients: list[Client
         ids = [f"nobody-{i}" for i in range(10_000)]
         assert client.delete(ids) == 0
         conditions = " or ".join(f"k{i} == -1" for i in range(200))
-        assert len(conditions) < MAX_FILTER
+        assert len(conditions) < LIMITS.max_filter
         assert client.search("a", filter=conditions).matches == []
 
 
@@ -166,7 +162,7 @@ def test_grpc_refuses_the_same(server: Server) -> None:
         with pytest.raises(TooLarge, match="limit"):
             client.search("a", filter="a < 1 or " * 1_000_000)
         with pytest.raises(CliptuneError, match="limit"):
-            client.delete(["a"] * (MAX_PARAMETERS + 1))
+            client.delete(["a"] * (LIMITS.max_parameters + 1))
         with pytest.raises(TooLarge, match="limit"):
             client._transport.post(
                 "/encode",
@@ -303,8 +299,8 @@ def test_values_are_counted_before_they_are_parsed(text: str) -> None:
         <= exact + sum(text.count(end) for end in ("[]", "{}")) + text.count("[") + text.count("{")
     )
     with pytest.raises(TooLarge):
-        parse_json(b"[" + b"1," * MAX_VALUES + b"1]")
-    assert parse_json(json_body([", [{" * MAX_VALUES])) == [", [{" * MAX_VALUES]
+        parse_json(b"[" + b"1," * LIMITS.max_values + b"1]")
+    assert parse_json(json_body([", [{" * LIMITS.max_values])) == [", [{" * LIMITS.max_values]
 
 
 def test_messages_are_counted_before_they_are_parsed() -> None:

@@ -10,7 +10,6 @@ import pytest
 from docarray import DocList
 from typer.testing import CliRunner
 
-from cliptune import settings
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex
@@ -18,6 +17,7 @@ from cliptune.index import Index, open_index
 from cliptune.index.migrate import CopyDiffers, migrate
 from cliptune.index.snapshots import restore_snapshot, write_snapshot
 from cliptune.serving import serve
+from cliptune.settings import Settings
 from tests.index.index_helpers import DIGEST, cosine, doc, docs, vector
 
 DIM = 64
@@ -174,16 +174,12 @@ def test_servers_are_told_by_argument_or_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CLIPTUNE_INDEX_STORAGE", raising=False)
-    assert settings.index_storage(None) is None
-    assert settings.index_storage("float16") == "float16"
     with (
-        pytest.raises(BadInput, match="expected one of float32, float16, got 'int3'"),
+        pytest.raises(BadInput, match="index_storage is 'int3': use float32 or float16"),
         serve(index=tmp_path, index_storage="int3"),
     ):
         pass
+    assert Settings.read().index_storage is None
     monkeypatch.setenv("CLIPTUNE_INDEX_STORAGE", "float16")
-    assert settings.index_storage(None) == "float16"
-    assert settings.index_storage("float32") == "float32"
-    monkeypatch.setenv("CLIPTUNE_INDEX_STORAGE", "int3")
-    with pytest.raises(BadInput, match="CLIPTUNE_INDEX_STORAGE: storage: expected"):
-        settings.index_storage(None)
+    assert Settings.read().index_storage == "float16"
+    assert Settings.read(index_storage="float32").index_storage == "float32"

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,6 @@ from docarray import DocList
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from cliptune import settings
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.serving import Client, serve
@@ -110,8 +109,8 @@ def watched(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPTUNE_HOME", str(home))
-        patch.setenv(settings.LOG_FORMAT, "json")
-        patch.setenv(settings.TRACES, f"http://127.0.0.1:{collector_port}")
+        patch.setenv("CLIPTUNE_LOG_FORMAT", "json")
+        patch.setenv("CLIPTUNE_TRACES", f"http://127.0.0.1:{collector_port}")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
         index = home / "index"
         with serve(tiny_model, index=index, grpc_port=grpc_port, http_port=http_port):
@@ -275,33 +274,6 @@ def test_health_checks_and_scrapes_are_not_counted(watched: Watched) -> None:
     assert all(requests.get(watched.http + path, timeout=30).ok for path in paths)
     seen = {key[1] for key in watched.metrics() if key[0] == "cliptune_requests_total"}
     assert not seen & set(paths)
-
-
-def test_nothing_is_traced_or_logged_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (settings.TRACES, settings.LOG_FORMAT, settings.METRICS_PORT):
-        monkeypatch.delenv(name, raising=False)
-    assert settings.traces() is None
-    assert not settings.logs_json()
-    assert settings.metrics_port() is None
-
-
-@pytest.mark.parametrize(
-    ("read", "variable", "value"),
-    [
-        (settings.traces, settings.TRACES, "collector:4317"),
-        (settings.traces, settings.TRACES, "http://collector"),
-        (settings.traces, settings.TRACES, "http://collector:many"),
-        (settings.logs_json, settings.LOG_FORMAT, "xml"),
-        (settings.metrics_port, settings.METRICS_PORT, "65536"),
-        (settings.metrics_port, settings.METRICS_PORT, "http"),
-    ],
-)
-def test_wrong_settings_are_named(
-    read: Callable, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(BadInput, match=variable):
-        read()
 
 
 def test_a_thread_works_for_the_request_that_asked_it() -> None:

@@ -11,7 +11,6 @@ from jina.types.request.data import DataRequest
 from cliptune import errors
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound
-from cliptune.limits import limit
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.limits import MAX_DEPTH
 
@@ -93,16 +92,6 @@ def test_what_is_nested_deeply_is_refused_before_it_is_sent(kind: type) -> None:
     for depth in (MAX_DEPTH, 40, 100_000):
         with pytest.raises(BadInput, match=f"document 0 .*deeper than {MAX_DEPTH} levels"):
             tags.pack([ClipDoc.model_construct(id="a", tags={"t": nested(depth, kind)})])
-
-
-def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert limit("CLIPTUNE_MAX_DOCS", 256) == 256
-    monkeypatch.setenv("CLIPTUNE_MAX_DOCS", "7")
-    assert limit("CLIPTUNE_MAX_DOCS", 256) == 7
-    for value in ("0", "-1", "many", "1e3", "2147483648", "٣"):
-        monkeypatch.setenv("CLIPTUNE_MAX_DOCS", value)
-        with pytest.raises(BadInput, match="CLIPTUNE_MAX_DOCS"):
-            limit("CLIPTUNE_MAX_DOCS", 256)
 
 
 def test_documents_are_read_from_protobuf_as_docarray_reads_them() -> None:

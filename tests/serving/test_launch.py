@@ -20,6 +20,7 @@ from cliptune.observability.startup import Failure
 from cliptune.serving import Client, launch, serve
 from cliptune.serving.flows import flow_file
 from cliptune.serving.launch import PortInUse, check_port, check_ports
+from cliptune.settings import Settings
 from tests.pictures import shop
 from tests.ports import free_ports
 
@@ -72,9 +73,9 @@ def test_ports_and_hosts_that_can_not_be_had(monkeypatch: pytest.MonkeyPatch) ->
                 check_port(host, port, "http_port")
         monkeypatch.setenv("CLIPTUNE_METRICS_PORT", str(port))
         with pytest.raises(PortInUse, match=f"CLIPTUNE_METRICS_PORT {port}"):
-            check_ports("127.0.0.1", {"grpc_port": free_ports(1)[0]})
+            check_ports(Settings.read(grpc_port=free_ports(1)[0]))
         with pytest.raises(BadInput, match=f"grpc_port and CLIPTUNE_METRICS_PORT are both {port}"):
-            check_ports("127.0.0.2", {"grpc_port": port})
+            check_ports(Settings.read(host="127.0.0.2", grpc_port=port))
     for host, reason in (
         ("nobody.invalid", "Name or service not known|No address|Temporary failure"),
         ("192.0.2.1", "Cannot assign requested address; use an address of this machine"),
@@ -127,7 +128,7 @@ if len(sys.argv) > 1:
     except OSError as error:
         report("flow", error)
 """
-    environment = {**os.environ, startup.FAILURES: str(tmp_path)}
+    environment = {**os.environ, "CLIPTUNE_START_FAILURES": str(tmp_path)}
     command = [sys.executable, "-c", program]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert shown.stderr == "text can't start: it is damaged\n"
@@ -193,7 +194,7 @@ def test_a_damaged_artifact_ends_the_start_with_its_reason(
 
 @pytest.mark.e2e
 def test_the_shell_tells_the_reason_and_ends(tiny_model: Path, tmp_path: Path) -> None:
-    """All parts at once: the index is damaged, and a setting is none that the encoders read."""
+    """All parts at once: the index is damaged, and the model has no weights of that precision."""
     index = tmp_path / "index"
     index.mkdir()
     (index / "cliptune-index.json").write_text("{")
@@ -201,14 +202,14 @@ def test_the_shell_tells_the_reason_and_ends(tiny_model: Path, tmp_path: Path) -
     command = [
         *(sys.executable, "-m", "cliptune", "serve", "--artifact", str(tiny_model)),
         *("--grpc-port", str(grpc_port), "--http-port", str(http_port)),
-        *("--clip-service-port", "0", "--index", str(index), "--precision", "int3"),
+        *("--clip-service-port", "0", "--index", str(index), "--precision", "int8"),
     ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert shown.returncode == 1
     assert shown.stderr.startswith("error: the service did not start: ")
     reasons = (
         f"{index}/cliptune-index.json: not the stamp of a cliptune index",
-        "precision is 'int3': use fp32, int8, bf16",
+        "is not an artifact, and only artifacts hold ONNX models and engines of reduced precision",
     )
     assert any(reason in shown.stderr for reason in reasons)
     assert "Traceback" not in shown.stderr + shown.stdout

@@ -23,15 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from cliptune.data.pictures.images import check_header
 from cliptune.errors import BadImage, BadInput
 from cliptune.files import write_bytes
-from cliptune.home import cache_dir
-from cliptune.limits import limit
+from cliptune.settings import current
 
-FETCH = "CLIPTUNE_FETCH"
-"""0 forbids fetching in the user's own process."""
-MAX_BYTES = limit("CLIPTUNE_FETCH_BYTES", 32 * 1024 * 1024)
-"""Bytes of one picture that is fetched."""
-MAX_SECONDS = float(limit("CLIPTUNE_FETCH_SECONDS", 10))
-"""Seconds for one picture, redirects included."""
 MAX_REDIRECTS = 3
 AT_ONCE = 16
 CHUNK = 64 * 1024
@@ -116,7 +109,7 @@ def download_once(urls: Iterable[str]) -> Downloads:
         task = bar.add_task("", total=None)
         return download_pictures(
             urls,
-            cache_dir() / "downloads",
+            current().cache_dir / "downloads",
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
 
@@ -140,9 +133,9 @@ def fetch_all(urls: list[str]) -> list[bytes | BadImage]:
 
 
 def check_allowed() -> None:
-    """Raise `BadInput` if the environment forbids fetching."""
-    if os.environ.get(FETCH, "").strip().lower() in ("0", "no", "false"):
-        raise BadInput(f"{FETCH}={os.environ[FETCH]} forbids fetching pictures by URL")
+    """Raise `BadInput` if the settings forbid fetching."""
+    if not current().fetch:
+        raise BadInput("CLIPTUNE_FETCH=0 forbids fetching pictures by URL")
 
 
 def fetch(url: str) -> bytes:
@@ -151,7 +144,7 @@ def fetch(url: str) -> bytes:
     Raises:
         BadImage: it is none, is not there, is too large or takes too long.
     """
-    deadline = time.monotonic() + MAX_SECONDS
+    deadline = time.monotonic() + current().fetch_seconds
     place = url
     for _ in range(MAX_REDIRECTS + 1):
         if not is_url(place):
@@ -197,14 +190,15 @@ def _get(place: str, shown: str, deadline: float) -> bytes | str:
 def _read(response: object, shown: str, deadline: float) -> bytes:
     # read1: what has come, since one that sends a byte a second would hold a read for ever.
     read = response._fp.read1  # type: ignore[attr-defined]
+    settings = current()
     parts = []
     size = 0
     while part := read(CHUNK):
         size += len(part)
-        if size > MAX_BYTES:
-            raise BadImage(f"url {shown!r} has more than {MAX_BYTES} bytes, the limit")
+        if size > settings.fetch_bytes:
+            raise BadImage(f"url {shown!r} has more than {settings.fetch_bytes} bytes, the limit")
         if time.monotonic() > deadline:
-            raise BadImage(f"url {shown!r} did not arrive within {MAX_SECONDS:g} s")
+            raise BadImage(f"url {shown!r} did not arrive within {settings.fetch_seconds} s")
         parts.append(part)
     announced = response.headers.get("content-length")  # type: ignore[attr-defined]
     if announced and announced.isdigit() and int(announced) != size:

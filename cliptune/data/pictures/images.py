@@ -25,11 +25,8 @@ from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, features
 from cliptune.data.pictures.preprocessing import Box, ImagePreprocessing, to_pixels
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
-from cliptune.limits import limit
+from cliptune.settings import current
 
-MAX_PIXELS = limit("CLIPTUNE_MAX_PIXELS", 50_000_000)
-"""Pictures of more pixels are refused from their header, before anything is decoded."""
-MAX_BYTES = limit("CLIPTUNE_MAX_PICTURE", 100 * 2**20)
 DRAFT_FACTOR = 2
 """How many times its input a vision tower's picture is decoded at least, where it is larger."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -46,7 +43,7 @@ Picture = Any
 or what becomes one (a tensor), uint8 [H, W, 3], [H, W, 4], [H, W, 2], [H, W, 1] or [H, W]."""
 
 
-def decode_image(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(picture: Picture, *, max_pixels: int | None = None) -> Image.Image:
     """Decode one picture to RGB: upright (EXIF), transparency on white, first frame.
 
     A PIL image that is given stays as it is.
@@ -55,7 +52,7 @@ def decode_image(picture: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         BadImage: empty, of an unknown format, damaged, larger than `max_pixels` by its header,
             its values are no brightness (floating point numbers out of range), or no picture.
     """
-    return _load(_open(picture, max_pixels))
+    return _load(_open(picture, max_pixels or current().max_pixels))
 
 
 def decode_pixels(picture: Picture, preprocessing: ImagePreprocessing) -> NDArray[np.uint8]:
@@ -69,7 +66,7 @@ def decode_pixels(picture: Picture, preprocessing: ImagePreprocessing) -> NDArra
     Raises:
         BadImage: as `decode_image`.
     """
-    image = _open(picture, MAX_PIXELS)
+    image = _open(picture, current().max_pixels)
     drafted = None
     # Others than JPEG may answer with a thumbnail that was stored beside the picture. What the
     # caller has opened is the caller's: drafting would change it.
@@ -87,9 +84,9 @@ def decoded_pixels(data: bytes, preprocessing: ImagePreprocessing) -> int:
     """How many pixels `decode_pixels` decodes, by the picture's header.
 
     Raises:
-        BadImage: empty, of an unknown format, or larger than `MAX_PIXELS`.
+        BadImage: empty, of an unknown format, or larger than `CLIPTUNE_MAX_PIXELS`.
     """
-    image = _open(data, MAX_PIXELS)
+    image = _open(data, current().max_pixels)
     width, height = image.size
     if not image.info.get("progressive"):  # those are decoded whole, whatever is left out then
         least = DRAFT_FACTOR * max(preprocessing.size)
@@ -100,7 +97,7 @@ def decoded_pixels(data: bytes, preprocessing: ImagePreprocessing) -> int:
 
 def check_header(data: bytes) -> None:
     """Raise `BadImage` unless `data` is a picture by its header; nothing is decoded."""
-    _open(data, MAX_PIXELS)
+    _open(data, current().max_pixels)
 
 
 def encode_picture(picture: Picture) -> bytes:
@@ -112,7 +109,7 @@ def encode_picture(picture: Picture) -> bytes:
         BadImage: as `decode_image`, of what has to be encoded.
     """
     encoded = _encoded(picture)
-    return _png(_load(_open(picture, MAX_PIXELS))) if encoded is None else encoded
+    return _png(_load(_open(picture, current().max_pixels))) if encoded is None else encoded
 
 
 def _encoded(picture: Picture) -> bytes | None:
@@ -126,7 +123,7 @@ def _encoded(picture: Picture) -> bytes | None:
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
         return _unread(picture)
     if hasattr(picture, "read"):
-        data = picture.read(MAX_BYTES + 1)
+        data = picture.read(current().max_picture + 1)
         if not isinstance(data, bytes):
             raise BadImage("the file is open as text: open it with mode 'rb'")
         return data
@@ -140,7 +137,7 @@ def _unread(image: Image.Image) -> bytes | None:
     try:
         place = image.fp.tell()  # type: ignore[attr-defined]
         image.fp.seek(0)  # type: ignore[attr-defined]
-        data = image.fp.read(MAX_BYTES + 1)  # type: ignore[attr-defined]
+        data = image.fp.read(current().max_picture + 1)  # type: ignore[attr-defined]
         image.fp.seek(place)  # type: ignore[attr-defined]
     except (OSError, ValueError):
         return None  # closed, or no file that can be read twice: decoding it says what is wrong
@@ -177,8 +174,9 @@ def _open_encoded(data: bytes) -> Image.Image:
     """Read the header of an encoded picture."""
     if not data:
         raise BadImage("the picture is empty (0 bytes)")
-    if len(data) > MAX_BYTES:
-        raise BadImage(f"the picture has {_at_least(len(data))} bytes, the limit is {MAX_BYTES}")
+    if len(data) > current().max_picture:
+        limit = current().max_picture
+        raise BadImage(f"the picture has {_at_least(len(data))} bytes, the limit is {limit}")
     needs = _missing_decoder(data)
     if needs:
         raise BadImage(needs)
@@ -196,7 +194,7 @@ def _open_encoded(data: bytes) -> Image.Image:
 
 
 def _at_least(size: int) -> str:
-    return f"more than {MAX_BYTES}" if size == MAX_BYTES + 1 else str(size)
+    return f"more than {size - 1}" if size == current().max_picture + 1 else str(size)
 
 
 @cache
@@ -238,7 +236,7 @@ def _load(image: Image.Image) -> Image.Image:
     size = image.size
     try:
         image.load()
-        if image.width * image.height > max(MAX_PIXELS, size[0] * size[1]):
+        if image.width * image.height > max(current().max_pixels, size[0] * size[1]):
             raise BadImage(
                 f"the picture has {image.width} x {image.height} pixels, and by its header "
                 f"{size[0]} x {size[1]}"
@@ -301,7 +299,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def image_of_pixels(pixels: NDArray[np.generic], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def image_of_pixels(pixels: NDArray[np.generic], *, max_pixels: int | None = None) -> Image.Image:
     """The picture of an array: [H, W, 3] (RGB) or [H, W, 1] or [H, W] (grey), or one with alpha.
 
     Pixels are uint8, or bool (black and white); other whole numbers are taken if they are from 0
@@ -316,6 +314,7 @@ def image_of_pixels(pixels: NDArray[np.generic], *, max_pixels: int = MAX_PIXELS
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and shape[2] not in (2, 3, 4)):
         raise BadImage(f"pixels of shape {shape}, expected [H, W, 3]")
     height, width = shape[:2]
+    max_pixels = max_pixels or current().max_pixels
     if not 1 <= height * width <= max_pixels:
         raise BadImage(f"{width} x {height} pixels, expected 1 to {max_pixels}")
     if pixels.dtype == bool:
@@ -374,8 +373,8 @@ def image_bytes(doc: ClipDoc, *, allow_files: bool) -> bytes:
 
 def _read_file(path: Path, shown: str) -> bytes:
     try:
-        if path.is_file() and path.stat().st_size > MAX_BYTES:
-            raise BadImage(f"{shown!r} has {path.stat().st_size} bytes, the limit is {MAX_BYTES}")
+        if path.is_file() and path.stat().st_size > (limit := current().max_picture):
+            raise BadImage(f"{shown!r} has {path.stat().st_size} bytes, the limit is {limit}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -388,8 +387,8 @@ def read_data_uri(uri: str) -> bytes:
     Raises:
         BadImage: it is malformed or too long.
     """
-    if len(uri) > MAX_BYTES * 4 // 3 + 1000:
-        raise BadImage(f"data: URI of {len(uri)} characters, the limit is {MAX_BYTES} bytes")
+    if len(uri) > (limit := current().max_picture) * 4 // 3 + 1000:
+        raise BadImage(f"data: URI of {len(uri)} characters, the limit is {limit} bytes")
     head = _DATA_URI.match(uri)
     if not head:
         raise BadImage(f"malformed data: URI {uri[:60]!r}…")

@@ -23,13 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.errors import BadInput, Unavailable
+from cliptune.errors import Unavailable
 from cliptune.files import make_folder, new_folder, open_file
+from cliptune.settings import current
 
 log = logging.getLogger("cliptune")
 
-SIZE_VARIABLE = "CLIPTUNE_CACHE_GB"
-DEFAULT_SIZE_GB = 50.0
 KEPT_S = 24 * 3600.0
 """What was used so recently is not removed: it may belong to a run that goes on."""
 _PIXELS = "pixels.u8"
@@ -171,7 +170,7 @@ def _make_room(root: Path, needed: int) -> None:
     for last_used, size, folder in sorted(folders, reverse=True):
         used += size
         is_half_written = folder.name.startswith(".")
-        if last_used < oldest_kept and (is_half_written or used > _limit()):
+        if last_used < oldest_kept and (is_half_written or used > current().cache_gb * 1e9):
             shutil.rmtree(folder, ignore_errors=True)
     if _free(root) < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -180,12 +179,3 @@ def _make_room(root: Path, needed: int) -> None:
 def _free(root: Path) -> int:
     """Bytes free on the disk of `root`, which may not be there yet."""
     return shutil.disk_usage(next(p for p in (root, *root.parents) if p.is_dir())).free
-
-
-def _limit() -> float:
-    """Bytes that all folders together may take."""
-    value = os.environ.get(SIZE_VARIABLE) or DEFAULT_SIZE_GB
-    try:
-        return float(value) * 1e9
-    except ValueError:
-        raise BadInput(f"{SIZE_VARIABLE} is {value!r}: give a number of gigabytes") from None

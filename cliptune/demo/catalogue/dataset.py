@@ -19,7 +19,7 @@ from cliptune.demo.catalogue.render import render
 from cliptune.documents import ClipDoc
 from cliptune.errors import NotFound, near_matches
 from cliptune.files import new_folder
-from cliptune.home import cache_dir
+from cliptune.settings import current
 
 PICTURE_SIZE = 192
 _PACKAGE = "cliptune.demo.catalogue"
@@ -91,7 +91,7 @@ def _tags(product: Product, variant: int) -> dict[str, str | float]:
 
 def _pictures(part: str, count: int) -> list[bytes]:
     """The pictures of `part` in order, from the cache folder if they are there."""
-    folder = cache_dir() / f"catalogue-v{_VERSION}" / part
+    folder = current().cache_dir / f"catalogue-v{_VERSION}" / part
     cached = _read(folder)
     if cached is None:
         cached = _draw_all(part, count)

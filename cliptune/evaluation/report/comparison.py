@@ -20,11 +20,11 @@ from cliptune.evaluation.metrics import per_query_metrics
 from cliptune.evaluation.relevance import decide_answers
 from cliptune.evaluation.report.data_issues import Faults, find_faults
 from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
-from cliptune.home import cache_dir
 from cliptune.inference import get_tower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import token_keys
+from cliptune.settings import current
 
 OnProgress = Callable[[str, int, int], None]
 """(what is done, done, total)"""
@@ -167,7 +167,7 @@ class _Pictures:
         decoded = decode_documents(
             docs,
             model.preprocessing,
-            cache_dir=cache_dir() / "pixels",
+            cache_dir=current().cache_dir / "pixels",
             on_progress=lambda done, total: on_progress(f"Reading {what}", done, total),
         )
         table = KeyedDocs.of(docs, keys, decoded.digests)

@@ -9,13 +9,13 @@ from typing import Any
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
-from cliptune.errors import BadInput, CliptuneError, NotFound, TooLarge, near_matches
+from cliptune.errors import BadInput, CliptuneError, NotFound, near_matches
 from cliptune.gateway.clip_service import documents as v1
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
 from cliptune.gateway.dispatch import Calls, status_of
 from cliptune.observability.request_log import OTHER, observed
 from cliptune.protocol import wire_errors
-from cliptune.protocol.limits import MAX_DOCS, check_parameters
+from cliptune.protocol.limits import check_count, check_parameters
 from cliptune.protocol.status import Report, by_source
 
 ENDPOINTS = (
@@ -129,8 +129,7 @@ class Adapter:
             doc.matches.extend(ranked)
 
     async def _index(self, request: Request, docs: list[Document]) -> None:
-        if len(docs) > MAX_DOCS:
-            raise TooLarge(f"{len(docs)} documents in one request, the limit is {MAX_DOCS}")
+        check_count(len(docs))
         # Pictures first: what is refused most often is refused before anything is stored.
         for endpoint, texts in (("/index", False), ("/index_texts", True)):
             chosen = [(i, doc) for i, doc in enumerate(docs) if v1.has_text(doc) is texts]
@@ -215,8 +214,7 @@ def _add_matches(docs: list[Document], found: DocList[SearchResult]) -> None:
 
 def _to_rank_docs(docs: list[Document]) -> DocList[RankDoc]:
     count = len(docs) + sum(len(doc.matches) for doc in docs)
-    if count > MAX_DOCS:
-        raise TooLarge(f"{count} documents and matches in one request, the limit is {MAX_DOCS}")
+    check_count(count, "documents and matches")
     sent = DocList[RankDoc]()
     for position, doc in enumerate(docs):
         place = v1.name_of(position, doc)

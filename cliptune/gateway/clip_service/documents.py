@@ -13,7 +13,8 @@ from cliptune.data.pictures.images import png_of_pixels
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Array, Document
-from cliptune.protocol.limits import MAX_DOCS, Tally
+from cliptune.protocol.limits import Tally
+from cliptune.settings import current
 
 MAX_ARRAY_DIMENSIONS = 8
 MAX_PATHS = 100
@@ -81,9 +82,9 @@ def select(roots: Iterable[Document], paths: str) -> list[Document]:
                 raise BadInput(f"access_paths is {paths[:100]!r}: use r, c and m, such as '@r,m'")
             if step != "r":
                 level = [inner for doc in level for inner in _below(doc, step)]
-            if len(found) + len(level) > MAX_DOCS:
+            if len(found) + len(level) > (most := current().max_docs):
                 raise TooLarge(
-                    f"{len(found) + len(level)} documents at {paths!r}, the limit is {MAX_DOCS}"
+                    f"{len(found) + len(level)} documents at {paths!r}, the limit is {most}"
                 )
         found.extend(level)
     return found

@@ -11,7 +11,6 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from cliptune import settings
 from cliptune.errors import BadInput, TooLarge
 from cliptune.gateway.auth import until_ended
 from cliptune.gateway.clip_service.adapter import ENDPOINTS, Adapter, set_error
@@ -19,8 +18,8 @@ from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
 from cliptune.gateway.streams import in_order
 from cliptune.observability.request_log import observed
 from cliptune.protocol import grpc_options
-from cliptune.protocol.limits import MAX_BODY
 from cliptune.protocol.payload_size import LARGE, check_message
+from cliptune.settings import bracketed, current
 
 WINDOW = 16
 """Requests of one stream that are worked on at once; its client is read no faster than that."""
@@ -54,7 +53,7 @@ class ClipServiceServer:
         """
         self.adapter, self.address, self.credentials = (
             adapter,
-            f"{settings.bracketed(host)}:{port}",
+            f"{bracketed(host)}:{port}",
             credentials,
         )
         self.interceptors = interceptors
@@ -66,7 +65,7 @@ class ClipServiceServer:
         Raises:
             BadInput: the port can't be bound.
         """
-        limit = {"grpc.max_receive_message_length": MAX_BODY + 65_536}
+        limit = {"grpc.max_receive_message_length": current().max_body + 65_536}
         server = grpc.aio.server(
             interceptors=self.interceptors,
             options=list((dict(grpc_options.SERVER) | limit).items()),
@@ -93,7 +92,7 @@ class ClipServiceServer:
     async def shutdown(self) -> None:
         """Finish what was taken, and end."""
         if self.server is not None:
-            await self.server.stop(grace=settings.drain_seconds())
+            await self.server.stop(grace=current().drain)
 
 
 def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from google.protobuf.json_format import MessageToDict
 
-from cliptune.errors import BadInput, CliptuneError, Forbidden, TooLarge, near_matches
+from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches
 from cliptune.gateway.auth import open_socket, until_ended
 from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter, set_error
@@ -29,8 +29,8 @@ from cliptune.gateway.schemas import (
 from cliptune.gateway.streams import in_order
 from cliptune.protocol import wire_errors
 from cliptune.protocol.limits import (
-    MAX_DOCS,
     Tally,
+    check_count,
     check_depth,
     check_parameters,
     count_inside,
@@ -104,8 +104,7 @@ def read_request(body: dict[str, Any], request: Request) -> None:
         data = data.get("docs") or []
     if not isinstance(data, list):
         raise BadInput(f"data: expected a list, got {data!r:.80}")
-    if len(data) > MAX_DOCS:
-        raise TooLarge(f"{len(data)} documents in one request, the limit is {MAX_DOCS}")
+    check_count(len(data))
     tally = Tally()
     for position, item in enumerate(data):
         _read_document(item, request.data.docs.docs.add(), f"data.{position}", 0, tally)

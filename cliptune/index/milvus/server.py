@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay
 
 from cliptune.errors import BadInput, Unavailable
-from cliptune.home import home
+from cliptune.settings import current
 from cliptune.index.retries import PAUSES
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ _FINAL_WORDS = ("cannot parse expression", "maxoutputsize", "exceeds limit", "la
 _REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 _REFUSED_CODES = {1400, 1401}
 
-TOKEN = "CLIPTUNE_MILVUS_TOKEN"  # noqa: S105 - the variable's name
-PICTURES = "CLIPTUNE_PICTURES"
 DEFAULT_PORT = 19530
 Consistency = Literal["strong", "session"]
 
@@ -66,7 +64,7 @@ class MilvusAddress:
             # Addresses stand in logs, in /status and in the list of processes.
             raise BadInput(
                 f"a name and password don't belong into the address of the index at {host}: "
-                f"give them as NAME:PASSWORD in {TOKEN}"
+                "give them as NAME:PASSWORD in CLIPTUNE_MILVUS_TOKEN"
             )
         if not host or parts.fragment:
             raise BadInput(f"{uri!r:.200}: expected a host and a collection, such as {example}")
@@ -95,10 +93,6 @@ class MilvusAddress:
         return "/".join(filter(None, (self.server, self.database, self.collection)))
 
 
-def _default_pictures() -> Path:
-    return Path(os.environ.get(PICTURES) or home() / "pictures")
-
-
 @dataclass(frozen=True)
 class MilvusOptions:
     """How an index in Milvus is kept and searched."""
@@ -113,7 +107,7 @@ class MilvusOptions:
     store_images: bool = True
     """Keep the pictures' bytes, in `pictures`: Milvus holds what it searches in memory, which is
     no place for them."""
-    pictures: Path = field(default_factory=_default_pictures)
+    pictures: Path = field(default_factory=lambda: current().pictures_dir)
     """The folder for pictures, one file each, named by its content's SHA-256; default:
     CLIPTUNE_PICTURES, or `pictures` in CLIPTUNE_HOME. Processes on several machines need a folder
     that they share."""
@@ -155,7 +149,7 @@ class MilvusOptions:
     @property
     def secret(self) -> str:
         """The token to send; empty: none."""
-        return self.token if self.token is not None else os.environ.get(TOKEN, "")
+        return self.token if self.token is not None else current().milvus_token or ""
 
 
 def options_of(address: MilvusAddress, given: Mapping[str, object]) -> MilvusOptions:
@@ -317,7 +311,7 @@ class MilvusServer:
         if code in _REFUSED_CODES or any(word in f"{error}".upper() for word in _REFUSED):
             raise Unavailable(
                 f"{self.address}: the Milvus server refuses the token, or forbids it this; "
-                f"set {TOKEN}"
+                "set CLIPTUNE_MILVUS_TOKEN"
             ) from error
         if code == _NO_DATABASE:
             raise BadInput(

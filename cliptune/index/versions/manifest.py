@@ -28,11 +28,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.files import write_text
-from cliptune.home import home
 from cliptune.index.durable import sync_path
 from cliptune.index.metadata import REPAIR, Storage
 from cliptune.index.open import folder_of, open_index
 from cliptune.index.versions.changelog import Changelog
+from cliptune.settings import current
 
 if TYPE_CHECKING:
     from cliptune.index.base import Index
@@ -102,7 +102,7 @@ def default_folder(index_uri: str | Path) -> Path:
     """
     if folder := folder_of(index_uri):
         return folder / "generations"
-    return home() / "generations" / hashlib.sha256(str(index_uri).encode()).hexdigest()[:16]
+    return current().home / "generations" / hashlib.sha256(str(index_uri).encode()).hexdigest()[:16]
 
 
 class Generations:

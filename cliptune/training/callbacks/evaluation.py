@@ -20,10 +20,10 @@ from cliptune.evaluation.metrics import METRICS
 from cliptune.evaluation.relevance import Answers, decide_answers
 from cliptune.evaluation.retrieval import Evaluation, ExampleQuery, evaluate_embeddings
 from cliptune.evaluation.tables import describe_counts
-from cliptune.home import cache_dir
 from cliptune.inference.engines import get_tower
 from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
 from cliptune.models.tokenizers import token_keys
+from cliptune.settings import current
 from cliptune.training.callbacks.base import Callback
 from cliptune.training.state import Training
 
@@ -165,7 +165,7 @@ class EvaluationCallback(Callback):
         decoded = decode_documents(
             docs,
             training.model.preprocessing,
-            cache_dir=cache_dir() / "pixels",
+            cache_dir=current().cache_dir / "pixels",
             workers=self.num_workers,
         )
         if decoded.problems:
