@@ -9,7 +9,7 @@ import ssl
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +133,8 @@ class Transport(ABC):
     def post(
         self,
         endpoint: str,
-        docs: DocList[BaseDoc],
-        parameters: dict[str, object] | None,
+        docs: Sequence[BaseDoc],
+        parameters: Mapping[str, object] | None,
         kind: type[D],
     ) -> DocList[D]:
         """Send `docs` to `endpoint`; returns its documents as `kind`."""
