@@ -11,6 +11,7 @@ from cliptune.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from cliptune import callback, errors
+    from cliptune.client.async_client import AsyncClient
     from cliptune.client.client import Client
     from cliptune.documents import ClipDoc, Match, RankDoc, RankMatch, SearchResult
     from cliptune.runs import Experiment, Run
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "ClipDoc",
     "Experiment",
@@ -74,6 +76,7 @@ __all__ = [
 
 _MODULES = {"callback", "errors"}
 _ELSEWHERE = {
+    "AsyncClient": "cliptune.client.async_client",
     "Client": "cliptune.client.client",
     "ClipDoc": "cliptune.documents",
     "Match": "cliptune.documents",

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
 
 from docarray import DocList
 
 from cliptune.client.client import Client
+from cliptune.client.retries import Retries
 from cliptune.data.pictures.images import image_bytes
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput, ModelMismatch, Unavailable
+from cliptune.errors import BadInput, ModelMismatch
 from cliptune.index.checks import check_id
 from cliptune.index.tags import same_tags
 from cliptune.protocol.redaction import shown_link
 
-T = TypeVar("T")
-RETRIES = 6
-"""How often a batch is sent again while the server can't be reached: for about a minute."""
+PATIENCE = Retries(6, first_pause=2.0, longest_pause=30.0)
+"""A batch is sent again while the server can't be reached, for about a minute."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _index_batch(client: Client, batch: list[ClipDoc]) -> Indexed:
         uri = None if doc.uri and doc.uri.startswith("data:") else doc.uri
         read.append(doc.model_copy(update={"image": image, "image_digest": digest, "uri": uri}))
     ids = [str(doc.id) for doc in read]
-    found = _patiently(lambda: client.get(ids)) if ids else DocList[ClipDoc]()
+    found = PATIENCE.call(lambda: client.get(ids)) if ids else DocList[ClipDoc]()
     there = {doc.id: doc for doc in found}
     changed = [doc for doc in read if not _same(doc, there.get(doc.id))]
     done.unchanged = len(read) - len(changed)
@@ -165,7 +163,7 @@ def _send(client: Client, docs: list[ClipDoc], done: Indexed) -> None:
     if not docs:
         return
     try:
-        done.indexed += _patiently(lambda: client.index(DocList[ClipDoc](docs), len(docs)))
+        done.indexed += PATIENCE.call(lambda: client.index(docs, len(docs)))
     except BadInput as error:
         if len(docs) == 1:
             done.left_out.append(LeftOut(str(docs[0].id), docs[0].uri, str(error)))
@@ -173,13 +171,3 @@ def _send(client: Client, docs: list[ClipDoc], done: Indexed) -> None:
         middle = len(docs) // 2
         _send(client, docs[:middle], done)
         _send(client, docs[middle:], done)
-
-
-def _patiently(call: Callable[[], T]) -> T:
-    """`call`, again while the server is away."""
-    for attempt in range(RETRIES):
-        try:
-            return call()
-        except Unavailable:
-            time.sleep(min(30.0, 2.0**attempt))
-    return call()

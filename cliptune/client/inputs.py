@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike, fsdecode
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from docarray import DocList
+from numpy.typing import NDArray
 from PIL import Image
 
 from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
@@ -17,11 +20,16 @@ from cliptune.errors import BadImage, BadInput, CliptuneError
 from cliptune.protocol.limits import has_text, name
 from cliptune.settings import current
 
+D = TypeVar("D", bound=ClipDoc)
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Bytes of pictures in one request: batches are cut shorter where pictures are large."""
+Content = str | bytes | bytearray | memoryview | PathLike[str] | Image.Image | NDArray[np.uint8]
+"""A text or a picture, see `to_doc`."""
+Filter = str | Mapping[str, object]
+"""Which documents, by their tags: `price < 30`, or `{"price": {"$lt": 30}}`."""
 
 
-def to_doc(item: Any, position: int) -> ClipDoc:
+def to_doc(item: object, position: int) -> ClipDoc:
     """The document of an item.
 
     A document is itself. Bytes are an encoded picture, an array (uint8 [H, W, 3]) its pixels, a
@@ -65,48 +73,57 @@ def lossless(image: Image.Image) -> bytes:
         BadImage: it can't be read or written.
     """
     kind = "PNG" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
-    options: dict[str, Any] = {"compress_level": 1} if kind == "PNG" else {}
     buffer = io.BytesIO()
     try:
-        image.save(buffer, kind, exif=image.getexif(), **options)
+        if kind == "PNG":
+            image.save(buffer, kind, exif=image.getexif(), compress_level=1)
+        else:
+            image.save(buffer, kind, exif=image.getexif())
     except Exception as error:
         raise BadImage(f"the image of mode {image.mode} can't be used: {error}") from error
     return buffer.getvalue()
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """Parameters and tags without NumPy's types: numbers, texts, lists and dicts."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if isinstance(value, dict):
-        return {plain(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, Mapping):
+        return plain_mapping(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     return value
 
 
-def id_list(ids: Any) -> list[str]:
+def plain_mapping(values: Mapping[str, object]) -> dict[str, object]:
+    """As `plain`."""
+    return {
+        key.item() if isinstance(key, np.generic) else key: plain(inner)
+        for key, inner in values.items()
+    }
+
+
+def id_list(ids: object) -> list[str]:
     """One id, or several: texts or whole numbers."""
     if isinstance(ids, np.ndarray):
         ids = ids.tolist()
-    one = isinstance(ids, str) or not isinstance(ids, Iterable)
-    return [str(plain(each)) for each in ([ids] if one else ids)]
+    several = ids if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
+    return [str(plain(each)) for each in several]
 
 
-def is_single(data: Any) -> bool:
+def is_single(data: object) -> bool:
     """Whether `data` is one item, not several."""
     return isinstance(
         data, str | bytes | bytearray | memoryview | ClipDoc | PathLike | Image.Image
     ) or (isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.ndim <= 3)
 
 
-def checked(data: Any, what: str) -> Iterator[Any]:
-    """An iterator over items; raises `BadInput` if `data` is a single one."""
-    if is_single(data) or not isinstance(data, Iterable):
+def check_several(data: object, what: str) -> None:
+    """Raise `BadInput` if `data` is a single item, or nothing that can be iterated over."""
+    if is_single(data) or not isinstance(data, Iterable | AsyncIterable):
         raise BadInput(f"{what} takes a list or another iterable: put the one item into [ ]")
-    return iter(data)
 
 
 @dataclass
@@ -117,14 +134,20 @@ class Item:
     """Its place among them, from 0."""
     doc: ClipDoc
     """Its document; without content, where it is none."""
-    sent: Any = None
+    is_document: bool = False
+    """Whether it was given as a document."""
+    sent: ClipDoc | None = None
     """What is sent of it."""
     error: CliptuneError | None = None
     """Why nothing can be."""
 
 
 def to_items(
-    data: Iterable[Any], prepare: Callable[[ClipDoc], ClipDoc], *, keep_errors: bool
+    data: Iterable[object],
+    prepare: Callable[[ClipDoc], ClipDoc],
+    *,
+    keep_errors: bool,
+    first: int = 0,
 ) -> Iterator[Item]:
     """Each thing that was given, as it is to be sent.
 
@@ -132,12 +155,15 @@ def to_items(
         data: items, see `to_doc`.
         prepare: makes of a document what is sent of it.
         keep_errors: give an item that can't be sent its error.
+        first: the place of the first one.
 
     Raises:
         BadInput, BadImage: an item can't be sent, without `keep_errors`; `position` says which.
     """
-    for position, given in enumerate(data):
-        item = Item(position, given if isinstance(given, ClipDoc) else ClipDoc())
+    for position, given in enumerate(data, first):
+        item = Item(position, ClipDoc())
+        if isinstance(given, ClipDoc):
+            item.doc, item.is_document = given, True
         try:
             item.doc = to_doc(given, position)
             item.sent = prepared(item, prepare)
@@ -176,14 +202,14 @@ def to_store(doc: ClipDoc) -> ClipDoc:
         image=image_bytes(doc, allow_files=True) if has_image else None,
         uri=shown,
         label=doc.label,
-        tags=plain(doc.tags),
+        tags=plain_mapping(doc.tags),
     )
 
 
 def to_change(doc: ClipDoc) -> ClipDoc:
     """What the server needs of a document to change the stored one."""
     local = doc.image is not None or (doc.uri or "").startswith("data:")
-    return to_store(doc) if local else doc.model_copy(update={"tags": plain(doc.tags)})
+    return to_store(doc) if local else doc.model_copy(update={"tags": plain_mapping(doc.tags)})
 
 
 def to_rank(doc: ClipDoc) -> RankDoc:
@@ -194,13 +220,16 @@ def to_rank(doc: ClipDoc) -> RankDoc:
     """
     if not isinstance(doc, RankDoc):
         raise BadInput(f"rank takes RankDocs with matches, not a {type(doc).__name__}")
-    matches = [RankMatch(**_content(match), tags=plain(match.tags)) for match in doc.matches]
-    return RankDoc(**_content(doc), tags=plain(doc.tags), matches=matches)
+    return _ready(
+        RankDoc, doc, matches=DocList[RankMatch](_ready(RankMatch, one) for one in doc.matches)
+    )
 
 
-def _content(doc: ClipDoc) -> dict[str, Any]:
+def _ready(kind: type[D], doc: ClipDoc, **more: object) -> D:
     ready = to_encode(doc)
-    return {"id": ready.id, "text": ready.text, "image": ready.image}
+    return kind(
+        id=ready.id, text=ready.text, image=ready.image, tags=plain_mapping(doc.tags), **more
+    )
 
 
 def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
@@ -214,9 +243,9 @@ def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
     batch: list[Item] = []
     size = count = 0
     for item in items:
-        ready = item.sent
-        held: list[Any] = [ready, *ready.matches] if isinstance(ready, RankDoc) else [ready]
-        held = [one for one in held if one is not None]
+        held: list[ClipDoc] = [] if item.sent is None else [item.sent]
+        if isinstance(item.sent, RankDoc):
+            held.extend(item.sent.matches)
         weight = sum(len(one.image or b"") for one in held)
         full = len(batch) >= batch_size or count + len(held) > current().max_docs
         if batch and (full or size + weight > MAX_BATCH_BYTES):
@@ -226,4 +255,50 @@ def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
         size += weight
         count += len(held)
     if batch:
+        yield batch
+
+
+def batches_of(
+    data: Iterable[object],
+    prepare: Callable[[ClipDoc], ClipDoc],
+    batch_size: int,
+    *,
+    keep_errors: bool,
+    first: int = 0,
+) -> Iterator[list[Item]]:
+    """What was given, ready to be sent; see `to_items` and `batches`."""
+    return batches(to_items(data, prepare, keep_errors=keep_errors, first=first), batch_size)
+
+
+async def abatches_of(
+    data: Iterable[object] | AsyncIterable[object],
+    prepare: Callable[[ClipDoc], ClipDoc],
+    batch_size: int,
+    *,
+    keep_errors: bool,
+) -> AsyncGenerator[list[Item], None]:
+    """As `batches_of`, on an event loop; what isn't asynchronous is iterated over beside it.
+
+    Pictures are read, and written as PNG, beside it too.
+    """
+    if not isinstance(data, AsyncIterable):
+        ready = batches_of(data, prepare, batch_size, keep_errors=keep_errors)
+        while (batch := await asyncio.to_thread(next, ready, None)) is not None:
+            yield batch
+        return
+
+    def all_of(given: list[object], first: int) -> list[list[Item]]:
+        return list(batches_of(given, prepare, batch_size, keep_errors=keep_errors, first=first))
+
+    all_of([], 0)  # a wrong batch size is told before anything is read
+    given: list[object] = []
+    count = 0
+    async for item in data:
+        given.append(item)
+        count += 1
+        if len(given) >= batch_size:
+            for batch in await asyncio.to_thread(all_of, given, count - len(given)):
+                yield batch
+            given = []
+    for batch in await asyncio.to_thread(all_of, given, count - len(given)):
         yield batch

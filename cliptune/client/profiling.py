@@ -3,53 +3,51 @@
 from __future__ import annotations
 
 import base64
-import time
 from datetime import datetime
-from typing import Any
 
-from docarray import DocList
-from rich.console import Console
-from rich.table import Table
-from rich.tree import Tree
+from cliptune.client.inputs import Content, to_doc, to_encode
+from cliptune.client.messages import Call, Json
+from cliptune.protocol.jina_messages_pb2 import DocumentsRequest
 
-from cliptune.client.transport import GrpcTransport, HttpTransport
-from cliptune.documents import ClipDoc
-from cliptune.protocol.status import Report
+Routes = list[tuple[str, float]]
+"""The gateway and the executors, and the milliseconds that each took."""
 
 
-def measure(transport: GrpcTransport | HttpTransport, doc: ClipDoc | None) -> dict[str, float]:
-    """Embed `doc`, or with None reach the executors and come back; see `parts`."""
-    began = time.perf_counter()
-    if isinstance(transport, GrpcTransport):
-        routes: list[Any] = []
-        if doc is None:
-            transport.post("/status", DocList[ClipDoc](), None, Report, routes)
-        else:
-            transport.post("/encode", DocList[ClipDoc]([doc]), None, ClipDoc, routes)
-        spent = [(r.executor, _milliseconds(r.start_time, r.end_time)) for r in routes]
-    else:
-        item: dict[str, Any] = {"text": ""}
-        if doc is not None and doc.image is not None:
-            item = {"blob": base64.b64encode(doc.image).decode()}
-        elif doc is not None:
-            item = {"text": doc.text}
-        found = transport.json("/post", {"data": [item], "execEndpoint": "/"})
-        spent = [
-            (route["executor"], _between(route["startTime"], route["endTime"]))
-            for route in found["routes"]
-        ]
-    return parts((time.perf_counter() - began) * 1000, spent)
+def call(content: Content) -> Call[Routes]:
+    """A call that embeds `content`, or with nothing reaches the executors and comes back."""
+    doc = to_encode(to_doc(content, 0)) if content else None
+    item: Json = {"text": ""}
+    if doc is not None and doc.image is not None:
+        item = {"blob": base64.b64encode(doc.image).decode()}
+    elif doc is not None:
+        item = {"text": doc.text}
+    # clip-as-service's form of an answer is the only one over HTTP with Jina's routes.
+    over_http: tuple[str, Json] = ("/post", {"data": [item], "execEndpoint": "/"})
+    endpoint = "/status" if doc is None else "/encode"
+    docs = None if doc is None else [doc]
+    return Call(endpoint, _of_message, _of_json, docs, over_http=over_http)
 
 
-def _milliseconds(start: Any, end: Any) -> float:
-    return (end.ToNanoseconds() - start.ToNanoseconds()) / 1e6
+def _of_message(message: DocumentsRequest) -> Routes:
+    return [
+        (route.executor, (route.end_time.ToNanoseconds() - route.start_time.ToNanoseconds()) / 1e6)
+        for route in message.routes
+    ]
+
+
+def _of_json(body: Json) -> Routes:
+    routes = body["routes"]
+    return [
+        (str(route["executor"]), _between(str(route["startTime"]), str(route["endTime"])))
+        for route in (routes if isinstance(routes, list) else ())
+    ]
 
 
 def _between(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1000
 
 
-def parts(roundtrip: float, routes: list[tuple[str, float]]) -> dict[str, float]:
+def parts(roundtrip: float, routes: Routes) -> dict[str, float]:
     """The parts of a call in milliseconds, by clip-as-service's names.
 
     Args:
@@ -67,13 +65,16 @@ def parts(roundtrip: float, routes: list[tuple[str, float]]) -> dict[str, float]
     }
 
 
-def show(found: dict[str, float]) -> None:
+def show(spent: dict[str, float]) -> None:
     """Print the parts as a tree, each with its share of what it is a part of."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.tree import Tree
 
-    def row(name: str, whole: str) -> Any:
+    def row(name: str, whole: str) -> Table:
         table = Table(show_header=False, box=None)
-        share = found[name] / found[whole] if found[whole] else 0.0
-        table.add_row(name, f"[b]{found[name]:.0f}[/b] ms", f"[dim]{share:.0%}[/dim]")
+        share = spent[name] / spent[whole] if spent[whole] else 0.0
+        table.add_row(name, f"[b]{spent[name]:.0f}[/b] ms", f"[dim]{share:.0%}[/dim]")
         return table
 
     tree = Tree(row("Roundtrip", "Roundtrip"))

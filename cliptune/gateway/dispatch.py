@@ -13,7 +13,6 @@ from cliptune.protocol import tags
 from cliptune.protocol.jina_compat import DataRequest, send_health_check_async
 from cliptune.protocol.limits import check_parameters
 from cliptune.protocol.status import Report, by_source
-from cliptune.version import __version__
 
 D = TypeVar("D", bound=BaseDoc)
 
@@ -95,19 +94,3 @@ class Calls:
         names = list(addresses)
         answers = await asyncio.gather(*(any_alive(addresses[name]) for name in names))
         return dict(zip(names, answers, strict=True))
-
-
-def status_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The status of a search Flow from its executors' reports."""
-    text, index = reports.get("text", {}), reports.get("indexer", {})
-    digest, stamped = text.get("model_digest"), index.get("model_digest")
-    generations = index.get("generations", {})
-    known = {stamped, *(one["model_digest"] for one in generations.values())}
-    return {
-        "version": __version__,
-        "model": text,
-        "vision": reports.get("vision", {}),
-        "index": index,
-        "searchable": stamped is None or digest in known,
-        "documents": index.get("rows", 0),
-    }

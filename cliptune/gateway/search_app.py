@@ -14,7 +14,7 @@ from cliptune.errors import BadInput, NotFound, near_matches
 from cliptune.gateway.base_app import body_schema, new_app
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import add_websocket, answer_json, is_request
-from cliptune.gateway.dispatch import Calls, status_of
+from cliptune.gateway.dispatch import Calls
 from cliptune.gateway.schemas import (
     CallBody,
     DataBody,
@@ -40,6 +40,7 @@ from cliptune.protocol.limits import (
     check_parameters,
     read_parameters,
 )
+from cliptune.protocol.status import status_of
 
 PAGE_POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; "

@@ -7,6 +7,7 @@ from docarray import BaseDoc
 from pydantic import BaseModel, ConfigDict, Field
 
 from cliptune.errors import Unavailable
+from cliptune.version import __version__
 
 
 class Report(BaseDoc):
@@ -126,3 +127,19 @@ def by_source(reports: Iterable[Report]) -> dict[str, dict[str, Any]]:
             )
         found[report.source] = report.values
     return found
+
+
+def status_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The status of a search Flow from its executors' reports."""
+    text, index = reports.get("text", {}), reports.get("indexer", {})
+    digest, stamped = text.get("model_digest"), index.get("model_digest")
+    generations = index.get("generations", {})
+    known = {stamped, *(one["model_digest"] for one in generations.values())}
+    return {
+        "version": __version__,
+        "model": text,
+        "vision": reports.get("vision", {}),
+        "index": index,
+        "searchable": stamped is None or digest in known,
+        "documents": index.get("rows", 0),
+    }

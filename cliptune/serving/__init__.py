@@ -15,13 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cliptune.client.async_client import AsyncClient
     from cliptune.client.client import Client
     from cliptune.client.remote import RemoteSession
     from cliptune.serving.launch import serve, serve_training
 
-__all__ = ["Client", "RemoteSession", "serve", "serve_training"]
+__all__ = ["AsyncClient", "Client", "RemoteSession", "serve", "serve_training"]
 
 _MODULES = {
+    "AsyncClient": "cliptune.client.async_client",
     "Client": "cliptune.client.client",
     "RemoteSession": "cliptune.client.remote",
     "serve": "cliptune.serving.launch",

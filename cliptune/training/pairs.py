@@ -19,9 +19,9 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer, keys_of_tokens
+from cliptune.settings import current
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.samplers import Order
-from cliptune.settings import current
 
 _NAMED_PROBLEMS = 20
 

@@ -111,11 +111,14 @@ def test_the_command_goes_on_after_a_kill(
 
 def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(bulk.time, "sleep", waits.append)
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
     client = Client("http://127.0.0.1:9", retries=0)  # whose own waits are not counted here
     with client, pytest.raises(Unavailable, match="127.0.0.1:9"):
-        bulk._patiently(client.status)
-    assert waits == [1, 2, 4, 8, 16, 30]
+        bulk.PATIENCE.call(client.status)
+    assert len(waits) == 6
+    for wait, longest in zip(waits, [2, 4, 8, 16, 30, 30], strict=True):
+        assert longest / 2 <= wait <= longest
+    assert 45 <= sum(waits) <= 90
 
 
 def test_wrong_arguments(client: Client) -> None:

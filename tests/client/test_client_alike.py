@@ -268,7 +268,7 @@ class TestWithoutAServer:
         again = pickle.loads(raw)
         assert (again.address, again.timeout, again.retries) == (client.address, 7, 5)
         assert again._api_key == "ct_secret", "in the same process"
-        monkeypatch.setattr("cliptune.client.client._KEYS", {})
+        monkeypatch.setattr("cliptune.client.base._KEYS", {})
         assert pickle.loads(raw)._api_key is None, "elsewhere"
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import requests
 
-from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
+from cliptune.gateway.clip_service.clip_service_pb2 import Request
 from cliptune.inference import get_tower
+from cliptune.protocol.jina_messages_pb2 import Status
 from cliptune.serving import Client
 from tests.pictures import COLOURS, picture
 from tests.server import Server

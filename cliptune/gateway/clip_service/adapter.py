@@ -12,11 +12,11 @@ from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
 from cliptune.errors import BadInput, CliptuneError, NotFound, near_matches
 from cliptune.gateway.clip_service import documents as v1
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
-from cliptune.gateway.dispatch import Calls, status_of
+from cliptune.gateway.dispatch import Calls
 from cliptune.observability.request_log import OTHER, observed
 from cliptune.protocol import wire_errors
 from cliptune.protocol.limits import check_count, check_parameters
-from cliptune.protocol.status import Report, by_source
+from cliptune.protocol.status import Report, by_source, status_of
 
 ENDPOINTS = (
     "/", "/encode", "/rank", "/index", "/search", "/update", "/delete", "/clear", "/status"

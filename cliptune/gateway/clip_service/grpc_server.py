@@ -14,10 +14,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from cliptune.errors import BadInput, TooLarge
 from cliptune.gateway.auth import until_ended
 from cliptune.gateway.clip_service.adapter import ENDPOINTS, Adapter, set_error
-from cliptune.gateway.clip_service.clip_service_pb2 import Request, Status
+from cliptune.gateway.clip_service.clip_service_pb2 import Request
 from cliptune.gateway.streams import in_order
 from cliptune.observability.request_log import observed
 from cliptune.protocol import grpc_options
+from cliptune.protocol.jina_messages_pb2 import Status
 from cliptune.protocol.payload_size import LARGE, check_message
 from cliptune.settings import bracketed, current
 

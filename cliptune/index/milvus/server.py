@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, urlsplit
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay
 
 from cliptune.errors import BadInput, Unavailable
-from cliptune.settings import current
 from cliptune.index.retries import PAUSES
+from cliptune.settings import current
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient

@@ -1,0 +1,221 @@
+"""What each call of a client asks, and what it makes of the answers: for threads and event loops.
+
+A call is `Steps`, or `Many` items: `Client` and `AsyncClient` have no more to do than to wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypedDict
+
+import numpy as np
+from docarray import DocList
+from numpy.typing import NDArray
+
+from cliptune.client import inputs, messages
+from cliptune.client.batching import (
+    Answered,
+    Many,
+    Sending,
+    SendingOptions,
+    Steps,
+    answer_to,
+    rows_of,
+)
+from cliptune.client.inputs import Content, Filter, Item
+from cliptune.client.messages import Call, Json
+from cliptune.documents import ClipDoc, RankDoc, SearchResult
+from cliptune.errors import BadInput
+from cliptune.settings import current
+
+log = logging.getLogger("cliptune")
+Rows = NDArray[np.float32]
+Query = Content | ClipDoc
+Some = Iterable[object] | AsyncIterable[object]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What a deletion would do."""
+
+    documents: int
+    """How many documents it would delete."""
+    warnings: list[str]
+    """What of the filter can never hold."""
+
+
+def encode(
+    data: Some, batch_size: int, options: SendingOptions
+) -> Many[ClipDoc, Rows | DocList[ClipDoc] | None]:
+    """`Client.encode`."""
+    sending = Sending(batch_size, **options)
+    kept: list[ClipDoc] = []
+    as_documents = False
+
+    def take(answered: Answered[ClipDoc]) -> None:
+        nonlocal as_documents
+        for item in answered.items:
+            if (answer := answered.answers.get(item.position)) is not None:
+                item.doc.embedding, item.doc.model_digest = answer.embedding, answer.model_digest
+            if item.position == 0:
+                as_documents = item.is_document
+        if sending.on_done is None:
+            kept.extend(item.doc for item in answered.items)
+
+    def result() -> Rows | DocList[ClipDoc] | None:
+        if sending.on_done is not None:
+            return None
+        if isinstance(data, DocList):
+            return data
+        return DocList[ClipDoc](kept) if as_documents else rows_of(kept)
+
+    return Many("/encode", data, inputs.to_encode, ClipDoc, sending, take, result)
+
+
+def rank(docs: Some, options: SendingOptions) -> Many[RankDoc, DocList[RankDoc] | None]:
+    """`Client.rank`."""
+    sending = Sending(**options)
+    ranked = DocList[RankDoc]()
+
+    def take(answered: Answered[RankDoc]) -> None:
+        if sending.on_done is None:
+            ranked.extend(answered.in_order())
+
+    def result() -> DocList[RankDoc] | None:
+        return ranked if sending.on_done is None else None
+
+    return Many("/rank", docs, inputs.to_rank, RankDoc, sending, take, result)
+
+
+def index(docs: Some, batch_size: int, options: SendingOptions) -> Many[ClipDoc, int]:
+    """`Client.index`."""
+    stored = 0
+
+    def take(answered: Answered[ClipDoc]) -> None:
+        nonlocal stored
+        stored += len(answered.answers)
+
+    options.setdefault("prefetch", 1)
+    sending = Sending(batch_size, **options)
+    return Many("/index", docs, inputs.to_store, ClipDoc, sending, take, lambda: stored)
+
+
+def search(
+    query: object,
+    parameters: Mapping[str, object],
+    options: SendingOptions,
+) -> Many[SearchResult, SearchResult | DocList[SearchResult]]:
+    """`Client.search`; `parameters` that are None or False are left out.
+
+    Raises:
+        BadInput: it is neither a query nor several.
+    """
+    one = inputs.is_single(query) or isinstance(query, np.ndarray)
+    if isinstance(query, str):  # alone it is what somebody has typed
+        query = ClipDoc(text=str(query))
+    given = [query] if one else query
+    if not isinstance(given, Iterable | AsyncIterable):
+        raise BadInput(f"query is a {type(query).__name__}: a text, a picture or a ClipDoc")
+    asked = {k: v for k, v in parameters.items() if v is not None and v is not False}
+    options["parameters"] = {**asked, **(options.get("parameters") or {})}
+    results = DocList[SearchResult]()
+
+    def take(answered: Answered[SearchResult]) -> None:
+        results.extend(answered.in_order())
+
+    def result() -> SearchResult | DocList[SearchResult]:
+        return results[0] if one else results
+
+    sending = Sending(**options)
+    return Many("/search", given, inputs.to_encode, SearchResult, sending, take, result)
+
+
+class Updated(TypedDict):
+    """What `Client.update` did."""
+
+    updated: int
+    """How many of the documents were there."""
+    missing: list[str]
+    """The ids that weren't."""
+
+
+def update(batch: list[Item]) -> Call[Updated]:
+    """One request of `Client.update`."""
+    sent = [item.sent for item in batch if item.sent is not None]
+    return messages.report(
+        "/update",
+        lambda report: Updated(
+            updated=_count(report, "updated"), missing=_texts(report, "missing")
+        ),
+        docs=sent,
+    )
+
+
+def joined(total: Updated, more: Updated) -> Updated:
+    """What two requests did together."""
+    return Updated(
+        updated=total["updated"] + more["updated"], missing=total["missing"] + more["missing"]
+    )
+
+
+def get(wanted: object, include_embedding: bool) -> Steps[DocList[ClipDoc]]:
+    """`Client.get`."""
+    found = DocList[ClipDoc]()
+    rest = iter(inputs.id_list(wanted))
+    parameters = {"include_embedding": bool(include_embedding)}
+    most = current().max_docs
+    while part := [ClipDoc(id=one) for one in islice(rest, most)]:
+        found.extend((yield from answer_to(messages.documents("/get", part, ClipDoc, parameters))))
+    return found
+
+
+def delete(chosen: object, filter: Filter | None) -> Call[int]:
+    """`Client.delete`."""
+
+    def read(report: Json) -> int:
+        for sentence in _texts(report, "warnings"):
+            log.warning("%s: %s", filter, sentence)
+        return _count(report, "deleted")
+
+    return messages.report("/delete", read, _chosen(chosen, filter), repeatable=False)
+
+
+def matching(chosen: object, filter: Filter | None) -> Call[Matching]:
+    """`Client.matching`."""
+    return messages.report(
+        "/delete",
+        lambda report: Matching(_count(report, "matched"), _texts(report, "warnings")),
+        {**_chosen(chosen, filter), "dry_run": True},
+    )
+
+
+def clear() -> Call[int]:
+    """`Client.clear`."""
+    return messages.report("/clear", lambda report: _count(report, "deleted"), repeatable=False)
+
+
+def page_of_ids(after: str | None, limit: int) -> Call[list[str]]:
+    """One page of `Client.ids`."""
+    return messages.ids({"limit": limit} | ({} if after is None else {"after": after}))
+
+
+def _chosen(chosen: object, filter: Filter | None) -> Json:
+    parameters: Json = {}
+    if chosen is not None:
+        parameters["ids"] = inputs.id_list(chosen)
+    if filter is not None:
+        parameters["filter"] = inputs.plain(filter)
+    return parameters
+
+
+def _count(report: Json, name: str) -> int:
+    value = report[name]
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _texts(report: Json, name: str) -> list[str]:
+    value = report.get(name)
+    return [str(one) for one in value] if isinstance(value, list) else []

@@ -1,0 +1,204 @@
+"""One request to a server and how its answer is read: as gRPC's messages and as HTTP's JSON.
+
+Nothing here reads or writes a connection, so that it is the same for `Client` and `AsyncClient`.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, TypeVar
+
+import numpy as np
+from docarray import BaseDoc, DocList
+from docarray.proto import DocListProto, DocProto
+
+from cliptune.documents import RankDoc
+from cliptune.errors import BadInput
+from cliptune.protocol import tags, wire_errors
+from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest, Header
+from cliptune.protocol.limits import check_depth
+from cliptune.protocol.status import Report, by_source, status_of
+
+D = TypeVar("D", bound=BaseDoc)
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+Json = dict[str, object]
+_BINARY = ("/encode", "/rank", "/get")
+"""Endpoints that answer embeddings as base64 where they are asked to."""
+
+
+def doc_list(kind: type[D], docs: Iterable[D] = ()) -> DocList[D]:
+    """A `DocList[kind]` of a kind that is known when it runs."""
+    typed: type[DocList[D]] = DocList.__class_getitem__(kind)
+    return typed(docs)
+
+
+@dataclass(frozen=True)
+class Call(Generic[R_co]):
+    """A request, and how its answer is read."""
+
+    endpoint: str
+    read_message: Callable[[DocumentsRequest], R_co]
+    """Reads the answer over gRPC."""
+    read_json: Callable[[Json], R_co]
+    """Reads the answer over HTTP."""
+    docs: Sequence[BaseDoc] | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    repeatable: bool = True
+    """Whether it may be made again where nobody knows what became of it."""
+    over_http: tuple[str, Json] | None = None
+    """The endpoint and the body over HTTP, where they are others."""
+
+    def message(self) -> DocumentsRequest:
+        """As gRPC's message.
+
+        Raises:
+            BadInput: parameters or tags can't be sent.
+        """
+        sent = [doc.model_copy() for doc in self.docs or ()]
+        tags.pack(sent)
+        message = DocumentsRequest(header=_header(self.endpoint))
+        message.data.docs = DocListProto(
+            docs=[doc.to_protobuf() for doc in sent]
+        ).SerializeToString()
+        if self.parameters:
+            check_depth(self.parameters, "parameters")
+            try:
+                message.parameters.update(self.parameters)
+            except (TypeError, ValueError) as error:
+                raise BadInput(f"parameters {self.parameters!r:.200}: {error}") from None
+        return message
+
+    def json(self) -> tuple[str, Json]:
+        """The endpoint and the body over HTTP.
+
+        Raises:
+            BadInput: parameters or tags can't be sent.
+        """
+        if self.over_http is not None:
+            return self.over_http
+        if self.parameters:
+            check_depth(self.parameters, "parameters")
+        if self.docs is None:
+            return self.endpoint, dict(self.parameters)
+        tags.check(self.docs)
+        body: Json = {"data": [to_item(doc) for doc in self.docs]}
+        if self.parameters:
+            body["parameters"] = self.parameters
+        if self.endpoint in _BINARY:
+            body["encoding_format"] = "base64"
+        return self.endpoint, body
+
+    def read(self, message: DocumentsRequest) -> R_co:
+        """What a gRPC answer holds.
+
+        Raises:
+            CliptuneError: what the server says went wrong.
+        """
+        if (failure := wire_errors.from_status(message.header.status)) is not None:
+            raise failure
+        return self.read_message(message)
+
+
+def documents(
+    endpoint: str,
+    docs: Sequence[BaseDoc],
+    kind: type[D],
+    parameters: Mapping[str, object] | None = None,
+) -> Call[DocList[D]]:
+    """A call with documents, answered by documents of `kind`."""
+    as_docs = partial(_docs_of_message, kind)
+    return Call(endpoint, as_docs, partial(_docs_of_json, kind), docs, parameters or {})
+
+
+def report(
+    endpoint: str,
+    read: Callable[[Json], R],
+    parameters: Mapping[str, object] | None = None,
+    docs: Sequence[BaseDoc] | None = None,
+    *,
+    repeatable: bool = True,
+) -> Call[R]:
+    """A call that one executor answers with what it did; `read` takes that."""
+
+    def of_message(message: DocumentsRequest) -> R:
+        return read(_docs_of_message(Report, message)[0].values)
+
+    return Call(endpoint, of_message, read, docs, parameters or {}, repeatable)
+
+
+def status() -> Call[Json]:
+    """A call for the status of all executors together."""
+
+    def joined(message: DocumentsRequest) -> Json:
+        return status_of(by_source(_docs_of_message(Report, message)))
+
+    return Call("/status", joined, lambda body: body)
+
+
+def ids(parameters: Mapping[str, object]) -> Call[list[str]]:
+    """A call for a page of ids."""
+
+    def of_docs(message: DocumentsRequest) -> list[str]:
+        listed = DocListProto.FromString(message.data.docs)
+        return [str(doc.data["id"].text) for doc in listed.docs]
+
+    def of_json(body: Json) -> list[str]:
+        found = body["ids"]
+        return list(map(str, found)) if isinstance(found, list) else []
+
+    return Call("/ids", of_docs, of_json, None, parameters)
+
+
+def one_document(endpoint: str, doc: BaseDoc) -> DocumentRequest:
+    """The message of a call that is answered by a stream."""
+    return DocumentRequest(header=_header(endpoint), document=doc.to_protobuf().SerializeToString())
+
+
+def document_of(kind: type[D], message: DocumentRequest) -> D:
+    """One document of the stream."""
+    return kind.from_protobuf(DocProto.FromString(message.document))
+
+
+def _header(endpoint: str) -> Header:
+    return Header(request_id=uuid.uuid4().hex, exec_endpoint=endpoint)
+
+
+def _docs_of_message(kind: type[D], message: DocumentsRequest) -> DocList[D]:
+    listed = DocListProto.FromString(message.data.docs)
+    docs = doc_list(kind, [kind.from_protobuf(one) for one in listed.docs])
+    tags.unpack(docs)
+    return docs
+
+
+def _docs_of_json(kind: type[D], body: Json) -> DocList[D]:
+    found = body["data"]
+    # Of a search, said once of all queries.
+    shared = {"warnings": body["warnings"]} if "warnings" in body else {}
+    return doc_list(
+        kind, [_doc(kind, {**one, **shared}) for one in (found if isinstance(found, list) else ())]
+    )
+
+
+def to_item(doc: BaseDoc) -> Json:
+    """A document as a body has it."""
+    fields: Json = {"id": str(doc.id)}
+    for name in ("text", "uri", "label", "tags"):
+        if (value := getattr(doc, name)) is not None and value != {}:
+            fields[name] = value
+    if (image := getattr(doc, "image", None)) is not None:
+        fields["image"] = base64.b64encode(image).decode()
+    if isinstance(doc, RankDoc):
+        fields["matches"] = [to_item(match) for match in doc.matches]
+    return fields
+
+
+def _doc(kind: type[D], item: Json) -> D:
+    if isinstance(vector := item.get("embedding"), str):
+        floats = np.frombuffer(base64.b64decode(vector), "<f4").astype(np.float32)
+        item = {**item, "embedding": floats}
+    return kind(**item)
