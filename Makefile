@@ -35,7 +35,7 @@ lint: $(VENV)/.ready ## Lint and format, the imports' directions, code that nobo
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --cache-dir build/imports
-	$(BIN)/vulture
+	$(BIN)/python scripts/unused.py
 
 types: $(VENV)/.ready ## Type checks
 	$(BIN)/mypy
