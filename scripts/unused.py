@@ -17,7 +17,8 @@ from vulture.core import Item, Vulture
 
 def is_told(item: Item) -> bool:
     """Whether `item` is of a kind of which it can be known that nobody uses it."""
-    return item.typ != "attribute" and (item.typ != "variable" or item.name.isupper())
+    kind, name = str(item.typ), str(item.name)
+    return kind != "attribute" and (kind != "variable" or name.isupper())
 
 
 def main() -> None:
