@@ -31,9 +31,11 @@ test-fast: $(VENV)/.ready ## The unit tests alone
 test-versions: $(UV) ## The unit tests on Python 3.12 and 3.13
 	UV=$(abspath $(UV)) TEST_PROCESSES=$(TEST_PROCESSES) scripts/test-versions 3.12 3.13
 
-lint: $(VENV)/.ready ## Lint and format checks
+lint: $(VENV)/.ready ## Lint and format, the imports' directions, code that nobody uses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --cache-dir build/imports
+	$(BIN)/python scripts/unused.py
 
 types: $(VENV)/.ready ## Type checks
 	$(BIN)/mypy

@@ -24,6 +24,7 @@ from docarray import DocList
 from safetensors.torch import load_file, save_file
 
 from cliptune.demo.catalogue import plain_products, render
+from cliptune.demo.catalogue.products import Product
 from cliptune.documents import ClipDoc
 from cliptune.models.openclip import open_clip
 from cliptune.models.registry import BUILTIN_FOLDER
@@ -72,7 +73,7 @@ def write_vocabulary(path: Path) -> None:
     path.write_bytes(gzip.compress(kept.encode(), mtime=0))
 
 
-def draw(product_and_variant: tuple) -> bytes:
+def draw(product_and_variant: tuple[Product, int]) -> bytes:
     """One picture as JPEG, somewhat larger than the model sees it."""
     product, variant = product_and_variant
     buffer = io.BytesIO()

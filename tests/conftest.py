@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,47 +12,36 @@ from pathlib import Path
 
 import pytest
 
+from cliptune.demo.catalogue.dataset import FOLDER
 from tests.milvus_process import INSTALLED, MilvusProcess
 from tests.tiny_model import make_tiny_model
 
-pytest_plugins = ["tests.server"]
-
-SLOWEST = [
-    "test_wheel.py",
-    "serving/test_train_flow.py",
-    "serving/test_swap_flow.py",
-    "reindex/test_swap.py",
-    "test_sdk.py",
-    "cli/test_cli.py",
-    "runs/test_survival.py",
-    "serving/test_milvus.py",
-    "runs/test_training_runs.py",
-    "training/test_distributed.py",
-    "training/test_objective.py",
-    "index/test_index_kills.py",
-    "serving/test_launch.py",
-    "serving/test_search_flow.py",
-    "models/test_plug_out.py",
-    "cli/test_cli_wise_ft.py",
-    "serving/test_ending.py",
-]
-"""Files that begin first, so that no process of the tests is left alone with one at the end."""
+ROOT = Path(__file__).resolve().parents[1]
+pytest_plugins = ["tests.server", "tests.slowest"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the slowest files first; within a file all stays as it is."""
-    place = {Path(__file__).parent / name: number for number, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: place.get(item.path, len(SLOWEST)))
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of this process's tests; the catalogue's drawings in it are drawn once for all.
+
+    They take longest, and are kept in `build` by the code that they are drawn by.
+    """
+    code = hashlib.sha256()
+    for file in sorted((ROOT / "cliptune" / "demo" / "catalogue").rglob("*.py")):
+        code.update(file.read_bytes())
+    drawn = ROOT / "build" / "catalogue" / code.hexdigest()[:16]
+    drawn.mkdir(parents=True, exist_ok=True)
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / FOLDER).symlink_to(drawn)
+    return cache
 
 
 @pytest.fixture(autouse=True)
 def cliptune_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    shared_cache: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Keep each test's runs and data sets apart; drawn catalogues are shared through the cache."""
+    """Keep each test's runs and data sets apart."""
     folder = tmp_path_factory.mktemp("home")
-    shared_cache = tmp_path_factory.getbasetemp() / "cache"
-    shared_cache.mkdir(exist_ok=True)
     (folder / "cache").symlink_to(shared_cache)
     monkeypatch.setenv("CLIPTUNE_HOME", str(folder))
     return folder
@@ -121,8 +111,7 @@ def milvus(new_milvus: Callable[[], MilvusProcess]) -> MilvusProcess:
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder with the real fashion and clothing pictures; skips where it is missing."""
-    root = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("CLIPTUNE_SHARED") or root.parent / "shared")
+    folder = Path(os.environ.get("CLIPTUNE_SHARED") or ROOT.parent / "shared")
     if not (folder / "fashion" / "products.csv").is_file():
         pytest.skip(f"no real pictures at {folder} (set CLIPTUNE_SHARED)")
     return folder
@@ -131,8 +120,7 @@ def shared_dir() -> Path:
 @pytest.fixture(scope="session")
 def peer_python() -> Callable[[str], Path]:
     """The Python of a peer's own environment, by its name; skips where it isn't installed."""
-    root = Path(__file__).resolve().parents[1]
-    folder = root / os.environ.get("CLIPTUNE_PEERS_DIR", ".peers")
+    folder = ROOT / os.environ.get("CLIPTUNE_PEERS_DIR", ".peers")
 
     def find(name: str) -> Path:
         python = folder / name / "bin" / "python"

@@ -122,6 +122,16 @@ def test_every_link_between_files_leads_to_a_file() -> None:
                 assert (file.parent / link).exists(), f"{name}: {link}"
 
 
+def test_the_old_versions_whose_faults_are_told_are_those_of_the_lock() -> None:
+    page = (DOCS / "security.md").read_text("utf-8")
+    section = page.split("## Old versions")[1].split("\n## ")[0]
+    told = dict(re.findall(r"^\| ([a-z0-9]+) ([0-9.]+) \|", section, re.M))
+    lock = (ROOT / "requirements.lock").read_text("utf-8")
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==([^ ]+)", lock, re.M))
+    assert len(told) > 5
+    assert told == {name: locked[name] for name in told}
+
+
 def test_errors_in_the_troubleshooting_are_those_of_the_code() -> None:
     page = (DOCS / "troubleshooting.md").read_text("utf-8")
     quoted = re.findall(r"^```text\n(.+?)\n```$", page, re.M | re.S)

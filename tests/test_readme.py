@@ -8,18 +8,17 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.evaluation.metrics import METRICS
 from tests.ports import free_ports
+from tests.waiting import wait_until_ready
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,16 +101,7 @@ class Reader:
         ports = ["--grpc-port", grpc, "--http-port", http, "--clip-service-port", "0"]
         command = [sys.executable, "-m", "cliptune", *arguments, *ports]
         self.servers.append(subprocess.Popen(command))
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            assert self.servers[-1].poll() is None, "it has ended"
-            try:
-                if requests.get(f"http://localhost:{http}/readyz", timeout=5).ok:
-                    return
-            except requests.ConnectionError:
-                pass
-            time.sleep(0.2)
-        raise AssertionError("it isn't ready")
+        wait_until_ready(f"http://localhost:{http}", self.servers[-1])
 
 
 @pytest.fixture

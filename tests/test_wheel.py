@@ -40,6 +40,7 @@ def test_the_demo_from_the_wheel(tmp_path: Path, cliptune_home: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "cliptune/serving/flows/search.yml" in names
+    assert "cliptune/py.typed" in names
     assert "cliptune/gateway/page/index.html" in names
     assert "cliptune/models/builtin/open_clip_model.safetensors" in names
     assert wheel.stat().st_size < 15_000_000

@@ -105,7 +105,7 @@ class Hnswlib(Contender):
         """One query of the graph; a filter is a Python function called for each candidate."""
         keep = None if only_share is None else lambda number: share(number) == only_share
         numbers, _ = self.graph.knn_query(query, k=K, filter=keep)
-        return numbers[0].tolist()
+        return [int(number) for number in numbers[0]]
 
 
 CONTENDERS: dict[str, type[Contender]] = {

@@ -47,12 +47,13 @@ class Worker:
     def round(self, queries: np.ndarray, clients: int, only_share: int | None = None) -> Round:
         """Ask all `queries` by so many threads at once."""
         self._ours.send((queries, clients, only_share))
-        return self._receive()
+        answer: Round = self._receive()
+        return answer
 
     def resident_mb(self) -> int:
         """The memory of the process, without files that the system merely keeps in its cache."""
         info = psutil.Process(self._process.pid).memory_info()
-        return (info.rss - info.shared) >> 20
+        return int(info.rss - info.shared) >> 20
 
     def __enter__(self) -> Self:
         """The worker itself."""

@@ -46,7 +46,8 @@ class Worker:
             raise RuntimeError(
                 f"a worker has ended, see {self.log}:\n{self.log.read_text()[-2000:]}"
             )
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def close(self) -> None:
         """End it."""
@@ -121,7 +122,7 @@ def jina_json(log: Path) -> Iterator[str]:
         process.wait(60)
 
 
-def _wait_for(process: subprocess.Popen, log: Path) -> None:
+def _wait_for(process: subprocess.Popen[str], log: Path) -> None:
     """Until Jina says in its log that the Flow is ready."""
     deadline = time.monotonic() + START_TIMEOUT
     while "ready to serve" not in log.read_text(errors="replace"):
@@ -135,4 +136,4 @@ def free_port() -> int:
     """A port that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

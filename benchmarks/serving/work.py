@@ -42,7 +42,8 @@ def client_encoder(address: str) -> Encode:
 
     def one_batch(items: list[Any]) -> NDArray[np.float32]:
         if isinstance(items[0], str):
-            return client.encode(items, batch_size=len(items))
+            vectors: NDArray[np.float32] = client.encode(items, batch_size=len(items))
+            return vectors
         docs = DocList[ClipDoc]([ClipDoc(image=item) for item in items])
         client.encode(docs, batch_size=len(items))
         return np.stack([np.asarray(doc.embedding) for doc in docs])

@@ -51,7 +51,9 @@ def split_by_title(
     return training, DocList[ClipDoc]([doc for doc in docs if doc.text in aside])
 
 
-def measure(model_name: str | Path, docs: DocList[ClipDoc], alpha: float | None = None) -> dict:
+def measure(
+    model_name: str | Path, docs: DocList[ClipDoc], alpha: float | None = None
+) -> dict[str, float]:
     """The metrics of a model (mixed with its base by `alpha`) on held-out products."""
     model = load_model(model_name)
     if alpha is not None:

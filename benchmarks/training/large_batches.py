@@ -88,7 +88,8 @@ def train_apart(batch_size: int, part: int, steps: int) -> dict[str, float]:
     """The same in a fresh process."""
     command = [sys.executable, __file__, "--one", f"{batch_size}:{part}:{steps}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    metrics: dict[str, float] = json.loads(output.splitlines()[-1])
+    return metrics
 
 
 def main() -> None:

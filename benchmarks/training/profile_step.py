@@ -118,7 +118,8 @@ class Stopwatch:
         for name, functions in {**ONCE, **STEP, READING: [(pairs, "read_batch")]}.items():
             for owner, attribute in functions:
                 setattr(owner, attribute, self.timed(name, getattr(owner, attribute)))
-        loop.batches = self.waited_for(loop.batches)
+        names = vars(loop)
+        names["batches"] = self.waited_for(names["batches"])
         for name, loss in LOSSES.items():
             LOSSES[name] = self.timed(LOSS, loss)
 

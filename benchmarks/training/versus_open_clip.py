@@ -118,10 +118,14 @@ class Bench:
 
     def before(self, seed: int) -> dict[str, float]:
         """The metrics of the model that both programs start from."""
-        return measure("builtin", self._split(seed)[1])
+        metrics: dict[str, float] = measure("builtin", self._split(seed)[1])
+        return metrics
 
     def _split(self, seed: int) -> tuple[DocList[ClipDoc], DocList[ClipDoc]]:
-        return split_by_title(self.docs, self.held_out, seed)
+        training: DocList[ClipDoc]
+        held_out: DocList[ClipDoc]
+        training, held_out = split_by_title(self.docs, self.held_out, seed)
+        return training, held_out
 
     def _run(
         self, program: str, seed: int, rate: float, train: Callable[[Task, Path], Trained]

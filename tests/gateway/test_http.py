@@ -14,7 +14,7 @@ from cliptune.serving import Client
 from tests.pictures import COLOURS, base64_of, picture, shop
 from tests.server import Server
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.versions]
 RED = base64_of(picture(COLOURS["red"]))
 
 

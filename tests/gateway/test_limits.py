@@ -28,6 +28,7 @@ from cliptune.serving import Client
 from cliptune.settings import Settings
 from tests.pictures import base64_of, picture
 from tests.server import Server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -126,8 +127,7 @@ def test_a_hostile_request_is_refused_and_holds_nobody_up(server: Server, what: 
     endpoint, content, status = HOSTILE[what]
     raw = json_body(content)
     with heartbeat(server.http) as beats:
-        time.sleep(0.3)
-        before = len(beats.took)
+        before = wait_until(lambda: len(beats.took))
         answer = requests.post(server.http + endpoint, data=raw, timeout=60)
         during = len(beats.took) - before
     told = answer.json()["error"]
@@ -225,18 +225,16 @@ def _is_below_us(process: psutil.Process) -> bool:
 
 
 def _wait_until_idle(server: Server) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    def idle() -> bool:
         text = requests.get(f"{server.http}/metrics", timeout=30).text
         lines = [
             line
             for line in text.splitlines()
             if "requests_in_progress" in line and not line.startswith("#")
         ]
-        if lines and all(float(line.rsplit(" ", 1)[1]) == 0 for line in lines):
-            return
-        time.sleep(0.05)
-    raise AssertionError("requests of clients that have gone are in progress still")
+        return bool(lines) and all(float(line.rsplit(" ", 1)[1]) == 0 for line in lines)
+
+    wait_until(idle, told=lambda: "requests of clients that have gone are in progress still")
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc", "websocket"])
@@ -244,10 +242,10 @@ def test_work_for_a_client_that_has_gone_is_dropped(server: Server, protocol: st
     before = _given_up(server)
     _ask_and_go(server, protocol, json_body({"data": [{"image": LARGE_PNG}] * 20}))
     _wait_until_idle(server)
-    deadline = time.monotonic() + 60
-    while _given_up(server) == before:  # it would end without an error, later
-        assert time.monotonic() < deadline, "the executor worked on it to its end"
-        time.sleep(0.1)
+    # It would end without an error, later.
+    wait_until(
+        lambda: _given_up(server) > before, told=lambda: "the executor worked on it to its end"
+    )
 
 
 def _given_up(server: Server) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cliptune.index import Index, open_index
 from cliptune.index.milvus.server import MilvusAddress
 from tests.index.index_helpers import DIGEST, OTHER_DIGEST, cosine, doc, docs, vector
 from tests.milvus_process import MilvusProcess
+from tests.waiting import wait_until
 
 
 def test_addresses_are_taken_apart() -> None:
@@ -276,15 +276,16 @@ def test_what_was_acknowledged_survives_kills_of_the_server(
         assert hasty.count() == 0
         writer = threading.Thread(target=write, args=(patient,))
         writer.start()
-        for pause in (0.7, 1.3):
-            time.sleep(pause)
-            assert versions, "the kills should hit writes"
+        for _ in range(2):
+            before = dict(versions)
+            wait_until(lambda before=before: versions != before)  # the kills should hit writes
             server.kill()
             with pytest.raises(Unavailable, match="hasn't answered for 1 s"):
                 hasty.search(vector(0)[None], DIGEST)
             server.start()
         # Writes wait for the server, and then go on by themselves.
-        time.sleep(3)
+        before = dict(versions)
+        wait_until(lambda: versions != before)
         ended.set()
         writer.join()
         assert not failures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ from cliptune.inference import get_tower
 from cliptune.inference.batching import BatchingForward, share_batches
 from cliptune.inference.cache import EmbeddingCache
 from cliptune.inference.towers import length_groups
+from tests.waiting import wait_until
 
 
 class Engine:
@@ -53,10 +53,7 @@ def rows(*values: int) -> np.ndarray:
 
 
 def until_pending(shared: BatchingForward, count: int) -> None:
-    deadline = time.monotonic() + 10
-    while shared.pending != count:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(lambda: shared.pending == count)
 
 
 def test_each_request_gets_its_own_rows(shared: BatchingForward) -> None:
@@ -195,8 +192,7 @@ def test_what_is_beyond_the_queue_is_refused_at_once(engine: Engine) -> None:
         first = pool.submit(shared, np.ones((2, 1)))
         engine.entered.wait()
         alone = pool.submit(shared, np.full((9, 1), 2))  # more than the limit, but nothing waits
-        while shared.pending < 9:
-            time.sleep(0.001)
+        until_pending(shared, 9)
         with pytest.raises(Overloaded, match="9 inputs"):
             shared(np.ones((1, 1)))
         engine.free.set()

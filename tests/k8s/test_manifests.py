@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import yaml
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
+from tests.waiting import wait_until, wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
@@ -201,15 +201,7 @@ def test_the_commands_serve_a_search_that_can_be_watched(
     from tests.pictures import picture
 
     address, clip_service = running
-    deadline = time.monotonic() + 180
-    while True:
-        try:
-            if requests.get(f"{address}/readyz", timeout=5).status_code == 200:
-                break
-        except requests.ConnectionError:
-            pass
-        assert time.monotonic() < deadline, "the gateway was not ready after three minutes"
-        time.sleep(1)
+    wait_until_ready(address)
     client = Client(address)
     docs = DocList[ClipDoc](ClipDoc(id=str(i), text=f"t{i}", image=picture(i)) for i in range(3))
     assert client.index(docs) == 3
@@ -228,9 +220,12 @@ def test_the_commands_serve_a_search_that_can_be_watched(
     headers = {"X-Request-ID": "watched-1"}
     picture_query = {"data": [{"image": base64.b64encode(picture(1)).decode()}]}
     requests.post(f"{address}/search", json=picture_query, headers=headers, timeout=30)
-    time.sleep(1)  # the gateway's line comes after the answer
     for name in metrics_ports:
-        lines = (tmp_path / f"{name}.log").read_text().splitlines()
-        parsed = [json.loads(line) for line in lines if line.startswith('{"time"')]
-        services = {line["service"] for line in parsed if line.get("request_id") == "watched-1"}
-        assert services == {"gateway" if name == "search" else name}
+
+        def services(log: Path = tmp_path / f"{name}.log") -> set[str]:
+            lines = [line for line in log.read_text().splitlines() if line.startswith('{"time"')]
+            parsed = [json.loads(line) for line in lines]
+            return {line["service"] for line in parsed if line.get("request_id") == "watched-1"}
+
+        # The gateway's line comes after the answer.
+        assert wait_until(services) == {"gateway" if name == "search" else name}

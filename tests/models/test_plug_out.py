@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from cliptune.models.openclip import open_clip
 from tests.pictures import picture
 from tests.ports import free_port
 from tests.tiny_model import TINY_CONFIG
+from tests.waiting import wait_until
 
 TEXTS = ["red rain boots", "a &amp; b", "Ein GRÜNER Schuh 👢", "word " * 100, "x"]
 
@@ -159,12 +159,17 @@ def clip_server(python: Path, folder: Path) -> Iterator[str]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    def said() -> str:
+        return log_file.read_text(errors="replace")[-3000:]
+
     try:
-        deadline = time.monotonic() + 240
-        while "ready to serve" not in (said := log_file.read_text(errors="replace")):
-            assert process.poll() is None, said[-3000:]
-            assert time.monotonic() < deadline, said[-3000:]
-            time.sleep(0.2)
+
+        def serving() -> bool:
+            assert process.poll() is None, said()
+            return "ready to serve" in log_file.read_text(errors="replace")
+
+        wait_until(serving, 240, said)
         yield f"grpc://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -24,6 +24,7 @@ from cliptune.errors import BadInput
 from cliptune.serving import Client, serve
 from tests.pictures import base64_of, picture
 from tests.ports import free_ports
+from tests.waiting import wait_until
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "monitoring" / "grafana-dashboard.json"
 
@@ -76,26 +77,29 @@ class Watched:
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Samples by name and the values of their labels, once all answered requests count."""
-        while True:
+
+        def settled() -> dict[tuple[str, ...], float] | None:
             text = requests.get(f"{self.http}/metrics", timeout=30).text
-            found = {
+            samples = {
                 (sample.name, *(v for _, v in sorted(sample.labels.items()))): sample.value
                 for family in text_string_to_metric_families(text)
                 for sample in family.samples
             }
-            if not any(v for k, v in found.items() if k[0] == "cliptune_requests_in_progress"):
-                return found
-            time.sleep(0.05)
+            in_progress = (v for k, v in samples.items() if k[0] == "cliptune_requests_in_progress")
+            return None if any(in_progress) else samples
+
+        return wait_until(settled)
 
     def lines(self, identity: str) -> list[dict[str, Any]]:
         """The log's lines with a request's id; the gateway's is written last."""
-        while True:
+
+        def whole() -> list[dict[str, Any]] | None:
             lines = self.log.read_text().splitlines()
             parsed = [json.loads(line) for line in lines if line.startswith("{")]
-            found = [line for line in parsed if line.get("request_id") == identity]
-            if any(line["service"] == "gateway" for line in found):
-                return found
-            time.sleep(0.05)
+            of_request = [line for line in parsed if line.get("request_id") == identity]
+            return of_request if any(line["service"] == "gateway" for line in of_request) else None
+
+        return wait_until(whole)
 
 
 @pytest.fixture(scope="module")

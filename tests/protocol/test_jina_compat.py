@@ -1,17 +1,14 @@
-"""Jina is as `jina_compat` changes it, and nobody goes by it."""
+"""Jina is as `jina_compat` changes it."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-import cliptune
 from cliptune.protocol import jina_compat
 
 CHANGED: dict[Callable[..., object], str] = {
@@ -45,13 +42,3 @@ def test_jina_counts_its_bytes_apart() -> None:
     jina_compat.serializer.DataRequestProto.SerializeToString(jina_compat.DataRequest())
     assert int(jina_compat.serializer.os.environ["JINA_GRPC_SEND_BYTES"]) >= 0
     assert "JINA_GRPC_SEND_BYTES" not in os.environ
-
-
-def test_nobody_imports_jina_past_the_module() -> None:
-    for file in Path(cliptune.__file__).parent.rglob("*.py"):
-        if file == Path(jina_compat.__file__):
-            continue
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.split(".")[0] == "jina"], file

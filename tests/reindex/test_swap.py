@@ -53,6 +53,7 @@ from cliptune.reindex.swap import Swap
 from cliptune.reindex.sync import CannotEmbed
 from tests.pictures import picture
 from tests.reindex.generation_helpers import embed, products
+from tests.waiting import wait_until
 
 Models = tuple[Path, Path, Path]
 
@@ -424,20 +425,16 @@ def test_discarded_generations_are_removed_when_nobody_needs_them(
     swap_to(index, third, None)
     assert live.count() == 60
     with open_index(index) as oldest:
-        while oldest.count():  # generation 0 is in the index's own folder
-            live.count()
-            time.sleep(0.05)
-    while (index / "generations" / "0").exists():
-        time.sleep(0.05)
+        # Generation 0 is in the index's own folder.
+        wait_until(lambda: live.count() and not oldest.count())
+    wait_until(lambda: not (index / "generations" / "0").exists())
     assert list(live.describe_generations()) == ["current", "previous"]
     with Swap.open(index) as swap:
         swap.discard()
     tower = get_tower(second, "clip-vision")
     [found] = live.search(tower.encode([picture(7)]), tower.digest, limit=1)
     assert found[0].id == "p0007", "a query that was on its way is answered"
-    while (index / "generation-1").exists():
-        live.count()
-        time.sleep(0.05)
+    wait_until(lambda: live.count() and not (index / "generation-1").exists())
     live.close()
     with VersionedIndex(index, tidy=True) as again:
         check_embeddings(again, third)

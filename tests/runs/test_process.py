@@ -19,6 +19,7 @@ from cliptune.errors import NotReady, RunFailed
 from cliptune.runs import Run, liveness, process
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.record import Status, read_record, update_record
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -44,18 +45,11 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return use
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
 def started(worker: Callable[[str], None], on_term: str = "signal.SIG_DFL") -> Run:
     worker(SLEEPER.format(on_term=on_term))
     run = runs.create_run({}, {})
     run.start()
-    until(lambda: "sleeping" in (run.folder / "run.log").read_text())
+    wait_until(lambda: "sleeping" in (run.folder / "run.log").read_text())
     return run
 
 
@@ -110,8 +104,8 @@ def test_no_zombie_stays(worker: Callable[[str], None]) -> None:
     run = started(worker)
     pid = pid_of(run)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{pid}").exists())
-    until(lambda: pid not in process._reapers)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    wait_until(lambda: pid not in process._reapers)
 
 
 def test_a_worker_that_dies_before_its_first_word(worker: Callable[[str], None]) -> None:
@@ -149,7 +143,7 @@ def test_a_run_outlives_the_process_that_started_it() -> None:
     other = foreign("")
     assert other.wait(10) == 0
     run = runs.get_run("foreign")
-    until(lambda: run.status()["status"] == "STARTED")
+    wait_until(lambda: run.status()["status"] == "STARTED")
     time.sleep(0.3)
     assert run.status()["status"] == "STARTED"
     os.kill(pid_of(run), signal.SIGKILL)  # nobody waits for it now
@@ -161,7 +155,7 @@ def test_a_run_outlives_the_process_that_started_it() -> None:
 def test_another_process_sees_the_death_and_its_reason() -> None:
     other = foreign("time.sleep(60)")
     run = runs.get_run("foreign")
-    until(lambda: run.status()["status"] == "STARTED")
+    wait_until(lambda: run.status()["status"] == "STARTED")
     os.kill(pid_of(run), signal.SIGKILL)
     assert "signal 9 (SIGKILL)" in run.wait(10)["details"]
     other.kill()
@@ -257,7 +251,7 @@ def test_a_run_can_be_started_again_only_when_it_has_ended(
     os.kill(first, signal.SIGKILL)
     run.wait(10)
     run.resume()
-    until(lambda: run.status()["status"] == "STARTED")
+    wait_until(lambda: run.status()["status"] == "STARTED")
     assert pid_of(run) != first
     assert read_record(run.folder).starts == 2
     run.cancel()
@@ -271,7 +265,7 @@ def test_deleting_a_run_ends_its_process(worker: Callable[[str], None]) -> None:
     pid = pid_of(run)
     runs.delete_run(run.name)
     assert not run.folder.exists()
-    until(lambda: not Path(f"/proc/{pid}").exists())
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_streaming_ends_with_the_reason_of_a_death(worker: Callable[[str], None]) -> None:

@@ -40,6 +40,7 @@ from cliptune.runs.failures import explain
 from cliptune.runs.record import read_record
 from cliptune.training.samplers import random_order
 from cliptune.training.state import list_checkpoints, read_position
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -190,10 +191,8 @@ def pid_of(run: Run) -> int:
 
 def until(condition: Callable[[Run], object], run: Run) -> None:
     """Wait for `condition`, or until the run's process has ended."""
-    deadline, process_folder = time.monotonic() + 30, Path(f"/proc/{pid_of(run)}")
-    while not condition(run) and process_folder.exists():
-        assert time.monotonic() < deadline, run.logs()
-        time.sleep(0.001)
+    process_folder = Path(f"/proc/{pid_of(run)}")
+    wait_until(lambda: condition(run) or not process_folder.exists(), 30, run.logs)
 
 
 def half_written(run: Run) -> list[Path]:

@@ -23,6 +23,7 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound, NotReady, RunFailed
 from cliptune.runs import Run
 from cliptune.runs.record import read_record, update_record
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 LONG = 100_000
@@ -34,11 +35,11 @@ def small_fit(model: Path, docs: DocList[ClipDoc], **options: Any) -> Run:
 
 
 def wait_for_epochs(run: Run, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(run.history()) < count:
-        assert time.monotonic() < deadline, run.logs()
+    def reached() -> bool:
         assert not run.record().status.ended, run.logs()
-        time.sleep(0.05)
+        return len(run.history()) >= count
+
+    wait_until(reached, 120, run.logs)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-import requests
 import websockets
 from docarray import DocList
 from jina.proto import jina_pb2_grpc
@@ -28,6 +27,7 @@ from cliptune.documents import ClipDoc
 from cliptune.protocol import wire_errors
 from tests.pictures import base64_of, picture
 from tests.ports import free_ports
+from tests.waiting import wait_until_ready
 
 pytestmark = pytest.mark.e2e
 MARGIN = 1.0
@@ -63,13 +63,7 @@ def served(tiny_model: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen,
     environment = {**os.environ, "CLIPTUNE_HOME": str(tmp_path), "CLIPTUNE_DRAIN": "120"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
-        while True:
-            assert process.poll() is None, "the server did not start"
-            try:
-                if requests.get(f"http://127.0.0.1:{http_port}/readyz", timeout=5).ok:
-                    break
-            except requests.RequestException:
-                time.sleep(0.5)
+        wait_until_ready(f"http://127.0.0.1:{http_port}", process)
         yield process, grpc_port, http_port
     finally:
         process.kill()

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from cliptune.serving.launch import PortInUse, check_port, check_ports
 from cliptune.settings import Settings
 from tests.pictures import shop
 from tests.ports import free_ports
+from tests.waiting import wait_until
 
 EXECUTORS = {
     "clip_text_encoder": ("CLIPTextEncoder", "cliptune.executors.text_encoder"),
@@ -231,11 +231,10 @@ def test_what_was_indexed_outlives_the_flow_and_a_dead_executor_ends_it(
         [flow] = set(children(os.getpid())) - before
         assert len(children(flow)) >= 4, "three executors and a gateway"
         os.kill(children(flow)[0], signal.SIGKILL)
-        time.sleep(5)
+        with pytest.raises(Unavailable, match=r"ended by itself: \w+: it was killed .*log: "):
+            wait_until(service.check)
         with pytest.raises(Unavailable):
             client.encode(["a"])
-        with pytest.raises(Unavailable, match=r"ended by itself: \w+: it was killed .*log: "):
-            service.check()
     for port in (grpc_port, http_port):
         check_port("127.0.0.1", port)  # nothing of it is left
     with serve(tiny_model, index=tmp_path / "index", **ports):

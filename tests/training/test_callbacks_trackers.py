@@ -26,6 +26,7 @@ from cliptune.training.callbacks import (
     WandBLogger,
 )
 from cliptune.training.state import Training, list_checkpoints
+from tests.waiting import wait_until
 
 pytest.importorskip("accelerate", reason="needs cliptune[trackers]")
 
@@ -78,8 +79,7 @@ def close(training: Training, hooks: Callbacks, error: BaseException | None = No
 def new_second() -> None:
     """Wait: TensorBoard's files are read in the order of the seconds in their names."""
     began = int(time.time())
-    while int(time.time()) == began:
-        time.sleep(0.02)
+    wait_until(lambda: int(time.time()) > began)
 
 
 def drive(logger: Callback, run_dir: Path, interrupted_by: BaseException | None = None) -> Training:
@@ -205,11 +205,11 @@ def test_wandb_offline(tmp_path: Path, interrupted_by: BaseException | None) -> 
     files = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == (1 if interrupted_by is None else 2)
     # W&B's own process writes them, and may be a moment behind.
-    deadline = time.monotonic() + 60
-    while not all(
-        any(record.HasField("exit") for record in wandb_records(file)) for file in files
-    ) and (time.monotonic() < deadline):
-        time.sleep(0.2)
+    wait_until(
+        lambda: all(
+            any(record.HasField("exit") for record in wandb_records(file)) for file in files
+        )
+    )
     told: dict[str, set[tuple[int, float]]] = defaultdict(set)
     ids, names, exits, config = set(), set(), [], {}
     for file in files:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from cliptune.training.pairs import read_pairs
 from cliptune.training.run_logger import StandardRunLogger
 from cliptune.training.setup import choose_sizes
 from cliptune.training.state import Training
+from tests.waiting import wait_until
 
 # SGD: Adam's first steps are of one size however small a gradient is, and so enlarge rounding.
 OPTIONS = {
@@ -125,11 +125,11 @@ def start_run(tiny_model: Path) -> cliptune.Run:
 
 
 def wait_for_steps(run: cliptune.Run) -> None:
-    deadline = time.monotonic() + 120
-    while "Training [" not in log_of(run):
-        assert time.monotonic() < deadline, log_of(run)
+    def stepping() -> bool:
         assert not run.record().status.ended, log_of(run)
-        time.sleep(0.1)
+        return "Training [" in log_of(run)
+
+    wait_until(stepping, 120, lambda: log_of(run))
 
 
 def log_of(run: cliptune.Run) -> str:
@@ -145,10 +145,7 @@ def test_a_run_of_two_processes_is_cancelled_and_resumed(tiny_model: Path) -> No
     assert status["status"] == "CANCELLED", run.logs()
     assert "from its last checkpoint" in status["details"]
     run.resume()
-    deadline = time.monotonic() + 120
-    while "resumed in epoch" not in log_of(run):
-        assert time.monotonic() < deadline, run.logs()
-        time.sleep(0.1)
+    wait_until(lambda: "resumed in epoch" in log_of(run), 120, run.logs)
     # The other process is killed: the first can't go on, and says why.
     first = read_record(run.folder).process.pid
     others = [pid for pid in workers(run.folder) if pid != first]

@@ -23,8 +23,8 @@ from cliptune.settings import current
 
 PICTURE_SIZE = 192
 _PACKAGE = "cliptune.demo.catalogue"
-_VERSION = 2
-"""Raised whenever the drawings change, so that old ones are not taken from a cache."""
+FOLDER = "catalogue-v2"
+"""In the cache; raise its number when the drawings change, so that old ones aren't taken."""
 _PARTS = {
     # part: (seed, number of products, of held-out looks)
     "train": (11, 900, False),
@@ -91,7 +91,7 @@ def _tags(product: Product, variant: int) -> dict[str, str | float]:
 
 def _pictures(part: str, count: int) -> list[bytes]:
     """The pictures of `part` in order, from the cache folder if they are there."""
-    folder = current().cache_dir / f"catalogue-v{_VERSION}" / part
+    folder = current().cache_dir / FOLDER / part
     cached = _read(folder)
     if cached is None:
         cached = _draw_all(part, count)
