@@ -1,6 +1,10 @@
 """The callbacks of `fit`: `from cliptune.callback import EvaluationCallback, EarlyStopping`."""
 
-from cliptune.training.callbacks import (
+from cliptune.extras import need
+
+need("train", "cliptune.callback")
+
+from cliptune.training.callbacks import (  # noqa: E402
     CALLBACKS,
     BestModelCheckpoint,
     Callback,

@@ -23,6 +23,7 @@ from cliptune.cli import (
     wise_ft,
 )
 from cliptune.errors import CliptuneError
+from cliptune.extras import of_missing
 
 app = typer.Typer(
     name="cliptune",
@@ -66,6 +67,10 @@ def main() -> None:
         app()
     except CliptuneError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (told := of_missing(error)) is None:
+            raise
+        _fail(str(told))
     except OSError as error:  # a full disk, a folder that can't be written, …
         if not error.strerror or logging.getLogger().isEnabledFor(logging.DEBUG):
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliptune.errors import BadInput
+from cliptune.extras import need
 
 if TYPE_CHECKING:
     from cliptune.index.base import Index
@@ -59,6 +60,7 @@ def open_index(uri: str | Path, **options: object) -> Index:
         )
     if not path.strip() or "\0" in path:
         raise BadInput(f"{uri!r}: an index is a folder's path")
+    need("index", "an index in a folder")
     from cliptune.index.lance.folder import LanceOptions
     from cliptune.index.lance.store import LanceIndex
 

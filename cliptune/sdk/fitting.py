@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliptune import runs
 from cliptune.errors import BadInput
+from cliptune.extras import need
 from cliptune.runs import Run
 from cliptune.sdk.models import find_artifact, refuse_model_options
 from cliptune.sdk.server import server_address, session
@@ -118,6 +119,7 @@ def fit(
         changed = {n: v for n, v in given.items() if v is not defaults[n].default}
         return session().fit(**changed, **options)
     _refuse_metric_learning(given)
+    need("train", "fit")
     from cliptune.models.loading import check_same_model
     from cliptune.models.names import absolute_name
     from cliptune.models.registry import BUILTIN

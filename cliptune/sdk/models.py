@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliptune import runs
 from cliptune.errors import BadInput, NotFound, near_matches
+from cliptune.extras import need
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,6 +226,7 @@ def refuse_model_options(model_options: Mapping[str, Any] | None) -> None:
 def _towers(
     model: str, batch_size: int, select_model: str | None, device: str | None, is_onnx: bool
 ) -> TextTower | VisionTower | TwoTowers:
+    need("train", "a model")
     from cliptune.inference import get_tower
 
     def tower(which: Any) -> Any:

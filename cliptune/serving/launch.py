@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, Unavailable
+from cliptune.extras import need
 from cliptune.files import make_folder, open_file
 from cliptune.gateway.api_keys import KeyFile
 from cliptune.index.open import absolute_uri, is_server, open_index
@@ -168,6 +169,7 @@ def serve(
             says why, and `__cause__` is the error of the part at fault: `NotFound` or
             `BadArtifact` where the model can't be opened.
     """
+    need("serve", "serve")
     from cliptune.sdk.models import locate_model
 
     settings = Settings.read(
@@ -219,6 +221,8 @@ def serve_training(
         PortInUse: a port is taken.
         Unavailable: the Flow did not start; the message says why, as `serve`'s.
     """
+    need("serve", "serve_training")
+    need("train", "serve_training")
     settings = Settings.read(
         server="",  # runs of a Trainer are this machine's
         grpc_port=grpc_port,

@@ -1,0 +1,41 @@
+"""What of cliptune is installed: the client alone, or the extras that train, serve and index."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from cliptune.errors import Unavailable
+
+_MODULES = {
+    "train": ("torch", "open_clip", "onnxruntime", "onnx", "matplotlib"),
+    "serve": ("torch", "open_clip", "onnxruntime", "jina", "fastapi", "lancedb"),
+    "index": ("lancedb",),
+}
+"""Modules that an extra of pyproject.toml brings, and that its work can't do without."""
+
+
+def need(extra: str, what: str) -> None:
+    """Refuse `what` where an extra is missing: before it begins, and by the extra's name.
+
+    Raises:
+        Unavailable: it isn't installed; the message says how it is.
+    """
+    missing = [name for name in _MODULES[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise _missing(what, extra, missing[0])
+
+
+def of_missing(error: ModuleNotFoundError) -> Unavailable | None:
+    """What an import that failed says to users; None: the module is of no extra."""
+    name = (error.name or "").partition(".")[0]
+    for extra, modules in _MODULES.items():
+        if name in modules:
+            return _missing("this", extra, name)
+    return None
+
+
+def _missing(what: str, extra: str, module: str) -> Unavailable:
+    return Unavailable(
+        f"{what} needs more than the client ({module} is not installed): "
+        f"pip install 'cliptune[{extra}]'"
+    )
