@@ -13,7 +13,7 @@ COPY executors executors
 COPY flows flows
 # The lock's versions without its test tools.
 RUN uv venv /opt/cliptune \
- && uv pip install --python /opt/cliptune --no-cache --constraint requirements.lock ".[s3,milvus]"
+ && uv pip install --python /opt/cliptune --no-cache --constraint requirements.lock ".[train,serve,s3,milvus]"
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 cliptune && mkdir /data && chown cliptune /data

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.pictures import picture
 from tests.ports import free_port
+from tests.server import Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,19 +27,70 @@ def find_uv() -> str:
     return found
 
 
-def test_the_demo_from_the_wheel(tmp_path: Path, cliptune_home: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(folder, find_uv(), "build", "--quiet", "--wheel", "--out-dir", str(folder), str(ROOT))
+    [built] = folder.glob("*.whl")
+    return built
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    """Run a command outside the checkout; returns what it printed."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr if code else done.stdout
+
+
+ASK = """
+import asyncio, importlib.util, sys
+from cliptune import AsyncClient, Client, ClipDoc
+from cliptune.serving import RemoteSession
+
+for name in ("torch", "jina", "lancedb", "onnxruntime", "fastapi", "matplotlib"):
+    assert importlib.util.find_spec(name) is None, name
+
+async def main(address):
+    async with AsyncClient(address) as client:
+        return (await client.search("red", limit=1)).matches[0].id
+
+for address in sys.argv[1:]:
+    with Client(address) as client:
+        client.index([ClipDoc(id="one", uri="one.png", text="red", tags={"price": 3})])
+        assert client.search("red", filter="price < 4").matches[0].id == "one"
+        assert client.encode(["a", ClipDoc(uri="one.png").uri]).shape[0] == 2
+    assert asyncio.run(main(address)) == "one"
+print("asked")
+"""
+
+
+def test_the_base_is_a_client(wheel: Path, tmp_path: Path, server: Server) -> None:
+    """Without extras: no torch, no Jina; it asks a server, and says what is missing."""
+    uv, environment = find_uv(), tmp_path / "environment"
+    run(tmp_path, uv, "venv", "--quiet", "--python", sys.executable, str(environment))
+    python, lock = str(environment / "bin" / "python"), str(ROOT / "requirements.lock")
+    install = (uv, "pip", "install", "--quiet", "--python", python, "--constraint", lock)
+    run(tmp_path, *install, str(wheel))
+    (tmp_path / "one.png").write_bytes(picture(1))
+    assert run(tmp_path, python, "-c", ASK, server.grpc, server.http) == "asked\n"
+    command = str(environment / "bin" / "cliptune")
+    assert "Fine-tune CLIP" in run(tmp_path, command, "--help")
+    assert "one" in run(tmp_path, command, "search", "red", "--server", server.grpc)
+    (tmp_path / "t.csv").write_text("title,picture\na,one.png\nb,one.png\n")
+    for arguments, extra in {
+        ("serve", "--index", "shop"): "serve",
+        ("fit", "t.csv", "--text-column", "title", "--image-column", "picture"): "train",
+    }.items():
+        told = " ".join(run(tmp_path, command, *arguments, code=1).split())
+        assert f"pip install 'cliptune[{extra}]'" in told
+        assert "Traceback" not in told
+
+
+def test_the_demo_from_the_wheel(wheel: Path, tmp_path: Path, cliptune_home: Path) -> None:
     uv = find_uv()
-
-    def run(*command: str) -> str:
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
-
-    run(uv, "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT))
-    [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "cliptune/serving/flows/search.yml" in names
     assert "cliptune/py.typed" in names
@@ -46,16 +99,16 @@ def test_the_demo_from_the_wheel(tmp_path: Path, cliptune_home: Path) -> None:
     assert wheel.stat().st_size < 15_000_000
 
     environment = tmp_path / "environment"
-    run(uv, "venv", "--quiet", "--python", sys.executable, str(environment))
+    run(tmp_path, uv, "venv", "--quiet", "--python", sys.executable, str(environment))
     python = str(environment / "bin" / "python")
     lock = str(ROOT / "requirements.lock")
-    run(uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock)
-    run(uv, "pip", "install", "--quiet", "--no-deps", "--python", python, str(wheel))
-    where = run(python, "-c", "import cliptune; print(cliptune.__file__)")
+    run(tmp_path, uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock)
+    run(tmp_path, uv, "pip", "install", "--quiet", "--no-deps", "--python", python, str(wheel))
+    where = run(tmp_path, python, "-c", "import cliptune; print(cliptune.__file__)")
     assert where.startswith(str(environment))
 
     told = run(
-        str(environment / "bin" / "cliptune"), "demo", "--epochs", "1", "--out", "out",
+        tmp_path, str(environment / "bin" / "cliptune"), "demo", "--epochs", "1", "--out", "out",
         "--grpc-port", str(free_port()), "--http-port", str(free_port()),
     )  # fmt: skip
     assert "before" in told
