@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from docarray import DocList
@@ -106,8 +105,8 @@ def _query(comparison: Comparison, position: int) -> dict[str, object]:
         "answers": [_card(one) for one in answers[:SHOWN_ANSWERS]],
         "n_answers": len(answers),
         "sides": [
-            ("before", _rank(comparison.before, position), _found(comparison, "before", position)),
-            ("after", _rank(comparison.after, position), _found(comparison, "after", position)),
+            (side, _rank(evaluation, position), _found(comparison.index, evaluation, position))
+            for side, evaluation in (("before", comparison.before), ("after", comparison.after))
         ],
     }
 
@@ -121,11 +120,10 @@ def _rank(evaluation: Evaluation, position: int) -> str:
 
 
 def _found(
-    comparison: Comparison, side: Literal["before", "after"], position: int
+    index: DocList[ClipDoc], evaluation: Evaluation, position: int
 ) -> list[dict[str, object]]:
-    evaluation = comparison.before if side == "before" else comparison.after
     return [
-        {**_card(comparison.index[int(answer)]), "score": float(score), "hit": bool(hit)}
+        {**_card(index[int(answer)]), "score": float(score), "hit": bool(hit)}
         for answer, score, hit in zip(
             evaluation.ids[position][:SHOWN_RESULTS],
             evaluation.scores[position][:SHOWN_RESULTS],
