@@ -1,100 +1,90 @@
 """Fine-tune CLIP on your own titles and pictures, and serve it as text-to-image search.
 
-`cliptune.sdk` has the functions that are offered here; importing this package is quick, since
-everything else is loaded when it is first used.
+    import cliptune
+    from cliptune.callback import EvaluationCallback
+
+    run = cliptune.fit(
+        model="builtin",
+        train_data="catalogue-train",
+        eval_data="catalogue-eval",
+        epochs=5,
+        callbacks=[EvaluationCallback(query_data="catalogue-queries",
+                                      index_data="catalogue-index")],
+    )
+    for line in run.stream_logs():
+        print(line)
+    artifact = run.save_artifact()
+    tower = cliptune.get_model(artifact, select_model="clip-text")
+    cliptune.encode(tower, ["red summer dress"])        # float32 [1, D]
+
+Everything happens on this machine. `connect(address)` offers the calls for runs and experiments at
+a train Flow; with the environment variable CLIPTUNE_SERVER set to its address, the functions here
+use it. Importing this package is quick: everything else is loaded when it is first used.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cliptune.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from cliptune import callback, errors
-    from cliptune.client.async_client import AsyncClient
-    from cliptune.client.client import Client
-    from cliptune.documents import ClipDoc, Match, RankDoc, RankMatch, SearchResult
-    from cliptune.runs import Experiment, Run
-    from cliptune.sdk import (
-        TwoTowers,
-        build_model,
-        connect,
-        create_experiment,
-        delete_experiment,
-        delete_experiments,
-        delete_run,
-        delete_runs,
-        describe_models,
-        encode,
-        fit,
-        get_experiment,
-        get_model,
-        get_run,
-        list_callbacks,
-        list_experiments,
-        list_model_options,
-        list_models,
-        list_runs,
-        pull,
-        push,
-    )
+    from cliptune import callback as callback
+    from cliptune import errors as errors
+    from cliptune.client.async_client import AsyncClient as AsyncClient
+    from cliptune.client.client import Client as Client
+    from cliptune.documents import ClipDoc as ClipDoc
+    from cliptune.documents import Match as Match
+    from cliptune.documents import RankDoc as RankDoc
+    from cliptune.documents import RankMatch as RankMatch
+    from cliptune.documents import SearchResult as SearchResult
+    from cliptune.runs import Experiment as Experiment
+    from cliptune.runs import Run as Run
+    from cliptune.sdk.data import pull as pull
+    from cliptune.sdk.data import push as push
+    from cliptune.sdk.models import TwoTowers as TwoTowers
+    from cliptune.sdk.models import build_model as build_model
+    from cliptune.sdk.models import describe_models as describe_models
+    from cliptune.sdk.models import encode as encode
+    from cliptune.sdk.models import get_model as get_model
+    from cliptune.sdk.models import list_callbacks as list_callbacks
+    from cliptune.sdk.models import list_model_options as list_model_options
+    from cliptune.sdk.models import list_models as list_models
+    from cliptune.sdk.session import connect as connect
+    from cliptune.sdk.session import create_experiment as create_experiment
+    from cliptune.sdk.session import delete_experiment as delete_experiment
+    from cliptune.sdk.session import delete_experiments as delete_experiments
+    from cliptune.sdk.session import delete_run as delete_run
+    from cliptune.sdk.session import delete_runs as delete_runs
+    from cliptune.sdk.session import fit as fit
+    from cliptune.sdk.session import get_experiment as get_experiment
+    from cliptune.sdk.session import get_run as get_run
+    from cliptune.sdk.session import list_experiments as list_experiments
+    from cliptune.sdk.session import list_runs as list_runs
 
-__all__ = [
-    "AsyncClient",
-    "Client",
-    "ClipDoc",
-    "Experiment",
-    "Match",
-    "RankDoc",
-    "RankMatch",
-    "Run",
-    "SearchResult",
-    "TwoTowers",
-    "build_model",
-    "callback",
-    "connect",
-    "create_experiment",
-    "delete_experiment",
-    "delete_experiments",
-    "delete_run",
-    "delete_runs",
-    "describe_models",
-    "encode",
-    "errors",
-    "fit",
-    "get_experiment",
-    "get_model",
-    "get_run",
-    "list_callbacks",
-    "list_experiments",
-    "list_model_options",
-    "list_models",
-    "list_runs",
-    "pull",
-    "push",
-]
-
-_MODULES = {"callback", "errors"}
-_ELSEWHERE = {
-    "AsyncClient": "cliptune.client.async_client",
-    "Client": "cliptune.client.client",
-    "ClipDoc": "cliptune.documents",
-    "Match": "cliptune.documents",
-    "RankDoc": "cliptune.documents",
-    "RankMatch": "cliptune.documents",
-    "SearchResult": "cliptune.documents",
-    "Experiment": "cliptune.runs",
-    "Run": "cliptune.runs",
+_HOMES = {
+    "cliptune.client.async_client": "AsyncClient",
+    "cliptune.client.client": "Client",
+    "cliptune.documents": "ClipDoc Match RankDoc RankMatch SearchResult",
+    "cliptune.runs": "Experiment Run",
+    "cliptune.sdk.data": "pull push",
+    "cliptune.sdk.models": """TwoTowers build_model describe_models encode get_model
+        list_callbacks list_model_options list_models""",
+    "cliptune.sdk.session": """connect create_experiment delete_experiment delete_experiments
+        delete_run delete_runs fit get_experiment get_run list_experiments list_runs""",
 }
+"""By module: what of it is offered here."""
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+_MODULES = ["callback", "errors"]
+__all__ = sorted([*_MODULES, *_HOME_OF])
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load what is asked for (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module 'cliptune' has no attribute {name!r}")
     if name in _MODULES:
         return import_module(f"cliptune.{name}")
-    value = getattr(import_module(_ELSEWHERE.get(name, "cliptune.sdk")), name)
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'cliptune' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

@@ -16,9 +16,12 @@ from docarray import DocList
 from PIL import Image
 
 import cliptune
+from cliptune.client.remote import RemoteExperiment, RemoteRun, RemoteSession
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadInput, NotFound
 from cliptune.models.registry import BUILTIN_FOLDER
+from cliptune.runs.session import AnyExperiment, AnyRun, Session
+from cliptune.sdk.local import LocalSession
 
 FIT_PARAMETERS = """
 model train_data eval_data val_split model_artifact run_name description experiment_name
@@ -138,23 +141,54 @@ def test_the_server_in_the_environment_gets_the_calls(monkeypatch: pytest.Monkey
     class Session:
         """Takes the place of a train Flow; the real one is tested with the services."""
 
-        def fit(self, **values: object) -> str:
-            calls.append(values)
+        def fit(self, model: str, train_data: str, **values: object) -> str:
+            calls.append({"model": model, "train_data": train_data, **values})
             return "remote run"
 
-        def list_runs(self, **values: object) -> list[str]:
+        def list_runs(self, *values: object) -> list[str]:
             return ["remote run"]
 
     monkeypatch.setenv("CLIPTUNE_SERVER", "grpc://trainer:52000")
     monkeypatch.setattr(
-        "cliptune.sdk.server.connect", lambda address: calls.append(address) or Session()
+        "cliptune.sdk.session.connect", lambda address: calls.append(address) or Session()
     )
     assert cliptune.fit("builtin", "catalogue-train", epochs=3, seed=1) == "remote run"
     arguments = {"model": "builtin", "train_data": "catalogue-train", "epochs": 3, "seed": 1}
     assert calls == ["grpc://trainer:52000", arguments]
     assert cliptune.list_runs() == ["remote run"]
-    with pytest.raises(BadInput, match="delete_runs is not offered"):
-        cliptune.delete_runs()
+
+
+def calls_of(kind: type) -> dict[str, list[str]]:
+    """The parameters of each public call of a class."""
+    functions = inspect.getmembers(kind, inspect.isfunction)
+    return {
+        name: [p for p in inspect.signature(function).parameters if p != "self"]
+        for name, function in functions
+        if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "here", "there"),
+    [
+        (Session, LocalSession, RemoteSession),
+        (AnyRun, cliptune.Run, RemoteRun),
+        (AnyExperiment, cliptune.Experiment, RemoteExperiment),
+    ],
+)
+def test_this_machine_and_a_train_flow_offer_the_same_calls(
+    protocol: type, here: type, there: type
+) -> None:
+    for name, parameters in calls_of(protocol).items():
+        assert calls_of(here)[name][: len(parameters)] == parameters, name
+        assert calls_of(there)[name][: len(parameters)] == parameters, name
+        # What a subclass overrides has its docstring still.
+        assert inspect.getdoc(getattr(here, name)), name
+    public = calls_of(Session).items() if protocol is Session else ()
+    for name, parameters in public:
+        of_function = list(inspect.signature(getattr(cliptune, name)).parameters)
+        named = parameters[:2] if name == "fit" else parameters
+        assert of_function[: len(named)] == named
 
 
 @pytest.mark.e2e

@@ -17,7 +17,7 @@ from cliptune.cli.watch import seconds_since, watch
 
 if TYPE_CHECKING:
     from cliptune.evaluation.retrieval import Evaluation
-    from cliptune.runs import Run
+    from cliptune.runs.session import AnyRun
 
 console = Console()
 PREFIX = "clip-text-to-clip-vision_"
@@ -54,7 +54,7 @@ def demo(
     search_with(run, artifact, out, grpc_port, http_port, keep_serving, started)
 
 
-def fine_tune(out: Path, epochs: int) -> tuple[Run, Path]:
+def fine_tune(out: Path, epochs: int) -> tuple[AnyRun, Path]:
     """Train on the catalogue, show before and after and WiSE-FT; returns the artifact's zip too."""
     import cliptune
     from cliptune.callback import EvaluationCallback
@@ -125,7 +125,7 @@ class Answer:
 
 
 def search_with(
-    run: Run,
+    run: AnyRun,
     artifact: Path,
     out: Path,
     grpc_port: int,

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from docarray import BaseDoc, DocList
+from typing_extensions import override
 
 from cliptune.client.inputs import MAX_BATCH_BYTES, plain
 from cliptune.client.transport import GrpcTransport
@@ -27,76 +28,89 @@ from cliptune.errors import (
     BadArtifact,
     BadInput,
     CliptuneError,
-    NotReady,
     Unavailable,
 )
 from cliptune.files import make_folder, open_file
 from cliptune.protocol import wire_errors
 from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
 from cliptune.runs.logs import Progress
+from cliptune.runs.record import RunConfig, Status
+from cliptune.runs.session import AnyRun, Session
 from cliptune.runs.summary import RunSummary
 from cliptune.settings import current
 
+if TYPE_CHECKING:
+    from cliptune.models.artifact import Epoch
+    from cliptune.training.run_logger import RunExamples
+
 log = logging.getLogger("cliptune")
-ENDED = ("FINISHED", "FAILED", "CANCELLED")
 PATIENCE = 120.0
 """Seconds that a followed log waits for a server that answered before."""
 
 
-class RemoteRun:
-    """A run at a train Flow: the calls of `cliptune.Run`."""
+class _Described(TypedDict):
+    """What the server says of a run."""
 
-    def __init__(self, session: RemoteSession, described: dict[str, Any]) -> None:
+    name: str
+    experiment_name: str
+    description: str | None
+    config: RunConfig
+    history: list[Epoch]
+    summary: dict[str, Any]
+    progress: dict[str, Any] | None
+    status: str
+    details: str
+
+
+class RemoteRun(AnyRun):
+    """A run at a train Flow."""
+
+    poll = 0.5
+
+    def __init__(self, session: RemoteSession, described: _Described) -> None:
         """Take what the server said of it."""
         self._session = session
-        self.name: str = described["name"]
-        self.experiment_name: str = described["experiment_name"]
-        self.config: dict[str, Any] = described["config"]
-        self.description: str | None = described["description"]
+        self._begun = described
+        self.name, self.experiment_name = described["name"], described["experiment_name"]
 
     def __repr__(self) -> str:
         """`RemoteRun('brave-otter-3f2a' at grpc://…)`."""
         return f"RemoteRun({self.name!r} at {self._session.address})"
 
     @property
-    def artifact_id(self) -> str:
-        """What the server's `fit(model_artifact=…)` finds the tuned model by."""
-        return f"{self.experiment_name}/{self.name}"
+    @override
+    def config(self) -> RunConfig:
+        return self._begun["config"]
 
+    @property
+    @override
+    def description(self) -> str | None:
+        return self._begun["description"]
+
+    @override
     def status(self) -> dict[str, str]:
-        """As `Run.status`."""
-        found = self._described()
-        return {"status": found["status"], "details": found["details"]}
+        described = self._described()
+        return {"status": described["status"], "details": described["details"]}
 
+    @override
     def progress(self) -> Progress | None:
-        """As `Run.progress`."""
-        found = self._described()["progress"]
-        return Progress(**found) if found else None
+        progress = self._described()["progress"]
+        return Progress(**progress) if progress else None
 
-    def history(self) -> list[dict[str, Any]]:
-        """As `Run.history`."""
+    @override
+    def history(self) -> list[Epoch]:
         return self._described()["history"]
 
+    @override
     def summary(self) -> RunSummary:
-        """As `Run.summary`."""
         return RunSummary(**self._described()["summary"])
 
+    @override
     def logs(self) -> str:
-        """As `Run.logs`."""
         return "\n".join(item.line for item in self._session.stream("/logs", self._id, LogItem))
 
-    def stream_logs(self, interval: float = 5) -> Iterator[str]:
-        """As `Run.stream_logs`: each line once, as it comes, until the run ends."""
-        return (str(item) for item in self.follow(interval, bars=False))
-
+    @override
     def follow(self, interval: float = 1, *, bars: bool = True) -> Iterator[str | Progress]:
-        """As `Run.follow`: lines, and live progress in between.
-
-        When the connection breaks, or the server is started anew, it goes on where it was.
-
-        Raises:
-            Unavailable: the server can't be reached, or not again within `PATIENCE` seconds.
-        """
         arguments = {**self._id, "follow": True, "interval": interval, "bars": bars}
         seen, answered = 0, 0.0
         while True:
@@ -109,7 +123,7 @@ class RemoteRun:
                         seen += 1
                         yield item.line or ""
                 # A server that is stopped in order ends its streams as a finished run does.
-                if self.status()["status"] in ENDED:
+                if Status(self.status()["status"]).ended:
                     return
                 answered = time.monotonic()
             except Unavailable:
@@ -117,48 +131,24 @@ class RemoteRun:
                     raise
             time.sleep(1)
 
+    @override
     def metrics(self) -> dict[str, dict[str, float]]:
-        """As `Run.metrics`."""
-        return self._session.call("/metrics", self._id)
+        metrics: dict[str, dict[str, float]] = self._session.call("/metrics", self._id)
+        return metrics
 
+    @override
     def evaluations(self) -> dict[str, dict[str, int]]:
-        """As `Run.evaluations`."""
-        return self._session.call("/metrics", {**self._id, "evaluations": True})
+        arguments = {**self._id, "evaluations": True}
+        evaluations: dict[str, dict[str, int]] = self._session.call("/metrics", arguments)
+        return evaluations
 
-    def example_results(self) -> dict[str, Any]:
-        """As `Run.example_results`."""
-        return self._session.call("/metrics", {**self._id, "examples": True})
+    @override
+    def example_results(self) -> RunExamples:
+        examples: RunExamples = self._session.call("/metrics", {**self._id, "examples": True})
+        return examples
 
-    def display_metrics(self) -> None:
-        """As `Run.display_metrics`."""
-        from rich.console import Console
-
-        from cliptune.evaluation.tables import before_after_table, counted_lines
-
-        metrics = self.metrics()
-        if not metrics["after"]:
-            raise NotReady(f"run {self.name!r} has no metrics: give it an EvaluationCallback")
-        Console().print(before_after_table(metrics["before"], metrics["after"], title=self.name))
-        for line in counted_lines(self.evaluations()):
-            Console().print(line, highlight=False)
-
-    def display_examples(self, k: int = 5) -> None:
-        """The tables of `Run.display_examples`; the pictures are at the server."""
-        from rich.console import Console
-
-        from cliptune.runs.display import example_tables
-
-        for table in example_tables(self.example_results(), k):
-            Console().print(table)
-
+    @override
     def save_artifact(self, directory: str | Path = "artifacts") -> Path:
-        """Fetch the tuned model as `directory/<run name>.zip`; returns that path.
-
-        Raises:
-            NotReady: the run has not finished.
-            RunFailed: it failed.
-            BadArtifact: it did not arrive whole.
-        """
         path = Path(directory) / f"{self.name}.zip"
         make_folder(path.parent)
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -177,30 +167,23 @@ class RemoteRun:
             beside.unlink(missing_ok=True)
         return path
 
-    def wait(self, timeout: float | None = None) -> dict[str, str]:
-        """As `Run.wait`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (status := self.status())["status"] not in ENDED:
-            if deadline is not None and time.monotonic() > deadline:
-                raise NotReady(f"run {self.name!r} has not ended after {timeout:g} s")
-            time.sleep(0.5)
+    @override
+    def cancel(self) -> dict[str, str]:
+        status: dict[str, str] = self._session.call("/cancel", self._id)
         return status
 
-    def cancel(self) -> dict[str, str]:
-        """As `Run.cancel`."""
-        return self._session.call("/cancel", self._id)
-
+    @override
     def resume(self) -> RemoteRun:
-        """As `Run.resume`."""
         self._session.call("/runs", {"action": "resume", **self._id})
         return self
 
     @property
-    def _id(self) -> dict[str, Any]:
+    def _id(self) -> dict[str, str]:
         return {"name": self.name, "experiment_name": self.experiment_name}
 
-    def _described(self) -> dict[str, Any]:
-        return self._session.call("/status", self._id)
+    def _described(self) -> _Described:
+        described: _Described = self._session.call("/status", self._id)
+        return described
 
 
 @dataclass(frozen=True)
@@ -230,7 +213,7 @@ class RemoteExperiment:
         self.session.delete_runs(self.name)
 
 
-class RemoteSession:
+class RemoteSession(Session):
     """`fit`, `push`, and the calls for runs and experiments, at a train Flow.
 
     ::
@@ -272,8 +255,8 @@ class RemoteSession:
         """Close the connection."""
         self._transport.close()
 
-    def fit(self, model: str = "builtin", train_data: Any = None, **options: Any) -> RemoteRun:
-        """Start a run there; arguments as `cliptune.fit`."""
+    @override
+    def fit(self, model: str = "builtin", train_data: object = None, **options: Any) -> RemoteRun:
         if train_data is None:
             raise BadInput("train_data is missing: documents, a path, or a data set's name")
         table = CsvOptions.parse(options.pop("csv_options", None))
@@ -293,45 +276,45 @@ class RemoteSession:
                 given[name] = str(value)
         return RemoteRun(self, self.call("/fit", {"model": str(model), **given}))
 
+    @override
     def get_run(self, name: str, experiment_name: str | None = None) -> RemoteRun:
-        """The run `name`, as `cliptune.get_run`."""
         arguments = {"action": "get", "name": name, "experiment_name": experiment_name}
         return RemoteRun(self, self.call("/runs", arguments))
 
+    @override
     def list_runs(
         self, experiment_name: str | None = None, page: int = 1, size: int = 50
     ) -> list[RemoteRun]:
-        """The runs there, as `cliptune.list_runs`."""
         arguments = {"experiment_name": experiment_name, "page": page, "size": size}
-        return [RemoteRun(self, found) for found in self.call("/runs", arguments)]
+        return [RemoteRun(self, described) for described in self.call("/runs", arguments)]
 
+    @override
     def delete_run(self, name: str, experiment_name: str | None = None) -> None:
-        """Delete a run there, as `cliptune.delete_run`."""
         arguments = {"action": "delete", "name": name, "experiment_name": experiment_name}
         self.call("/runs", arguments)
 
+    @override
     def delete_runs(self, experiment_name: str | None = None) -> None:
-        """Delete all runs of an experiment there, or all runs, as `cliptune.delete_runs`."""
         self.call("/runs", {"action": "delete_all", "experiment_name": experiment_name})
 
+    @override
     def create_experiment(self, name: str = "default") -> RemoteExperiment:
-        """Make a group for runs there, as `cliptune.create_experiment`."""
         return self._experiment(self._ask("create", name))
 
+    @override
     def get_experiment(self, name: str = "default") -> RemoteExperiment:
-        """The experiment `name` there, as `cliptune.get_experiment`."""
         return self._experiment(self._ask("get", name))
 
+    @override
     def list_experiments(self) -> list[RemoteExperiment]:
-        """All experiments there by name, as `cliptune.list_experiments`."""
-        return [self._experiment(found) for found in self._ask("list")]
+        return [self._experiment(kept) for kept in self._ask("list")]
 
+    @override
     def delete_experiment(self, name: str) -> None:
-        """Delete an experiment there with all its runs, as `cliptune.delete_experiment`."""
         self._ask("delete", name)
 
+    @override
     def delete_experiments(self) -> None:
-        """Delete all experiments there with all their runs, as `cliptune.delete_experiments`."""
         self._ask("delete_all")
 
     def evaluate(
@@ -401,9 +384,10 @@ class RemoteSession:
         Documents that lack something of `needs` stay here, and are named in the log.
         """
         from cliptune.data.source import read_documents
-        from cliptune.data.store import list_pushed
+        from cliptune.data.store import is_url, list_pushed
 
-        if isinstance(data, str) and not os.path.exists(data) and data not in list_pushed():
+        is_here = isinstance(data, str) and (os.path.exists(data) or is_url(data))
+        if isinstance(data, str) and not is_here and data not in list_pushed():
             return data
         read = read_documents(data, csv_options=csv_options, role=role, needs=needs)
         for level, line in read.summary.lines():

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from docarray import DocList
 
@@ -16,7 +16,7 @@ from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.store import is_url, list_pushed, pull
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import CsvOptions, is_elsewhere
-from cliptune.data.tables.reader import CsvTable, refuse_elsewhere
+from cliptune.data.tables.reader import CsvTable, TableSettings, refuse_elsewhere
 from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
 from cliptune.data.validation import (
     ANYTHING,
@@ -38,6 +38,10 @@ _OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls
 _CAPTIONS = (".txt", ".caption", ".json")
 
 
+Data = DocList[ClipDoc] | Sequence[ClipDoc] | str | Path
+"""Documents, a path, or the name of a data set."""
+
+
 class DataSetName(str):
     """The name of a data set as a type of its own: `load_documents` takes it for no path."""
 
@@ -57,9 +61,9 @@ class Documents(Protocol):
 
 
 def load_documents(
-    data: Any,
+    data: object,
     *,
-    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    csv_options: CsvOptions | Mapping[str, object] | None = None,
     role: str = "data",
 ) -> DocList[ClipDoc]:
     """Documents from `data`, complete or not (see `read_documents`).
@@ -86,9 +90,9 @@ class DataSet:
 
 
 def read_documents(
-    data: Any,
+    data: object,
     *,
-    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    csv_options: CsvOptions | Mapping[str, object] | None = None,
     role: str = "data",
     needs: Needs = ANYTHING,
 ) -> DataSet:
@@ -102,13 +106,13 @@ def read_documents(
     """
     if isinstance(data, str | Path):
         is_set = isinstance(data, DataSetName)
-        found = _data_set(str(data)) if is_set else _from_name(str(data), csv_options, role, needs)
-        if isinstance(found, CsvTable):
-            docs, summary = found.documents(), found.summary
+        given = _data_set(str(data)) if is_set else _from_name(str(data), csv_options, role, needs)
+        if isinstance(given, CsvTable):
+            docs, summary = given.documents(), given.summary
             _check_ids(docs, role)
             return DataSet(docs, summary)
-        docs = DocList[ClipDoc](iter(found))
-        source, notes = str(data), list(getattr(found, "notes", ()))
+        docs = DocList[ClipDoc](iter(given))
+        source, notes = str(data), list(getattr(given, "notes", ()))
     elif isinstance(data, DocList | list | tuple):
         docs = DocList[ClipDoc]([_clip_doc(doc, i, role) for i, doc in enumerate(data)])
         source, notes = None, []
@@ -135,8 +139,8 @@ def _fetched(docs: DocList[ClipDoc]) -> tuple[DocList[ClipDoc], dict[str, str]]:
     given = [doc.uri for doc in docs if doc.image is None and doc.uri and is_elsewhere(doc.uri)]
     if not given:
         return docs, {}
-    found = download_once(given)
-    paths = {url: str(path) for url, path in found.files.items()}
+    downloads = download_once(given)
+    paths = {url: str(path) for url, path in downloads.files.items()}
     return DocList[ClipDoc](
         [
             doc.model_copy(update={"uri": paths[doc.uri]})
@@ -144,13 +148,13 @@ def _fetched(docs: DocList[ClipDoc]) -> tuple[DocList[ClipDoc], dict[str, str]]:
             else doc
             for doc in docs
         ]
-    ), found.problems
+    ), downloads.problems
 
 
 def stream_documents(
     data: str | Path,
     *,
-    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    csv_options: CsvOptions | Mapping[str, object] | None = None,
     role: str = "data",
     keep_untitled: bool = False,
 ) -> Documents:
@@ -163,11 +167,11 @@ def stream_documents(
     Raises:
         NotFound, BadData: as `read_documents`; or a table's column `id` repeats ids.
     """
-    found = _from_name(str(data), csv_options, role, frozenset({PICTURE}), keep_untitled)
-    if isinstance(found, CsvTable):
-        return found
-    is_titled = not keep_untitled and any(not is_blank(doc.text) for doc in found)
-    return _Complete(found, PAIR if is_titled else frozenset({PICTURE}), str(data), role)
+    docs = _from_name(str(data), csv_options, role, frozenset({PICTURE}), keep_untitled)
+    if isinstance(docs, CsvTable):
+        return docs
+    is_titled = not keep_untitled and any(not is_blank(doc.text) for doc in docs)
+    return _Complete(docs, PAIR if is_titled else frozenset({PICTURE}), str(data), role)
 
 
 class _Complete:
@@ -205,7 +209,7 @@ def _data_set(name: str) -> DocList[ClipDoc]:
 
 def _from_name(
     name: str,
-    csv_options: CsvOptions | Mapping[str, Any] | None,
+    csv_options: CsvOptions | Mapping[str, object] | None,
     role: str,
     needs: Needs,
     keep_untitled: bool | None = None,
@@ -215,12 +219,12 @@ def _from_name(
         return _data_set(name)
     path = Path(name)
     options = CsvOptions.parse(csv_options)
-    table: dict[str, Any] = {
-        "needs": needs,
-        "role": role,
-        "keep_untitled": keep_untitled is not False,
-        "has_fixed_ids": keep_untitled is not None,
-    }
+    table = TableSettings(
+        needs=needs,
+        role=role,
+        keep_untitled=keep_untitled is not False,
+        has_fixed_ids=keep_untitled is not None,
+    )
     if os.path.isdir(name):  # False for what can be no path, too
         metadata = find_metadata(path)
         if not metadata:
@@ -319,11 +323,11 @@ def _check_ids(docs: DocList[ClipDoc], role: str) -> None:
         )
 
 
-def _is_nan(value: Any) -> bool:
+def _is_nan(value: object) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _clip_doc(doc: Any, position: int, role: str) -> ClipDoc:
+def _clip_doc(doc: object, position: int, role: str) -> ClipDoc:
     if isinstance(doc, ClipDoc):
         # One without an id gets one: several would all be called None.
         return doc if doc.id else doc.model_copy(update={"id": ClipDoc().id})

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 from cliptune.data.validation import Problem, is_blank
 from cliptune.documents import ClipDoc
@@ -14,6 +14,17 @@ from cliptune.documents import ClipDoc
 SAMPLES = 3
 NAMED_PROBLEMS = 5
 _LONGEST = 60
+
+
+class SummaryRecord(TypedDict):
+    """What a run keeps of a `DataSummary`."""
+
+    rows: int
+    used: int
+    left_out: int
+    columns: dict[str, str]
+    lines: list[tuple[str, str]]
+    """(log level, text)"""
 
 
 @dataclass
@@ -94,14 +105,14 @@ class DataSummary:
         """All lines as one text."""
         return "\n".join(text for _, text in self.lines())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> SummaryRecord:
         """What a run keeps of it."""
         return {
             "rows": self.rows,
             "used": self.usable,
             "left_out": len(self.left_out),
             "columns": dict(self.columns),
-            "lines": [list(line) for line in self.lines()],
+            "lines": self.lines(),
         }
 
 

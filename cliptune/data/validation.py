@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from docarray import DocList
 
@@ -58,7 +58,7 @@ def is_blank(text: str | None) -> bool:
     return text is None or not any(c.isprintable() and not c.isspace() for c in text)
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Whether a table's `value` stands for nothing: None, NaN, a blank text.
 
     The texts 'None' and 'nan' are texts.

@@ -9,10 +9,9 @@ is best on in-domain validation data; `Rule` does the latter within a bound on w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from docarray import DocList
@@ -88,7 +87,7 @@ class SearchTask:
         documents: Documents,
         role: str,
         pixel_cache: Path | None,
-        report: OnProgress,
+        tell: OnProgress,
     ) -> SearchTask:
         """Read `documents` by the tokenizer and the preprocessing of `model`; see `sweep`."""
         is_given = documents[1] is not documents[0]
@@ -101,7 +100,7 @@ class SearchTask:
             index,
             model.preprocessing,
             cache_dir=pixel_cache,
-            on_progress=lambda done, total: report(f"Decoding {role} pictures", done, total),
+            on_progress=lambda done, total: tell(f"Decoding {role} pictures", done, total),
         )
         keys = token_keys(model.tokenizer, model.context_length)
         searched = KeyedDocs.of(index, keys, decoded.digests)
@@ -183,26 +182,25 @@ def sweep(
     ordered = sorted(wanted | {0.0} if robust is not None else wanted)
     check_same_architecture(before.clip.state_dict(), after.clip.state_dict())
     check_same_activation(before, after)
-    report = on_progress or (lambda *_: None)
+    tell = on_progress or (lambda *_: None)
     tasks = [
-        SearchTask.prepare(after, documents, role, pixel_cache, report)
+        SearchTask.prepare(after, documents, role, pixel_cache, tell)
         for role, documents in (("in-domain", in_domain), ("robust", robust))
         if documents is not None
     ]
     points = []
-    report("Measuring", 0, len(ordered))
+    tell("Measuring", 0, len(ordered))
     for alpha in ordered:
         model = mix_models(before, after, alpha)
-        found = [task.measure(model, limit) for task in tasks]
-        metrics = [each.metrics for each in found]
-        counts = [each.counts() for each in found]
-        points.append(Point(alpha, *_two(metrics), *_two(counts)))
-        report("Measuring", len(points), len(ordered))
+        measured = [task.measure(model, limit) for task in tasks]
+        metrics, counts = measured[0].metrics, measured[0].counts()
+        point = Point(alpha, metrics, in_domain_counts=counts)
+        if robust is not None:
+            other = measured[1]
+            point = replace(point, robust=other.metrics, robust_counts=other.counts())
+        points.append(point)
+        tell("Measuring", len(points), len(ordered))
     return points
-
-
-def _two(values: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    return values[0], values[1] if len(values) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def answer(result: Any) -> DocList[Answer]:
 
 def fit(arguments: dict[str, Any]) -> dict[str, Any]:
     """Start a run; returns what `describe` returns."""
-    from cliptune import sdk
+    from cliptune.sdk.local import LocalSession
 
     given = {name: value for name, value in arguments.items() if value is not None}
     given["model"] = client_names.model_name(given.get("model", BUILTIN))
@@ -84,9 +84,9 @@ def fit(arguments: dict[str, Any]) -> dict[str, Any]:
         given["callbacks"] = _checked_callbacks(given["callbacks"])
     _check_processes(given.get("num_processes"))
     try:
-        return describe(sdk.fit(**given))
+        return describe(LocalSession().fit(**given))
     except TypeError as error:
-        raise BadInput(str(error).replace("fit() ", "fit: ")) from None
+        raise BadInput(str(error).replace("LocalSession.fit() ", "fit: ")) from None
 
 
 def _checked_callbacks(callbacks: Any) -> list[Any]:

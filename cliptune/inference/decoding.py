@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from cliptune.data.pictures.images import Picture
 from cliptune.inference.cancellation import ABANDONED, Abandoned, is_abandoned
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class Decoders:
         self._large = ThreadPoolExecutor(1, thread_name_prefix="cliptune-decode-large")
 
     def decode(
-        self, work: Callable[..., T], items: Sequence[Any], pixels: Sequence[int]
+        self, work: Callable[[int, Picture], T], items: Sequence[Picture], pixels: Sequence[int]
     ) -> list[Future[T]]:
         """`work(place, item)` of each item, in turn with other calls; returns the results to be.
 
@@ -47,7 +48,7 @@ class Decoders:
 
 
 class _Task(Generic[T]):
-    def __init__(self, work: Callable[..., T], place: int, item: Any) -> None:
+    def __init__(self, work: Callable[[int, Picture], T], place: int, item: Picture) -> None:
         self.work, self.place, self.item = work, place, item
         self.result: Future[T] = Future()
 
@@ -63,10 +64,10 @@ class _Task(Generic[T]):
             self.result.set_exception(error)
 
 
-class _Turns:
+class _Turns(Generic[T]):
     """The tasks of one call in one pool, `at_once` of them at a time."""
 
-    def __init__(self, pool: ThreadPoolExecutor, tasks: Sequence[_Task[Any]], at_once: int) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, tasks: Sequence[_Task[T]], at_once: int) -> None:
         self.pool, self.tasks, self.at_once = pool, iter(tasks), at_once
         self.abandoned = ABANDONED.get()
         self.guard = threading.Lock()
@@ -86,7 +87,7 @@ class _Turns:
             for left in (task, *self.tasks):
                 left.fail(error)
 
-    def _run(self, task: _Task[Any]) -> None:
+    def _run(self, task: _Task[T]) -> None:
         if is_abandoned(self.abandoned):
             task.fail(Abandoned("whoever asked has gone"))
         else:

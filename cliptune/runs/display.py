@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from cliptune.documents import ClipDoc
     from cliptune.evaluation.plots import Result
+    from cliptune.evaluation.retrieval import ExampleMatch, ExampleQuery
+    from cliptune.runs.record import RunConfig
+    from cliptune.training.run_logger import RunExamples
 
 SHOWN_QUERIES = 8
 SIDE_WIDTH = 150
 """Pixels of the sheet for each of the `k` results of a model."""
 
 
-def example_tables(examples: dict[str, Any], k: int) -> list[Table]:
+def example_tables(examples: RunExamples, k: int) -> list[Table]:
     """A table for each sample query of `Run.example_results()`: the best `k` before and after."""
     tables = []
     for evaluation, queries in examples["after"].items():
@@ -38,7 +42,7 @@ def example_tables(examples: dict[str, Any], k: int) -> list[Table]:
 
 
 def draw_examples(
-    examples: dict[str, Any], config: dict[str, Any], folder: Path, k: int, path: Path
+    examples: RunExamples, config: RunConfig, folder: Path, k: int, path: Path
 ) -> Path | None:
     """Draw the best `k` pictures of sample queries, before beside after, as a PNG file.
 
@@ -67,10 +71,12 @@ def draw_examples(
         if callback.get("index_model") != VISION_TOWER or evaluation not in examples["after"]:
             continue
         searched = referred_documents(callback["index_data"] or callback["query_data"], folder)
-        documents = {doc.id: doc for doc in searched}
+        documents = {str(doc.id): doc for doc in searched}
         earlier = {query["id"]: query for query in examples["before"].get(evaluation, [])}
 
-        def results(query: dict[str, Any] | None, docs: dict[Any, Any] = documents) -> list[Result]:
+        def results(
+            query: ExampleQuery | None, docs: dict[str, ClipDoc] = documents
+        ) -> list[Result]:
             return [
                 (
                     match["text"] or match["label"] or match["id"],
@@ -89,6 +95,6 @@ def draw_examples(
     return results_grid(rows, path, width=width, max_columns=k) if rows else None
 
 
-def _cell(match: dict[str, Any]) -> str:
+def _cell(match: ExampleMatch) -> str:
     mark = "[green]✓[/]" if match["hit"] else "[red]✗[/]"
     return f"{mark} {match['score']:.3f} {escape(str(match['text'] or match['id']))}"

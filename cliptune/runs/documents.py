@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from docarray import DocList
 
 from cliptune.data.source import DataSetName, load_documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
+from cliptune.runs.record import DataReference
 
 _PART = 512
 
@@ -41,12 +42,12 @@ def stored_documents(folder: Path, count: int) -> DocList[ClipDoc]:
     return docs
 
 
-def is_reference(value: Any) -> bool:
+def is_reference(value: object) -> TypeGuard[DataReference]:
     """Whether `value`, of a run's record, stands for documents (see `cliptune.runs.plan`)."""
     return isinstance(value, dict) and ("stored" in value or "name" in value)
 
 
-def referred_documents(reference: dict[str, Any], folder: Path) -> DocList[ClipDoc]:
+def referred_documents(reference: DataReference, folder: Path) -> DocList[ClipDoc]:
     """The documents that a reference in the record of the run in `folder` stands for.
 
     Raises:

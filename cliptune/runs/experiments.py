@@ -5,28 +5,49 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, near_matches
 from cliptune.files import make_folder, new_folder, remove_folder, write_text
 from cliptune.names import EXPERIMENT, RUN
 from cliptune.runs import process
 from cliptune.runs.liveness import ProcessMark
-from cliptune.runs.names import DEFAULT_EXPERIMENT, make_name
-from cliptune.runs.record import RECORD_FILE, Record, now, read_record, write_record
+from cliptune.runs.record import RECORD_FILE, Record, RunConfig, now, read_record, write_record
 from cliptune.runs.run import Run
 from cliptune.settings import current
 
+if TYPE_CHECKING:
+    from docarray import DocList
+
+    from cliptune.documents import ClipDoc
+
 log = logging.getLogger("cliptune")
 EXPERIMENT_FILE = "experiment.json"
+DEFAULT_EXPERIMENT = "default"
+_ADJECTIVES = (
+    "able agile amber bold brave brisk bright calm clever cosy curious dapper deft eager early "
+    "fair fleet fond gentle glad golden grand happy hardy honest humble keen kind lively loyal "
+    "lucid lucky mellow merry mild neat nimble noble patient plucky polite proud quick quiet "
+    "rapid ready robust serene sharp silver sleek smart snug solid spry steady sunny swift "
+    "tidy tranquil trusty vivid warm wise witty zesty"
+)
+_ANIMALS = (
+    "badger bee bison bunting buzzard condor crane curlew deer dove duck eagle egret elk falcon "
+    "ferret finch fox gecko goose hare hawk heron ibex ibis jackdaw jay kestrel kite lark lemur "
+    "lynx magpie marten merlin mole moose newt nuthatch osprey otter owl panda petrel pika plover "
+    "puffin quail raven robin seal shrew siskin skylark sparrow stoat stork swallow swan swift "
+    "tapir teal tern thrush toad trout turtle vole walrus warbler weasel whale wolf wren zebra"
+)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A group of runs."""
+    """A group of runs: what `cliptune.runs.session.AnyExperiment` says."""
 
     name: str
     created: str
@@ -50,8 +71,8 @@ class Experiment:
 
 
 def create_run(
-    config: Mapping[str, object],
-    documents: Mapping[str, object],
+    config: RunConfig,
+    documents: Mapping[str, DocList[ClipDoc]],
     run_name: str | None = None,
     experiment_name: str | None = None,
     description: str | None = None,
@@ -72,7 +93,7 @@ def create_run(
     record = Record(
         name=folder.name,
         experiment=experiment.name,
-        config=dict(config),
+        config=config,
         created=now(),
         description=description,
         details="its process is starting",
@@ -81,7 +102,7 @@ def create_run(
     try:
         with new_folder(folder) as beside:
             for part, docs in documents.items():
-                store_documents(docs, beside / "data" / part)  # type: ignore[arg-type]
+                store_documents(docs, beside / "data" / part)
             write_record(beside, record)
     except OSError:
         _refuse_used(folder)  # two at once: the other's folder got the name first
@@ -101,14 +122,14 @@ def get_run(name: str, experiment_name: str | None = None) -> Run:
         experiments = [get_experiment(experiment_name).name]
     else:
         experiments = [DEFAULT_EXPERIMENT, *(e.name for e in list_experiments())]
-    found = [e for e in dict.fromkeys(experiments) if _has_run(e, name)]
-    if not found:
+    holders = [e for e in dict.fromkeys(experiments) if _has_run(e, name)]
+    if not holders:
         known = [run.name for run in _all_runs(experiment_name)]
         where = f" in experiment {experiment_name!r}" if experiment_name else ""
         raise NotFound(f"no run {name!r}{where}: {near_matches(name, known)}")
-    if len(found) > 1 and found[0] != DEFAULT_EXPERIMENT:
-        raise BadInput(f"run {name!r} is in several experiments: name one of {', '.join(found)}")
-    return Run(_root() / found[0] / name)
+    if len(holders) > 1 and holders[0] != DEFAULT_EXPERIMENT:
+        raise BadInput(f"run {name!r} is in several experiments: name one of {', '.join(holders)}")
+    return Run(_root() / holders[0] / name)
 
 
 def list_runs(experiment_name: str | None = None, page: int = 1, size: int = 50) -> list[Run]:
@@ -199,6 +220,12 @@ def delete_experiments() -> None:
         delete_experiment(experiment.name)
 
 
+def make_name() -> str:
+    """A readable name that is most likely free, such as `brave-otter-3f2a`."""
+    adjective, animal = secrets.choice(_ADJECTIVES.split()), secrets.choice(_ANIMALS.split())
+    return f"{adjective}-{animal}-{secrets.token_hex(2)}"
+
+
 def _root() -> Path:
     """Absolute: a run's folder stays valid when the working directory changes."""
     return current().runs_dir.absolute()
@@ -214,8 +241,8 @@ def _ensure_experiment(name: str) -> Path:
 
 def _read_experiment(folder: Path) -> Experiment:
     try:
-        found = json.loads((folder / EXPERIMENT_FILE).read_text(encoding="utf-8"))
-        return Experiment(folder.name, str(found["created"]))
+        kept = json.loads((folder / EXPERIMENT_FILE).read_text(encoding="utf-8"))
+        return Experiment(folder.name, str(kept["created"]))
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         # Made at this very moment, or damaged: the folder knows when, about.
         changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from docarray import DocList
@@ -18,6 +17,7 @@ from cliptune.demo.catalogue import CATALOGUE_NAMES
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
 from cliptune.models.loading import check_model, pick_device
+from cliptune.runs.record import DataReference, RunConfig
 from cliptune.training.callbacks import CALLBACKS, Callback, Callbacks, parse_callback
 from cliptune.training.lora import check_installed
 from cliptune.training.optimization import make_optimizer, make_schedule
@@ -31,22 +31,17 @@ _DATA_FIELDS = ("query_data", "index_data")
 class Plan:
     """A run that can be started."""
 
-    config: dict[str, Any]
-    """JSON: `options`, `callbacks`, `train_data`, `eval_data` and `csv_options`.
-
-    Data is a reference: `{'name': …}` of a data set, or `{'stored': …, 'documents': …}` of
-    documents below the run's `data` folder, with what was understood of them (`summary`).
-    """
+    config: RunConfig
     documents: dict[str, DocList[ClipDoc]] = field(default_factory=dict)
     """What is to be stored below `data`, by folder."""
 
 
 def make_plan(
-    options: Mapping[str, Any],
-    train_data: Any,
-    eval_data: Any = None,
-    callbacks: Sequence[Callback | Mapping[str, Any] | str] | None = None,
-    csv_options: Any = None,
+    options: Mapping[str, object],
+    train_data: object,
+    eval_data: object = None,
+    callbacks: Sequence[Callback | Mapping[str, object] | str] | None = None,
+    csv_options: CsvOptions | Mapping[str, object] | None = None,
 ) -> Plan:
     """Check everything that can be checked before a model is loaded.
 
@@ -71,7 +66,7 @@ def make_plan(
     table = CsvOptions.parse(csv_options)
     documents: dict[str, DocList[ClipDoc]] = {}
 
-    def refer(data: Any, role: str, needs: Needs, called: str | None = None) -> dict[str, Any]:
+    def refer(data: object, role: str, needs: Needs, called: str | None = None) -> DataReference:
         if isinstance(data, str) and _is_name(data):
             return {"name": str(data)}
         options = table if role == "train_data" else table.as_preference()
@@ -95,7 +90,7 @@ def make_plan(
             needs = callback.needs(name)
             values[name] = refer(value, f"callback-{number}-{name}", needs, name)
         callbacks_json.append(values)
-    config = {
+    config: RunConfig = {
         "options": parsed.model_dump(mode="json"),
         "callbacks": callbacks_json,
         "train_data": refer(train_data, "train_data", PAIR),
@@ -107,7 +102,7 @@ def make_plan(
     return Plan(config, documents)
 
 
-def _parsed(callbacks: Sequence[Callback | Mapping[str, Any] | str]) -> list[Callback]:
+def _parsed(callbacks: Sequence[Callback | Mapping[str, object] | str]) -> list[Callback]:
     if isinstance(callbacks, str | Mapping | Callback):
         raise BadInput(f"callbacks is {callbacks!r}: give a list")
     parsed = []
@@ -137,7 +132,7 @@ def _check_optimization(options: TrainingOptions) -> None:
     """Have the optimizer and the schedule made for a toy, so that bad options show at once."""
     toy = torch.nn.Linear(2, 2)
     optimizer = make_optimizer(
-        options.optimizer, dict(options.optimizer_options), options.peak_learning_rate, toy
+        options.optimizer, options.optimizer_options, options.peak_learning_rate, toy
     )
     # How many steps there will be is not known here: more than any warm-up has.
-    make_schedule(options.scheduler, dict(options.scheduler_options), optimizer, 10**6, 10**6)
+    make_schedule(options.scheduler, options.scheduler_options, optimizer, 10**6, 10**6)

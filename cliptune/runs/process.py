@@ -11,13 +11,12 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cliptune.errors import NotReady
 from cliptune.files import open_file
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.logs import LOG_FILE, append_event, append_lines, log_lines, read_log
-from cliptune.runs.record import Record, Status, now, read_record, update_record
+from cliptune.runs.record import Changes, Record, Status, now, read_record, update_record
 
 _WORKER = ("-m", "cliptune.runs.worker")
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "0")
@@ -120,7 +119,7 @@ def _lives(record: Record, folder: Path) -> bool:
     return mark is not None and mark.is_alive(folder)
 
 
-def _to_be_started(record: Record) -> dict[str, Any]:
+def _to_be_started(record: Record) -> Changes:
     if not record.status.ended and record.starts:
         raise NotReady(f"run {record.name!r} is {record.status} already")
     if record.status is Status.FINISHED:
@@ -148,7 +147,7 @@ def _reap(process: subprocess.Popen[bytes], folder: Path, mark: ProcessMark) -> 
         exit_reason = f"exit status {code}"
         reason = f"its process ended with {exit_reason}: {_last_line(folder)}"
 
-    def note(record: Record) -> dict[str, Any] | None:
+    def note(record: Record) -> Changes | None:
         return {"exit": exit_reason} if record.process == mark and record.status.ended else None
 
     try:
@@ -201,14 +200,14 @@ def _end(
     Where the record can't be written, the disk being full or read-only, its reader is told so all
     the same.
     """
-    end: dict[str, Any] = {
+    end: Changes = {
         "status": status,
         "details": details,
         "ended": now(),
         "exit": exit_reason,
     }
 
-    def change(record: Record) -> dict[str, Any] | None:
+    def change(record: Record) -> Changes | None:
         if record.status.ended or (record.process, record.starts) != (seen.process, seen.starts):
             return None
         # Under the lock and before the record: who sees the new status finds the line too.

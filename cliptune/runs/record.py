@@ -23,11 +23,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from cliptune.errors import BadData, NotFound
 from cliptune.files import open_file, write_text
 from cliptune.runs.liveness import ProcessMark
+
+if TYPE_CHECKING:
+    from cliptune.data.summary import SummaryRecord
 
 RECORD_FILE = "run.json"
 _LOCK_FILE = ".lock"
@@ -48,13 +51,55 @@ class Status(StrEnum):
         return self not in (Status.CREATED, Status.STARTED)
 
 
+class DataReference(TypedDict, total=False):
+    """Documents of a run: a data set by its `name`, or those `stored` below the run's `data`."""
+
+    name: str
+    stored: str
+    documents: int
+    """How many are stored."""
+    source: str | None
+    """Where they came from."""
+    summary: SummaryRecord
+    """What was understood of them."""
+
+
+class RunConfig(TypedDict, total=False):
+    """All that a run was started with."""
+
+    model: str
+    model_artifact: str | None
+    options: dict[str, Any]
+    """The fields of `TrainingOptions`."""
+    callbacks: list[dict[str, Any]]
+    """Their JSON form; what is data is a `DataReference`."""
+    train_data: DataReference
+    eval_data: DataReference | None
+    csv_options: dict[str, object]
+
+
+class Changes(TypedDict, total=False):
+    """What is to change in a record."""
+
+    config: RunConfig
+    status: Status
+    details: str
+    started: str | None
+    ended: str | None
+    exit: str | None
+    process: ProcessMark | None
+    starter: ProcessMark | None
+    starts: int
+    cancel_requested: bool
+
+
 @dataclass(frozen=True)
 class Record:
     """What is known about a run. Times are ISO 8601 in UTC."""
 
     name: str
     experiment: str
-    config: dict[str, Any]
+    config: RunConfig
     """All that `fit` was given; enough to start the run again."""
     created: str
     description: str | None = None
@@ -72,7 +117,7 @@ class Record:
     starts: int = 0
     """How often a process was started for it: resuming adds one."""
     cancel_requested: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, object] = field(default_factory=dict)
     """What a later version wrote that this one does not know."""
 
     def to_json(self) -> str:
@@ -122,7 +167,7 @@ def write_record(folder: Path, record: Record) -> None:
     write_text(folder / RECORD_FILE, record.to_json())
 
 
-def update_record(folder: Path, change: Callable[[Record], dict[str, Any] | None]) -> Record:
+def update_record(folder: Path, change: Callable[[Record], Changes | None]) -> Record:
     """Change the record in `folder`, seeing and writing it while no other process does.
 
     `change` gets the present record and returns the fields to replace, or None for no change.

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Literal, Self
+
+from cliptune.runs.record import DataReference, Record
 
 if TYPE_CHECKING:
-    from cliptune.runs.run import Run
+    from cliptune.models.artifact import Epoch
 
 FAVOURITE = "reciprocal_rank"
 """The metric that is shown, where a run has several."""
-LOSSES = ("val_loss", "loss")
+LOSSES: tuple[Literal["val_loss"], Literal["loss"]] = ("val_loss", "loss")
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,24 @@ class RunSummary:
     """The epoch that it is of; None: of the model that went into the artifact."""
 
     @classmethod
-    def of(cls, run: Run) -> Self:
-        """The summary of a run of this machine."""
-        record, status = run.record(), run.status()
+    def of(
+        cls, record: Record, details: str, history: list[Epoch], after: dict[str, float]
+    ) -> Self:
+        """The summary of a run of this machine.
+
+        Args:
+            record: the run's.
+            details: how far it is, in words.
+            history: the epochs that have ended.
+            after: the metrics of the final model, so far as there are any.
+        """
         train_data = record.config.get("train_data") or {}
-        best = _best(run.history(), run.after())
+        best = _best(history, after)
         return cls(
-            name=run.name,
-            experiment=run.experiment_name,
-            status=status["status"],
-            details=status["details"],
+            name=record.name,
+            experiment=record.experiment,
+            status=str(record.status),
+            details=details,
             description=record.description,
             created=record.created,
             seconds=_seconds(record.started, record.ended),
@@ -70,31 +80,30 @@ def _seconds(started: str | None, ended: str | None) -> float | None:
     return max(0.0, (end - datetime.fromisoformat(started)).total_seconds())
 
 
-def _data(reference: dict[str, Any]) -> str:
+def _data(reference: DataReference) -> str:
     if "name" in reference:
         return str(reference["name"])
     source = reference.get("source")
     return Path(source).name if source else "documents"
 
 
-def _best(
-    history: list[dict[str, Any]], after: dict[str, float]
-) -> tuple[str, float, int | None] | None:
+def _best(history: list[Epoch], after: dict[str, float]) -> tuple[str, float, int | None] | None:
     """(metric, its best value, the epoch that it is of)."""
     names = dict.fromkeys(
         name for values in (after, *(one.get("metrics", {}) for one in history)) for name in values
     )
     chosen = next((name for name in names if name.endswith(FAVOURITE)), next(iter(names), None))
     if chosen is not None:
-        found: list[tuple[float, int | None]] = [(after[chosen], None)] if chosen in after else []
+        values: list[tuple[float, int | None]] = [(after[chosen], None)] if chosen in after else []
         for entry in history:
             if chosen in entry.get("metrics", {}):
-                found.append((entry["metrics"][chosen], entry["epoch"]))
-        value, epoch = max(found, key=lambda pair: pair[0])
+                values.append((entry["metrics"][chosen], entry["epoch"]))
+        value, epoch = max(values, key=lambda pair: pair[0])
         return chosen, value, epoch
-    for loss in LOSSES:
-        losses = [(entry[loss], entry["epoch"]) for entry in history if entry.get(loss) is not None]
+    for name in LOSSES:
+        by_epoch = [(entry.get(name), entry["epoch"]) for entry in history]
+        losses = [(loss, number) for loss, number in by_epoch if loss is not None]
         if losses:
-            value, epoch = min(losses)
-            return loss, value, epoch
+            loss, number = min(losses)
+            return name, loss, number
     return None

@@ -6,22 +6,37 @@ Started by `torchrun`, the first of the processes keeps the record; the others o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from cliptune.errors import CliptuneError, NotFound
 from cliptune.files import guard_process
 from cliptune.runs import liveness
-from cliptune.runs.failures import explain
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.logs import FolderRunLogger
-from cliptune.runs.record import Record, Status, now, read_record, update_record
+from cliptune.runs.record import Changes, Record, RunConfig, Status, now, read_record, update_record
 
+if TYPE_CHECKING:
+    from docarray import DocList
+
+    from cliptune.documents import ClipDoc
+    from cliptune.training.callbacks import Callback
+
+Role = Literal["train_data", "eval_data"]
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|(can't|cannot|unable to) allocate|ALLOC_FAILED", re.IGNORECASE
+)
+_RUST_CODE = re.compile(r"\(os error (\d+)\)")
+"""How Rust's libraries, such as safetensors, tell the system's error number."""
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 256 * 1024
 
@@ -37,7 +52,7 @@ def main(folder: Path, start: int) -> int:
     mark = ProcessMark.of(os.getpid())
     liveness.beat(folder)
 
-    def begin(record: Record) -> dict[str, Any] | None:
+    def begin(record: Record) -> Changes | None:
         if record.starts != start:
             return None  # it was resumed by somebody who thought us dead
         return {"status": Status.STARTED, "details": "", "started": now(), "process": mark}
@@ -64,7 +79,7 @@ def main(folder: Path, start: int) -> int:
         logger.status(status, details)
     _give_back_reserve(folder)  # the record needs some room, whatever has filled the disk
 
-    def end(record: Record) -> dict[str, Any] | None:
+    def end(record: Record) -> Changes | None:
         if record.starts != start:
             return None
         return {"status": status, "details": details, "ended": now()}
@@ -156,32 +171,33 @@ def _give_back_reserve(folder: Path) -> None:
 
 
 def _say_what_was_understood(
-    config: dict[str, Any], docs: dict[str, Any], logger: FolderRunLogger
+    config: RunConfig, docs: dict[Role, DocList[ClipDoc] | None], logger: FolderRunLogger
 ) -> None:
     """Have each data set described in the log, as it was read or as it is found by its name."""
     from cliptune.data.source import read_documents
     from cliptune.data.validation import PAIR
+    from cliptune.runs.documents import is_reference
 
-    for role, found in docs.items():
-        if not found:
-            continue
+    for role, given in docs.items():
         reference = config[role]
+        if not given or not reference:
+            continue
         if "summary" in reference:
             lines = reference["summary"]["lines"]
         else:
-            summary = read_documents(found, role=role, needs=PAIR).summary
+            summary = read_documents(given, role=role, needs=PAIR).summary
             summary.source = reference.get("name")
             lines = summary.lines()
         for level, line in lines:
             logger.log(level, line)
     for callback in config["callbacks"]:
         for value in callback.values():
-            if isinstance(value, dict) and "summary" in value:
+            if is_reference(value) and "summary" in value:
                 for level, line in value["summary"]["lines"]:
                     logger.log(level, line)
 
 
-def _callback(values: dict[str, Any], folder: Path) -> Any:
+def _callback(values: Mapping[str, object], folder: Path) -> Callback:
     from cliptune.runs.documents import is_reference, referred_documents
     from cliptune.training.callbacks import parse_callback
 
@@ -207,6 +223,55 @@ def _beat(folder: Path) -> None:
         liveness.beat(folder)
 
 
+def explain(error: BaseException) -> str:
+    """One line about `error`: what went wrong and, where it can be known, what to do."""
+    words = " ".join(str(error).split())
+    if isinstance(error, CliptuneError):
+        return words  # it was written for people
+    for each in _chain(error):
+        code = _system_error(each)
+        if code in _DISK_FULL:
+            filename = getattr(each, "filename", None)
+            where = f" for {filename}" if filename else ""
+            return (
+                f"the disk is full (no space left{where}): make room, then resume() goes on from "
+                "the last checkpoint"
+            )
+        if code == errno.EFBIG:
+            return (
+                f"a file is larger than allowed ({words[:200]}): raise the limit (ulimit -f), then "
+                "resume() goes on from the last checkpoint"
+            )
+        if code == errno.ENOMEM or _is_out_of_memory(each):
+            return (
+                "out of memory: start again with a smaller micro_batch_size or batch_size, or "
+                f"resume() once more memory is free ({words[:200] or type(error).__name__})"
+            )
+    return f"{type(error).__name__}: {words[:500]}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what led to it: torch hides the system's error behind one of its own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _system_error(error: BaseException) -> int | None:
+    """The system's error number that `error` carries."""
+    if isinstance(error, OSError):
+        return error.errno
+    code = _RUST_CODE.search(str(error))
+    return int(code[1]) if code else None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is Python's, NumPy's or torch's way to say so; torch's CPU part has no type."""
+    if isinstance(error, RuntimeError):
+        return _OUT_OF_MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError)
+
+
 def run(folder: Path, start: int) -> int:
     """`main`, and where that itself fails (its folder can't be written, …) the reason as data.
 
@@ -218,7 +283,7 @@ def run(folder: Path, start: int) -> int:
     except Exception as error:
         details = explain(error)
 
-        def end(record: Record) -> dict[str, Any] | None:
+        def end(record: Record) -> Changes | None:
             if record.starts != start or record.status.ended:
                 return None
             return {"status": Status.FAILED, "details": details, "ended": now()}

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from docarray import DocList
 
+    from cliptune.data.source import Data
     from cliptune.data.tables.columns import CsvOptions
     from cliptune.documents import ClipDoc
-
-    Data = DocList[ClipDoc] | list[ClipDoc] | str | Path
 
 
 def push(
     data: Data,
     name: str,
-    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    csv_options: CsvOptions | Mapping[str, object] | None = None,
     *,
     replace: bool = False,
 ) -> None:

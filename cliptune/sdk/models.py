@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from cliptune import runs
 from cliptune.errors import BadInput, NotFound, near_matches
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from docarray import DocList
     from numpy.typing import NDArray
 
+    from cliptune.data.pictures.images import Picture
     from cliptune.documents import ClipDoc
     from cliptune.inference import TextTower, VisionTower
     from cliptune.training.callbacks import Callback
@@ -29,7 +30,7 @@ def list_models() -> list[str]:
     return [model.name for model in known_models()]
 
 
-def list_model_options() -> dict[str, list[dict[str, Any]]]:
+def list_model_options() -> dict[str, list[dict[str, object]]]:
     """The options of each model by its name: none has any, so that all lists are empty."""
     return {name: [] for name in list_models()}
 
@@ -74,7 +75,7 @@ class TwoTowers:
 
 def build_model(
     name: str,
-    model_options: Mapping[str, Any] | None = None,
+    model_options: Mapping[str, object] | None = None,
     batch_size: int = 32,
     select_model: str | None = None,
     device: str | None = None,
@@ -125,7 +126,7 @@ def get_model(
 
 def encode(
     model: TextTower | VisionTower | TwoTowers,
-    data: DocList[ClipDoc] | Sequence[ClipDoc] | Sequence[str] | Sequence[Any],
+    data: DocList[ClipDoc] | Sequence[ClipDoc] | Sequence[str] | Sequence[Picture],
     batch_size: int = 32,
     *,
     fetch: bool = True,
@@ -150,22 +151,21 @@ def encode(
     from cliptune.documents import ClipDoc
     from cliptune.inference import encode as encode_by_tower
 
-    items: Any = data
-    first = items[0] if len(items) else None
-    if not isinstance(items, DocList) and isinstance(first, ClipDoc):
-        items = DocList[ClipDoc](items)
+    first = data[0] if len(data) else None
+    if not isinstance(data, DocList) and not isinstance(first, ClipDoc):
+        if isinstance(model, TwoTowers):
+            model = model.text if isinstance(first, str) else model.vision
+        return encode_by_tower(model, cast("Sequence[str]", data), batch_size, fetch=fetch)
+    docs = data if isinstance(data, DocList) else DocList[ClipDoc](cast("Sequence[ClipDoc]", data))
     if not isinstance(model, TwoTowers):
-        return encode_by_tower(model, items, batch_size, fetch=fetch)
-    if not isinstance(items, DocList):
-        tower = model.text if isinstance(first, str) else model.vision
-        return encode_by_tower(tower, items, batch_size)
-    texts = DocList[ClipDoc]([doc for doc in items if doc.text])
-    pictures = DocList[ClipDoc]([doc for doc in items if not doc.text])
+        return encode_by_tower(model, docs, batch_size, fetch=fetch)
+    texts = DocList[ClipDoc]([doc for doc in docs if doc.text])
+    pictures = DocList[ClipDoc]([doc for doc in docs if not doc.text])
     if texts:
         encode_by_tower(model.text, texts, batch_size)
     if pictures:
         encode_by_tower(model.vision, pictures, batch_size, fetch=fetch)
-    return items
+    return docs
 
 
 class ArtifactId(str):
@@ -217,7 +217,7 @@ def locate_model(model: str | Path) -> str:
         return name  # whoever loads it says what is wrong with it
 
 
-def refuse_model_options(model_options: Mapping[str, Any] | None) -> None:
+def refuse_model_options(model_options: Mapping[str, object] | None) -> None:
     """Say that no model has options, if some are given."""
     if model_options:
         raise BadInput(f"model_options is {dict(model_options)!r}: no model here has options")
@@ -229,9 +229,9 @@ def _towers(
     need("train", "a model")
     from cliptune.inference import get_tower
 
-    def tower(which: Any) -> Any:
-        return get_tower(model, which, is_onnx=is_onnx, device=device, batch_size=batch_size)
-
-    if select_model is None:
-        return TwoTowers(tower("clip-text"), tower("clip-vision"))
-    return tower(select_model)
+    if select_model is not None:
+        return get_tower(model, select_model, is_onnx=is_onnx, device=device, batch_size=batch_size)
+    return TwoTowers(
+        get_tower(model, "clip-text", is_onnx=is_onnx, device=device, batch_size=batch_size),
+        get_tower(model, "clip-vision", is_onnx=is_onnx, device=device, batch_size=batch_size),
+    )

@@ -14,8 +14,8 @@ from cliptune import runs
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound
 from cliptune.names import RUN
+from cliptune.runs.experiments import make_name
 from cliptune.runs.liveness import ProcessMark
-from cliptune.runs.names import make_name
 from cliptune.runs.record import Record, Status, read_record, update_record, write_record
 
 

@@ -36,8 +36,8 @@ from cliptune.errors import BadInput
 from cliptune.files import new_folder
 from cliptune.models.openclip import open_clip
 from cliptune.runs import Run, process
-from cliptune.runs.failures import explain
 from cliptune.runs.record import read_record
+from cliptune.runs.worker import explain
 from cliptune.training.samplers import random_order
 from cliptune.training.state import list_checkpoints, read_position
 from tests.waiting import wait_until

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +103,7 @@ def _read(folder: Path, size: tuple[int, int]) -> StoredPixels | None:
     It appeared in one rename, so its length is enough to know that it is whole.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text())
+        manifest = json.loads((folder / _MANIFEST).read_text())
         rows = {digest: row for row, digest in enumerate(manifest["digests"])}
         shape = (len(rows), *size, 3)
         if (folder / _PIXELS).stat().st_size != int(np.prod(shape)):

@@ -89,7 +89,7 @@ class CsvOptions:
             )
 
     @classmethod
-    def parse(cls, values: CsvOptions | Mapping[str, Any] | None) -> CsvOptions:
+    def parse(cls, values: CsvOptions | Mapping[str, object] | None) -> CsvOptions:
         """Options from a mapping; unknown names are refused with near matches."""
         if isinstance(values, CsvOptions):
             return values
@@ -127,14 +127,14 @@ class CsvOptions:
             return "--download fetches each of them once"
         return "csv_options={'download': True} fetches each of them once"
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> dict[str, str | bool]:
         """Those that were given, as JSON."""
         values = {name: getattr(self, name) for name in self.names()}
         return {name: value for name, value in values.items() if value not in (None, False)}
 
-    def to_keep(self) -> dict[str, Any]:
+    def to_keep(self) -> dict[str, object]:
         """What a run keeps of them: a folder as an absolute path, as others look from elsewhere."""
-        values = {**(self.kept.given() if self.kept else {}), **self.given()}
+        values: dict[str, object] = {**(self.kept.given() if self.kept else {}), **self.given()}
         if self.image_column or self.image_template:
             other = "image_template" if self.image_column else "image_column"
             values.pop(other, None)
@@ -142,7 +142,7 @@ class CsvOptions:
             values["image_root"] = str(Path(self.image_root).absolute())
         return values
 
-    def after(self, kept: Mapping[str, Any] | None) -> CsvOptions:
+    def after(self, kept: Mapping[str, object] | None) -> CsvOptions:
         """These options, with `kept` (of `to_keep`) where nothing is given."""
         return replace(self, kept=CsvOptions.parse(kept)) if kept else self
 
@@ -175,7 +175,7 @@ class Column:
     thousands: int = 0
     """Those of them that could as well be thousands: `1,250`."""
 
-    def add(self, value: Any) -> None:
+    def add(self, value: object) -> None:
         """Count a cell."""
         self.filled += 1
         if not isinstance(value, str):

@@ -10,7 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypedDict
 
 DELIMITERS = ("\t", ";", "|", ",")
 _MAX_FIELD = 2**27  # pictures may stand in a table as data: URIs
@@ -18,17 +18,27 @@ _SAMPLED_ROWS = 2000
 _SAMPLED_CHARACTERS = 2**22
 
 
+class DialectParameters(TypedDict):
+    """The keyword arguments of `csv.reader`."""
+
+    delimiter: str
+    quoting: Literal[0, 3]
+    escapechar: str | None
+    doublequote: bool
+    strict: bool
+
+
 @dataclass(frozen=True)
 class Dialect:
     """The parameters of `csv.reader`."""
 
     delimiter: str
-    quoting: int = csv.QUOTE_MINIMAL
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
     escape: str | None = None
     """What makes a quotation mark part of a cell, where that is not doubling it."""
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> DialectParameters:
         """As keyword arguments."""
         return {
             "delimiter": self.delimiter,
@@ -78,14 +88,14 @@ def find_dialect(
     """
     delimiters = (delimiter,) if delimiter else DELIMITERS
 
-    def best(quoting: int, escape: str | None = None) -> Dialect | None:
-        found = []
+    def best(quoting: Literal[0, 3], escape: str | None = None) -> Dialect | None:
+        scored = []
         for each in delimiters:
             dialect = Dialect(each, quoting, escape)
             rows = _sample(text, dialect)
             if rows and (score := _score(rows, each, delimiters, is_picture, known_names)):
-                found.append((score, dialect))
-        return max(found, key=lambda pair: pair[0])[1] if found else None
+                scored.append((score, dialect))
+        return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
     quoted = best(csv.QUOTE_MINIMAL)
     if quoted is None and '\\"' in text:

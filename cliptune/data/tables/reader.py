@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, TypedDict, Unpack
 
 from docarray import DocList
 
@@ -56,7 +56,7 @@ _CHUNK = 256
 
 
 def read_csv(
-    path: str | Path, options: CsvOptions | Mapping[str, Any] | None = None
+    path: str | Path, options: CsvOptions | Mapping[str, object] | None = None
 ) -> DocList[ClipDoc]:
     """Read the table at `path`: one document a row, with text, uri, label and tags.
 
@@ -65,6 +65,15 @@ def read_csv(
             told, an id is given twice; the message names the line.
     """
     return CsvTable.open(path, options).documents()
+
+
+class TableSettings(TypedDict, total=False):
+    """What a table's documents are for (see `CsvTable`)."""
+
+    needs: Needs
+    role: str
+    keep_untitled: bool
+    has_fixed_ids: bool
 
 
 class CsvTable:
@@ -121,8 +130,8 @@ class CsvTable:
     def open(
         cls,
         path: str | Path,
-        options: CsvOptions | Mapping[str, Any] | None = None,
-        **settings: Any,
+        options: CsvOptions | Mapping[str, object] | None = None,
+        **settings: Unpack[TableSettings],
     ) -> CsvTable:
         """The table at `path`; `settings` are those of the class.
 
@@ -156,12 +165,13 @@ class CsvTable:
         urls = [uri for row in self.rows if (uri := self._uri(row)) and is_elsewhere(uri)]
         if not urls or PICTURE not in self.needs:
             return None
-        found = download_once(urls)
+        downloads = download_once(urls)
+        count, fetched = len(downloads.files), downloads.fetched
         self.summary.notes.append(
-            f"{len(found.files)} pictures by URL: {found.fetched} fetched, "
-            f"{len(found.files) - found.fetched} were there; {len(found.problems)} could not be"
+            f"{count} pictures by URL: {fetched} fetched, {count - fetched} were there; "
+            f"{len(downloads.problems)} could not be"
         )
-        return found
+        return downloads
 
     def _survey(self) -> dict[str, Column]:
         columns = {name: Column(name) for name in self.rows.columns}
@@ -210,7 +220,7 @@ class CsvTable:
             image = image.replace("\\", "/")
         return str(root / image)
 
-    def _typed(self, column: str, value: Any) -> Any:
+    def _typed(self, column: str, value: object) -> object:
         """A cell as a number where it is one, so that tags can be compared.
 
         A column that is all numbers has numbers, `12.50` too (and `12,50` where commas separate
@@ -368,7 +378,7 @@ def refuse_elsewhere(where: str, role: str, uri: str, place: str, advice: str) -
     )
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     """A cell as a text without spaces around it; None where nothing is in it."""
     return None if is_missing(value) else str(value).strip()
 

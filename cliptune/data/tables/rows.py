@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.tables.columns import CsvOptions, is_picture, known_names, normal
@@ -34,7 +34,7 @@ class Row:
 
     line: int
     """Of its file, from 1, on which it begins."""
-    cells: Mapping[str, Any]
+    cells: Mapping[str, object]
     """Texts, or what JSON has, by column; what is missing may be absent, None or blank."""
     file: str | None = None
     """Where a table is of several files."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from docarray import DocList
@@ -44,9 +43,9 @@ class About:
 
     title: str
     """The run's name."""
-    facts: Mapping[str, Any]
+    facts: Mapping[str, object]
     """By their name, such as the base model, the digest and versions."""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     """The run's options."""
     before: Mapping[str, float] = field(default_factory=dict)
     """The run's metrics before training."""
@@ -97,7 +96,7 @@ def _rows(changes: Mapping[str, Change], names: Sequence[str]) -> list[tuple[str
     ]
 
 
-def _query(comparison: Comparison, position: int) -> dict[str, Any]:
+def _query(comparison: Comparison, position: int) -> dict[str, object]:
     """A query's row: its right answers, and what both models found."""
     doc = comparison.queries[position]
     answers = [one for one in comparison.index if one.label == doc.label]
@@ -106,8 +105,8 @@ def _query(comparison: Comparison, position: int) -> dict[str, Any]:
         "answers": [_card(one) for one in answers[:SHOWN_ANSWERS]],
         "n_answers": len(answers),
         "sides": [
-            ("before", _rank(comparison.before, position), _found(comparison, "before", position)),
-            ("after", _rank(comparison.after, position), _found(comparison, "after", position)),
+            (side, _rank(evaluation, position), _found(comparison.index, evaluation, position))
+            for side, evaluation in (("before", comparison.before), ("after", comparison.after))
         ],
     }
 
@@ -120,10 +119,11 @@ def _rank(evaluation: Evaluation, position: int) -> str:
     return f"first right answer at rank {hits[0] + 1}"
 
 
-def _found(comparison: Comparison, side: str, position: int) -> list[dict[str, Any]]:
-    evaluation: Evaluation = getattr(comparison, side)
+def _found(
+    index: DocList[ClipDoc], evaluation: Evaluation, position: int
+) -> list[dict[str, object]]:
     return [
-        {**_card(comparison.index[int(answer)]), "score": float(score), "hit": bool(hit)}
+        {**_card(index[int(answer)]), "score": float(score), "hit": bool(hit)}
         for answer, score, hit in zip(
             evaluation.ids[position][:SHOWN_RESULTS],
             evaluation.scores[position][:SHOWN_RESULTS],
@@ -134,7 +134,7 @@ def _found(comparison: Comparison, side: str, position: int) -> list[dict[str, A
     ]
 
 
-def _fault_cards(faults: Faults) -> dict[str, Any]:
+def _fault_cards(faults: Faults) -> dict[str, object]:
     docs = faults.docs
     return {
         "where": faults.where,
@@ -151,13 +151,13 @@ def _fault_cards(faults: Faults) -> dict[str, Any]:
     }
 
 
-def _labelled(docs: DocList[ClipDoc], position: int, faults: Faults) -> dict[str, Any]:
+def _labelled(docs: DocList[ClipDoc], position: int, faults: Faults) -> dict[str, object]:
     card = _card(docs[position])
     [label] = labels_of([docs[position]])
     return {**card, "title": docs[position].text or faults.text_of.get(label, label)}
 
 
-def _card(doc: ClipDoc) -> dict[str, Any]:
+def _card(doc: ClipDoc) -> dict[str, object]:
     return {
         "id": doc.id,
         "title": doc.text or doc.label or doc.id,

@@ -1,23 +1,37 @@
-"""`fit`: start a fine-tuning run."""
+"""Runs and experiments: starting, finding and deleting them, on this machine or at a train Flow."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cliptune import runs
-from cliptune.errors import BadInput
-from cliptune.extras import need
-from cliptune.runs import Run
-from cliptune.sdk.models import find_artifact, refuse_model_options
-from cliptune.sdk.server import server_address, session
+from cliptune.runs.session import AnyExperiment, AnyRun, Session
+from cliptune.sdk.local import LocalSession
+from cliptune.settings import current
 
 if TYPE_CHECKING:
+    from cliptune.client.remote import RemoteSession
+    from cliptune.data.source import Data
     from cliptune.data.tables.columns import CsvOptions
-    from cliptune.sdk.data import Data
     from cliptune.training.callbacks import Callback
+
+
+def connect(address: str, api_key: str | None = None, ca_file: str | None = None) -> RemoteSession:
+    """The calls of this module at a train Flow, such as `grpc://host:52000`.
+
+    `api_key` and `ca_file` are as `cliptune.serving.Client`'s.
+    """
+    from cliptune.client.remote import RemoteSession
+
+    return RemoteSession(address, api_key=api_key, ca_file=ca_file)
+
+
+def session() -> Session:
+    """Where the functions here work: at the server that the environment names, or here."""
+    address = current().server
+    return connect(address) if address else LocalSession()
 
 
 def fit(
@@ -29,30 +43,30 @@ def fit(
     run_name: str | None = None,
     description: str | None = None,
     experiment_name: str | None = None,
-    model_options: Mapping[str, Any] | None = None,
+    model_options: Mapping[str, object] | None = None,
     loss: str = "CLIPLoss",
     miner: str | None = None,
-    miner_options: Mapping[str, Any] | None = None,
+    miner_options: Mapping[str, object] | None = None,
     optimizer: str = "Adam",
-    optimizer_options: Mapping[str, Any] | None = None,
+    optimizer_options: Mapping[str, object] | None = None,
     learning_rate: float | None = None,
     epochs: int = 5,
     batch_size: int | None = None,
-    callbacks: Sequence[Callback | Mapping[str, Any] | str] | None = None,
+    callbacks: Sequence[Callback | Mapping[str, object] | str] | None = None,
     scheduler: str | None = None,
-    scheduler_options: Mapping[str, Any] | None = None,
+    scheduler_options: Mapping[str, object] | None = None,
     freeze: bool | str | Mapping[str, int] = False,
     output_dim: int | None = None,
     device: str | None = None,
     num_workers: int = 4,
     to_onnx: bool = False,
-    csv_options: CsvOptions | Mapping[str, Any] | None = None,
+    csv_options: CsvOptions | Mapping[str, object] | None = None,
     num_items_per_class: int = 4,
     sampler: str = "auto",
     loss_optimizer: str | None = None,
-    loss_optimizer_options: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Run:
+    loss_optimizer_options: Mapping[str, object] | None = None,
+    **options: object,
+) -> AnyRun:
     """Start fine-tuning a CLIP in a process of its own, and return at once.
 
     What can be checked is checked here, before anything is stored or started.
@@ -113,57 +127,85 @@ def fit(
         BadData: a data set can't be read or has nothing to train on.
         AlreadyExists: `run_name` is in use.
     """
-    given = {name: value for name, value in locals().items() if name != "options"}
-    if server_address():
-        defaults = inspect.signature(fit).parameters
-        changed = {n: v for n, v in given.items() if v is not defaults[n].default}
-        return session().fit(**changed, **options)
-    _refuse_metric_learning(given)
-    need("train", "fit")
-    from cliptune.models.loading import check_same_model
-    from cliptune.models.names import absolute_name
-    from cliptune.models.registry import BUILTIN
-    from cliptune.runs.plan import make_plan
-
-    names = ("val_split", "loss", "optimizer", "optimizer_options", "learning_rate", "epochs",
-             "batch_size", "scheduler", "scheduler_options", "freeze", "device", "num_workers",
-             "to_onnx")  # fmt: skip
-    chosen = {name: given[name] for name in names if given[name] is not None}
-    if sampler != "auto":
-        chosen["sampler"] = sampler
-    start = model
-    if model_artifact is not None:
-        start = str(find_artifact(model_artifact))
-        if model != BUILTIN:  # the default wherever a model need not be named
-            check_same_model(model, Path(start))
-    plan = make_plan(
-        {**options, **chosen, "model": absolute_name(start)},
-        train_data,
-        eval_data,
-        callbacks,
-        csv_options,
-    )
-    config = {"model": str(model), "model_artifact": _text(model_artifact), **plan.config}
-    run = runs.create_run(config, plan.documents, run_name, experiment_name, description)
-    run.start()
-    return run
+    given = dict(locals())
+    changed = {
+        name: given[name]
+        for name, parameter in inspect.signature(fit).parameters.items()
+        if name not in ("model", "train_data", "options")
+        and given[name] is not None
+        and given[name] is not parameter.default
+    }
+    return session().fit(model, train_data, **changed, **options)
 
 
-def _refuse_metric_learning(given: Mapping[str, Any]) -> None:
-    """Say of options for other losses and models that they would have no effect."""
-    refuse_model_options(given["model_options"])
-    for name in ("miner", "miner_options", "loss_optimizer", "loss_optimizer_options"):
-        if given[name]:
-            raise BadInput(
-                f"{name} is {given[name]!r}: it is for metric-learning losses; with CLIPLoss all "
-                "other pairs of the batch are the negatives, and it has no weights of its own"
-            )
-    if given["output_dim"] is not None:
-        raise BadInput(
-            f"output_dim is {given['output_dim']!r}: CLIP's is fixed by its model "
-            "(see describe_models())"
-        )
+def get_run(name: str, experiment_name: str | None = None) -> AnyRun:
+    """The run `name`, whichever process started it.
+
+    Without `experiment_name` it is looked for in all experiments, `default` first.
+
+    Raises:
+        NotFound: no such run; the message lists near names.
+        BadInput: several experiments other than `default` have a run of that name.
+    """
+    return session().get_run(name, experiment_name)
 
 
-def _text(value: str | Path | None) -> str | None:
-    return None if value is None else str(value)
+def list_runs(
+    experiment_name: str | None = None, page: int = 1, size: int = 50
+) -> Sequence[AnyRun]:
+    """The runs of an experiment, or of all: newest first, `size` on a page, pages from 1.
+
+    Raises:
+        NotFound: no such experiment.
+        BadInput: `page` or `size` is below 1.
+    """
+    return session().list_runs(experiment_name, page, size)
+
+
+def delete_run(name: str, experiment_name: str | None = None) -> None:
+    """Delete a run with all its files; one under way is stopped first.
+
+    Raises:
+        NotFound, BadInput: as `get_run`.
+        NotReady: it runs on another machine.
+    """
+    session().delete_run(name, experiment_name)
+
+
+def delete_runs(experiment_name: str | None = None) -> None:
+    """Delete all runs of an experiment, or without a name all runs there are."""
+    session().delete_runs(experiment_name)
+
+
+def create_experiment(name: str = "default") -> AnyExperiment:
+    """Make a new group for runs (`fit(experiment_name=…)` makes one by itself).
+
+    Raises:
+        AlreadyExists: there is one of that name.
+        BadInput: the name is not allowed.
+    """
+    return session().create_experiment(name)
+
+
+def get_experiment(name: str = "default") -> AnyExperiment:
+    """The experiment `name`.
+
+    Raises:
+        NotFound: there is none; the message lists near names.
+    """
+    return session().get_experiment(name)
+
+
+def list_experiments() -> Sequence[AnyExperiment]:
+    """All experiments by name."""
+    return session().list_experiments()
+
+
+def delete_experiment(name: str) -> None:
+    """Delete an experiment with all its runs."""
+    session().delete_experiment(name)
+
+
+def delete_experiments() -> None:
+    """Delete all experiments with all their runs."""
+    session().delete_experiments()
