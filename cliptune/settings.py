@@ -647,8 +647,10 @@ class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
         if not certificate and not key:
             return {}
         if not certificate or not key:
-            names = f"{variable_of('ssl_certfile')} and {variable_of('ssl_keyfile')}"
-            raise BadInput(f"{names} go together: only one of them is set")
+            raise BadInput(
+                "CLIPTUNE_SSL_CERTFILE and CLIPTUNE_SSL_KEYFILE go together: only one of them "
+                "is set"
+            )
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
         except ssl.SSLError as error:  # in words such as "PEM lib"

@@ -19,6 +19,7 @@ from cliptune.errors import AlreadyExists, BadInput
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
     from cliptune.evaluation.wise_ft import Documents, Pick, Point
+    from cliptune.models.artifact import RunMetrics
     from cliptune.models.loading import ClipModel
 
 console = Console()
@@ -207,17 +208,12 @@ def _save(
     mixed = mix_models(pretrained, tuned, alpha)
     mixed.clip.cpu()
     by_alpha = {point.alpha: point.in_domain for point in points}
-    write_artifact(
-        mixed,
-        folder,
-        config=config,
-        metrics={
-            "before": _prefixed(by_alpha.get(0.0, {})),
-            "after": _prefixed(by_alpha[alpha]),
-            "evaluations": {PREFIX[:-1]: points[0].in_domain_counts},
-        },
-        to_onnx=to_onnx,
-    )
+    metrics: RunMetrics = {
+        "before": _prefixed(by_alpha.get(0.0, {})),
+        "after": _prefixed(by_alpha[alpha]),
+        "evaluations": {PREFIX[:-1]: points[0].in_domain_counts or {}},
+    }
+    write_artifact(mixed, folder, config=config, metrics=metrics, to_onnx=to_onnx)
 
 
 def _prefixed(metrics: dict[str, float]) -> dict[str, float]:
