@@ -17,7 +17,7 @@ from cliptune.cli import (
     quantize,
     report,
     runs,
-    search,
+    serve,
     split,
     swap,
     wise_ft,
@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (split, runs, report, models, quantize, wise_ft, search, index, swap, keys, demo):
+for module in (split, runs, report, models, quantize, wise_ft, serve, index, swap, keys, demo):
     module.register(app)
 
 

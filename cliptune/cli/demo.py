@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cliptune.cli.watch import seconds_since, watch
+from cliptune.cli.terminal import seconds_since, watch
 
 if TYPE_CHECKING:
     from cliptune.evaluation.retrieval import Evaluation
@@ -137,7 +137,7 @@ def search_with(
 
     What the built-in model found before is taken from the run's sample results.
     """
-    from cliptune.cli.search import wait_for_signal
+    from cliptune.cli.serve import wait_for_signal
     from cliptune.data.source import load_documents
     from cliptune.serving import Client, serve
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
-from cliptune.cli import index_life
-from cliptune.cli.search import SERVER, Address
-from cliptune.cli.table_options import notices, say, with_table_options
+from cliptune.cli import index_files
+from cliptune.cli.options import notices, say, with_table_options
+from cliptune.cli.serve import SERVER, Address
 
 if TYPE_CHECKING:
     from cliptune.client.bulk import Indexed, LeftOut
@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     group.command(epilog="Example: cliptune index add pictures/")(with_table_options(add))
-    index_life.register(group)
+    index_files.register(group)
     group.command(epilog="Example: cliptune index migrate shop-index http://milvus:19530/shop")(
         migrate
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cliptune.cli.table_options import options_of, read_searched, with_table_options
+from cliptune.cli.options import options_of, read_searched, with_table_options
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions

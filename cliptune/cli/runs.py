@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cliptune.cli.confirm import confirm
-from cliptune.cli.table_options import options_of, read_searched, with_table_options
+from cliptune.cli.options import options_of, read_searched, with_table_options
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def fit(
 ) -> None:
     """Fine-tune a model on titles and pictures, and save the artifact."""
     from cliptune.callback import EvaluationCallback, WiSEFTCallback
-    from cliptune.cli.watch import watch
+    from cliptune.cli.terminal import watch
 
     callbacks: list[Any] = []
     if queries is not None:
@@ -240,7 +240,7 @@ def resume(
     experiment: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     """Go on with a run that was cancelled or killed, from its last checkpoint."""
-    from cliptune.cli.watch import watch
+    from cliptune.cli.terminal import watch
 
     run = _session(None).get_run(name, experiment)
     run.resume()

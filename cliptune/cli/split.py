@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cliptune.cli.table_options import with_table_options
+from cliptune.cli.options import with_table_options
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions

@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cliptune.cli.search import SERVER, Address
-from cliptune.cli.table_options import read, with_table_options
+from cliptune.cli.options import read, with_table_options
+from cliptune.cli.serve import SERVER, Address
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cliptune.cli.table_options import options_of, read_searched, with_table_options
-from cliptune.cli.two_models import load_pretrained, load_tuned, progress_bar
+from cliptune.cli.inputs import load_pretrained, load_tuned, progress_bar
+from cliptune.cli.options import options_of, read_searched, with_table_options
 from cliptune.errors import AlreadyExists, BadInput
 
 if TYPE_CHECKING:

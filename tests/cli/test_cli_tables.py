@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.cli.table_options import _DOWNLOAD, _OPTIONS
+from cliptune.cli.options import _DOWNLOAD, _OPTIONS
 from cliptune.data.tables.columns import CsvOptions
 from cliptune.errors import BadData
 from cliptune.models.artifact import open_artifact

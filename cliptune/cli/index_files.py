@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from cliptune.cli.confirm import confirm
-from cliptune.cli.search import SERVER, Address, show_warnings
-from cliptune.cli.table_options import with_table_options
+from cliptune.cli.options import with_table_options
+from cliptune.cli.serve import SERVER, Address, show_warnings
 from cliptune.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
