@@ -17,6 +17,7 @@ from cliptune.cli import (
     quantize,
     report,
     runs,
+    search,
     serve,
     split,
     swap,
@@ -33,7 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (split, runs, report, models, quantize, wise_ft, serve, index, swap, keys, demo):
+for module in (
+    split, runs, report, models, quantize, wise_ft, serve, search, index, swap, keys, demo
+):  # fmt: skip
     module.register(app)
 
 

@@ -1,26 +1,79 @@
-"""The options of all commands that take a table, declared once, and reading tables by them."""
+"""Options that several commands have: of settings, of tables, and a few more."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, get_type_hints
 
 import typer
-from rich.console import Console
+from typer.models import OptionInfo
+
+from cliptune.settings import Settings, about, allowed, bounds, choices, variable_of
 
 if TYPE_CHECKING:
-    from docarray import DocList
+    pass
 
-    from cliptune.data.summary import DataSummary
-    from cliptune.data.tables.columns import CsvOptions
-    from cliptune.data.validation import Needs
-    from cliptune.documents import ClipDoc
+P = ParamSpec("P")
+R = TypeVar("R")
 
-PANEL = "Tables (columns are found by their names where that is clear)"
-_OPTIONS: dict[str, tuple[str, str]] = {
+
+def of_setting(field: str, *names: str, own_default: bool = False) -> OptionInfo:
+    """An option that wins over a setting: its variable, its help and its bounds are the setting's.
+
+    Args:
+        field: the setting's name in `Settings`.
+        names: how the option is spelled; none: as the command's argument.
+        own_default: the command has a default of its own, which its help shows anyway.
+    """
+    setting = Settings.model_fields[field]
+    least, most = bounds(setting)
+    values = choices(setting)
+    option: OptionInfo = typer.Option(
+        *names,
+        envvar=variable_of(field),
+        help=_help(field, own_default),
+        metavar="|".join(values) if values else None,
+        min=least,
+        max=most,
+    )
+    return option
+
+
+def _help(field: str, own_default: bool) -> str:
+    setting = Settings.model_fields[field]
+    told = about(setting)
+    text = f"{told.unit} {told.meaning}".strip()
+    if told.allowed:
+        text += f": {allowed(setting)}"
+    if told.default and not own_default:
+        text += f"; default: {told.default}"
+    # Links and code of Markdown are for the page of settings.
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).replace("`", "")
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def default_of(field: str) -> str:
+    """The default of a setting that is a text."""
+    return str(Settings.model_fields[field].default)
+
+
+SERVER = default_of("search_server")
+Address = Annotated[str, of_setting("search_server", "--server")]
+TrainAddress = Annotated[str | None, of_setting("server", "--server")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+Searched = Annotated[
+    str | None, typer.Option(help="The pictures to search; default: those of --queries.")
+]
+Labelled = Annotated[str, typer.Option(help="Texts with labels: a CSV or a data set's name.")]
+ResultsThatCount = Annotated[int, typer.Option(min=1, help="k: results that count.")]
+
+TABLES = "Tables (columns are found by their names where that is clear)"
+TABLE_OPTIONS: dict[str, tuple[str, str]] = {
     "text_column": ("COLUMN", "The column of titles or queries. Found: title, text, caption, …"),
     "image_column": (
         "COLUMN",
@@ -41,116 +94,60 @@ _OPTIONS: dict[str, tuple[str, str]] = {
     "delimiter": ("CHARACTER", "Between cells: ',', ';', '|' or tab. Default: found."),
     "image_root": ("FOLDER", "What relative picture paths are relative to; default: the table."),
 }
-_DOWNLOAD = "download"
-Command = TypeVar("Command", bound=Callable[..., Any])
-notices = Console(stderr=True)
+"""How tables are read, `CsvOptions`: each option's placeholder and help."""
+DOWNLOAD = "download"
+"""The one of them that is a flag."""
 
 
-def with_table_options(command: Command) -> Command:
+def with_table_options(command: Callable[P, R]) -> Callable[P, R]:
     """Give a command the options of tables; it gets them as `table: CsvOptions`.
 
     Typer reads a command's signature: the options stand in it where `table` is.
     """
-    signature = inspect.signature(command)
     # The class itself is not imported here: what reads tables would make `--help` slow.
-    hints = get_type_hints(command, localns={"CsvOptions": Any}, include_extras=True)
-    options = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                str | None, typer.Option(metavar=metavar, help=text, rich_help_panel=PANEL)
-            ],
-        )
-        for name, (metavar, text) in _OPTIONS.items()
-    ]
-    options.append(
-        inspect.Parameter(
-            _DOWNLOAD,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False,
-            annotation=Annotated[
-                bool,
-                typer.Option(
-                    "--download",
-                    help="Fetch pictures that are given by http(s) URL, each once.",
-                    rich_help_panel=PANEL,
-                ),
-            ],
-        )
-    )
+    hints = get_type_hints(command, localns={"CsvOptions": object}, include_extras=True)
+    signature = inspect.signature(command)
     own = [
         one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[one.name])
         for one in signature.parameters.values()
         if one.name != "table"
     ]
+    parameters = [*own, *_table_parameters()]
 
     @wraps(command)
-    def wrapped(**values: Any) -> Any:
+    def wrapped(*args: P.args, **values: P.kwargs) -> R:
         from cliptune.data.tables.columns import CsvOptions
 
-        given = {name: values.pop(name) for name in (*_OPTIONS, _DOWNLOAD)}
-        return command(**values, table=CsvOptions(**given, as_flags=True))
+        given = {name: values.pop(name) for name in (*TABLE_OPTIONS, DOWNLOAD)}
+        values["table"] = replace(CsvOptions.parse(given), as_flags=True)
+        return command(*args, **values)
 
-    wrapped.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    wrapped.__annotations__ = {one.name: one.annotation for one in [*own, *options]}
-    return wrapped  # type: ignore[return-value]
-
-
-def options_of(model: str | Path) -> Mapping[str, Any] | None:
-    """How the tables were read that a run, or the artifact at a path, was fine-tuned on."""
-    import yaml
-
-    from cliptune.errors import CliptuneError
-    from cliptune.models.artifact import is_artifact, open_artifact
-    from cliptune.sdk.models import find_artifact
-
-    try:
-        path = find_artifact(model)
-        if not is_artifact(path):
-            return None
-        # No tower's weights are checked for it: whoever loads them does.
-        config = yaml.safe_load((open_artifact(path, only=()).path / "config.yml").read_text())
-    except (CliptuneError, OSError, yaml.YAMLError):
-        return None  # a model's name, or one that can't be opened: loading it says why
-    kept = config.get("csv_options") if isinstance(config, dict) else None
-    return kept if isinstance(kept, dict) else None
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapped
 
 
-def read_searched(
-    queries: str, index: str | None, table: CsvOptions, role: str = "", *, readable: bool = False
-) -> tuple[DocList[ClipDoc], DocList[ClipDoc]]:
-    """Queries, and the pictures that they search (None: their own); says what was understood.
-
-    With `readable`, pictures that can't be decoded are left out, too: for what would stop at one.
-
-    Raises:
-        NotFound, BadData: as `read_documents`; or more than a tenth of the pictures can't be read.
-    """
-    from cliptune.data.pictures.pixels import readable_only
-    from cliptune.data.validation import ANSWER, QUERY
-
-    if index is None:
-        docs = read(queries, table, f"{role}queries", QUERY | ANSWER)
-        docs = readable_only(docs) if readable else docs
-        return docs, docs
-    query_docs = read(queries, table, f"{role}queries", QUERY)
-    index_docs = read(index, table, f"{role}index", ANSWER)
-    return query_docs, readable_only(index_docs) if readable else index_docs
-
-
-def read(data: str, table: CsvOptions, role: str, needs: Needs) -> DocList[ClipDoc]:
-    """The documents of `data` that have all of `needs`; says what was understood."""
-    from cliptune.data.source import read_documents
-
-    found = read_documents(data, csv_options=table, role=role, needs=needs)
-    say(found.summary)
-    return found.docs
-
-
-def say(summary: DataSummary) -> None:
-    """Tell on stderr what was understood of a data set."""
-    for level, line in summary.lines():
-        style = "yellow" if level == "WARNING" else None
-        notices.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+def _table_parameters() -> list[inspect.Parameter]:
+    texts = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None, typer.Option(metavar=metavar, help=text, rich_help_panel=TABLES)
+            ],
+        )
+        for name, (metavar, text) in TABLE_OPTIONS.items()
+    ]
+    download = typer.Option(
+        "--download",
+        help="Fetch pictures that are given by http(s) URL, each once.",
+        rich_help_panel=TABLES,
+    )
+    flag = inspect.Parameter(
+        DOWNLOAD,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, download],
+    )
+    return [*texts, flag]

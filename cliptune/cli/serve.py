@@ -1,57 +1,28 @@
-"""`cliptune serve`, `train-server` and `search`: the services and their client."""
+"""`cliptune serve` and `train-server`: the services."""
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+
+from cliptune.cli.options import default_of, of_setting
+from cliptune.cli.terminal import console
 
 if TYPE_CHECKING:
     from cliptune.serving.launch import Service
 
-console = Console()
-errors = Console(stderr=True)
-SERVER = "grpc://localhost:51000"
-Address = Annotated[
-    str, typer.Option(envvar="CLIPTUNE_SEARCH_SERVER", help="Address of a search Flow.")
-]
-CertFile = Annotated[
-    Path | None,
-    typer.Option(envvar="CLIPTUNE_SSL_CERTFILE", help="For TLS: a certificate with its chain."),
-]
-KeyFile = Annotated[
-    Path | None, typer.Option(envvar="CLIPTUNE_SSL_KEYFILE", help="The certificate's key.")
-]
-ApiKeys = Annotated[
-    Path | None,
-    typer.Option(
-        envvar="CLIPTUNE_API_KEYS_FILE",
-        help="A file of `cliptune keys`; without it everybody may do everything.",
-    ),
-]
-
-RootPath = Annotated[
-    str | None,
-    typer.Option(
-        envvar="CLIPTUNE_ROOT_PATH", help="The path that it lives below behind a proxy: /shop"
-    ),
-]
-TrustedProxies = Annotated[
-    str | None,
-    typer.Option(
-        envvar="CLIPTUNE_TRUSTED_PROXIES",
-        help="Addresses or networks of proxies whose X-Forwarded-… headers are believed: "
-        "10.0.0.0/8,::1",
-    ),
-]
+CertFile = Annotated[Path | None, of_setting("ssl_certfile")]
+KeyFile = Annotated[Path | None, of_setting("ssl_keyfile")]
+ApiKeys = Annotated[Path | None, of_setting("api_keys_file", "--api-keys")]
+Host = Annotated[str, of_setting("host", own_default=True)]
+GrpcPort = Annotated[int, of_setting("grpc_port", own_default=True)]
+HttpPort = Annotated[int, of_setting("http_port", own_default=True)]
+RootPath = Annotated[str | None, of_setting("root_path")]
+TrustedProxies = Annotated[str | None, of_setting("trusted_proxies")]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,54 +31,24 @@ def register(app: typer.Typer) -> None:
     app.command("train-server", epilog="Example: cliptune train-server --grpc-port 52000")(
         train_server
     )
-    app.command(
-        epilog="Example: cliptune search 'red summer dress' --filter 'price < 30' --limit 5"
-    )(search)
 
 
 def serve(
-    artifact: Annotated[
-        str, typer.Option(help="The fine-tuned model: an artifact, or a model's name.")
-    ] = "builtin",
-    index_folder: Annotated[
-        str | None,
-        typer.Option(
-            "--index",
-            help="The index: a folder, or a collection of a Milvus server "
-            "(http://host:19530/shop); default: CLIPTUNE_HOME/index.",
-        ),
-    ] = None,
-    index_storage: Annotated[
-        str | None,
-        typer.Option(
-            help="How a new index keeps embeddings: float32, or float16 at half the room."
-        ),
-    ] = None,
-    grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 51000,
-    http_port: Annotated[int, typer.Option(min=1, max=65535)] = 51001,
-    clip_service_port: Annotated[
-        int,
-        typer.Option(min=0, max=65535, help="gRPC for clip-as-service's clients; 0: none."),
-    ] = 51002,
-    host: Annotated[
-        str, typer.Option(help="0.0.0.0, or :: with IPv6, to be reached from outside.")
-    ] = "127.0.0.1",
-    onnx: Annotated[bool, typer.Option("--onnx/--torch", help="The engine.")] = False,
-    precision: Annotated[
-        str | None, typer.Option(help="int8 or bf16, where `cliptune quantize` added it.")
-    ] = None,
+    artifact: Annotated[str, of_setting("artifact")] = default_of("artifact"),
+    index_folder: Annotated[str | None, of_setting("index", "--index")] = None,
+    index_storage: Annotated[str | None, of_setting("index_storage")] = None,
+    grpc_port: GrpcPort = 51000,
+    http_port: HttpPort = 51001,
+    clip_service_port: Annotated[int, of_setting("clip_service_port", own_default=True)] = 51002,
+    host: Host = "127.0.0.1",
+    onnx: Annotated[bool, of_setting("onnx", "--onnx/--torch")] = False,
+    precision: Annotated[str, of_setting("precision")] = default_of("precision"),
     ssl_certfile: CertFile = None,
     ssl_keyfile: KeyFile = None,
     api_keys: ApiKeys = None,
     root_path: RootPath = None,
     trusted_proxies: TrustedProxies = None,
-    public_url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="CLIPTUNE_PUBLIC_URL",
-            help="The address by which clients reach the HTTP side: pictures' URLs begin with it.",
-        ),
-    ] = None,
+    public_url: Annotated[str | None, of_setting("public_url")] = None,
 ) -> None:
     """Serve a model as text-to-image search: gRPC, HTTP, and a search page."""
     from cliptune.serving import serve as start
@@ -137,27 +78,19 @@ def serve(
             f"gRPC  grpc{tls}://{shown}:{grpc_port}\nHTTP  http{tls}://{shown}:{http_port}\n"
             f"[bold]search page: http{tls}://{shown}:{http_port}/[/]   (Ctrl-C ends)"
         )
-        _warn(host, api_keys)
+        _warn_of_strangers(host, api_keys)
         _tell_of_swap(index_folder)
         wait_for_signal(service)
 
 
 def train_server(
-    grpc_port: Annotated[int, typer.Option(min=1, max=65535)] = 52000,
-    http_port: Annotated[int, typer.Option(min=1, max=65535)] = 52001,
-    host: Annotated[
-        str, typer.Option(help="0.0.0.0, or :: with IPv6, to be reached from outside.")
-    ] = "127.0.0.1",
+    grpc_port: GrpcPort = 52000,
+    http_port: HttpPort = 52001,
+    host: Host = "127.0.0.1",
     ssl_certfile: CertFile = None,
     ssl_keyfile: KeyFile = None,
     api_keys: ApiKeys = None,
-    hub_models: Annotated[
-        str | None,
-        typer.Option(
-            help="Models of the Hugging Face hub that clients may name: organisations, or "
-            "beginnings of ORG/NAME, separated by commas; default: CLIPTUNE_HUB_MODELS, or none."
-        ),
-    ] = None,
+    hub_models: Annotated[str | None, of_setting("hub_models")] = None,
     root_path: RootPath = None,
     trusted_proxies: TrustedProxies = None,
 ) -> None:
@@ -180,53 +113,11 @@ def train_server(
         console.print(
             f"train Flow at grpc{tls}://{shown}:{grpc_port} and http{tls}://{shown}:{http_port}"
         )
-        _warn(host, api_keys)
+        _warn_of_strangers(host, api_keys)
         wait_for_signal(service)
 
 
-def search(
-    query: Annotated[str, typer.Argument(help="A text, or with --picture a picture's path.")],
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
-    filter_: Annotated[
-        str | None,
-        typer.Option("--filter", help="Over tags: price < 30 and brand == 'Nordvik'"),
-    ] = None,
-    picture: Annotated[bool, typer.Option("--picture", help="Search by picture.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    server: Address = SERVER,
-) -> None:
-    """Search a search Flow's index."""
-    from cliptune.errors import NotFound
-    from cliptune.serving import Client
-
-    if picture and not Path(query).is_file():
-        raise NotFound(f"no picture at {query}")
-    asked = Path(query).read_bytes() if picture else query
-    with Client(server) as client:
-        result = client.search(asked, limit=limit, filter=filter_)
-    matches = result.matches
-    show_warnings(result.warnings)
-    if as_json:
-        rows = [{"id": m.id, "score": m.score, "text": m.text, "tags": m.tags} for m in matches]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    if not matches:
-        console.print("Nothing found" + (f" where {filter_}." if filter_ else "."), markup=False)
-        return
-    table = Table("score", "title", "id", "tags")
-    for match in matches:
-        tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
-        table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
-    console.print(table)
-
-
-def show_warnings(sentences: Iterable[str]) -> None:
-    """Print what there is to say of a filter on stderr: stdout may be read by a program."""
-    for sentence in sentences:
-        errors.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
-
-
-def _warn(host: str, api_keys: Path | None) -> None:
+def _warn_of_strangers(host: str, api_keys: Path | None) -> None:
     if not api_keys and host not in ("127.0.0.1", "::1", "localhost"):
         console.print("[yellow]No API keys: whoever reaches these ports may do everything.[/]")
 

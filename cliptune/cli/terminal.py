@@ -1,11 +1,15 @@
-"""Following a run on the terminal: its log, and a live progress bar below."""
+"""What commands show and ask on the terminal."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,11 +19,56 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from cliptune.errors import RunFailed
+from cliptune.errors import NotReady, RunFailed
+
+if TYPE_CHECKING:
+    from cliptune.runs.session import AnyRun
+
+console = Console()
+notices = Console(stderr=True)
+"""For what a program that reads stdout must not get."""
 
 
-def watch(run: Any, console: Console) -> None:
-    """Show `run` until it ends.
+def confirm(what: str, yes: bool) -> None:
+    """Ask whether to do `what`, unless `yes` was given.
+
+    Raises:
+        NotReady: the answer was no, or there is nobody to ask.
+    """
+    if yes:
+        return
+    try:
+        agreed = typer.confirm(f"{what}?")
+    except typer.Abort:  # no terminal, or Ctrl-D
+        typer.echo()
+        agreed = False
+    if not agreed:
+        raise NotReady("nothing was deleted: it was not confirmed (--yes does it without asking)")
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print what there is to say of a filter."""
+    for sentence in sentences:
+        notices.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(*, stays: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar, and what it is told by: (what is done, done, total).
+
+    Unless it `stays`, it is gone in the end.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, *times, console=console, transient=not stays) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total or None
+        )
+
+
+def watch(run: AnyRun) -> None:
+    """Show a run until it ends: its log, and a live progress bar below.
 
     Raises:
         RunFailed: it did not end as FINISHED; the message holds its reason.
