@@ -210,7 +210,7 @@ class Clients(Section):
     server: Annotated[
         str | None,
         About(
-            "the train Flow that `import cliptune`'s calls for runs, experiments and data go to",
+            "the train Flow that calls for runs, experiments and data go to",
             _CLIENT,
             default="none: this machine",
             allowed="an address such as grpc://host:52000",
@@ -219,7 +219,7 @@ class Clients(Section):
     search_server: Annotated[
         str,
         About(
-            "the search Flow that commands ask (`--server`)",
+            "the search Flow that commands ask",
             _CLIENT,
             allowed="an address such as grpc://host:51000",
         ),
@@ -243,9 +243,7 @@ class Served(Section):
 
     artifact: Annotated[
         str,
-        About(
-            "the model: an artifact's path, or a model's name", _SEARCH, allowed="a path or name"
-        ),
+        About("the model", _SEARCH, allowed="an artifact's path, or a model's name"),
     ] = "builtin"
     onnx: Annotated[bool, About("1: run the artifact's ONNX models", _SEARCH)] = False
     precision: Annotated[
@@ -271,10 +269,10 @@ class Served(Section):
     index: Annotated[
         str | None,
         About(
-            "the index: a folder, or a collection's address in [Milvus](milvus.md)",
+            "the index; it may be in [Milvus](milvus.md)",
             _SEARCH,
             default="`index` in `CLIPTUNE_HOME`",
-            allowed="a folder or an address",
+            allowed="a folder, or a collection's address",
         ),
     ] = None
     index_storage: Annotated[
@@ -289,7 +287,7 @@ class Served(Section):
     generations: Annotated[
         str | None,
         About(
-            "the folder that says [which model is current](swap.md#elsewhere), with copies of the "
+            "where it is kept [which model is current](swap.md#elsewhere), with copies of the "
             "models",
             _SEARCH,
             default="with the index",
@@ -298,12 +296,17 @@ class Served(Section):
     ] = None
     milvus_token: Annotated[
         str | None,
-        About("for Milvus", _SEARCH, default="none", allowed="an API key, or `name:password`"),
+        About(
+            "what Milvus asks for",
+            _SEARCH,
+            default="none",
+            allowed="an API key, or `name:password`",
+        ),
     ] = Field(None, repr=False)
     pictures: Annotated[
         Folder | None,
         About(
-            "for Milvus: the folder of the pictures",
+            "where the pictures of an index in Milvus are",
             _SEARCH,
             default="`pictures` in `CLIPTUNE_HOME`",
             allowed="a folder",
@@ -380,7 +383,7 @@ class Listening(Section):
     start_failures: Annotated[
         Path | None,
         About(
-            "the folder in which the parts of a Flow that starts say why they can't",
+            "where the parts of a Flow that starts say why they can't",
             _FLOWS,
             default="set by `cliptune serve`",
             allowed="a folder",
@@ -394,21 +397,29 @@ class Asking(Section):
     api_keys_file: Annotated[
         Path | None,
         About(
-            "a file of `cliptune keys`",
+            "the keys that the server knows",
             _FLOWS,
             default="none: everybody may do everything",
-            allowed="a file",
+            allowed="a file of `cliptune keys`",
         ),
     ] = None
     ssl_certfile: Annotated[
         str | None,
         About(
-            "a certificate with its chain (PEM)", _FLOWS, default="none: no TLS", allowed="a file"
+            "the server's certificate, with its chain",
+            _FLOWS,
+            default="none: no TLS",
+            allowed="a file (PEM)",
         ),
     ] = None
     ssl_keyfile: Annotated[
         str | None,
-        About("its key; the two go together", _FLOWS, default="none", allowed="a file"),
+        About(
+            "the certificate's key; the two go together",
+            _FLOWS,
+            default="none",
+            allowed="a file (PEM)",
+        ),
     ] = None
     cors_origins: Annotated[
         Texts,
@@ -450,7 +461,7 @@ class Asking(Section):
         Texts,
         AfterValidator(_hub_models),
         About(
-            "models of the Hugging Face hub that clients of a train Flow may name",
+            "models of the Hugging Face hub that clients may name",
             _TRAIN,
             default="none",
             allowed="organisations, or beginnings of `ORG/NAME`, separated by commas",
@@ -647,8 +658,10 @@ class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
         if not certificate and not key:
             return {}
         if not certificate or not key:
-            names = f"{variable_of('ssl_certfile')} and {variable_of('ssl_keyfile')}"
-            raise BadInput(f"{names} go together: only one of them is set")
+            raise BadInput(
+                "CLIPTUNE_SSL_CERTFILE and CLIPTUNE_SSL_KEYFILE go together: only one of them "
+                "is set"
+            )
         try:
             ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
         except ssl.SSLError as error:  # in words such as "PEM lib"
@@ -715,25 +728,33 @@ def about(field: FieldInfo) -> About:
     return next(fact for fact in field.metadata if isinstance(fact, About))
 
 
+def choices(field: FieldInfo) -> tuple[str, ...]:
+    """The values that a setting has; empty: others than a few words."""
+    for kind in (field.annotation, *get_args(field.annotation)):
+        if get_origin(kind) is Literal:
+            return get_args(kind)
+    return ()
+
+
+def bounds(field: FieldInfo) -> tuple[float | None, float | None]:
+    """The least and the most that a number may be; None: there is no such bound."""
+    inner = [fact for kind in get_args(field.annotation) for fact in get_args(kind)[1:]]
+    facts = [*field.metadata, *inner]
+    least = next((fact.ge for fact in facts if isinstance(fact, Ge)), None)
+    most = next((fact.le for fact in facts if isinstance(fact, Le)), None)
+    return cast("tuple[float | None, float | None]", (least, most))
+
+
 def allowed(field: FieldInfo) -> str:
     """What a setting may be, in words."""
     if words := about(field).allowed:
         return words
-    kinds, facts = list(get_args(field.annotation)) or [field.annotation], list(field.metadata)
-    if get_origin(kinds[0]) in (Annotated, Literal):  # behind `| None`
-        field_kind, *of_kind = get_args(kinds[0])
-        if get_origin(kinds[0]) is Annotated:
-            kinds, facts = [field_kind], [*facts, *of_kind]
-        else:
-            kinds = [field_kind, *of_kind]
-    if bool in kinds:
-        return "1 or 0"
-    if isinstance(kinds[0], str):
-        *others, last = map(str, kinds)
-        return f"{', '.join(others)} or {last}"
-    least = next((fact.ge for fact in facts if isinstance(fact, Ge)), None)
-    most = next((fact.le for fact in facts if isinstance(fact, Le)), None)
-    return f"a whole number from {least} to {most}" if most else f"a number from {least} up"
+    if values := choices(field):
+        return f"{', '.join(values[:-1])} or {values[-1]}"
+    least, most = bounds(field)
+    if most is not None:
+        return f"a whole number from {least} to {most}"
+    return "1 or 0" if least is None else f"a number from {least} up"
 
 
 def _in_words(error: ValidationError, arguments: set[str]) -> str:

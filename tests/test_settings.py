@@ -128,7 +128,7 @@ def test_another_process_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_choices_are_those_of_the_code_that_takes_them() -> None:
-    from cliptune.index.storage import Storage
+    from cliptune.index.metadata import Storage
     from cliptune.inference.engines import Precision
 
     fields = Settings.model_fields

@@ -18,6 +18,7 @@ from cliptune.cli import (
     report,
     runs,
     search,
+    serve,
     split,
     swap,
     wise_ft,
@@ -34,7 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (split, runs, report, models, quantize, wise_ft, search, index, swap, keys, demo):
+for module in (
+    split, runs, report, models, quantize, wise_ft, serve, search, index, swap, keys, demo
+):  # fmt: skip
     module.register(app)
 
 

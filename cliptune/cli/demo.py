@@ -5,21 +5,25 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from cliptune.cli.watch import seconds_since, watch
+from cliptune.cli.terminal import console, seconds_since, watch
 
 if TYPE_CHECKING:
-    from cliptune.evaluation.retrieval import Evaluation
-    from cliptune.runs.session import AnyRun
+    from docarray import DocList
 
-console = Console()
+    from cliptune.documents import ClipDoc, Match
+    from cliptune.evaluation.plots import Result
+    from cliptune.evaluation.retrieval import Evaluation, ExampleQuery
+    from cliptune.runs.session import AnyRun
+    from cliptune.serving import Client
+
 PREFIX = "clip-text-to-clip-vision_"
 EVALUATION = PREFIX.rstrip("_")
 QUERIES = 5
@@ -75,7 +79,7 @@ def fine_tune(out: Path, epochs: int) -> tuple[AnyRun, Path]:
         to_onnx=True,
         experiment_name="demo",
     )
-    watch(run, console)
+    watch(run)
     path = Path(run.save_artifact(str(out)))
 
     console.rule("[bold]2  Before and after, on products that training never saw")
@@ -119,7 +123,7 @@ class Answer:
     """One query with what came back, over both protocols."""
 
     query: str
-    matches: list[Any]
+    matches: Sequence[Match]
     grpc_ms: float
     http_ms: float
 
@@ -137,7 +141,7 @@ def search_with(
 
     What the built-in model found before is taken from the run's sample results.
     """
-    from cliptune.cli.search import wait_for_signal
+    from cliptune.cli.serve import wait_for_signal
     from cliptune.data.source import load_documents
     from cliptune.serving import Client, serve
 
@@ -174,7 +178,7 @@ def search_with(
         )
 
 
-def _ask(grpc: Any, http: Any, query: str) -> Answer:
+def _ask(grpc: Client, http: Client, query: str) -> Answer:
     begun = time.perf_counter()
     matches = list(grpc.search(query, limit=SHOWN).matches)
     between = time.perf_counter()
@@ -202,17 +206,22 @@ def _answers_table(answers: list[Answer]) -> Table:
     return table
 
 
-def _draw(samples: list[Any], answers: list[Answer], index_docs: Any, path: Path) -> None:
+def _draw(
+    samples: Sequence[ExampleQuery],
+    answers: Sequence[Answer],
+    index_docs: DocList[ClipDoc],
+    path: Path,
+) -> None:
     from cliptune.evaluation.plots import results_grid
 
-    pictures = {str(doc.id): doc.image for doc in index_docs}
+    pictures = {str(doc.id): doc.image for doc in index_docs if doc.image is not None}
     rows = []
     for sample, answer in zip(samples, answers, strict=True):
-        before = [
+        before: list[Result] = [
             (match["text"] or "", pictures[match["id"]], match["score"], match["hit"])
             for match in sample["matches"][:SHOWN]
         ]
-        after = [
+        after: list[Result] = [
             (match.text or "", pictures[str(match.id)], match.score, match.text == answer.query)
             for match in answer.matches
         ]
@@ -221,8 +230,8 @@ def _draw(samples: list[Any], answers: list[Answer], index_docs: Any, path: Path
     results_grid(rows, path)
 
 
-def _right(when: str, results: list[Any]) -> str:
-    return f"{when}: {sum(hit for *_, hit in results)} of {SHOWN} right"
+def _right(when: str, results: Sequence[Result]) -> str:
+    return f"{when}: {sum(bool(hit) for *_, hit in results)} of {SHOWN} right"
 
 
 def _program() -> str:

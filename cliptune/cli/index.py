@@ -1,33 +1,38 @@
-"""`cliptune index`: filling an index, and moving it as a whole."""
+"""`cliptune index`: filling a search Flow's index, looking into it, and keeping it up to date."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from typer.core import TyperGroup
 
-from cliptune.cli import index_life
-from cliptune.cli.search import SERVER, Address
-from cliptune.cli.table_options import notices, say, with_table_options
+from cliptune.cli import index_files
+from cliptune.cli.inputs import tell
+from cliptune.cli.options import SERVER, Address, AsJson, Yes, with_table_options
+from cliptune.cli.terminal import confirm, console, notices, progress_bar, warn
+from cliptune.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from cliptune.client.bulk import Indexed, LeftOut
+    from cliptune.data.source import Documents
     from cliptune.data.tables.columns import CsvOptions
+    from cliptune.serving import Client
 
-console = Console()
-Uri = Annotated[
-    str, typer.Argument(help="An index: its folder, or http://host:19530/collection in Milvus.")
-]
+IDS_A_CALL = 5_000
+SHOWN = 5
+MOST = 0.5
+"""A `prune` of a larger part of the index than this is taken for a wrong table."""
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
 
 
 class DataOrCommand(TyperGroup):
@@ -42,8 +47,6 @@ class DataOrCommand(TyperGroup):
 
     def _refuse_mistyped(self, data: str) -> None:
         """Raise `NotFound` for what is no data, but nearly a command."""
-        from cliptune.errors import NotFound
-
         near = difflib.get_close_matches(data, self.commands, n=1, cutoff=0.75)
         if near and not data.startswith("-") and not Path(data).exists():
             from cliptune.data.source import known_names
@@ -67,12 +70,14 @@ def register(app: typer.Typer) -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     group.command(epilog="Example: cliptune index add pictures/")(with_table_options(add))
-    index_life.register(group)
-    group.command(epilog="Example: cliptune index migrate shop-index http://milvus:19530/shop")(
-        migrate
+    group.command(epilog="Example: cliptune index status --json")(status)
+    group.command(epilog="Example: cliptune index get 1234 1235")(get)
+    group.command(epilog="Example: cliptune index delete --filter \"season == 'ss24'\"")(delete)
+    group.command(epilog="Example: cliptune index clear --yes")(clear)
+    group.command(epilog="Example: cliptune index prune products.csv --id-column sku --dry-run")(
+        with_table_options(prune)
     )
-    group.command(epilog="Example: cliptune index snapshot shop-index backups/2026-11-24")(snapshot)
-    group.command(epilog="Example: cliptune index restore backups/2026-11-24 shop-index")(restore)
+    index_files.register(group)
     app.add_typer(group, name="index")
 
 
@@ -106,13 +111,13 @@ def add(
     from cliptune.serving import Client
 
     docs = stream_documents(data, csv_options=table, role="index", keep_untitled=keep_untitled)
-    say(docs.summary)
+    tell(docs.summary)
     if not keep_untitled and any("title" in one.reason for one in docs.summary.left_out):
         notices.print("--keep-untitled indexes pictures without a title too", style="yellow")
-    with Client(server) as client, _progress("indexing", len(docs)) as advance:
+    with Client(server) as client, progress_bar(stays=True) as report:
 
         def show(so_far: Indexed) -> None:
-            advance(so_far.seen)
+            report("indexing", so_far.seen, len(docs))
 
         done = index_all(client, docs, batch_size=batch_size, workers=workers, progress=show)
     done.left_out[:0] = [
@@ -131,94 +136,193 @@ def add(
         )
 
 
-def migrate(
-    source: Uri,
-    target: Uri,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="How a new folder keeps embeddings: float32, or float16 at half the room."
-        ),
+def status(as_json: AsJson = False, server: Address = SERVER) -> None:
+    """Say how much a search Flow's index holds, of which model, and how it is searched."""
+    from cliptune.protocol.redaction import with_note
+    from cliptune.serving import Client
+
+    with Client(server) as client:
+        found = client.status()
+    found |= {part: with_note(found[part]) for part in ("index", "model", "vision")}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        return
+    index, model = found["index"], found["model"]
+    table = Table(show_header=False, box=None)
+    rows = {
+        "documents": f"{found['documents']:,}".replace(",", " "),
+        "searched": _how_searched(index),
+        "model": f"{index['model_digest'] or 'none yet':.12}",
+        "served": f"{model.get('model_digest', '')!s:.12}  ({model.get('artifact', '')})",
+        "embeddings": f"{index['dim'] or '-'} × {index['storage']}",
+        "store": ", ".join(filter(None, (index["store"], index.get("index_uri")))),
+    }
+    for slot, one in (index.get("generations") or {}).items():
+        note = "" if one["complete"] else ", not complete"
+        rows[slot] = f"{one['model_digest']:.12}, {one['documents']} documents{note}"
+    if swap := index.get("swap"):
+        rows["swap"] = f"{swap['phase']}, {swap['done']} of {swap['total'] or '?'}"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    if not found["documents"]:
+        console.print("The index is empty: `cliptune index TABLE` fills it.", highlight=False)
+    if not found["searchable"]:
+        console.print(
+            "[yellow]The server serves another model than the index is of: nothing can be found. "
+            "Serve the index's model, or `cliptune swap` it.[/]"
+        )
+
+
+def _how_searched(index: Mapping[str, object]) -> str:
+    if index["state"] == "building":
+        return "an ANN index is being built"
+    if index["state"] == "flat":
+        return "exactly: each query is compared with every document"
+    rest = f", {index['unindexed_rows']} since exactly" if index["unindexed_rows"] else ""
+    return f"through an ANN index{rest}"
+
+
+def get(
+    ids: Annotated[list[str], typer.Argument(help="Documents' ids.")],
+    as_json: AsJson = False,
+    server: Address = SERVER,
+) -> None:
+    """Show stored documents."""
+    from cliptune.serving import Client
+
+    with Client(server) as client:
+        docs = client.get(ids)
+    missing = [one for one in dict.fromkeys(ids) if one not in {str(doc.id) for doc in docs}]
+    if as_json:
+        fields = ("id", "text", "uri", "label", "tags", "image_digest")
+        rows = [{name: getattr(doc, name) for name in fields} for doc in docs]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif docs:
+        table = Table("id", "title", "label", "tags", "picture")
+        for doc in docs:
+            tags = ", ".join(f"{name}: {value}" for name, value in doc.tags.items())
+            digest = (doc.image_digest or "")[:12]
+            table.add_row(str(doc.id), doc.text or "", doc.label or "", tags, doc.uri or digest)
+        console.print(table)
+    if missing:
+        raise NotFound(f"not in the index: {_listed(missing)}")
+
+
+def delete(
+    ids: Annotated[list[str] | None, typer.Argument(help="Documents' ids.")] = None,
+    filter_: Annotated[
+        str | None, typer.Option("--filter", help="Instead, or besides: price < 30")
     ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    server: Address = SERVER,
 ) -> None:
-    """Copy an index into another one, of another kind or elsewhere.
+    """Delete the documents with these ids, or those that a filter holds for."""
+    from cliptune.serving import Client
 
-    Both are opened directly; the source may be served meanwhile. After an interruption, give the
-    same command again: it goes on where it was. In the end the numbers are compared, and a sample
-    of the documents and searches.
+    if not ids and filter_ is None:
+        raise BadInput("give ids, or --filter; `cliptune index clear` deletes everything")
+    with Client(server) as client:
+        found = client.matching(ids or None, filter_)
+        warn(found.warnings)
+        if not found.documents:
+            console.print("Nothing found, so nothing was deleted.")
+            return
+        if dry_run:
+            console.print(f"{found.documents} documents would be deleted")
+            return
+        confirm(f"delete {found.documents} documents", yes)
+        console.print(f"{client.delete(ids or None, filter_)} documents deleted")
+
+
+def clear(yes: Yes = False, server: Address = SERVER) -> None:
+    """Delete everything in a search Flow's index."""
+    from cliptune.serving import Client
+
+    with Client(server) as client:
+        if not (count := client.status()["documents"]):
+            console.print("The index is empty already.")
+            return
+        confirm(f"delete all {count} documents of the index at {server}", yes)
+        console.print(f"{client.clear()} documents deleted")
+
+
+def prune(
+    data: Annotated[
+        str, typer.Argument(help="The whole of what the index should hold, as for `add`.")
+    ],
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if most of the index would be deleted.")
+    ] = False,
+    server: Address = SERVER,
+    *,
+    table: CsvOptions,
+) -> None:
+    """Delete from an index what is no longer in the table that it was filled from.
+
+    By ids: give the same options as for `cliptune index add`. Documents that were added from
+    elsewhere are not in this table either, so they would go too.
     """
-    from cliptune.index.migrate import migrate as copy
+    from cliptune.data.source import stream_documents
+    from cliptune.serving import Client
 
-    with (
-        _existing(source) as there,
-        _open(target, storage) as new,
-        _progress("copying", there.count()) as advance,
-    ):
-        done = copy(there, new, progress=advance)
-    others = f"; {done.others} others stay in the target" if done.others else ""
-    console.print(
-        f"{done.copied} documents copied, {done.unchanged} were there already{others}. "
-        f"{done.compared} were compared: all the same"
-    )
-
-
-def snapshot(
-    index: Uri,
-    folder: Annotated[Path, typer.Argument(help="The new folder to write.")],
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="The pictures themselves too.")
-    ] = True,
-) -> None:
-    """Write all documents of an index to a folder of Parquet files, while it is served."""
-    from cliptune.index.snapshots import write_snapshot
-
-    with _existing(index) as there, _progress("writing", there.count()) as advance:
-        written = write_snapshot(there, folder, include_images=pictures, progress=advance)
-    console.print(f"{written.rows} documents in {folder}")
-
-
-def restore(
-    snapshot: Annotated[Path, typer.Argument(help="A snapshot's folder.")],
-    index: Uri,
-    replace: Annotated[bool, typer.Option("--replace", help="Clear the index first.")] = False,
-) -> None:
-    """Fill an index with a snapshot's documents, of which the files are checked first."""
-    from cliptune.index.snapshots import SnapshotManifest, restore_snapshot
-
-    rows = SnapshotManifest.read(snapshot).rows
-    with _open(index) as target, _progress("restoring", rows) as advance:
-        restore_snapshot(snapshot, target, replace=replace, progress=advance)
-    console.print(f"{rows} documents in {index}")
+    kept: set[str] = set()
+    for keep_untitled in (True, False):  # whichever way it was indexed
+        docs = stream_documents(data, csv_options=table, role="index", keep_untitled=keep_untitled)
+        kept |= {str(doc.id) for doc in docs}
+    if not force:
+        _check_ids_known(docs, data)
+    with Client(server) as client:
+        count, gone = 0, []
+        for one in client.ids():
+            count += 1
+            if one not in kept:
+                gone.append(one)
+        console.print(
+            f"{len(kept)} documents in {data}, {count} in the index: {count - len(gone)} in both",
+            highlight=False,
+        )
+        if not gone:
+            console.print("Nothing to delete: all of the index is in the table.")
+            return
+        console.print(f"no longer in the table: {_listed(gone)}", highlight=False, markup=False)
+        if len(gone) > MOST * count and not force:
+            raise BadInput(
+                f"{len(gone)} of the index's {count} documents are not in {data}: nothing was "
+                "deleted. Is it the whole table, with the ids that it was indexed with? --force "
+                "deletes them nevertheless"
+            )
+        if dry_run:
+            console.print(f"{len(gone)} documents would be deleted")
+            return
+        confirm(f"delete these {len(gone)} documents", yes)
+        console.print(f"{_delete(client, gone)} documents deleted")
 
 
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar, and the function that tells it how many are done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+def _check_ids_known(docs: Documents, data: str) -> None:
+    """Refuse a table of which pictures that make the ids can't be read: they may be indexed."""
+    unknown = getattr(docs, "unread", 0)
+    if unknown:
+        raise BadInput(
+            f"{unknown} pictures of {data} can't be read, and their documents' ids are made of "
+            "them: nothing was deleted, as they may be in the index. "
+            "--force deletes them if they are"
+        )
 
 
-def _existing(uri: str) -> Any:
-    """The index at `uri`; one that isn't there is not made."""
-    from cliptune.errors import NotFound
-
-    if "://" not in uri and not Path(uri).expanduser().is_dir():
-        raise NotFound(f"no index at {uri!r}")
-    index = _open(uri)
-    if "://" in uri and index.status().model_digest is None:
-        index.close()
-        raise NotFound(f"no index at {uri!r}, or an empty one")
-    return index
+def _delete(client: Client, ids: Iterable[str]) -> int:
+    rest, deleted = iter(ids), 0
+    while part := list(islice(rest, IDS_A_CALL)):
+        deleted += client.delete(part)
+    return deleted
 
 
-def _open(uri: str, storage: str | None = None) -> Any:
-    """The index at `uri`: of several generations, the current one's."""
-    from cliptune.index.versions.versioned_index import VersionedIndex
-    from cliptune.settings import current
-
-    return VersionedIndex(uri, current().generations_of(uri), storage=storage)
+def _listed(ids: list[str]) -> str:
+    more = f" and {len(ids) - SHOWN} others" if len(ids) > SHOWN else ""
+    return ", ".join(ids[:SHOWN]) + more
 
 
 def _default_report() -> Path:

@@ -6,18 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from cliptune.cli.options import of_setting
+from cliptune.cli.terminal import console, notices
 
 if TYPE_CHECKING:
     from cliptune.gateway.api_keys import Key
 
-console = Console()
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke a server's API keys.")
-File = Annotated[
-    Path,
-    typer.Option("--file", "-f", envvar="CLIPTUNE_API_KEYS_FILE", help="The server's keys file."),
-]
+File = Annotated[Path, of_setting("api_keys_file", "--file", "-f", own_default=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +49,7 @@ def new(
     lines = _lines(file)
     _write(file, [*lines, made.line()])
     typer.echo(key)
-    Console(stderr=True).print(
+    notices.print(
         f"Its digest is in {file}; the key itself is nowhere else: keep it now.", soft_wrap=True
     )
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-console = Console()
+from cliptune.cli.terminal import console
 
 
 class Format(enum.StrEnum):

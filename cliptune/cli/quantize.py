@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from cliptune.cli.table_options import options_of, read_searched, with_table_options
+from cliptune.cli.inputs import read_searched, table_options_of
+from cliptune.cli.options import Labelled, Searched, with_table_options
+from cliptune.cli.terminal import console
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
-
-console = Console()
 
 
 class Precision(enum.StrEnum):
@@ -35,11 +34,9 @@ def register(app: typer.Typer) -> None:
 
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="A fine-tuned model: a folder or a zip.")],
-    queries: Annotated[str, typer.Option(help="Texts with labels: a CSV or a data set's name.")],
+    queries: Labelled,
     out: Annotated[Path, typer.Option(help="The folder, or the .zip, to write.")],
-    index: Annotated[
-        str | None, typer.Option(help="The pictures to search; default: those of --queries.")
-    ] = None,
+    index: Searched = None,
     precision: Annotated[
         Precision, typer.Option(help="int8: ONNX Runtime on CPUs; bf16: torch on GPUs.")
     ] = Precision.INT8,
@@ -63,7 +60,7 @@ def quantize(
     if out.exists():
         raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
     query_docs, index_docs = read_searched(
-        queries, index, table.after(options_of(artifact)), readable=True
+        queries, index, table.after(table_options_of(artifact)), readable=True
     )
     with tempfile.TemporaryDirectory() as scratch, console.status(f"measuring {precision}"):
         zipped = out.suffix == ".zip"

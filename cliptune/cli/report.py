@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from cliptune.cli.table_options import options_of, read_searched, with_table_options
-from cliptune.cli.two_models import load_pretrained, load_tuned, progress_bar
+from cliptune.cli.inputs import load_pretrained, load_tuned, read_searched, table_options_of
+from cliptune.cli.options import with_table_options
+from cliptune.cli.terminal import console, progress_bar
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from cliptune.evaluation.report import About, Comparison
     from cliptune.models.loading import ClipModel
     from cliptune.runs import Run
-
-console = Console()
 
 
 def register(app: typer.Typer) -> None:
@@ -81,23 +80,23 @@ def report(
     start = run.config["options"]["model"] if run is not None else None
     pretrained = load_pretrained(tuned, before or start)
     searched = (
-        _given(queries, index, table.after(options_of(name)))
+        _given(queries, index, table.after(table_options_of(name)))
         if queries is not None
         else _of_run(run, name)
     )
-    with progress_bar(console) as progress:
+    with progress_bar() as progress:
         comparison = compare(
             pretrained,
             tuned,
-            searched["queries"],
-            searched["index"],
+            searched.queries,
+            searched.index,
             train=_training_data(run) if training_data else None,
-            limit=limit or searched["limit"],
+            limit=limit or searched.limit,
             seed=seed,
             on_progress=progress,
         )
         progress("Writing the report", 0, 1)
-        about = _about(name, run, pretrained, tuned, comparison, searched["named"])
+        about = _about(name, run, pretrained, tuned, comparison, searched.described)
         path = write_report(comparison, about, out or Path(f"{Path(name).stem}-report.html"))
     _summarise(comparison, path)
     if show:
@@ -114,17 +113,24 @@ def _run(name: str) -> Run | None:
     return get_run(rest, experiment) if slash else get_run(name)
 
 
-def _given(queries: str, index: str | None, table: CsvOptions) -> dict[str, Any]:
-    query_docs, index_docs = read_searched(queries, index, table)
-    return {
-        "queries": query_docs,
-        "index": index_docs,
-        "limit": 20,
-        "named": f"{queries}, searching {index or 'its own pictures'}",
-    }
+@dataclass(frozen=True)
+class Searches:
+    """What both models are asked."""
+
+    queries: DocList[ClipDoc]
+    index: DocList[ClipDoc]
+    limit: int
+    """k: results that count."""
+    described: str
+    """Where they are from, for people."""
 
 
-def _of_run(run: Run | None, name: str) -> dict[str, Any]:
+def _given(queries: str, index: str | None, table: CsvOptions) -> Searches:
+    described = f"{queries}, searching {index or 'its own pictures'}"
+    return Searches(*read_searched(queries, index, table), limit=20, described=described)
+
+
+def _of_run(run: Run | None, name: str) -> Searches:
     """What the run's first text-to-picture `EvaluationCallback` searches."""
     from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
     from cliptune.runs.documents import referred_documents
@@ -135,12 +141,12 @@ def _of_run(run: Run | None, name: str) -> dict[str, Any]:
             assert run is not None  # noqa: S101
             queries = referred_documents(callback["query_data"], run.folder)
             given = callback.get("index_data")
-            return {
-                "queries": queries,
-                "index": referred_documents(given, run.folder) if given else queries,
-                "limit": callback["limit"],
-                "named": "those of the run's EvaluationCallback",
-            }
+            return Searches(
+                queries,
+                referred_documents(given, run.folder) if given else queries,
+                limit=callback["limit"],
+                described="those of the run's EvaluationCallback",
+            )
     raise BadInput(
         f"{name} has no EvaluationCallback from texts to pictures: give --queries (and --index)"
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -14,19 +15,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cliptune.cli.confirm import confirm
-from cliptune.cli.table_options import options_of, read_searched, with_table_options
+from cliptune.cli.inputs import read_searched, table_options_of
+from cliptune.cli.options import (
+    AsJson,
+    Labelled,
+    ResultsThatCount,
+    TrainAddress,
+    Yes,
+    with_table_options,
+)
+from cliptune.cli.terminal import confirm, console, watch
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
+    from cliptune.callback import Callback
     from cliptune.data.tables.columns import CsvOptions
+    from cliptune.runs.session import Session
     from cliptune.runs.summary import RunSummary
-
-console = Console()
-Server = Annotated[
-    str | None,
-    typer.Option(help="Address of a train Flow, such as grpc://host:52000; default: this machine."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -94,15 +99,14 @@ def fit(
     experiment: Annotated[str, typer.Option(help="Its group of runs.")] = "default",
     out: Annotated[Path, typer.Option(help="Where the artifact is saved.")] = Path("artifacts"),
     detach: Annotated[bool, typer.Option("--detach", help="Start it and return.")] = False,
-    server: Server = None,
+    server: TrainAddress = None,
     *,
     table: CsvOptions,
 ) -> None:
     """Fine-tune a model on titles and pictures, and save the artifact."""
     from cliptune.callback import EvaluationCallback, WiSEFTCallback
-    from cliptune.cli.watch import watch
 
-    callbacks: list[Any] = []
+    callbacks: list[Callback | Mapping[str, object]] = []
     if queries is not None:
         callbacks.append(EvaluationCallback(query_data=queries, index_data=index))
     elif index is not None:
@@ -110,7 +114,7 @@ def fit(
     if wise_ft is not None:
         callbacks.append(WiSEFTCallback(alpha=wise_ft))
     callbacks.extend(parse_callback_option(text) for text in callback or [])
-    named = {
+    named: dict[str, object] = {
         "model": model,
         "train_data": train_data,
         "eval_data": eval_data,
@@ -123,11 +127,13 @@ def fit(
         "experiment_name": experiment,
         "csv_options": table,
     }
-    run = _session(server).fit(**with_options(named, parse_options(option or [])))
+    options = with_options(named, parse_options(option or []))
+    del options["model"], options["train_data"]
+    run = _session(server).fit(model, train_data, **options)
     if detach:
         console.print(f"run [bold]{run.name}[/] started; follow it with: cliptune logs {run.name}")
         return
-    watch(run, console)
+    watch(run)
     if run.metrics().get("after"):
         run.display_metrics()
     path = run.save_artifact(str(out))
@@ -139,8 +145,8 @@ def runs(
     experiment: Annotated[str | None, typer.Option(help="Of this experiment only.")] = None,
     page: Annotated[int, typer.Option(min=1)] = 1,
     size: Annotated[int, typer.Option(min=1)] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    server: Server = None,
+    as_json: AsJson = False,
+    server: TrainAddress = None,
 ) -> None:
     """List the runs, newest first: when, how long, of what, and the best metric of any epoch.
 
@@ -194,8 +200,8 @@ def _cells(one: RunSummary) -> list[str]:
 def delete(
     names: Annotated[list[str], typer.Argument(help="Runs' names.")],
     experiment: Annotated[str | None, typer.Option(help="Their experiment.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    server: Server = None,
+    yes: Yes = False,
+    server: TrainAddress = None,
 ) -> None:
     """Delete runs with all their files: logs, checkpoints and artifacts.
 
@@ -213,7 +219,7 @@ def logs(
     name: Annotated[str, typer.Argument(help="The run's name.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
     experiment: Annotated[str | None, typer.Option()] = None,
-    server: Server = None,
+    server: TrainAddress = None,
 ) -> None:
     """Print a run's log."""
     run = _session(server).get_run(name, experiment)
@@ -227,7 +233,7 @@ def logs(
 def cancel(
     name: Annotated[str, typer.Argument(help="The run's name.")],
     experiment: Annotated[str | None, typer.Option()] = None,
-    server: Server = None,
+    server: TrainAddress = None,
 ) -> None:
     """Stop a run; it keeps a checkpoint to resume from."""
     run = _session(server).get_run(name, experiment)
@@ -240,22 +246,20 @@ def resume(
     experiment: Annotated[str | None, typer.Option()] = None,
 ) -> None:
     """Go on with a run that was cancelled or killed, from its last checkpoint."""
-    from cliptune.cli.watch import watch
-
     run = _session(None).get_run(name, experiment)
     run.resume()
-    watch(run, console)
+    watch(run)
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="An artifact, or a model's name.")],
-    queries: Annotated[str, typer.Option(help="Texts with labels: a CSV or a data set's name.")],
+    queries: Labelled,
     index: Annotated[
         str | None,
         typer.Option(help="The pictures to search; default: those of --queries, each once."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="k: results that count.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: ResultsThatCount = 20,
+    as_json: AsJson = False,
     *,
     table: CsvOptions,
 ) -> None:
@@ -271,7 +275,7 @@ def evaluate(
     from cliptune.inference import get_tower
 
     query_docs, index_docs = read_searched(
-        queries, index, table.after(options_of(model)), readable=True
+        queries, index, table.after(table_options_of(model)), readable=True
     )
     text_tower = get_tower(model, "clip-text")
     vision_tower = get_tower(model, "clip-vision")
@@ -283,7 +287,7 @@ def evaluate(
         console.print(describe_counts(result.counts()), highlight=False)
 
 
-def parse_callback_option(text: str) -> dict[str, Any]:
+def parse_callback_option(text: str) -> dict[str, object]:
     """A callback's JSON form from `NAME`, or from the YAML of `{NAME: {FIELD: VALUE, …}}`.
 
     Raises:
@@ -302,7 +306,7 @@ def parse_callback_option(text: str) -> dict[str, Any]:
     raise BadInput(f"--callback is {text!r}: write NAME, or 'NAME: {{FIELD: VALUE}}'")
 
 
-def parse_options(pairs: list[str]) -> dict[str, Any]:
+def parse_options(pairs: list[str]) -> dict[str, object]:
     """`['seed=1', 'optimizer_options={weight_decay: 0.1}']` to keyword arguments.
 
     Raises:
@@ -320,7 +324,7 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
-def with_options(named: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def with_options(named: Mapping[str, object], options: dict[str, object]) -> dict[str, object]:
     """The arguments `named` by options of the command line, and those of `--option`.
 
     Both may say how CSV files are read.
@@ -334,15 +338,16 @@ def with_options(named: dict[str, Any], options: dict[str, Any]) -> dict[str, An
     if not isinstance(csv_options, dict):
         raise BadInput(f"--option csv_options={csv_options!r}: write {{delimiter: ';'}}")
     table = named["csv_options"]
+    assert isinstance(table, CsvOptions)  # noqa: S101 - as the command makes it
     both = {**CsvOptions.parse(csv_options).given(), **table.given()}
-    columns = CsvOptions(**both, as_flags=table.as_flags)
+    columns = replace(CsvOptions.parse(both), as_flags=table.as_flags)
     for name in options:
         if name in named:
             raise BadInput(f"--option {name}=…: it has an option of its own (see --help)")
     return {**named, **options, "csv_options": columns}
 
 
-def _session(server: str | None) -> Any:
+def _session(server: str | None) -> Session:
     """The SDK on this machine, or the same calls at a train Flow."""
     import cliptune
 

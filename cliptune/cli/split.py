@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from cliptune.cli.table_options import with_table_options
+from cliptune.cli.options import with_table_options
+from cliptune.cli.terminal import console
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
-
-console = Console()
 
 
 def register(app: typer.Typer) -> None:

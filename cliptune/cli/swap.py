@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cliptune.cli.search import SERVER, Address
-from cliptune.cli.table_options import read, with_table_options
+from cliptune.cli.inputs import read
+from cliptune.cli.options import SERVER, Address, of_setting, with_table_options
+from cliptune.cli.terminal import console, progress_bar
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from cliptune.reindex.swap import Swap
     from cliptune.serving import Client
 
-console = Console()
 LOAD_TIMEOUT = 600.0
 """Seconds that the encoders have to load a model."""
 
@@ -79,7 +75,7 @@ def swap(
     batch_size: Annotated[
         int, typer.Option(min=1, help="Pictures that are embedded at once.")
     ] = 32,
-    device: Annotated[str | None, typer.Option(help="Where: cpu, cuda, cuda:1, …")] = None,
+    device: Annotated[str | None, of_setting("device")] = None,
     index: Annotated[
         str | None,
         typer.Option(help="The index itself, where no server can be asked for its place."),
@@ -120,7 +116,7 @@ def swap(
             # Before anything is embedded, which takes long.
             asked = _queries(work, queries, table, sample)
             _check_queries(asked, force=force or prepare)
-            with _progress() as report:
+            with progress_bar() as report:
                 work.begin(model, served=place.served, storage=place.storage)
                 done = work.prepare(report)
             told = f"{done.embedded} documents embedded, {done.unchanged} were there already"
@@ -131,7 +127,7 @@ def swap(
 
 def _go_back(work: Swap, place: Place) -> None:
     _await_encoders(place, work.warm_previous().model_digest)
-    with _progress() as report:
+    with progress_bar() as report:
         current = work.go_back(report).current
     _await_encoders(place, current.model_digest, serving=True)
     console.print(
@@ -151,7 +147,7 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
             "model=next; the same command without --prepare switches to it, --discard removes it"
         )
         return
-    with _progress() as report:
+    with progress_bar() as report:
         manifest = work.switch(report)
     _await_encoders(place, digest, serving=True)
     console.print(
@@ -291,14 +287,3 @@ def _show_status(place: Place) -> None:
     if progress:
         done = f", {progress['done']} of {progress['total']}" if progress["total"] else ""
         console.print(f"{progress['phase']}{done}", highlight=False)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar that is gone in the end."""
-    columns: Any = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total or None
-        )

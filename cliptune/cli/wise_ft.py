@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from cliptune.cli.table_options import options_of, read_searched, with_table_options
-from cliptune.cli.two_models import load_pretrained, load_tuned, progress_bar
+from cliptune.cli.inputs import load_pretrained, load_tuned, read_searched, table_options_of
+from cliptune.cli.options import ResultsThatCount, with_table_options
+from cliptune.cli.terminal import console, progress_bar
 from cliptune.errors import AlreadyExists, BadInput
 
 if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
     from cliptune.evaluation.wise_ft import Documents, Pick, Point
+    from cliptune.models.artifact import RunMetrics
     from cliptune.models.loading import ClipModel
 
-console = Console()
 PREFIX = "clip-text-to-clip-vision_"
 
 
@@ -73,7 +73,7 @@ def wise_ft(
     alpha: Annotated[
         float | None, typer.Option(help="Take this alpha, whatever the rule says.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="k: results that count.")] = 20,
+    limit: ResultsThatCount = 20,
     before: Annotated[
         str | None,
         typer.Option(help="The pre-trained model; default: the artifact's base model."),
@@ -116,7 +116,7 @@ def wise_ft(
     measured = parse_alphas(alphas) + ([] if alpha is None else [check_alpha(alpha)])
     tuned = load_tuned(run)
     pretrained = load_pretrained(tuned, before)
-    table = table.after(options_of(run))
+    table = table.after(table_options_of(run))
     in_domain = read_searched(queries, index, table, "in-domain ")
     elsewhere = None
     if robust is not None:
@@ -161,7 +161,7 @@ def _sweep(
     from cliptune.evaluation.wise_ft import sweep
     from cliptune.settings import current
 
-    with progress_bar(console) as show:
+    with progress_bar() as show:
         return sweep(
             pretrained,
             tuned,
@@ -195,7 +195,7 @@ def _save(
     pretrained: ClipModel,
     tuned: ClipModel,
     alpha: float,
-    config: dict[str, Any],
+    config: Mapping[str, object],
     points: Sequence[Point],
     folder: Path,
     to_onnx: bool,
@@ -207,17 +207,12 @@ def _save(
     mixed = mix_models(pretrained, tuned, alpha)
     mixed.clip.cpu()
     by_alpha = {point.alpha: point.in_domain for point in points}
-    write_artifact(
-        mixed,
-        folder,
-        config=config,
-        metrics={
-            "before": _prefixed(by_alpha.get(0.0, {})),
-            "after": _prefixed(by_alpha[alpha]),
-            "evaluations": {PREFIX[:-1]: points[0].in_domain_counts},
-        },
-        to_onnx=to_onnx,
-    )
+    metrics: RunMetrics = {
+        "before": _prefixed(by_alpha.get(0.0, {})),
+        "after": _prefixed(by_alpha[alpha]),
+        "evaluations": {PREFIX[:-1]: points[0].in_domain_counts or {}},
+    }
+    write_artifact(mixed, folder, config=config, metrics=metrics, to_onnx=to_onnx)
 
 
 def _prefixed(metrics: dict[str, float]) -> dict[str, float]:

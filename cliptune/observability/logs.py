@@ -9,7 +9,6 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
 
 from cliptune.observability import request_ids
 from cliptune.protocol import jina_compat
@@ -28,7 +27,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        line: dict[str, Any] = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "service": self.service,
@@ -65,7 +64,7 @@ def setup(service: str, settings: Settings) -> None:
             logger.propagate = False
 
 
-def log_call(message: str, **fields: Any) -> None:
+def log_call(message: str, **fields: object) -> None:
     """A line about a request; the id is added."""
     if current().log_format == "json":
         given = {name: value for name, value in fields.items() if value is not None}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Response
 from opentelemetry.trace import Span
@@ -18,6 +18,9 @@ from cliptune.observability import metrics, request_ids, tracing
 from cliptune.observability.logs import log_call
 from cliptune.protocol import redaction
 from cliptune.settings import Settings, current
+
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_compat import DataRequest
 
 OTHER = "other"
 """The endpoint of requests to what there is not: a client can't make up new time series."""
@@ -77,7 +80,7 @@ def finish(call: Call, seconds: float) -> None:
     )
 
 
-def send_along(request: Any, identity: str | None = None, span: Span | None = None) -> None:
+def send_along(request: DataRequest, identity: str | None = None, span: Span | None = None) -> None:
     """Let the executors know a Jina `request`'s id, and the span that it belongs to.
 
     Both are by default this context's; where it has no id, the one in the request's header.

@@ -7,28 +7,30 @@ A Flow is several processes, and Jina keeps their errors to itself: it logs an e
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict
 
 from cliptune.errors import CliptuneError
 from cliptune.files import write_text
 from cliptune.settings import current
 
 log = logging.getLogger("cliptune")
+Init = TypeVar("Init", bound=Callable[..., None])
 _reported_in: int | None = None
 """The process that has reported: what follows from the first failure isn't one of its own."""
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(BaseModel):
     """What kept one part of a service from starting."""
+
+    model_config = ConfigDict(frozen=True)
 
     part: str
     """`text`, `vision`, `indexer`, `trainer`, `gateway`, or `flow`: all of it."""
@@ -44,13 +46,13 @@ def report(part: str, error: BaseException) -> None:
     if _reported_in == os.getpid():
         return
     _reported_in = os.getpid()
-    failure = Failure(part.split("/")[0], type(error).__name__, reason_of(error))
+    failure = Failure(part=part.split("/")[0], type=type(error).__name__, message=reason_of(error))
     # Where it comes from is of use only if it wasn't raised for people to read.
     origin = None if isinstance(error, CliptuneError) else error
     log.error("%s can't start: %s", failure.part, failure.message, exc_info=origin)
     with suppress(OSError, CliptuneError):  # it stands in the log
         if folder := current().start_failures:
-            write_text(folder / f"{os.getpid()}.json", json.dumps(asdict(failure)))
+            write_text(folder / f"{os.getpid()}.json", failure.model_dump_json())
 
 
 @contextmanager
@@ -63,26 +65,26 @@ def reporting(part: str) -> Iterator[None]:
         raise
 
 
-def reports_failure(made: Callable[..., None]) -> Callable[..., None]:
+def reports_failure(made: Init) -> Init:
     """Around the `__init__` of an executor or a gateway: report what it raises."""
 
     @wraps(made)
-    def reporting_init(self: Any, *args: Any, **kwargs: Any) -> None:
+    def reporting_init(self: object, *args: object, **kwargs: object) -> None:
         given = kwargs.get("runtime_args") or {}
         name = given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
         with reporting(str(name or type(self).__name__)):
             made(self, *args, **kwargs)
 
-    return reporting_init
+    return cast(Init, reporting_init)
 
 
 def failures(folder: Path) -> list[Failure]:
     """What was reported to `folder`, the first one first."""
-    found = []
+    reported = []
     with suppress(OSError):
         for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
-            found.append(Failure(**json.loads(path.read_text(encoding="utf-8"))))
-    return found
+            reported.append(Failure.model_validate_json(path.read_bytes()))
+    return reported
 
 
 def reason_of(error: BaseException) -> str:

@@ -8,15 +8,15 @@ so a trace's context travels as a parameter, like the request's id.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from multiprocessing.util import Finalize
-from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
 
 from cliptune.settings import Settings
 
@@ -53,7 +53,7 @@ def setup(service: str, settings: Settings) -> None:
 
 @contextmanager
 def span(
-    name: str, parent: str | None, kind: SpanKind = SpanKind.SERVER, **attributes: Any
+    name: str, parent: str | None, kind: SpanKind = SpanKind.SERVER, **attributes: AttributeValue
 ) -> Iterator[Span]:
     """A span for the block, below the one whose `traceparent` is `parent`.
 
@@ -66,7 +66,7 @@ def span(
         yield current
 
 
-def begin(name: str, **attributes: Any) -> Span:
+def begin(name: str, **attributes: AttributeValue) -> Span:
     """A span without a parent that is to be ended by its `end`, for where there is no block."""
     return _tracer.start_span(name, Context(), SpanKind.SERVER, attributes=attributes)
 
@@ -84,7 +84,7 @@ def note_status(current: Span, status: str) -> None:
         current.set_status(Status(StatusCode.ERROR, status))
 
 
-def send_along(parameters: dict[str, Any], current: Span | None = None) -> None:
+def send_along(parameters: MutableMapping[str, object], current: Span | None = None) -> None:
     """Add a span, by default the current one, to `parameters`, if spans are sent anywhere."""
     carrier: dict[str, str] = {}
     _format.inject(carrier, trace.set_span_in_context(current) if current else None)
@@ -92,7 +92,7 @@ def send_along(parameters: dict[str, Any], current: Span | None = None) -> None:
         parameters[PARAMETER] = carrier[HEADER]
 
 
-def parent_of(given: Mapping[str, Any]) -> str | None:
+def parent_of(given: Mapping[str, object]) -> str | None:
     """The `traceparent` in a request's parameters."""
     found = given.get(PARAMETER)
     return found if isinstance(found, str) else None

@@ -12,7 +12,7 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cliptune.client.async_client import AsyncClient
@@ -31,7 +31,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load what is asked for (PEP 562): executors import this package and need no client."""
     if name not in _MODULES:
         raise AttributeError(f"module 'cliptune.serving' has no attribute {name!r}")

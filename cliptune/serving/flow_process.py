@@ -8,28 +8,51 @@ gone), or on SIGTERM or SIGINT. Ports and host come from the environment.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Sequence
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import BaseModel
 
 from cliptune.files import write_text
 from cliptune.observability import startup
 from cliptune.observability.startup import Failure
 from cliptune.settings import METRICS_FOLDER, Settings, bracketed
 
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_compat import Flow
+
 GATEWAY = "gateway"
 """Jina's name for it."""
 ENCODER = "text"
 """The name that a search Flow's text encoder has."""
+
+
+class FlowState(BaseModel):
+    """How far a Flow's process is: it writes this to a file that whoever started it reads."""
+
+    phase: Literal["starting", "ready", "failed"] = "starting"
+    failures: tuple[Failure, ...] = ()
+    """Why it failed, as far as that is known; the first cause first."""
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """What the file says; one that isn't there yet: that the Flow starts."""
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return cls()
+
+    def write(self, file: Path) -> None:
+        """Say it in the file."""
+        write_text(file, self.model_dump_json())
 
 
 def main(flow_yml: Path, state_file: Path) -> None:
@@ -71,13 +94,13 @@ def _run(flow_yml: Path, state_file: Path, settings: Settings) -> None:
     gc.freeze()  # a collection in a fork would write to all of it, and so make copies
     threading.Thread(target=_watch_children, args=(ended, state_file), daemon=True).start()
     with flow:
-        _write(state_file, "ready")
+        FlowState(phase="ready").write(state_file)
         ended.wait()
         # Before the executors: the gateway answers what it has taken.
         flow[GATEWAY].close()
 
 
-def load(flow_yml: Path, settings: Settings) -> Any:
+def load(flow_yml: Path, settings: Settings) -> Flow:
     """The Flow, with host and ports of the settings in place of its file's."""
     import yaml
 
@@ -132,17 +155,13 @@ def _end_of(process: BaseProcess) -> Failure:
         message = f"it was killed by signal {-code}"
     else:
         message = f"it ended by itself, with status {code}"
-    return Failure(part, "Unavailable", message)
+    return Failure(part=part, type="Unavailable", message=message)
 
 
-def _write_failures(state_file: Path, unexplained: list[Failure] | None = None) -> None:
+def _write_failures(state_file: Path, unexplained: Sequence[Failure] = ()) -> None:
     """Say that all is over: by what was reported, or else by what else is known."""
     reported = startup.failures(state_file.parent / "failures")
-    _write(state_file, "failed", [asdict(one) for one in reported or unexplained or []])
-
-
-def _write(state_file: Path, state: str, failures: list[Mapping[str, Any]] | None = None) -> None:
-    write_text(state_file, json.dumps({"state": state, "failures": failures or []}))
+    FlowState(phase="failed", failures=tuple(reported or unexplained)).write(state_file)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import signal
@@ -16,16 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from cliptune.errors import AlreadyExists, BadInput, CliptuneError, Unavailable
+from cliptune.errors import AlreadyExists, BadInput, CliptuneError, NotFound, Unavailable
 from cliptune.extras import need
 from cliptune.files import make_folder, open_file
 from cliptune.gateway.api_keys import KeyFile
 from cliptune.index.open import absolute_uri, is_server, open_index
 from cliptune.observability.startup import Failure
 from cliptune.protocol import wire_errors
-from cliptune.serving.flows import flow_file
+from cliptune.serving.flow_process import FlowState
 from cliptune.settings import Settings, variable_of
 
 log = logging.getLogger("cliptune")
@@ -60,16 +59,16 @@ class Service:
 
         Its `__cause__` is the error that the part at fault raised.
         """
-        told = [Failure(**one) for one in self._state().get("failures", [])]
+        failures = FlowState.read(self._state_file).failures
         # All parts that need the model fail alike where it is damaged: once is enough.
         parts: dict[str, list[str]] = {}
-        for one in told:
+        for one in failures:
             parts.setdefault(one.message, []).append(one.part)
         reasons = [f"{', '.join(names)}: {message}" for message, names in parts.items()]
         error = Unavailable(
             f"{what}: {'; '.join(reasons) or self._last_words()} (log: {self.log_file})"
         )
-        error.__cause__ = _as_error(told[0]) if told else None
+        error.__cause__ = _as_error(failures[0]) if failures else None
         return error
 
     def wait_until_ready(self) -> None:
@@ -80,18 +79,13 @@ class Service:
         """
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
-            state = self._state().get("state")
-            if state == "ready":
+            phase = FlowState.read(self._state_file).phase
+            if phase == "ready":
                 return
-            if state == "failed" or self._process.poll() is not None:
+            if phase == "failed" or self._process.poll() is not None:
                 raise self.failure("the service did not start")
             time.sleep(0.1)
         raise self.failure(f"the service was not ready after {START_TIMEOUT:g} s")
-
-    def _state(self) -> dict[str, Any]:
-        with suppress(FileNotFoundError):
-            return json.loads(self._state_file.read_text())
-        return {}
 
     def _last_words(self) -> str:
         """Of a process that could not say what is wrong with it."""
@@ -241,6 +235,20 @@ def serve_training(
 
 def _absolute(path: str | Path | None) -> str | None:
     return str(Path(path).absolute()) if path else None
+
+
+def flow_file(name: str) -> Path:
+    """The YAML of the Flow `name`: `search` or `train`.
+
+    Raises:
+        NotFound: the installation is incomplete.
+    """
+    room = Path(__file__).resolve().parent
+    # A checkout first: what lies there is what its owner edits.
+    for folder in (room.parents[1] / "flows", room / "flows"):
+        if (file := folder / f"{name}.yml").is_file():
+            return file
+    raise NotFound(f"no {name}.yml beside or in {room}: install cliptune again")
 
 
 def check_port(host: str, port: int, what: str = "port") -> None:

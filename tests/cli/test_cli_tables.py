@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.cli.table_options import _DOWNLOAD, _OPTIONS
+from cliptune.cli.options import DOWNLOAD, TABLE_OPTIONS
 from cliptune.data.tables.columns import CsvOptions
 from cliptune.errors import BadData
 from cliptune.models.artifact import open_artifact
@@ -35,7 +35,7 @@ COLOURS = ["red", "green", "blue", "white", "black", "orange", "purple", "yellow
 def test_each_command_that_takes_a_table_has_all_its_options(command: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert CsvOptions.names() == [*_OPTIONS, _DOWNLOAD]
+    assert CsvOptions.names() == [*TABLE_OPTIONS, DOWNLOAD]
     for name in CsvOptions.names():
         assert f"--{name.replace('_', '-')}" in result.output
     assert "Tables" in result.output

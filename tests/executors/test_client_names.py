@@ -154,6 +154,7 @@ def test_what_clients_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CLIPTUNE_HUB_MODELS", wrong)
         with pytest.raises(BadInput, match="CLIPTUNE_HUB_MODELS"):
             client_names.model_name(hub)
+    monkeypatch.delenv("CLIPTUNE_HUB_MODELS")
     assert client_names.data_set("catalogue-eval", "x") == "catalogue-eval"
     with pytest.raises(NotFound, match="did you mean 'openai'"):
         client_names.model_name("ViT-B-32::opanai")

@@ -17,8 +17,7 @@ from cliptune.errors import BadArtifact, BadInput, NotFound, Unavailable
 from cliptune.observability import startup
 from cliptune.observability.startup import Failure
 from cliptune.serving import Client, launch, serve
-from cliptune.serving.flows import flow_file
-from cliptune.serving.launch import PortInUse, check_port, check_ports
+from cliptune.serving.launch import PortInUse, check_port, check_ports, flow_file
 from cliptune.settings import Settings
 from tests.pictures import shop
 from tests.ports import free_ports
@@ -132,7 +131,9 @@ if len(sys.argv) > 1:
     command = [sys.executable, "-c", program]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert shown.stderr == "text can't start: it is damaged\n"
-    assert startup.failures(tmp_path) == [Failure("text", "BadArtifact", "it is damaged")]
+    assert startup.failures(tmp_path) == [
+        Failure(part="text", type="BadArtifact", message="it is damaged")
+    ]
 
 
 def test_reasons_are_for_people() -> None:
