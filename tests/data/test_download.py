@@ -149,6 +149,7 @@ def test_hosts_that_are_not_there() -> None:
             fetch(url)
 
 
+@pytest.mark.e2e
 def test_a_download_that_was_killed_goes_on(
     shop: ThreadingHTTPServer, at: str, tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def test_an_index_carried_through_a_fork_refuses_to_hang(tmp_path: Path) -> None
         child.join(20)
 
 
+@pytest.mark.e2e
 def test_importing_starts_nothing() -> None:
     code = (
         "import sys, threading, cliptune.index, cliptune.index.lance.store;"

@@ -81,7 +81,9 @@ def test_parts_of_any_size_give_the_same_gradients(
             torch.testing.assert_close(each[parameter], gradient, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "builtin", "RN50::random"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "builtin", pytest.param("RN50::random", marks=pytest.mark.e2e)]
+)
 @pytest.mark.parametrize("freeze", ["text", True])
 def test_frozen_features_give_the_gradients_of_the_whole_towers(
     name: str, freeze: bool | str, tiny_model: Path
