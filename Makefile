@@ -7,7 +7,7 @@ TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 
-.PHONY: help install demo serve test test-fast test-versions lint types format lock wheel clean
+.PHONY: help install demo serve test coverage test-seconds test-fast test-versions lint types format lock wheel clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,15 +20,26 @@ demo: $(VENV)/.ready ## Fine-tune on the built-in catalogue, evaluate, export, s
 serve: $(VENV)/.ready ## The demo, and keep its search page up until Ctrl-C
 	$(BIN)/cliptune demo --keep-serving
 
-test: $(VENV)/.ready ## All tests, those through real servers and browsers included
-	UV=$(abspath $(UV)) PYTHON=$(PYTHON) scripts/install-test-tools
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
-		--no-loadscope-reorder --durations 30
+PYTEST = $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
+	--no-loadscope-reorder --durations 30
 
-test-fast: $(VENV)/.ready ## The unit tests alone
+test: test-tools ## All tests, those through real servers and browsers included
+	$(PYTEST)
+
+coverage: test-tools ## All tests, and how much of the code they run
+	$(PYTEST) --cov
+
+test-seconds: test-tools ## All tests, and what each file took, for the order of the next
+	$(PYTEST) --write-seconds
+
+test-fast: $(VENV)/.ready ## The fast tests alone
 	$(BIN)/python -m pytest -m "not e2e"
 
-test-versions: $(UV) ## The unit tests on Python 3.12 and 3.13
+.PHONY: test-tools
+test-tools: $(VENV)/.ready
+	UV=$(abspath $(UV)) PYTHON=$(PYTHON) scripts/install-test-tools
+
+test-versions: $(UV) ## The fast tests, and a search Flow's, on Python 3.12 and 3.13
 	UV=$(abspath $(UV)) TEST_PROCESSES=$(TEST_PROCESSES) scripts/test-versions 3.12 3.13
 
 lint: $(VENV)/.ready ## Lint and format, the imports' directions, code that nobody uses

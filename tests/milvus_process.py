@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALLED = ROOT / ".milvus" / ".ready"
@@ -42,18 +43,19 @@ class MilvusProcess:
         from pymilvus import MilvusClient, MilvusException
 
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-        end = time.monotonic() + 120
-        while True:
+
+        def answers() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, "Milvus ended: see its logs"
             try:
                 client = MilvusClient(self.address, timeout=2, dedicated=True)
                 client.list_collections(timeout=2)
                 client.close()
-                return
+                return True
             except MilvusException:
-                assert time.monotonic() < end, "Milvus doesn't answer: see its logs"
-                time.sleep(0.2)
+                return False
+
+        wait_until(answers, 120, lambda: "Milvus doesn't answer: see its logs")
 
     def kill(self) -> None:
         """kill -9."""

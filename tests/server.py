@@ -10,9 +10,19 @@ import pytest
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
+from cliptune.protocol.jina_compat import DataRequest
 from cliptune.serving import Client, serve
 from tests.pictures import picture
 from tests.ports import free_ports
+
+
+def data_request(endpoint: str, doc: ClipDoc) -> DataRequest:
+    """Jina's message that asks `endpoint` about one document."""
+    made = DataRequest()
+    made.header.exec_endpoint = endpoint
+    made.document_array_cls = DocList[ClipDoc]
+    made.data.docs = DocList[ClipDoc]([doc])
+    return made
 
 
 @dataclass

@@ -32,6 +32,7 @@ to_onnx csv_options num_items_per_class sampler loss_optimizer loss_optimizer_op
 EXAMPLE = Path(__file__).parents[1] / "examples" / "text_to_image_search.py"
 
 
+@pytest.mark.e2e
 def test_importing_is_quick_and_loads_neither_torch_nor_jina() -> None:
     code = (
         "import sys, time; begin = time.perf_counter(); import cliptune\n"

@@ -122,7 +122,7 @@ def jina_json(log: Path) -> Iterator[str]:
         process.wait(60)
 
 
-def _wait_for(process: subprocess.Popen[str], log: Path) -> None:
+def _wait_for(process: subprocess.Popen[bytes], log: Path) -> None:
     """Until Jina says in its log that the Flow is ready."""
     deadline = time.monotonic() + START_TIMEOUT
     while "ready to serve" not in log.read_text(errors="replace"):

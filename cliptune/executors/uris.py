@@ -11,7 +11,6 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from cliptune.errors import BadImage, BadInput
 
 ALLOW_URIS = "CLIPTUNE_ALLOW_URIS"
-ALLOW_NETWORKS = "CLIPTUNE_ALLOW_NETWORKS"
 _PORTS = {"http": 80, "https": 443}
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 

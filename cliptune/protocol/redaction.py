@@ -60,12 +60,6 @@ def shown_link(uri: str | None) -> str | None:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def shown_status(values: dict[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """A status without its `paths`, unless the operator asks."""
-    hidden = () if OPERATOR.get() else set(paths)
-    return {name: value for name, value in values.items() if name not in hidden}
-
-
 def base_name(place: str) -> str:
     """The last part of a path; a model's name as it is."""
     return Path(place).name if os.path.isabs(place) else place

@@ -170,6 +170,7 @@ def test_what_must_not_be_repeated_finds_a_server_that_was_started_anew(echo: Ec
             assert ask() == "one"
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_client_after_a_fork(echo: Echo) -> None:
     with Client(f"grpc://127.0.0.1:{echo.port}", timeout=20, retries=0) as client:
         ask = asking(client)

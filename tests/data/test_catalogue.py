@@ -89,6 +89,7 @@ def test_the_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(CATALOGUE_NAMES) >= {"catalogue-train", "catalogue-index"}
 
 
+@pytest.mark.e2e
 def test_a_damaged_cache_is_drawn_again(cliptune_home: Path, tmp_path: Path) -> None:
     before = load_catalogue("catalogue-eval")
     [folder] = (cliptune_home / "cache").glob("catalogue-v*/eval")

@@ -32,6 +32,7 @@ from cliptune.data.validation import PAIR
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
 from cliptune.inference import get_tower
+from tests.waiting import wait_until
 
 
 def png(number: int) -> bytes:
@@ -148,6 +149,7 @@ def test_hosts_that_are_not_there() -> None:
             fetch(url)
 
 
+@pytest.mark.e2e
 def test_a_download_that_was_killed_goes_on(
     shop: ThreadingHTTPServer, at: str, tmp_path: Path
 ) -> None:
@@ -157,8 +159,7 @@ def test_a_download_that_was_killed_goes_on(
         f"download_pictures({urls!r}, {str(tmp_path)!r}, workers=2)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
-    while len(shop.asked) < 20:
-        time.sleep(0.01)
+    wait_until(lambda: len(shop.asked) >= 20)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = len(shop.asked)

@@ -7,7 +7,6 @@ import pickle
 import socket
 import subprocess
 import sys
-import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from cliptune.data.store import (
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, Unavailable
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 
 def documents() -> DocList[ClipDoc]:
@@ -223,12 +223,13 @@ def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     with (tmp_path / "moto.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+
+        def listens() -> bool:
             assert server.poll() is None, (tmp_path / "moto.log").read_text()
-            time.sleep(0.1)
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(listens)
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir("shop")
         fsspec.filesystem("s3").clear_instance_cache()
         yield address

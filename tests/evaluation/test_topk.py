@@ -219,6 +219,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+@pytest.mark.e2e
 def test_memory_is_bounded_by_the_chunks() -> None:
     """The whole score matrix would have 800 MB."""
     done = subprocess.run(

@@ -8,12 +8,11 @@ import grpc
 import pytest
 from docarray import DocList
 from jina.proto import jina_pb2_grpc
-from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, NotFound
 from cliptune.protocol import wire_errors
-from tests.server import Server
+from tests.server import Server, data_request
 
 pytestmark = pytest.mark.e2e
 BAD = [
@@ -24,14 +23,6 @@ BAD = [
 ]
 
 
-def request(endpoint: str, doc: ClipDoc) -> DataRequest:
-    made = DataRequest()
-    made.header.exec_endpoint = endpoint
-    made.document_array_cls = DocList[ClipDoc]
-    made.data.docs = DocList[ClipDoc]([doc])
-    return made
-
-
 @pytest.fixture
 def channel(server: Server) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.grpc.removeprefix("grpc://")) as found:
@@ -40,7 +31,7 @@ def channel(server: Server) -> Iterator[grpc.Channel]:
 
 def test_a_streams_answers_hold_no_traceback(channel: grpc.Channel) -> None:
     good = ("/encode", ClipDoc(text="fine"), None, None)
-    asked = [request(endpoint, doc) for endpoint, doc, *_ in (*BAD, good)]
+    asked = [data_request(endpoint, doc) for endpoint, doc, *_ in (*BAD, good)]
     ids = [one.header.request_id for one in asked]
     answers = {a.header.request_id: a for a in jina_pb2_grpc.JinaRPCStub(channel).Call(iter(asked))}
     assert answers.keys() == set(ids)
@@ -61,7 +52,7 @@ def test_one_call_has_the_status_of_its_error(
 ) -> None:
     stub = jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel)
     with pytest.raises(grpc.RpcError) as caught:
-        stub.process_single_data(request(endpoint, doc))
+        stub.process_single_data(data_request(endpoint, doc))
     assert caught.value.code() == code
     assert type(wire_errors.from_text(caught.value.details())) is kind
     assert "Traceback" not in caught.value.details()

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import json
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,15 +20,16 @@ import trustme
 import websockets
 from docarray import DocList
 from jina.proto import jina_pb2_grpc
+from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized, Unavailable
 from cliptune.gateway.api_keys import make_key
 from cliptune.gateway.clip_service import clip_service_pb2
 from cliptune.serving import Client, serve
-from tests.gateway.test_grpc import request
 from tests.pictures import COLOURS, base64_of, picture, shop
 from tests.ports import free_ports
+from tests.server import data_request
 
 pytestmark = pytest.mark.e2e
 SITE = "https://shop.example"
@@ -178,26 +180,21 @@ def test_keys_change_while_the_server_runs(secure: Secure) -> None:
     channel_creds = grpc.ssl_channel_credentials(Path(secure.ca).read_bytes())
     with grpc.secure_channel(secure.grpc.removeprefix("grpcs://"), channel_creds) as channel:
         metadata = [("authorization", "Bearer fresh-key")]
-        asked = iter_then(
-            request("/encode", ClipDoc(text="a")), lambda: write_keys(secure.keys), count=2
-        )
-        answers = jina_pb2_grpc.JinaRPCStub(channel).Call(asked, metadata=metadata)
-        statuses = [answer.header.status for answer in answers]
-    assert statuses[0].code == 0
-    assert "Unauthorized" in statuses[1].description, "in the midst of a stream too"
+        answered = threading.Event()
+
+        def asked() -> Iterator[DataRequest]:
+            yield data_request("/encode", ClipDoc(text="a"))
+            answered.wait(60)
+            write_keys(secure.keys)
+            yield data_request("/encode", ClipDoc(text="b"))
+
+        answers = jina_pb2_grpc.JinaRPCStub(channel).Call(asked(), metadata=metadata)
+        assert next(answers).header.status.code == 0
+        answered.set()
+        told = next(answers).header.status.description
+    assert "Unauthorized" in told, "in the midst of a stream too"
     with pytest.raises(Unauthorized):
         secure.client("http", "fresh-key").encode(["a"])
-
-
-def iter_then(first, change, count: int) -> Iterator:
-    """The first request; the others once `change` was called a moment later."""
-    import time
-
-    yield first
-    time.sleep(2)
-    change()
-    for _ in range(count - 1):
-        yield request("/encode", ClipDoc(text="b"))
 
 
 def test_grpc_refuses_before_it_reads(secure: Secure) -> None:
@@ -325,7 +322,7 @@ def test_pictures_by_uri(secure: Secure, protocol: str) -> None:
     inside = secure.ask("post", "/encode", "search", json={"data": [
         {"uri": "http://127.0.0.1:1/a.png"}]})  # fmt: skip
     assert "not a public address" in inside.json()["error"]["message"]
-    made = request("/index", ClipDoc(id="by-uri", uri=f"file://{secure.pictures}/red.png"))
+    made = data_request("/index", ClipDoc(id="by-uri", uri=f"file://{secure.pictures}/red.png"))
     creds = grpc.ssl_channel_credentials(Path(secure.ca).read_bytes())
     with grpc.secure_channel(secure.grpc.removeprefix("grpcs://"), creds) as channel:
         stub = jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel)

@@ -140,6 +140,7 @@ def _count_in_child(index: Index, results: multiprocessing.Queue) -> None:
         results.put(str(error))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_an_index_carried_through_a_fork_refuses_to_hang(tmp_path: Path) -> None:
     with open_index(tmp_path) as index:
         index.add(docs(doc("one")))
@@ -151,6 +152,7 @@ def test_an_index_carried_through_a_fork_refuses_to_hang(tmp_path: Path) -> None
         child.join(20)
 
 
+@pytest.mark.e2e
 def test_importing_starts_nothing() -> None:
     code = (
         "import sys, threading, cliptune.index, cliptune.index.lance.store;"

@@ -224,6 +224,7 @@ def test_what_a_tower_does_is_told(tiny_model: str) -> None:
 
 
 @pytest.mark.parametrize("precision", [None, "bf16"])
+@pytest.mark.e2e
 def test_a_compiled_engine_is_one_program_for_all_sizes(
     tiny_model: str, precision: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

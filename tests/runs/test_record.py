@@ -109,6 +109,7 @@ except AlreadyExists:
 """
 
 
+@pytest.mark.e2e
 def test_one_of_several_at_once_gets_a_name() -> None:
     from cliptune.runs.documents import stored_documents
 

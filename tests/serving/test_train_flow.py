@@ -35,8 +35,10 @@ T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
-def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("server-home")
+def server_home(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("server-home")
+    (folder / "cache").symlink_to(shared_cache)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -225,10 +227,7 @@ def test_pushing_a_table_takes_its_pictures_along(
             session.push(str(table), bad)
 
 
-def test_a_log_goes_on_when_the_server_is_started_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CLIPTUNE_HOME", str(tmp_path))
+def test_a_log_goes_on_when_the_server_is_started_anew() -> None:
     ports = {"grpc_port": free_port(), "http_port": free_port()}
     lines: list[str] = []
     failures: list[BaseException] = []
@@ -260,10 +259,7 @@ def test_a_log_goes_on_when_the_server_is_started_anew(
         assert len(lines) > seen
 
 
-def test_a_train_flow_asks_for_an_admins_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CLIPTUNE_HOME", str(tmp_path))
+def test_a_train_flow_asks_for_an_admins_key(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("".join(f"{make_key(r, r, r).line()}\n" for r in ("write", "admin")))
     grpc_port, http_port = free_ports(2)

@@ -199,6 +199,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("interrupted_by", [None, ValueError("x")])
+@pytest.mark.e2e
 def test_wandb_offline(tmp_path: Path, interrupted_by: BaseException | None) -> None:
     run_dir = tmp_path / "brave-otter"
     drive(WandBLogger(log_every=2, project="shop"), run_dir, interrupted_by)
