@@ -6,20 +6,20 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Self
 
+import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, CliptuneError, Unavailable
 from cliptune.index.base import Index
+from cliptune.index.checks import in_parts
 from cliptune.index.tags import same_tags
 
 if TYPE_CHECKING:
     from cliptune.inference import TextTower, VisionTower
 
-T = TypeVar("T")
 _LISTED = 1000
 """Documents in a batch of a scan, without their pictures."""
 _PICTURES = 32
@@ -67,6 +67,14 @@ class SyncResult:
     def changed(self) -> int:
         """Documents that were not as they are in the source."""
         return self.embedded + self.deleted
+
+    def __iadd__(self, other: SyncResult) -> Self:
+        """Both together."""
+        self.embedded += other.embedded
+        self.unchanged += other.unchanged
+        self.deleted += other.deleted
+        self.refused += other.refused
+        return self
 
     def check(self) -> None:
         """Raise `CannotEmbed` if there are such documents."""
@@ -124,7 +132,7 @@ def sync_ids(
     """`sync_all` of the documents `ids` alone."""
     done = SyncResult()
     with _Writer(source, target, towers, done, progress) as writer:
-        for part in _parts(iter(ids), _LISTED):
+        for part in in_parts(list(ids), _LISTED):
             there = {str(doc.id): doc for doc in source.get(part)}
             others = {str(doc.id): doc for doc in target.get(part)}
             for one in part:
@@ -192,23 +200,24 @@ class _Writer:
             for doc in docs
             if doc.image is None and not _is_text(doc)
         ]
-        found = self._embedded(pictures)
+        embedded = self._embedded(pictures)
         if texts:
             encoded = self.towers.text().encode([str(doc.text) for doc in texts])
-            found += zip(texts, encoded, strict=True)
-        for doc, embedding in found:
-            doc.embedding, doc.model_digest = embedding, self.towers.vision.digest
+            embedded += zip(texts, encoded, strict=True)
+        for doc, embedding in embedded:
+            doc.embedding = embedding  # type: ignore[assignment] # DocArray takes any array
+            doc.model_digest = self.towers.vision.digest
             self._to_write.append(doc)
         size = sum(len(doc.image or b"") for doc in self._to_write)
         if len(self._to_write) >= _WRITTEN or size >= _WRITTEN_BYTES:
             self._write()
 
-    def _embedded(self, docs: list[ClipDoc]) -> list[tuple[ClipDoc, Any]]:
+    def _embedded(self, docs: list[ClipDoc]) -> list[tuple[ClipDoc, np.ndarray]]:
         if not docs:
             return []
         try:
-            found = self.towers.vision.encode([doc.image for doc in docs])
-            return list(zip(docs, found, strict=True))
+            embeddings = self.towers.vision.encode([doc.image for doc in docs])
+            return list(zip(docs, embeddings, strict=True))
         except BadImage as error:
             if len(docs) == 1:
                 self.done.refused.append(f"{docs[0].id!r:.80} ({error})")
@@ -297,11 +306,6 @@ def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
         and all(getattr(doc, name) == getattr(other, name) for name in fields)
         and same_tags(doc.tags, other.tags)
     )
-
-
-def _parts(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while part := list(islice(items, size)):
-        yield part
 
 
 def check_same_documents(source: Index, target: Index) -> None:
