@@ -171,7 +171,7 @@ def check_integers(options: object, ranges: Mapping[str, tuple[int, int | None]]
             raise BadInput(f"{name}: expected an integer of {expected}, got {value!r}")
 
 
-def in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The items, at most `size` at a time."""
     return (items[start : start + size] for start in range(0, len(items), size))
 

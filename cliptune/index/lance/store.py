@@ -14,7 +14,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
-from cliptune.index.checks import check_batch, in_parts
+from cliptune.index.checks import batched, check_batch
 from cliptune.index.durable import LockBusy
 from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
@@ -268,7 +268,7 @@ def _conditions(ids: list[str] | None, where: Node | None) -> list[str]:
     condition = [] if where is None else [to_sql(where)]
     if ids is None:
         return condition
-    parts = in_parts(ids, _IDS_A_STATEMENT)
+    parts = batched(ids, _IDS_A_STATEMENT)
     among = (f"id IN ({', '.join(map(literal, part))})" for part in parts)
     return [" AND ".join([one, *condition]) for one in among]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
-from cliptune.index.checks import in_parts
+from cliptune.index.checks import batched
 from cliptune.index.metadata import Repaired
 from cliptune.index.milvus.pictures import PictureFolder
 from cliptune.index.milvus.rows import CollectionStamp, Entity, schema
@@ -83,7 +83,7 @@ class Collection:
 
     def delete(self, keys: list[str]) -> None:
         """Delete the entities with these keys."""
-        for among in map(among_keys, in_parts(keys, KEYS_A_CALL)):
+        for among in map(among_keys, batched(keys, KEYS_A_CALL)):
             self.server.call(
                 "deleting",
                 lambda client, timeout: client.delete(self.name, filter=among, timeout=timeout),  # noqa: B023

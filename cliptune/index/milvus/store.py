@@ -11,7 +11,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
-from cliptune.index.checks import check_batch, in_parts
+from cliptune.index.checks import batched, check_batch
 from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
 from cliptune.index.milvus.collection import KEYS_A_CALL, Alias, Collection, among_keys, both
@@ -104,7 +104,7 @@ class MilvusIndex(Index):
                 yield from there.by_key(wanted, [])
                 return
             else:
-                parts = in_parts(wanted, KEYS_A_CALL)
+                parts = batched(wanted, KEYS_A_CALL)
                 conditions = [both(among_keys(part), condition) for part in parts]
             for one in conditions:
                 for page in there.pages(one, [], KEYS_A_CALL):
