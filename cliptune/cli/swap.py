@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cliptune.data.tables.columns import CsvOptions
     from cliptune.index.metadata import Storage
     from cliptune.reindex.quality import Quality, Query
-    from cliptune.reindex.session import EngineOptions
     from cliptune.reindex.swap import Swap
+    from cliptune.reindex.synchronizer import EngineOptions
     from cliptune.serving import Client
 
 LOAD_TIMEOUT = 600.0
@@ -159,7 +159,7 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
 def _place(server: str, index: str | None, device: str | None, batch_size: int) -> Place:
     from cliptune.errors import BadInput, NotFound
     from cliptune.protocol.redaction import with_note
-    from cliptune.reindex.session import EngineOptions
+    from cliptune.reindex.synchronizer import EngineOptions
     from cliptune.serving import Client
     from cliptune.settings import Settings
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from docarray import DocList
@@ -69,6 +68,13 @@ class Search:
     def queries(self, space: EmbeddingSpace | None) -> np.ndarray:
         """The embeddings as float32 [Q, D], checked against the index's (None: it is empty)."""
         return check_queries(self.embeddings, self.model_digest, space)
+
+
+class Parts(NamedTuple):
+    """What besides the rest a store is to read of documents: both may be large."""
+
+    embedding: bool
+    image: bool
 
 
 class Index(ABC):
@@ -184,7 +190,7 @@ class Index(ABC):
         With `include_embedding` they have `embedding` (float32 [D]) and `model_digest`, with
         `include_image` the stored picture's bytes.
         """
-        return self._get(check_ids(ids), include_embedding, include_image)
+        return self._get(check_ids(ids), Parts(include_embedding, include_image))
 
     def scan(
         self,
@@ -206,7 +212,7 @@ class Index(ABC):
         """
         check_scan(after, batch_size)
         self._check_open()
-        return self._scan(after, batch_size, include_embedding, include_image)
+        return self._scan(after, batch_size, Parts(include_embedding, include_image))
 
     def count(self, filter: Filter | None = None) -> int:
         """How many documents there are, or how many a filter holds for."""
@@ -280,13 +286,11 @@ class Index(ABC):
     def _delete(self, ids: list[str] | None, where: Node | None) -> int: ...
 
     @abstractmethod
-    def _get(
-        self, ids: list[str], include_embedding: bool, include_image: bool
-    ) -> DocList[ClipDoc]: ...
+    def _get(self, ids: list[str], parts: Parts) -> DocList[ClipDoc]: ...
 
     @abstractmethod
     def _scan(
-        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
+        self, after: str | None, batch_size: int, parts: Parts
     ) -> Iterator[DocList[ClipDoc]]: ...
 
     @abstractmethod
@@ -296,11 +300,6 @@ class Index(ABC):
         """The index itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the index."""
         self.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from cliptune.errors import BadInput, ModelMismatch
 from cliptune.index.metadata import EmbeddingSpace
 from cliptune.index.tags import TagColumns, plain_tags, to_json
 
+T = TypeVar("T")
 MAX_ID_BYTES = 512
 MAX_WINDOW = 10_000
 MAX_DIM = 16_384
@@ -154,6 +156,24 @@ def check_scan(after: str | None, batch_size: int) -> None:
             raise BadInput(f"after: {error}") from error
     if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
         raise BadInput(f"batch_size: expected an integer of 1 or more, got {batch_size!r}")
+
+
+def check_integers(options: object, ranges: Mapping[str, tuple[int, int | None]]) -> None:
+    """Each of these options, by its name with the least and the most (None: any) that it may be."""
+    for name, (least, most) in ranges.items():
+        value = getattr(options, name)
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or not least <= value <= (value if most is None else most)
+        ):
+            expected = f"{least} or more" if most is None else f"{least} to {most}"
+            raise BadInput(f"{name}: expected an integer of {expected}, got {value!r}")
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items, at most `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _check_texts(doc: ClipDoc) -> None:

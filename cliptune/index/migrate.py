@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, ModelMismatch
 from cliptune.index.base import Index
+from cliptune.index.checks import batched
 from cliptune.index.metadata import Storage, as_stored
 from cliptune.index.tags import same_tags
 
@@ -68,7 +70,7 @@ def migrate(
     """
     _check_models(source, target)
     kept = target.status().storage
-    drawn = _Sample(sample, random.Random(seed))
+    random_, drawn = random.Random(seed), list[tuple[float, str]]()
     copied = unchanged = 0
     for batch in source.scan(batch_size=BATCH, include_embedding=True, include_image=True):
         ids = [str(doc.id) for doc in batch]
@@ -76,7 +78,7 @@ def migrate(
         missing = [doc for doc in batch if not _same(doc, there.get(doc.id), kept)]
         if missing:
             target.add(DocList[ClipDoc](missing))
-        drawn.see(ids)
+        drawn = heapq.nlargest(sample, [*drawn, *((random_.random(), one) for one in ids)])
         copied += len(missing)
         unchanged += len(batch) - len(missing)
         progress(copied + unchanged)
@@ -86,27 +88,11 @@ def migrate(
             f"the target has {-others} documents less than the source: were some deleted there, or "
             "added to the source meanwhile? Repeat the migration"
         )
-    compared = _compare_documents(source, target, drawn.ids, kept)
+    sampled = [one for _, one in drawn]
+    compared = _compare_documents(source, target, sampled, kept)
     if not others:
-        _compare_searches(source, target, drawn.ids[:_SEARCHES], kept)
+        _compare_searches(source, target, sampled[:_SEARCHES], kept)
     return Migrated(copied, unchanged, compared, others)
-
-
-class _Sample:
-    """A uniform sample of what is seen, by reservoir sampling."""
-
-    def __init__(self, size: int, random: random.Random) -> None:
-        self.size, self.random = size, random
-        self.ids: list[str] = []
-        self.seen = 0
-
-    def see(self, ids: Iterable[str]) -> None:
-        for one in ids:
-            self.seen += 1
-            if len(self.ids) < self.size:
-                self.ids.append(one)
-            elif (place := self.random.randrange(self.seen)) < self.size:
-                self.ids[place] = one
 
 
 def _check_models(source: Index, target: Index) -> None:
@@ -139,8 +125,7 @@ def _kept(doc: ClipDoc, kept: Storage) -> np.ndarray:
 def _compare_documents(source: Index, target: Index, ids: list[str], kept: Storage) -> int:
     """Compare the documents that `source` has of these; returns their number."""
     compared = 0
-    for start in range(0, len(ids), BATCH):
-        part = ids[start : start + BATCH]
+    for part in batched(ids, BATCH):
         copies = target.get(part, include_embedding=True, include_image=True)
         theirs = {doc.id: doc for doc in copies}
         for doc in source.get(part, include_embedding=True, include_image=True):

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +26,9 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound
 from cliptune.files import new_folder, write_text
 from cliptune.index.base import Index
+from cliptune.index.lance.rows import to_docs
 from cliptune.index.migrate import BATCH
-from cliptune.index.tags import from_json, plain_tags, to_json
+from cliptune.index.tags import plain_tags, to_json
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -65,10 +66,10 @@ class SnapshotManifest(BaseModel):
         """
         path = folder / MANIFEST
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found.get("format", 0) > FORMAT:
-                raise BadData(f"{path}: of format {found['format']}; upgrade cliptune to read it")
-            return cls.model_validate(found)
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.get("format", 0) > FORMAT:
+                raise BadData(f"{path}: of format {content['format']}; upgrade cliptune to read it")
+            return cls.model_validate(content)
         except OSError as error:
             raise NotFound(f"{folder} is no snapshot: {path.name}: {error.strerror}") from error
         except (ValueError, AttributeError, ValidationError) as error:
@@ -164,7 +165,8 @@ def restore_snapshot(
     done = 0
     for part in manifest.files:
         for batch in pq.ParquetFile(folder / part.name).iter_batches(batch_size=BATCH):
-            index.add(DocList[ClipDoc](_to_docs(batch, manifest.model_digest)))
+            rows = pa.Table.from_batches([batch])
+            index.add(DocList[ClipDoc](to_docs(rows, str(manifest.model_digest))))
             done += len(batch)
             progress(done)
     return manifest
@@ -182,17 +184,13 @@ def _schema(dim: int) -> pa.Schema:
 
 
 def _to_table(docs: DocList[ClipDoc], schema: pa.Schema) -> pa.Table:
-    columns: dict[str, Any] = {name: [getattr(doc, name) for doc in docs] for name in _TEXTS}
-    columns["tags"] = [to_json(plain_tags(doc.tags)) for doc in docs]
-    columns["image"] = [doc.image for doc in docs]
-    columns["embedding"] = [np.asarray(doc.embedding) for doc in docs]
+    columns = {
+        **{name: [getattr(doc, name) for doc in docs] for name in _TEXTS},
+        "tags": [to_json(plain_tags(doc.tags)) for doc in docs],
+        "image": [doc.image for doc in docs],
+        "embedding": [np.asarray(doc.embedding) for doc in docs],
+    }
     return pa.table(columns, schema=schema)
-
-
-def _to_docs(rows: pa.RecordBatch, model_digest: str | None) -> Iterator[ClipDoc]:
-    for row in rows.to_pylist():
-        tags, embedding = from_json(row.pop("tags")), np.array(row.pop("embedding"), np.float32)
-        yield ClipDoc(**row, tags=tags, embedding=embedding, model_digest=model_digest)
 
 
 def _sha256(path: Path) -> str:

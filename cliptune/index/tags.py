@@ -14,7 +14,8 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from pydantic import JsonValue
 
 from cliptune.errors import BadInput
 
@@ -24,7 +25,7 @@ MAX_DEPTH = 16
 _LONG_STRING = 200
 
 
-def plain_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
+def plain_tags(tags: Mapping[str, object]) -> dict[str, JsonValue]:
     """The tags as JSON has them: NumPy numbers become Python's, tuples lists.
 
     What JSON can't keep exactly (NaN, infinities, bytes, dates, names that aren't strings) raises
@@ -35,7 +36,7 @@ def plain_tags(tags: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def to_json(tags: Mapping[str, Any]) -> str:
+def to_json(tags: Mapping[str, JsonValue]) -> str:
     """Compact JSON of `plain_tags`; more than 1 MiB raises `BadInput`."""
     text = json.dumps(tags, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if len(text.encode()) > MAX_JSON_BYTES:
@@ -43,15 +44,15 @@ def to_json(tags: Mapping[str, Any]) -> str:
     return text
 
 
-def same_tags(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_tags(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether they are the same to JSON: 1, 1.0 and true differ, the order of names is nothing."""
     texts = (json.dumps(plain_tags(tags), sort_keys=True) for tags in (one, other))
     return next(texts) == next(texts)
 
 
-def from_json(text: str) -> dict[str, Any]:
+def from_json(text: str) -> dict[str, JsonValue]:
     """The tags that `to_json` wrote."""
-    tags: dict[str, Any] = json.loads(text)
+    tags: dict[str, JsonValue] = json.loads(text)
     return tags
 
 
@@ -63,13 +64,12 @@ def term(path: str, *value: str | float | bool) -> str:
     """
     if not value:
         return json.dumps([path])
-    one: Any = value[0]
+    [one] = value
+    if isinstance(one, bool) or (isinstance(one, str) and len(one) <= _LONG_STRING):
+        return json.dumps([path, one])
     if isinstance(one, str):
-        if len(one) > _LONG_STRING:
-            one = {"sha256": hashlib.sha256(one.encode()).hexdigest()}
-    elif not isinstance(one, bool):
-        one = float(one) + 0.0  # -0.0 becomes 0.0
-    return json.dumps([path, one])
+        return json.dumps([path, {"sha256": hashlib.sha256(one.encode()).hexdigest()}])
+    return json.dumps([path, float(one) + 0.0])  # -0.0 becomes 0.0
 
 
 @dataclass
@@ -85,7 +85,7 @@ class TagColumns:
     string_max: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, tags: Mapping[str, Any]) -> TagColumns:
+    def of(cls, tags: Mapping[str, object]) -> TagColumns:
         """The columns' values for `plain_tags`; too many of them raise `BadInput`."""
         terms: dict[str, None] = {}
         numbers: dict[str, list[float]] = {}
@@ -111,12 +111,12 @@ class TagColumns:
         )
 
 
-def names_in(all_tags: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+def names_in(all_tags: Iterable[Mapping[str, object]]) -> frozenset[str]:
     """The paths of everything in documents' tags that is not null."""
     return frozenset(path for tags in all_tags for path, _ in _values(tags, ""))
 
 
-def texts_in(all_tags: Iterable[Mapping[str, Any]], path: str) -> frozenset[str]:
+def texts_in(all_tags: Iterable[Mapping[str, object]], path: str) -> frozenset[str]:
     """The texts that stand at `path` in documents' tags."""
     return frozenset(
         value
@@ -126,7 +126,7 @@ def texts_in(all_tags: Iterable[Mapping[str, Any]], path: str) -> frozenset[str]
     )
 
 
-def _values(value: Any, path: str, top: bool = True) -> Iterator[tuple[str, Any]]:
+def _values(value: object, path: str, top: bool = True) -> Iterator[tuple[str, object]]:
     """(path, value) of all that is not null, lists and mappings themselves included."""
     if value is None:
         return
@@ -140,13 +140,13 @@ def _values(value: Any, path: str, top: bool = True) -> Iterator[tuple[str, Any]
             yield from _values(inner, path, False)
 
 
-def _plain(value: Any, path: str, depth: int) -> Any:
+def _plain(value: object, path: str, depth: int) -> JsonValue:
     if depth > MAX_DEPTH:
         raise BadInput(f"tag {path[:80]!r} is nested deeper than {MAX_DEPTH} levels")
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
-        plain = {}
+        plain: dict[str, JsonValue] = {}
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise BadInput(f"tag {path!r} has the name {key!r}; names are strings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,19 +81,13 @@ class Quality:
 def titles(index: Index, count: int, seed: int = 0) -> list[Query]:
     """Up to `count` titles of stored documents as queries, drawn uniformly, each once."""
     random_ = random.Random(seed)
-    drawn: list[Query] = []  # a reservoir, larger than needed: titles may be equal
-    seen = 0
-    for batch in index.scan(batch_size=1000):
-        for doc in batch:
-            if doc.text is None or is_blank(doc.text):
-                continue
-            seen += 1
-            query = Query(doc.text, doc.label, doc.image_digest)
-            if len(drawn) < _DRAWN * count:
-                drawn.append(query)
-            elif (place := random_.randrange(seen)) < len(drawn):
-                drawn[place] = query
-    random_.shuffle(drawn)
+    titled = (
+        Query(doc.text, doc.label, doc.image_digest)
+        for batch in index.scan(batch_size=1000)
+        for doc in batch
+        if doc.text is not None and not is_blank(doc.text)
+    )
+    drawn = heapq.nlargest(_DRAWN * count, titled, key=lambda _: random_.random())
     return list({query.text: query for query in drawn}.values())[:count]
 
 
@@ -130,7 +125,7 @@ def compare(
         raise BadInput("no queries")
     answers = [_answers(queries, *one) for one in (before, after)]
     labels, label_of = _labels(queries, answers, before)
-    values = [_values(labels, label_of, found) for found in answers]
+    values = [_values(labels, label_of, ranked) for ranked in answers]
     shared = [
         len({m.id for m in ours} & {m.id for m in theirs}) / max(1, len(ours))
         for ours, theirs in zip(*answers, strict=True)
@@ -140,11 +135,11 @@ def compare(
 
 def _answers(queries: list[Query], index: Index, tower: TextTower) -> list[DocList[Match]]:
     embeddings = tower.encode([query.text for query in queries])
-    found: list[DocList[Match]] = []
+    answers: list[DocList[Match]] = []
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         part = embeddings[start : start + _QUERIES_AT_ONCE]
-        found += index.search(part, tower.digest, limit=K)
-    return found
+        answers += index.search(part, tower.digest, limit=K)
+    return answers
 
 
 def _labels(
@@ -152,7 +147,7 @@ def _labels(
 ) -> tuple[list[str | None], dict[str, str | None]]:
     """The queries' labels, and those of all answers by their ids (both indexes hold the same)."""
     index, tower = before
-    ids = {str(match.id) for found in answers for matches in found for match in matches}
+    ids = {str(match.id) for ranked in answers for matches in ranked for match in matches}
     docs = index.get(ids) if ids else DocList[ClipDoc]()
     asked = DocList[ClipDoc](
         [ClipDoc(text=q.text, label=q.label, image_digest=q.image_digest) for q in queries]
@@ -173,5 +168,5 @@ def _values(
         for column, match in enumerate(matches):
             right[row, column] = label_of.get(str(match.id)) == label
     # Hit and reciprocal rank do not depend on how many right answers there are in all.
-    found = per_query_metrics(right, right.sum(axis=1))
-    return {name: found[name] for name in METRICS}
+    metrics = per_query_metrics(right, right.sum(axis=1))
+    return {name: metrics[name] for name in METRICS}

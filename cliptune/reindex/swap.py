@@ -10,26 +10,23 @@ from typing import TYPE_CHECKING, Self
 
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, NotFound, NotReady
 from cliptune.files import remove_folder
+from cliptune.index.open import open_index
 from cliptune.index.versions import locks
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
-from cliptune.index.versions.models import (
-    keep_model,
-    model_created,
-    model_digest,
-    model_name,
-)
-from cliptune.reindex import sync
-from cliptune.reindex.session import EngineOptions, OnProgress, SwapSession
-from cliptune.reindex.sync import SyncResult
+from cliptune.index.versions.models import keep_model, model_created, model_digest, model_name
+from cliptune.index.versions.progress import ProgressFile
+from cliptune.reindex.sync import SyncResult, check_same_documents
+from cliptune.reindex.synchronizer import EngineOptions, OnProgress, Synchronizer
 
 if TYPE_CHECKING:
+    from cliptune.index.base import Index
     from cliptune.index.metadata import Storage
     from cliptune.reindex.quality import Quality, Query
 
 log = logging.getLogger("cliptune")
 
 
-class Swap(SwapSession):
+class Swap:
     """A swap of an index's model.
 
     ::
@@ -44,6 +41,12 @@ class Swap(SwapSession):
     live index; the switch is the renaming of one file, while writes are held. Whatever ends the
     process, the same calls go on from there.
     """
+
+    def __init__(self, generations: Generations, engine: EngineOptions) -> None:
+        """Of `generations`; to be used by who holds `locks.swapping`, as `open` does."""
+        self.generations = generations
+        self.progress = ProgressFile(generations)
+        self._synchronizer = Synchronizer(generations, engine)
 
     @classmethod
     @contextmanager
@@ -70,6 +73,18 @@ class Swap(SwapSession):
                 raise
             else:
                 swap.progress.end()
+
+    @property
+    def manifest(self) -> Manifest:
+        """Which generations there are.
+
+        Raises:
+            NotFound: no swap was ever begun.
+        """
+        manifest = self.generations.read(fresh=True)
+        if manifest is None:
+            raise NotFound(f"{self.generations.index_uri}: its model was never swapped")
+        return manifest
 
     def begin(
         self,
@@ -124,8 +139,7 @@ class Swap(SwapSession):
             raise BadInput(f"{artifact} is the model that is served (digest {digest:.12})")
         number = (manifest.last if manifest else 0) + 1
         generation = _generation(number, artifact, digest, current.storage)
-        for name in ("clip-text", "clip-vision"):  # of another one that was refused
-            self._towers.pop((number, name), None)
+        self._synchronizer.forget(number)  # of another one that was refused
         self._check_engine(generation, artifact)
         now = str(served) if first else self.generations.artifact(current)
         self._check_engine(current, now, text=True)
@@ -135,7 +149,7 @@ class Swap(SwapSession):
             if first:
                 self._keep(str(served), first)
             self._keep(artifact, generation)
-            with self.generations.open(generation) as index:
+            with self.generations.open(generation, make=True) as index:
                 index.clear()
             # Whoever writes after this notes it.
             with locks.writes_held(self.generations.folder):
@@ -174,12 +188,13 @@ class Swap(SwapSession):
             CannotEmbed: some documents have no usable picture; the others are done.
         """
         generation = self._next()
-        with self.indexes(generation) as (current, index):
-            done = self.synchronize(current, index, generation, on_progress)
+        tell = self._told(on_progress)
+        with self._indexes(generation) as (current, index):
+            done = self._synchronizer.follow(current, index, generation, tell)
             if index.status().optimize_due:
-                self.tell(on_progress, "building the search index", 0, 0)
+                tell("building the search index", 0, 0)
                 index.optimize()
-        self.update(self._next().model_copy(update={"warm": True}))
+        self.generations.update(generation.number, warm=True)
         return done
 
     def compare(self, queries: list[Query], *, tolerance: float = 0.01) -> Quality:
@@ -192,22 +207,24 @@ class Swap(SwapSession):
 
         self.progress.tell("comparing", 0, 0)
         manifest, generation = self.manifest, self._next()
-        with self.indexes(generation) as (current, index):
+        text_tower = self._synchronizer.text_tower
+        with self._indexes(generation) as (current, index):
             return quality.compare(
                 queries,
-                (current, self.tower(manifest.current, "clip-text")),
-                (index, self.tower(generation, "clip-text")),
+                (current, text_tower(manifest.current)),
+                (index, text_tower(generation)),
                 tolerance=tolerance,
             )
 
     def titles(self, count: int) -> list[Query]:
         """Titles of stored documents, as queries; before the first swap has begun, too."""
-        from cliptune.index import open_index
         from cliptune.reindex import quality
 
         manifest = self.generations.read(fresh=True)
         with (
-            self.opened(manifest.current) if manifest else open_index(self.generations.index_uri)
+            self.generations.open(manifest.current)
+            if manifest
+            else open_index(self.generations.index_uri)
         ) as current:
             return quality.titles(current, count)
 
@@ -249,8 +266,7 @@ class Swap(SwapSession):
         if manifest.previous is None:
             raise NotFound("there is no previous model to go back to")
         self._check_engine(manifest.previous, self.generations.artifact(manifest.previous))
-        self.update(manifest.previous.model_copy(update={"warm": True}))
-        return manifest.previous
+        return self.generations.update(manifest.previous.number, warm=True)
 
     def discard(self) -> Generation:
         """Remove the next generation, or else the previous one.
@@ -272,8 +288,6 @@ class Swap(SwapSession):
 
     def _first(self, served: str | Path | None, storage: Storage | None) -> Generation:
         """What is served, of an index that never had a manifest; nothing is written yet."""
-        from cliptune.index import open_index
-
         if served is None:
             raise BadInput("which model is served now? give it for an index's first swap")
         digest = model_digest(served)
@@ -308,8 +322,9 @@ class Swap(SwapSession):
         Raises:
             NotFound, BadInput, BadArtifact: the model lacks what the engine runs.
         """
-        for name in ("clip-text",) if text else ("clip-text", "clip-vision"):
-            self.tower(generation, name, model)
+        self._synchronizer.text_tower(generation, model)
+        if not text:
+            self._synchronizer.vision_tower(generation, model)
 
     def _undo_begin(self, generation: Generation, first: Generation | None) -> None:
         """Remove what a refused `begin` has made, as far as that can be done."""
@@ -326,14 +341,16 @@ class Swap(SwapSession):
         keep_model(model, self.generations.artifact(generation), generation.model_digest)
 
     def _switch(self, generation: Generation, slot: str, on_progress: OnProgress) -> Manifest:
-        with self.indexes(generation) as (current, index):
-            self.synchronize(current, index, generation, on_progress)
-            generation = self.generation(generation.number)
+        tell = self._told(on_progress)
+        with self._indexes(generation) as (current, index):
+            self._synchronizer.follow(current, index, generation, tell)
             with locks.writes_held(self.generations.folder):
-                self.tell(on_progress, "switching", 0, 0)
-                end = self.behind(current, index, generation, on_progress)
-                sync.check_same_documents(current, index)
+                tell("switching", 0, 0)
                 manifest = self.manifest
+                generation = manifest.by_slot[slot]
+                end = self.generations.changelog(generation).size
+                self._synchronizer.catch_up(current, index, generation, end, tell)
+                check_same_documents(current, index)
                 old = manifest.current.model_copy(update={"caught_up": 0, "warm": False})
                 # Emptied first: whoever is killed here leaves a current one whose changelog
                 # nobody reads.
@@ -351,6 +368,24 @@ class Swap(SwapSession):
             new.model_digest,
         )
         return manifest
+
+    @contextmanager
+    def _indexes(self, generation: Generation) -> Iterator[tuple[Index, Index]]:
+        """The current index, and that of `generation`."""
+        with (
+            self.generations.open(self.manifest.current) as current,
+            self.generations.open(generation) as index,
+        ):
+            yield current, index
+
+    def _told(self, on_progress: OnProgress) -> OnProgress:
+        """Tells how far it is to who asked for it, and for the service's status."""
+
+        def tell(what: str, done: int, total: int) -> None:
+            on_progress(what, done, total)
+            self.progress.tell(what, done, total)
+
+        return tell
 
     def _next(self) -> Generation:
         generation = self.manifest.next

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
+import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, CliptuneError, Unavailable
 from cliptune.index.base import Index
+from cliptune.index.checks import batched
 from cliptune.index.tags import same_tags
 
 if TYPE_CHECKING:
     from cliptune.inference import TextTower, VisionTower
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 _LISTED = 1000
 """Documents in a batch of a scan, without their pictures."""
 _PICTURES = 32
@@ -68,6 +70,14 @@ class SyncResult:
         """Documents that were not as they are in the source."""
         return self.embedded + self.deleted
 
+    def __iadd__(self, other: SyncResult) -> Self:
+        """Both together."""
+        self.embedded += other.embedded
+        self.unchanged += other.unchanged
+        self.deleted += other.deleted
+        self.refused += other.refused
+        return self
+
     def check(self) -> None:
         """Raise `CannotEmbed` if there are such documents."""
         if self.refused:
@@ -79,6 +89,8 @@ class SyncResult:
 
 
 Progress = Callable[[SyncResult], None]
+Pair = tuple[ClipDoc | None, ClipDoc | None]
+"""A document of the source, and that of the same id in the target."""
 
 
 def sync_all(
@@ -99,146 +111,131 @@ def sync_all(
     Raises:
         Unavailable: an index can't be reached, or its disk is full.
     """
-    done = SyncResult()
-    with _Writer(source, target, towers, done, progress) as writer:
-        for doc, other in _side_by_side(_scan(source), _scan(target)):
-            if doc is None:
-                writer.delete(str(other.id))  # type: ignore[union-attr]
-            elif _same(doc, other):
-                done.unchanged += 1
-                if done.unchanged % _LISTED == 0:
-                    progress(done)
-            else:
-                writer.embed(str(doc.id))
-    progress(done)
-    return done
+    return _sync(source, target, _side_by_side(_scan(source), _scan(target)), towers, progress)
 
 
 def sync_ids(
     source: Index,
     target: Index,
     towers: Towers,
-    ids: Iterable[str],
+    ids: Sequence[str],
     progress: Progress = lambda so_far: None,
 ) -> SyncResult:
     """`sync_all` of the documents `ids` alone."""
+
+    def pairs() -> Iterator[Pair]:
+        for part in batched(ids, _LISTED):
+            ours, theirs = ({doc.id: doc for doc in one.get(part)} for one in (source, target))
+            yield from ((ours.get(one), theirs.get(one)) for one in part)
+
+    return _sync(source, target, pairs(), towers, progress)
+
+
+def _sync(
+    source: Index, target: Index, pairs: Iterable[Pair], towers: Towers, progress: Progress
+) -> SyncResult:
+    """Of each pair, embed and write the first or delete the second where they differ.
+
+    One batch is read and one written while one is embedded.
+    """
     done = SyncResult()
-    with _Writer(source, target, towers, done, progress) as writer:
-        for part in _parts(iter(ids), _LISTED):
-            there = {str(doc.id): doc for doc in source.get(part)}
-            others = {str(doc.id): doc for doc in target.get(part)}
-            for one in part:
-                if one not in there:
-                    if one in others:
-                        writer.delete(one)
-                elif _same(there[one], others.get(one)):
-                    done.unchanged += 1
-                else:
-                    writer.embed(one)
+    to_delete: list[str] = []
+
+    def delete() -> None:
+        if to_delete:
+            done.deleted += target.delete(ids=to_delete)
+        to_delete.clear()
+
+    def to_embed() -> Iterator[str]:
+        for doc, other in pairs:
+            if doc and _same(doc, other):
+                done.unchanged += 1
+                if done.unchanged % _LISTED == 0:
+                    progress(done)
+            elif doc:
+                yield str(doc.id)
+            elif other:
+                to_delete.append(str(other.id))
+                if len(to_delete) >= _LISTED:
+                    delete()
+
+    threads = ThreadPoolExecutor(2, thread_name_prefix="cliptune-swap")
+    try:
+        ids = to_embed()
+        batches = iter(lambda: list(islice(ids, _PICTURES)), [])
+        reads = (threads.submit(source.get, part, include_image=True) for part in batches)
+        embedded = (doc for docs in _one_behind(reads) for doc in _embed(docs, towers, done))
+        writes = (threads.submit(target.add, docs) for docs in _in_transactions(embedded))
+        for written in _one_behind(writes):
+            done.embedded += written
+            progress(done)
+        delete()
+    finally:
+        threads.shutdown(cancel_futures=True)
     progress(done)
     return done
 
 
-class _Writer:
-    """Embeds documents and writes them: one batch is read and one written while one is embedded."""
+def _one_behind(futures: Iterable[Future[Result]]) -> Iterator[Result]:
+    """Their results, each when the next one has begun."""
+    before: Future[Result] | None = None
+    for future in futures:
+        if before:
+            yield before.result()
+        before = future
+    if before:
+        yield before.result()
 
-    def __init__(
-        self, source: Index, target: Index, towers: Towers, done: SyncResult, progress: Progress
-    ) -> None:
-        self.source, self.target, self.towers = source, target, towers
-        self.done, self.progress = done, progress
-        self._to_embed: list[str] = []
-        self._to_delete: list[str] = []
-        self._to_write = DocList[ClipDoc]()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="cliptune-swap")
-        self._read: Future[DocList[ClipDoc]] | None = None
-        self._written: Future[int] | None = None
 
-    def __enter__(self) -> _Writer:
-        return self
+def _embed(docs: Iterable[ClipDoc], towers: Towers, done: SyncResult) -> list[ClipDoc]:
+    """Those of `docs` that can be embedded, with their embeddings; `done` is told of the others.
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._flush()
-        finally:
-            self._threads.shutdown(cancel_futures=True)
+    Documents that have been deleted since are not among them: the changelog names them.
+    """
+    texts = [doc for doc in docs if _is_text(doc)]
+    pictures = [doc for doc in docs if doc.image is not None]
+    done.refused += [
+        f"{doc.id!r:.80} (no stored picture)"
+        for doc in docs
+        if doc.image is None and not _is_text(doc)
+    ]
+    pairs = list(_embed_pictures(pictures, towers, done))
+    if texts:
+        pairs += zip(texts, towers.text().encode([str(doc.text) for doc in texts]), strict=True)
+    for doc, embedding in pairs:
+        doc.embedding = embedding  # type: ignore[assignment] # DocArray takes any array
+        doc.model_digest = towers.vision.digest
+    return [doc for doc, _ in pairs]
 
-    def embed(self, one: str) -> None:
-        self._to_embed.append(one)
-        if len(self._to_embed) >= _PICTURES:
-            self._next_read()
 
-    def delete(self, one: str) -> None:
-        self._to_delete.append(one)
-        if len(self._to_delete) >= _LISTED:
-            self._delete()
+def _embed_pictures(
+    docs: list[ClipDoc], towers: Towers, done: SyncResult
+) -> Iterator[tuple[ClipDoc, np.ndarray]]:
+    """Each with its embedding; where a picture is broken, halves, down to the one at fault."""
+    if not docs:
+        return
+    try:
+        yield from zip(docs, towers.vision.encode([doc.image for doc in docs]), strict=True)
+    except BadImage as error:
+        if len(docs) == 1:
+            done.refused.append(f"{docs[0].id!r:.80} ({error})")
+            return
+        middle = len(docs) // 2
+        yield from _embed_pictures(docs[:middle], towers, done)
+        yield from _embed_pictures(docs[middle:], towers, done)
 
-    def _next_read(self) -> None:
-        """Begin to read the next documents, and meanwhile embed those that have been read."""
-        ids, self._to_embed = self._to_embed, []
-        read, self._read = self._read, None
-        if ids:
-            self._read = self._threads.submit(self.source.get, ids, include_image=True)
-        if read:
-            self._embed(read.result())
 
-    def _embed(self, docs: DocList[ClipDoc]) -> None:
-        # Those that have been deleted since are not among them: the changelog names them.
-        pictures = [doc for doc in docs if doc.image is not None]
-        texts = [doc for doc in docs if _is_text(doc)]
-        self.done.refused += [
-            f"{doc.id!r:.80} (no stored picture)"
-            for doc in docs
-            if doc.image is None and not _is_text(doc)
-        ]
-        found = self._embedded(pictures)
-        if texts:
-            encoded = self.towers.text().encode([str(doc.text) for doc in texts])
-            found += zip(texts, encoded, strict=True)
-        for doc, embedding in found:
-            doc.embedding, doc.model_digest = embedding, self.towers.vision.digest
-            self._to_write.append(doc)
-        size = sum(len(doc.image or b"") for doc in self._to_write)
-        if len(self._to_write) >= _WRITTEN or size >= _WRITTEN_BYTES:
-            self._write()
-
-    def _embedded(self, docs: list[ClipDoc]) -> list[tuple[ClipDoc, Any]]:
-        if not docs:
-            return []
-        try:
-            found = self.towers.vision.encode([doc.image for doc in docs])
-            return list(zip(docs, found, strict=True))
-        except BadImage as error:
-            if len(docs) == 1:
-                self.done.refused.append(f"{docs[0].id!r:.80} ({error})")
-                return []
-            middle = len(docs) // 2
-            return self._embedded(docs[:middle]) + self._embedded(docs[middle:])
-
-    def _write(self) -> None:
-        self._await_written()
-        docs, self._to_write = self._to_write, DocList[ClipDoc]()
-        if docs:
-            self._written = self._threads.submit(self.target.add, docs)
-
-    def _await_written(self) -> None:
-        written, self._written = self._written, None
-        if written:
-            self.done.embedded += written.result()
-            self.progress(self.done)
-
-    def _delete(self) -> None:
-        ids, self._to_delete = self._to_delete, []
-        if ids:
-            self.done.deleted += self.target.delete(ids=ids)
-
-    def _flush(self) -> None:
-        self._next_read()
-        self._next_read()
-        self._write()
-        self._await_written()
-        self._delete()
+def _in_transactions(docs: Iterable[ClipDoc]) -> Iterator[DocList[ClipDoc]]:
+    """The documents, as many at once as are to be written together."""
+    batch, size = DocList[ClipDoc](), 0
+    for doc in docs:
+        batch.append(doc)
+        size += len(doc.image or b"")
+        if len(batch) >= _WRITTEN or size >= _WRITTEN_BYTES:
+            yield batch
+            batch, size = DocList[ClipDoc](), 0
+    if batch:
+        yield batch
 
 
 def _is_text(doc: ClipDoc) -> bool:
@@ -265,9 +262,7 @@ def _scan(index: Index) -> Iterator[ClipDoc]:
                 raise
 
 
-def _side_by_side(
-    ones: Iterator[ClipDoc], others: Iterator[ClipDoc]
-) -> Iterator[tuple[ClipDoc | None, ClipDoc | None]]:
+def _side_by_side(ones: Iterator[ClipDoc], others: Iterator[ClipDoc]) -> Iterator[Pair]:
     """Pairs of the same id; None where one side has none."""
     numbered = heapq.merge(
         ((str(doc.id), 0, doc) for doc in ones),
@@ -297,11 +292,6 @@ def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
         and all(getattr(doc, name) == getattr(other, name) for name in fields)
         and same_tags(doc.tags, other.tags)
     )
-
-
-def _parts(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while part := list(islice(items, size)):
-        yield part
 
 
 def check_same_documents(source: Index, target: Index) -> None:

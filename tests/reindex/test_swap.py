@@ -48,9 +48,9 @@ from cliptune.index.versions.progress import read_progress
 from cliptune.index.versions.versioned_index import VersionedIndex
 from cliptune.inference import TextTower, get_tower
 from cliptune.reindex.quality import Query, WorseModel, given, titles
-from cliptune.reindex.session import EngineOptions
 from cliptune.reindex.swap import Swap
 from cliptune.reindex.sync import CannotEmbed
+from cliptune.reindex.synchronizer import EngineOptions
 from tests.pictures import picture
 from tests.reindex.generation_helpers import embed, products
 from tests.waiting import wait_until

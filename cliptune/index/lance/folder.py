@@ -30,6 +30,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from cliptune.errors import BadInput, CliptuneError, DamagedIndex, Unavailable
 from cliptune.files import make_folder, write_text
+from cliptune.index.checks import check_integers
 from cliptune.index.durable import file_lock, flush_written, is_locked, sync_path
 from cliptune.index.lance.rows import TableNote, upgrade
 from cliptune.index.metadata import REPAIR, STAMP_NAME, Stamp, Storage, check_storage
@@ -89,12 +90,8 @@ class LanceOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that can't work."""
-        for name in ("ann_threshold", "hnsw_m", "hnsw_ef_construction", "ef", "refine_factor"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise BadInput(f"{name}: expected an integer of 1 or more, got {value!r}")
-        if self.hnsw_m < 2:
-            raise BadInput(f"hnsw_m: expected an integer of 2 or more, got {self.hnsw_m}")
+        positive = ("ann_threshold", "hnsw_ef_construction", "ef", "refine_factor")
+        check_integers(self, {"hnsw_m": (2, None), **dict.fromkeys(positive, (1, None))})
         if self.storage is not None:
             check_storage(self.storage)
         if not self.lock_timeout >= 0:

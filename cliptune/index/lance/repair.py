@@ -24,7 +24,6 @@ from cliptune.index.metadata import STAMP_NAME, Repaired, Stamp, Storage
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-    from cliptune.documents import ClipDoc
     from cliptune.models.loading import ClipModel
 
 SAMPLE = 8
@@ -172,18 +171,11 @@ def _cosines(folder: Path, table: FoundTable, model: ClipModel) -> np.ndarray:
         made = get_tower(model, "clip-text").encode([str(doc.text) for doc in texts])
     else:
         return np.empty(0)
-    return _row_cosines(_embeddings(with_picture or texts), np.asarray(made))
-
-
-def _embeddings(docs: list[ClipDoc]) -> np.ndarray:
-    return np.stack([np.asarray(doc.embedding, np.float64) for doc in docs])
-
-
-def _row_cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    if ours.shape != theirs.shape:
-        return np.zeros(len(ours))
-    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    return np.asarray(np.sum(ours * theirs, axis=1) / lengths)
+    kept = np.stack([np.asarray(doc.embedding, np.float64) for doc in with_picture or texts])
+    if kept.shape != made.shape:
+        return np.zeros(len(kept))
+    lengths = np.linalg.norm(kept, axis=1) * np.linalg.norm(made, axis=1)
+    return np.asarray(np.sum(kept * made, axis=1) / lengths)
 
 
 def _keep_aside(path: Path) -> None:

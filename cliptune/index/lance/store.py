@@ -13,8 +13,8 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import Unavailable
-from cliptune.index.base import Index, IndexStatus, Search
-from cliptune.index.checks import check_batch
+from cliptune.index.base import Index, IndexStatus, Parts, Search
+from cliptune.index.checks import batched, check_batch
 from cliptune.index.durable import LockBusy
 from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
@@ -110,10 +110,8 @@ class LanceIndex(Index):
                 self._folder.flush(opened.stamp.table, began)
         return deleted
 
-    def _get(
-        self, ids: list[str], include_embedding: bool, include_image: bool
-    ) -> DocList[ClipDoc]:
-        columns = _columns(include_embedding, include_image)
+    def _get(self, ids: list[str], parts: Parts) -> DocList[ClipDoc]:
+        columns = _columns(parts)
 
         def run(opened: Opened | None) -> DocList[ClipDoc]:
             by_id: dict[str | None, ClipDoc] = {}
@@ -126,9 +124,7 @@ class LanceIndex(Index):
 
         return self._folder.read("reading", run)
 
-    def _scan(
-        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
-    ) -> Iterator[DocList[ClipDoc]]:
+    def _scan(self, after: str | None, batch_size: int, parts: Parts) -> Iterator[DocList[ClipDoc]]:
         """One that lasts longer than `keep_versions` may be ended with `Unavailable` by an
         `optimize`.
         """
@@ -143,7 +139,7 @@ class LanceIndex(Index):
         if pinned is None:
             return
         table, offsets, digest = pinned
-        columns = _columns(include_embedding, include_image)
+        columns = _columns(parts)
         for start in range(0, len(offsets), batch_size):
             wanted = table.take_offsets(offsets[start : start + batch_size]).select(columns)
             rows = self._folder.read("reading", lambda _: wanted.to_arrow())  # noqa: B023
@@ -263,8 +259,8 @@ class LanceIndex(Index):
             self._folder.retry("indexing", lambda: table.create_index("id", config=BTree()))
 
 
-def _columns(include_embedding: bool, include_image: bool) -> list[str]:
-    return [*DOC_COLUMNS, *["embedding"] * include_embedding, *["image"] * include_image]
+def _columns(parts: Parts) -> list[str]:
+    return [*DOC_COLUMNS, *["embedding"] * parts.embedding, *["image"] * parts.image]
 
 
 def _conditions(ids: list[str] | None, where: Node | None) -> list[str]:
@@ -272,7 +268,7 @@ def _conditions(ids: list[str] | None, where: Node | None) -> list[str]:
     condition = [] if where is None else [to_sql(where)]
     if ids is None:
         return condition
-    parts = (ids[at : at + _IDS_A_STATEMENT] for at in range(0, len(ids), _IDS_A_STATEMENT))
+    parts = batched(ids, _IDS_A_STATEMENT)
     among = (f"id IN ({', '.join(map(literal, part))})" for part in parts)
     return [" AND ".join([one, *condition]) for one in among]
 

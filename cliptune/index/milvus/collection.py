@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
+from cliptune.index.checks import batched
 from cliptune.index.metadata import Repaired
 from cliptune.index.milvus.pictures import PictureFolder
 from cliptune.index.milvus.rows import CollectionStamp, Entity, schema
@@ -82,8 +83,7 @@ class Collection:
 
     def delete(self, keys: list[str]) -> None:
         """Delete the entities with these keys."""
-        for start in range(0, len(keys), KEYS_A_CALL):
-            among = among_keys(keys[start : start + KEYS_A_CALL])
+        for among in map(among_keys, batched(keys, KEYS_A_CALL)):
             self.server.call(
                 "deleting",
                 lambda client, timeout: client.delete(self.name, filter=among, timeout=timeout),  # noqa: B023
@@ -195,7 +195,7 @@ def quoted(digits: str) -> str:
     return f'"{digits}"'
 
 
-def among_keys(keys: list[str]) -> str:
+def among_keys(keys: Sequence[str]) -> str:
     """The expression for the entities with these keys."""
     return f"id in [{', '.join(map(quoted, keys))}]"
 

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay
 
 from cliptune.errors import BadInput, Unavailable
+from cliptune.index.checks import check_integers
 from cliptune.index.retries import PAUSES
 from cliptune.settings import current
 
@@ -132,16 +133,8 @@ class MilvusOptions:
             )
         if not isinstance(self.store_images, bool):
             raise BadInput(f"store_images: expected true or false, got {self.store_images!r}")
-        limits = {
-            "hnsw_m": (2, 2048),
-            "hnsw_ef_construction": (1, 32_768),
-            "ef": (1, 32_768),
-            "shards": (1, 16),
-        }
-        for name, (least, most) in limits.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise BadInput(f"{name}: expected an integer of {least} to {most}, got {value!r}")
+        candidates = dict.fromkeys(("ef", "hnsw_ef_construction"), (1, 32_768))
+        check_integers(self, {"hnsw_m": (2, 2048), "shards": (1, 16), **candidates})
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout < 86_400:
             raise BadInput(f"timeout: expected seconds, got {self.timeout!r}")
         object.__setattr__(self, "pictures", Path(self.pictures).expanduser().absolute())

@@ -10,8 +10,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import Unavailable
-from cliptune.index.base import Index, IndexStatus, Search
-from cliptune.index.checks import check_batch
+from cliptune.index.base import Index, IndexStatus, Parts, Search
+from cliptune.index.checks import batched, check_batch
 from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
 from cliptune.index.milvus.collection import KEYS_A_CALL, Alias, Collection, among_keys, both
@@ -104,7 +104,7 @@ class MilvusIndex(Index):
                 yield from there.by_key(wanted, [])
                 return
             else:
-                parts = (wanted[at : at + KEYS_A_CALL] for at in range(0, len(wanted), KEYS_A_CALL))
+                parts = batched(wanted, KEYS_A_CALL)
                 conditions = [both(among_keys(part), condition) for part in parts]
             for one in conditions:
                 for page in there.pages(one, [], KEYS_A_CALL):
@@ -118,39 +118,35 @@ class MilvusIndex(Index):
 
         return self._with_collection("deleting", run)
 
-    def _get(
-        self, ids: list[str], include_embedding: bool, include_image: bool
-    ) -> DocList[ClipDoc]:
+    def _get(self, ids: list[str], parts: Parts) -> DocList[ClipDoc]:
         keys = [hex_of(one) for one in ids]
 
         def run(there: Collection | None) -> DocList[ClipDoc]:
             if there is None:
                 return DocList[ClipDoc]()
-            by_key = there.by_key(keys, _fields(include_embedding))
+            by_key = there.by_key(keys, _fields(parts))
             entities = [by_key[key] for key in keys if key in by_key]
-            return self._docs(there, entities, include_image)
+            return self._docs(there, entities, parts.image)
 
         return self._with_collection("reading", run)
 
-    def _scan(
-        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
-    ) -> Iterator[DocList[ClipDoc]]:
+    def _scan(self, after: str | None, batch_size: int, parts: Parts) -> Iterator[DocList[ClipDoc]]:
         there = self._with_collection("reading", lambda found: found)
         if there is None:
             return
         waiting: list[Entity] = []
         key = None if after is None else hex_of(after)
-        pages = there.pages(None, _fields(include_embedding), min(batch_size, 1000), key)
+        pages = there.pages(None, _fields(parts), min(batch_size, 1000), key)
         try:
             for page in pages:
                 waiting += page
                 while len(waiting) >= batch_size:
-                    yield self._docs(there, waiting[:batch_size], include_image)
+                    yield self._docs(there, waiting[:batch_size], parts.image)
                     waiting = waiting[batch_size:]
         except CollectionGone as error:
             raise Unavailable(f"{self.address}: the index was cleared meanwhile") from error
         if waiting:
-            yield self._docs(there, waiting, include_image)
+            yield self._docs(there, waiting, parts.image)
 
     def _count(self, where: Node | None) -> int:
         condition = _expression(where)
@@ -249,5 +245,5 @@ def _expression(where: Node | None) -> str | None:
     return None if where is None else to_expression(where)
 
 
-def _fields(include_embedding: bool) -> list[str]:
-    return ["document", *["embedding"] * include_embedding]
+def _fields(parts: Parts) -> list[str]:
+    return ["document", *["embedding"] * parts.embedding]

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cliptune.errors import BadInput, DamagedIndex, Unavailable
+from cliptune.errors import BadInput, DamagedIndex, NotFound, Unavailable
 from cliptune.files import write_text
 from cliptune.index.durable import sync_path
 from cliptune.index.metadata import REPAIR, Storage
@@ -196,6 +196,17 @@ class Generations:
         except OSError as error:
             raise Unavailable(f"{self.folder}: can't be written ({error.strerror})") from error
 
+    def update(self, number: int, **changes: int | bool | None) -> Generation:
+        """Write the manifest with another `caught_up` or `warm` of the generation `number`."""
+        manifest = self.read(fresh=True)
+        for slot, generation in manifest.by_slot.items() if manifest else ():
+            if generation.number == number:
+                assert manifest is not None  # noqa: S101
+                generation = generation.model_copy(update=changes)
+                self.write(manifest.model_copy(update={slot: generation}))
+                return generation
+        raise NotFound(f"{self.folder}: there is no generation {number} any more")
+
     def artifact(self, generation: Generation) -> Path:
         """The folder of a generation's model."""
         return self.folder / str(generation.number) / "artifact"
@@ -208,8 +219,16 @@ class Generations:
         """Where a generation's index is."""
         return numbered_uri(self.index_uri, generation.number)
 
-    def open(self, generation: Generation) -> Index:
-        """Open a generation's index, or make it, with the generation's storage."""
+    def open(self, generation: Generation, *, make: bool = False) -> Index:
+        """Open a generation's index, or with `make` a new one, with the generation's storage.
+
+        Raises:
+            Unavailable: its folder is gone.
+        """
+        if not make and not self.index_exists(generation):
+            raise Unavailable(
+                f"{self.uri(generation)}: the index of generation {generation.number} is gone"
+            )
         options = {} if generation.storage == "float32" else {"storage": generation.storage}
         return open_index(self.uri(generation), **options)
 

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import time
-from typing import Any
+from typing import TypedDict
+
+from pydantic import JsonValue
 
 from cliptune.errors import CliptuneError
 from cliptune.files import write_text
@@ -18,6 +20,16 @@ _EVERY = 0.5
 """Seconds between two writings."""
 
 
+class SwapProgress(TypedDict):
+    """How far a swap is."""
+
+    phase: str
+    """What it does, or why it stopped."""
+    done: int
+    total: int
+    """0: unknown."""
+
+
 class ProgressFile:
     """Written by the process that swaps; it stays behind where that was killed, or failed."""
 
@@ -27,7 +39,8 @@ class ProgressFile:
         self._told = 0.0
         self.going_to: str | None = None
         """The model that an undo goes to."""
-        self.left_going_to: str | None = (_read(generations) or {}).get("going_to")
+        left = _read(generations).get("going_to")
+        self.left_going_to = left if isinstance(left, str) else None
         """The same, of one that did not end well."""
 
     @property
@@ -41,7 +54,12 @@ class ProgressFile:
         if error is None and total and now - self._told < _EVERY:
             return
         self._told = now
-        progress: dict[str, Any] = {"phase": what, "done": done, "total": total, "pid": os.getpid()}
+        progress: dict[str, JsonValue] = {
+            "phase": what,
+            "done": done,
+            "total": total,
+            "pid": os.getpid(),
+        }
         if error is not None:
             progress["error"] = _words(error)
         if self.going_to:
@@ -56,23 +74,23 @@ class ProgressFile:
         self._path.unlink(missing_ok=True)
 
 
-def read_progress(generations: Generations) -> dict[str, Any] | None:
+def read_progress(generations: Generations) -> SwapProgress | None:
     """How far the swap is that is at work, or how far one was that was cut short; None: neither."""
-    progress = _read(generations)
-    if progress is None or not {"phase", "done", "total"} <= progress.keys():
-        return None
-    found = {name: progress[name] for name in ("phase", "done", "total")}
-    if not locks.is_swapping(generations.folder):
-        found["phase"] = f"stopped: {progress.get('error') or 'while ' + str(progress['phase'])}"
-    return found
+    match _read(generations):
+        case {"phase": str(phase), "done": int(done), "total": int(total), **others}:
+            if not locks.is_swapping(generations.folder):
+                phase = f"stopped: {others.get('error') or f'while {phase}'}"
+            return {"phase": phase, "done": done, "total": total}
+    return None
 
 
-def _read(generations: Generations) -> dict[str, Any] | None:
+def _read(generations: Generations) -> dict[str, JsonValue]:
+    """What the file says; nothing where there is none, or it can't be read."""
     try:
-        found = json.loads((generations.folder / PROGRESS).read_text(encoding="utf-8"))
+        content = json.loads((generations.folder / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _words(error: BaseException) -> str:

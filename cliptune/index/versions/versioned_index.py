@@ -13,7 +13,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError, ModelMismatch, ModelSwitched, Unavailable
-from cliptune.index.base import Index, IndexStatus, Search
+from cliptune.index.base import Index, IndexStatus, Parts, Search
 from cliptune.index.filters.language import Filter, Node
 from cliptune.index.open import open_index
 from cliptune.index.versions import locks
@@ -107,17 +107,13 @@ class VersionedIndex(Index):
 
         return self._write(run)
 
-    def _get(
-        self, ids: list[str], include_embedding: bool, include_image: bool
-    ) -> DocList[ClipDoc]:
-        return self._current()[0]._get(ids, include_embedding, include_image)
+    def _get(self, ids: list[str], parts: Parts) -> DocList[ClipDoc]:
+        return self._current()[0]._get(ids, parts)
 
-    def _scan(
-        self, after: str | None, batch_size: int, include_embedding: bool, include_image: bool
-    ) -> Iterator[DocList[ClipDoc]]:
+    def _scan(self, after: str | None, batch_size: int, parts: Parts) -> Iterator[DocList[ClipDoc]]:
         """Of the generation that is current now."""
         current, _ = self._current()
-        return current._scan(after, batch_size, include_embedding, include_image)
+        return current._scan(after, batch_size, parts)
 
     def _count(self, where: Node | None) -> int:
         return self._current()[0]._count(where)
@@ -200,16 +196,12 @@ class VersionedIndex(Index):
         with self._guard:
             number = generation.number if generation else 0
             if number not in self._held:
-                if generation and not self.generations.index_exists(generation):
-                    raise Unavailable(
-                        f"{self.generations.uri(generation)}: the index of generation {number} "
-                        "is gone"
-                    )
-                if generation:
-                    self._held[number] = self.generations.open(generation)
-                else:
-                    options = {"storage": self._storage} if self._storage else {}
-                    self._held[number] = open_index(self.generations.index_uri, **options)
+                options = {"storage": self._storage} if self._storage else {}
+                self._held[number] = (
+                    self.generations.open(generation)
+                    if generation
+                    else open_index(self.generations.index_uri, **options)
+                )
             return self._held[number]
 
     def _of(self, model_digest: str) -> Index:
