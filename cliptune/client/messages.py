@@ -19,9 +19,10 @@ from docarray.proto import DocListProto, DocProto
 from cliptune.documents import RankDoc
 from cliptune.errors import BadInput
 from cliptune.protocol import tags, wire_errors
+from cliptune.protocol.documents import Report
 from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest, Header
 from cliptune.protocol.limits import check_depth
-from cliptune.protocol.status import Report, by_source, status_of
+from cliptune.protocol.status import FlowStatus
 
 D = TypeVar("D", bound=BaseDoc)
 R = TypeVar("R")
@@ -135,7 +136,7 @@ def status() -> Call[Json]:
     """A call for the status of all executors together."""
 
     def joined(message: DocumentsRequest) -> Json:
-        return status_of(by_source(_docs_of_message(Report, message)))
+        return FlowStatus.of(_docs_of_message(Report, message)).to_json()
 
     return Call("/status", joined, lambda body: body)
 

@@ -32,7 +32,7 @@ from cliptune.errors import (
 )
 from cliptune.files import make_folder, open_file
 from cliptune.protocol import wire_errors
-from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
+from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest, TrainResult
 from cliptune.runs.logs import Progress
 from cliptune.runs.record import RunConfig, Status
 from cliptune.runs.session import AnyRun, Session
@@ -156,7 +156,7 @@ class RemoteRun(AnyRun):
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             with os.fdopen(open_file(beside, flags), "wb") as file:
-                for chunk in self._session.stream("/artifact", self._id, Chunk):
+                for chunk in self._session.stream("/artifact", self._id, FileChunk):
                     file.write(chunk.data or b"")
                     digest.update(chunk.data or b"")
                     expected = chunk.sha256
@@ -359,15 +359,17 @@ class RemoteSession(Session):
             text = json.dumps({k: plain(v) for k, v in arguments.items() if v is not None})
         except TypeError as error:
             raise BadInput(f"arguments can't be sent: {error}") from None
-        docs = DocList[Ask]([Ask(arguments=text)])
-        return json.loads(self._transport.post(endpoint, docs, None, Answer)[0].result)
+        docs = DocList[TrainRequest]([TrainRequest(arguments=text)])
+        return json.loads(self._transport.post(endpoint, docs, None, TrainResult)[0].result)
 
     def stream(
         self, endpoint: str, arguments: dict[str, Any], kind: type[BaseDoc] = LogItem
     ) -> Iterator[Any]:
         """Call a streaming endpoint; yields its documents."""
         given = {k: v for k, v in arguments.items() if v is not None}
-        for item in self._transport.stream(endpoint, Ask(arguments=json.dumps(given)), kind):
+        for item in self._transport.stream(
+            endpoint, TrainRequest(arguments=json.dumps(given)), kind
+        ):
             if item.error:
                 raise wire_errors.from_text(item.error)
             yield item
@@ -419,7 +421,7 @@ class RemoteSession(Session):
             self._send(batch, {**upload, "part": part, "replace": replace})
 
     def _send(self, docs: DocList[ClipDoc], parameters: dict[str, Any]) -> Any:
-        return json.loads(self._transport.post("/data", docs, parameters, Answer)[0].result)
+        return json.loads(self._transport.post("/data", docs, parameters, TrainResult)[0].result)
 
     def _callback(self, callback: Any, csv_options: Any) -> Any:
         if isinstance(callback, str):

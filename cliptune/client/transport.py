@@ -320,8 +320,8 @@ class GrpcTransport(Transport):
 
     def _error(self, error: grpc.RpcError, connection: _Connection) -> CliptuneError:
         details = error.details() or ""
-        if details.startswith(wire_errors.PREFIX):
-            return wire_errors.from_text(details)
+        if (told := wire_errors.told_in(details)) is not None:
+            return told
         code = error.code()
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             return TooLarge(f"{self.address}: {details}")
@@ -472,7 +472,7 @@ class HttpTransport(Transport):
         except ValueError:
             body = None
         if response.status_code >= 400 and body is not None:
-            raise wire_errors.from_dict(body.get("error") if isinstance(body, dict) else None)
+            raise wire_errors.from_json(body.get("error") if isinstance(body, dict) else None)
         if not isinstance(body, dict):
             raise Unavailable(
                 f"{response.request.url} answered {response.status_code} without JSON"

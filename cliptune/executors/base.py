@@ -1,4 +1,4 @@
-"""`ObservedExecutor`: what all executors do so that they can be watched."""
+"""`ObservedExecutor`: what all executors do, so that they can be watched and end in order."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from docarray import DocList
 
 from cliptune.errors import (
     BadArtifact,
     BadData,
     ModelMismatch,
     NotReady,
+    Overloaded,
     RunFailed,
     Unavailable,
 )
-from cliptune.executors.threads import prepare_worker
 from cliptune.inference.cancellation import ABANDONED
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
-from cliptune.protocol import redaction
+from cliptune.observability.request_ids import RequestThreads
+from cliptune.protocol import jina_compat, redaction
 from cliptune.protocol.jina_compat import Executor
+from cliptune.protocol.limits import LARGE
 from cliptune.settings import Settings
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference.instrumentation import Figure, Observe
 
+P = ParamSpec("P")
+R = TypeVar("R")
 log = logging.getLogger("cliptune")
 _OWN_STATE = (BadArtifact, BadData, ModelMismatch, NotReady, RunFailed, Unavailable)
 """Errors of what the server has. Others repeat what a client sent: to change that where it is like
@@ -38,6 +46,9 @@ _SPANS: dict[str, str] = {
     "inference_seconds": "inference",
 }
 
+CONCURRENT = 64
+"""Requests that one executor works on at once; most wait in an engine's queue."""
+
 
 class ObservedExecutor(Executor):
     """An executor whose calls are timed and counted, and logged with the request's id.
@@ -45,7 +56,7 @@ class ObservedExecutor(Executor):
     If it can't be made, it says why: see `observability.startup`.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         """Have the executor's `__init__` report its failure."""
         super().__init_subclass__(**kwargs)
         cls.__init__ = startup.reports_failure(cls.__init__)  # type: ignore[method-assign]
@@ -62,7 +73,7 @@ class ObservedExecutor(Executor):
             metrics.serve_metrics(host, self.settings)
         prepare_worker(self.settings)
 
-    async def __acall__(self, req_endpoint: str, **kwargs: Any) -> Any:
+    async def __acall__(self, req_endpoint: str, **kwargs: Any) -> object:
         """One request's documents, as Jina hands them over."""
         parameters = kwargs.get("parameters") or {}
         redaction.OPERATOR.set(bool(parameters.get(redaction.OPERATOR_PARAMETER)))
@@ -130,3 +141,43 @@ class ObservedExecutor(Executor):
         seconds = time.perf_counter() - start
         metrics.STAGE_SECONDS.labels(self.short_name, name).observe(seconds)
         tracing.stage(name, seconds)
+
+
+class BoundedThreads(RequestThreads):
+    """Threads whose queue is bounded: what is beyond is refused at once."""
+
+    def __init__(self, threads: int, waiting: int, name: str) -> None:
+        """Take how many threads there are, and how many calls may wait for one."""
+        super().__init__(threads, thread_name_prefix=name)
+        self.waiting = waiting
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """As any executor's.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        if self._work_queue.qsize() >= self.waiting:
+            raise Overloaded(f"{self.waiting} requests are waiting for this executor, the limit")
+        return super().submit(partial(_with_message, fn), *args, **kwargs)
+
+
+def _with_message(fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What `fn` returns; documents with the message that Jina would make of them on its loop."""
+    found = fn(*args, **kwargs)
+    if isinstance(found, DocList):
+        message = found.to_protobuf()
+        found.to_protobuf = lambda: message  # type: ignore[method-assign]
+    return found
+
+
+def prepare_worker(settings: Settings) -> None:
+    """To be called once in an executor's own process, when the executor is made.
+
+    Jina runs an executor's functions in the event loop's threads, of which there are few, with a
+    queue that grows without end; and told to end, it drops the requests that are being served.
+    """
+    threads = BoundedThreads(CONCURRENT, settings.max_waiting, "cliptune-request")
+    asyncio.get_running_loop().set_default_executor(threads)
+    jina_compat.read_documents_first(LARGE)
+    jina_compat.answer_before_ending(settings.drain)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from cliptune import runs
 from cliptune.data.source import DataSetName, known_names
@@ -32,7 +31,7 @@ _PATH = re.compile(r"[/\\:]|^[.~]|\.\.")
 _NO_FILES = "paths of the server are not read"
 
 
-def model_name(value: Any, what: str = "model") -> str:
+def model_name(value: object, what: str = "model") -> str:
     """`value` if clients may name that model: a short name, listed weights, an allowed hub model.
 
     Raises:
@@ -53,7 +52,7 @@ def model_name(value: Any, what: str = "model") -> str:
     return _listed(parsed, text, what)
 
 
-def artifact_id(value: Any, what: str = "model_artifact") -> ArtifactId:
+def artifact_id(value: object, what: str = "model_artifact") -> ArtifactId:
     """`value` if it is the `Run.artifact_id` of one of this server's runs.
 
     Raises:
@@ -68,7 +67,7 @@ def artifact_id(value: Any, what: str = "model_artifact") -> ArtifactId:
     return ArtifactId(text)
 
 
-def model_or_run(value: Any, what: str = "model") -> str | Path:
+def model_or_run(value: object, what: str = "model") -> str | Path:
     """A model's name, or the artifact folder of one of this server's runs.
 
     Raises:
@@ -90,7 +89,7 @@ def model_or_run(value: Any, what: str = "model") -> str | Path:
         raise NotFound(f"{what}: {error}; of models: {near_matches(name, names)}") from None
 
 
-def data_set(value: Any, what: str) -> DataSetName:
+def data_set(value: object, what: str) -> DataSetName:
     """`value` if it is the name of a built-in data set, or of one that was sent here.
 
     Raises:
@@ -143,7 +142,7 @@ def _is_path(text: str) -> bool:
     return _PATH.search(text) is not None
 
 
-def _text(value: Any, what: str) -> str:
+def _text(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise BadInput(f"{what} is a {type(value).__name__}: give a name")
     if not value or len(value) > MAX_NAME or not value.isprintable():

@@ -19,11 +19,12 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import SplitResult, unquote, urljoin
 
 from cliptune.data.pictures.download import AT_ONCE, CHUNK, MAX_REDIRECTS
@@ -169,6 +170,23 @@ class Fetcher:
         return found.is_global and not found.is_multicast and not wrapped
 
 
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Answer(_Readable, Protocol):
+    status: int
+    headers: Mapping[str, str]
+
+    def close(self) -> None: ...
+
+
+class _Pool(Protocol):
+    """What is used of urllib3's connections, which have no types."""
+
+    def request(self, method: str, url: str, **options: object) -> _Answer: ...
+
+
 class Budget:
     """The bytes that the pictures of one request may have together."""
 
@@ -191,7 +209,7 @@ class Budget:
                 raise BadImage(self.spent)
 
 
-def _connect(uri: SplitResult, address: str, deadline: float) -> Any:
+def _connect(uri: SplitResult, address: str, deadline: float) -> AbstractContextManager[_Pool]:
     import certifi
     import urllib3
 
@@ -214,7 +232,7 @@ def _connect(uri: SplitResult, address: str, deadline: float) -> Any:
     )
 
 
-def _exchange(pool: Any, uri: SplitResult, deadline: float, budget: Budget) -> bytes | str:
+def _exchange(pool: _Pool, uri: SplitResult, deadline: float, budget: Budget) -> bytes | str:
     target = (uri.path or "/") + (f"?{uri.query}" if uri.query else "")
     shown = uri.geturl()[:200]
     headers = {"Host": uri.netloc, "Accept": "image/*", "Accept-Encoding": "identity"}
@@ -231,7 +249,7 @@ def _exchange(pool: Any, uri: SplitResult, deadline: float, budget: Budget) -> b
         response.close()
 
 
-def _read_bounded(file: Any, budget: Budget, shown: str, deadline: float) -> bytes:
+def _read_bounded(file: _Readable, budget: Budget, shown: str, deadline: float) -> bytes:
     parts = []
     size = 0
     while part := file.read(CHUNK):

@@ -6,12 +6,21 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import Unavailable
-from cliptune.executors import indexing, updating
+from cliptune.executors import indexing
 from cliptune.executors.base import ObservedExecutor
 from cliptune.observability import metrics
 from cliptune.protocol import redaction
-from cliptune.protocol.jina_compat import requests
-from cliptune.protocol.limits import (
+from cliptune.protocol.documents import Report
+from cliptune.protocol.endpoints import (
+    CLEAR,
+    DELETE,
+    GET,
+    IDS,
+    INDEX,
+    INDEX_TEXTS,
+    SEARCH,
+    STATUS,
+    UPDATE,
     DeleteParameters,
     GetParameters,
     IdsParameters,
@@ -20,24 +29,24 @@ from cliptune.protocol.limits import (
     SearchParameters,
     read_parameters,
 )
-from cliptune.protocol.status import Report
+from cliptune.protocol.jina_compat import requests
 from cliptune.settings import Settings
 
 
-def report(values: dict) -> DocList[Report]:
+def report(values: dict[str, object]) -> DocList[Report]:
     """The answer of an endpoint without documents."""
     return DocList[Report]([Report(source="indexer", values=values)])
 
 
 class Indexer(ObservedExecutor):
-    """The index behind `/index`, `/search`, `/delete`, `/get`, `/ids`, `/status` and `/clear`."""
+    """The index behind all that is stored and searched."""
 
     def __init__(
         self,
         folder: str | None = None,
         storage: str | None = None,
         generations: str | None = None,
-        **kwargs,
+        **kwargs: object,
     ) -> None:
         """Open the index, or make it.
 
@@ -61,69 +70,69 @@ class Indexer(ObservedExecutor):
             storage=settings.index_storage,
             tidy=True,
         )
-        self.tidier = indexing.Tidier(self.store)
+        self.optimizer = indexing.BackgroundOptimizer(self.store)
         self.place = redaction.note(indexing.where(self.store))
         self._count_rows()
 
-    @requests(on=["/index", "/index_texts"])
+    @requests(on=[INDEX.path, INDEX_TEXTS.path])
     def index(
-        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """Store embedded documents, replacing those of the same ids; answers with ids."""
         read = read_parameters(IndexParameters, parameters)
         with self.stage("index"):
             answer = indexing.add(self.store, docs, read)
-        self.tidier.wake()
+        self.optimizer.wake()
         self._count_rows()
         return answer
 
-    @requests(on="/update")
+    @requests(on=UPDATE.path)
     def update(
-        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Replace what the documents have of the stored ones of the same ids."""
         read_parameters(NoParameters, parameters)
         with self.stage("index"):
-            answer = report(updating.update(self.store, docs))
-        self.tidier.wake()
+            answer = report(indexing.update(self.store, docs))
+        self.optimizer.wake()
         self._count_rows()
         return answer
 
-    @requests(on="/search")
+    @requests(on=SEARCH.path)
     def search(
-        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[SearchResult]:
         """The nearest documents of each embedded query."""
         read = read_parameters(SearchParameters, parameters)
         with self.stage("index"):
             return indexing.search(self.store, docs, read)
 
-    @requests(on="/delete")
+    @requests(on=DELETE.path)
     def delete(
-        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Delete the documents with the ids given, or those that a filter holds for."""
         deleted = indexing.delete(self.store, docs, read_parameters(DeleteParameters, parameters))
         self._count_rows()
         return report(deleted)
 
-    @requests(on="/get")
+    @requests(on=GET.path)
     def get(
-        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """The stored documents with the ids of `docs`; those that aren't there are left out."""
         return indexing.get(self.store, docs, read_parameters(GetParameters, parameters))
 
-    @requests(on="/ids")
+    @requests(on=IDS.path)
     def ids(
-        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """A page of the stored documents' ids, in ascending order."""
         return indexing.ids(self.store, read_parameters(IdsParameters, parameters))
 
-    @requests(on="/status")
+    @requests(on=STATUS.path)
     def status(
-        self, docs: DocList[Report], parameters: dict | None = None, **kwargs
+        self, docs: DocList[Report], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Add to the encoders' reports: rows, dimension, digest and state of the index, its
         generations, and how far a swap is.
@@ -132,9 +141,9 @@ class Indexer(ObservedExecutor):
         docs.append(indexing.status(self.store, self.place).report("indexer"))
         return docs
 
-    @requests(on="/clear")
+    @requests(on=CLEAR.path)
     def clear(
-        self, docs: DocList[ClipDoc], parameters: dict | None = None, **kwargs
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Delete everything: the next documents may be of another model."""
         read_parameters(NoParameters, parameters)
@@ -151,5 +160,5 @@ class Indexer(ObservedExecutor):
     def close(self) -> None:
         """Let go of the index's files."""
         redaction.forget(self.place)
-        self.tidier.close()
+        self.optimizer.close()
         self.store.close()

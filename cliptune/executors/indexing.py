@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
@@ -13,17 +13,16 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput, Unavailable
 from cliptune.protocol import redaction, tags
-from cliptune.protocol.limits import (
+from cliptune.protocol.endpoints import (
     DeleteParameters,
+    Filter,
     GetParameters,
     IdsParameters,
     IndexParameters,
     SearchParameters,
-    check_docs,
-    check_matches,
-    name,
 )
-from cliptune.protocol.status import IndexReport
+from cliptune.protocol.limits import check_docs, name
+from cliptune.protocol.status import IndexStatus
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index
@@ -62,7 +61,7 @@ def search(
         ModelMismatch: the index holds embeddings of another model.
     """
     check_docs(docs)
-    check_matches(len(docs), parameters)
+    parameters.check_documents(len(docs))
     by_model: dict[str, list[int]] = {}
     for position, doc in enumerate(docs):
         if doc.embedding is None or doc.model_digest is None:
@@ -104,7 +103,7 @@ def search(
     return results
 
 
-def warn(index: Index, filter: Any, *, found: bool) -> list[str]:
+def warn(index: Index, filter: Filter | None, *, found: bool) -> list[str]:
     """What there is to say of a filter by which something was found or nothing.
 
     The answer itself is more important: what keeps the index from looking is only logged.
@@ -124,7 +123,7 @@ def ids(index: Index, parameters: IdsParameters) -> DocList[ClipDoc]:
     return DocList[ClipDoc](ClipDoc(id=doc.id) for doc in next(batches, ()))
 
 
-def delete(index: Index, docs: DocList[ClipDoc], parameters: DeleteParameters) -> dict[str, Any]:
+def delete(index: Index, docs: DocList[ClipDoc], parameters: DeleteParameters) -> dict[str, object]:
     """Delete by ids (of `docs`, or the parameter) or by filter.
 
     Returns: `deleted`, or with `dry_run` `matched`: how many were, or would be; and `warnings`.
@@ -146,7 +145,7 @@ def delete(index: Index, docs: DocList[ClipDoc], parameters: DeleteParameters) -
     return {"deleted": index.delete(ids=given, filter=parameters.filter), "warnings": warnings}
 
 
-def _matched(index: Index, ids: list[str] | None, filter: Any) -> int:
+def _matched(index: Index, ids: list[str] | None, filter: Filter | None) -> int:
     """How many documents `delete` would delete."""
     from cliptune.index.checks import check_ids
     from cliptune.index.filters.language import And, Field, In
@@ -184,7 +183,7 @@ def where(index: VersionedIndex) -> dict[str, str]:
     }
 
 
-def status(index: VersionedIndex, place: str) -> IndexReport:
+def status(index: VersionedIndex, place: str) -> IndexStatus:
     """The current generation's index, all generations, and how far a swap is.
 
     Where they are is for the operator alone, others are told the note (`places.note`).
@@ -193,7 +192,7 @@ def status(index: VersionedIndex, place: str) -> IndexReport:
 
     found = index.status().to_dict()
     hidden = {} if redaction.OPERATOR.get() else {"uri": None}
-    return IndexReport(
+    return IndexStatus(
         **{**found, **hidden},
         **(where(index) if redaction.OPERATOR.get() else {}),
         place=place,
@@ -210,7 +209,44 @@ def _shown(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-class Tidier:
+def update(index: Index, docs: DocList[ClipDoc]) -> dict[str, object]:
+    """Replace what `docs` have of the stored documents of their ids.
+
+    A picture replaces the picture and its embedding. A text, label or URI replaces the stored one.
+    Tags are merged name by name; a tag of None is removed. Where one id comes twice, the later
+    document changes what the earlier one made.
+
+    Returns: `updated`, how many were there, and `missing`, the ids that weren't.
+
+    Raises:
+        BadInput: a document can't be stored.
+        ModelMismatch: the index holds embeddings of another model.
+    """
+    check_docs(docs)
+    tags.unpack(docs)
+    ids = list(dict.fromkeys(str(doc.id) for doc in docs))
+    stored = index.get(ids, include_embedding=True, include_image=True)
+    held = {str(doc.id): doc for doc in stored}
+    for doc in docs:
+        if (old := held.get(str(doc.id))) is not None:
+            _merge(old, doc)
+    if held:
+        index.add(DocList[ClipDoc](held.values()))
+    return {"updated": len(held), "missing": [one for one in ids if one not in held]}
+
+
+def _merge(old: ClipDoc, new: ClipDoc) -> None:
+    for field in ("text", "label", "uri"):
+        if (value := getattr(new, field)) is not None:
+            setattr(old, field, value)
+    if new.image is not None:
+        old.image, old.image_digest = new.image, None
+        old.embedding, old.model_digest = new.embedding, new.model_digest
+    merged = {**old.tags, **new.tags}
+    old.tags = {name: value for name, value in merged.items() if value is not None}
+
+
+class BackgroundOptimizer:
     """Optimises an index in the background, once its writes have paused."""
 
     def __init__(self, index: Index, pause: float = 5.0) -> None:

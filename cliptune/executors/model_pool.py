@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from cliptune.errors import BadInput, CliptuneError, NotFound, NotReady, Unavailable
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
@@ -54,7 +55,7 @@ class ServedTowers(Generic[Tower]):
         load: Callable[[str], Tower],
         artifact: str,
         generations: Generations,
-        settings: dict[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         """Load the current tower.
 
@@ -128,20 +129,19 @@ class ServedTowers(Generic[Tower]):
                     return self._held[digest]
         return self._active
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, object]:
         """The settings, which models are loaded (digests), and what kept others from it."""
         self._look()
         with self._guard:
-            found: dict[str, Any] = {**self._settings, "loaded": list(self._held)}
-            if self._failed:
-                found["not_loaded"] = {one: why.words for one, why in self._failed.items()}
+            loaded = list(self._held)
+            failed = {digest: why.words for digest, why in self._failed.items()}
+        settings = dict(self._settings)
         if not redaction.OPERATOR.get():
-            if "artifact" in found:
-                found["artifact"] = redaction.base_name(str(found["artifact"]))
-            told = [current().home, self._settings.get("artifact", ""), self._generations.folder]
-            for digest, words in found.get("not_loaded", {}).items():
-                found["not_loaded"][digest] = redaction.without_paths(words, told)
-        return found
+            artifact = str(settings.get("artifact", ""))
+            hidden: list[str | Path] = [current().home, artifact, self._generations.folder]
+            failed = {one: redaction.without_paths(words, hidden) for one, words in failed.items()}
+            settings["artifact"] = redaction.base_name(artifact)
+        return {**settings, "loaded": loaded, **({"not_loaded": failed} if failed else {})}
 
     def _look(self) -> Manifest | None:
         try:
@@ -257,7 +257,7 @@ class ServedTowers(Generic[Tower]):
             timer.start()
 
 
-def _close(tower: Any) -> None:
+def _close(tower: TextTower | VisionTower) -> None:
     """End a tower's threads; requests that had it by then have been answered."""
     close = getattr(tower.run, "close", None)
     if close:

@@ -12,10 +12,10 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from docarray import DocList
 
@@ -25,19 +25,28 @@ from cliptune.executors import client_names
 from cliptune.files import make_folder, write_bytes
 from cliptune.models.registry import BUILTIN
 from cliptune.protocol import tags, wire_errors
-from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
-from cliptune.protocol.limits import PartParameters, check_docs, read_parameters
+from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest, TrainResult
+from cliptune.protocol.endpoints import (
+    LogParameters,
+    PartParameters,
+    RunParameters,
+    read_parameters,
+)
+from cliptune.protocol.limits import check_docs
 from cliptune.settings import current
 
+if TYPE_CHECKING:
+    from cliptune.runs import Run
+
 CHUNK = 1024 * 1024
-RUN = {"name", "experiment_name"}
+RUN = set(RunParameters.model_fields)
 """The arguments that say which run."""
 ABANDONED = 24 * 3600.0
 """Seconds after which an upload that stopped half-way is forgotten."""
 _lock = threading.Lock()
 
 
-def read_arguments(docs: DocList[Ask], allowed: set[str] | None = None) -> dict[str, Any]:
+def read_arguments(docs: DocList[TrainRequest], allowed: set[str] | None = None) -> dict[str, Any]:
     """The arguments of a call.
 
     Raises:
@@ -62,12 +71,12 @@ def parse_arguments(text: str, allowed: set[str] | None = None) -> dict[str, Any
     return found
 
 
-def answer(result: Any) -> DocList[Answer]:
+def answer(result: object) -> DocList[TrainResult]:
     """An answer of one document."""
-    return DocList[Answer]([Answer(result=json.dumps(result))])
+    return DocList[TrainResult]([TrainResult(result=json.dumps(result))])
 
 
-def fit(arguments: dict[str, Any]) -> dict[str, Any]:
+def fit(arguments: dict[str, Any]) -> dict[str, object]:
     """Start a run; returns what `describe` returns."""
     from cliptune.sdk.local import LocalSession
 
@@ -89,13 +98,13 @@ def fit(arguments: dict[str, Any]) -> dict[str, Any]:
         raise BadInput(str(error).replace("LocalSession.fit() ", "fit: ")) from None
 
 
-def _checked_callbacks(callbacks: Any) -> list[Any]:
+def _checked_callbacks(callbacks: object) -> list[object]:
     if not isinstance(callbacks, list):
         raise BadInput(f"callbacks is {callbacks!r:.200}: give a list")
     return [_checked_callback(one) if isinstance(one, dict) else one for one in callbacks]
 
 
-def _checked_callback(callback: dict[str, Any]) -> dict[str, Any]:
+def _checked_callback(callback: dict[str, object]) -> dict[str, object]:
     """Refuse a client's callback that reads, writes or sends where the operator has not said so."""
     checked = dict(callback)
     for name, value in callback.items():
@@ -108,25 +117,34 @@ def _checked_callback(callback: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _check_processes(count: Any) -> None:
+def _check_processes(count: object) -> None:
     most = os.cpu_count() or 1
-    if count is not None and type(count) is not int:
+    if count is None:
+        return
+    if not isinstance(count, int) or isinstance(count, bool):
         raise BadInput(f"num_processes is {count!r}: expected a whole number")
-    if count is not None and count > most:
+    if count > most:
         raise BadInput(f"num_processes is {count}: this server has {most} processors")
 
 
-def find_run(arguments: dict[str, Any]) -> Any:
+def find_run(arguments: Mapping[str, object]) -> Run:
     """The run that `name` and `experiment_name` say."""
     from cliptune import runs
 
     name = arguments.get("name")
     if not isinstance(name, str) or not name:
         raise BadInput(f"name is {name!r}: give the name of a run")
-    return runs.get_run(name, arguments.get("experiment_name"))
+    return runs.get_run(name, _experiment(arguments))
 
 
-def describe(run: Any) -> dict[str, Any]:
+def _experiment(arguments: Mapping[str, object]) -> str | None:
+    name = arguments.get("experiment_name")
+    if name is not None and not isinstance(name, str):
+        raise BadInput(f"experiment_name is {name!r}: give the name of an experiment")
+    return name
+
+
+def describe(run: Run) -> dict[str, object]:
     """All that a client shows of a run."""
     progress = run.progress()
     return {
@@ -141,21 +159,18 @@ def describe(run: Any) -> dict[str, Any]:
     }
 
 
-def manage(arguments: dict[str, Any]) -> Any:
+def manage(arguments: Mapping[str, object]) -> object:
     """`/runs`: list (the default), get, delete or resume one; delete_all."""
     from cliptune import runs
 
     action = arguments.get("action", "list")
     if action == "list":
-        page, size = arguments.get("page", 1), arguments.get("size", 50)
-        for name, value in (("page", page), ("size", size)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise BadInput(f"{name} is {value!r}: expected an integer")
-        found = runs.list_runs(arguments.get("experiment_name"), page, min(size, 1000))
-        return [describe(run) for run in found]
+        page, size = _integer(arguments, "page", 1), _integer(arguments, "size", 50)
+        listed = runs.list_runs(_experiment(arguments), page, min(size, 1000))
+        return [describe(run) for run in listed]
     if action == "delete_all":
-        runs.delete_runs(arguments.get("experiment_name"))
-        return {"deleted": arguments.get("experiment_name")}
+        runs.delete_runs(_experiment(arguments))
+        return {"deleted": _experiment(arguments)}
     run = find_run(arguments)
     if action == "get":
         return describe(run)
@@ -167,7 +182,14 @@ def manage(arguments: dict[str, Any]) -> Any:
     raise BadInput(f"action is {action!r}: list, get, resume, delete or delete_all")
 
 
-def manage_experiments(arguments: dict[str, Any]) -> Any:
+def _integer(arguments: Mapping[str, object], name: str, default: int) -> int:
+    value = arguments.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadInput(f"{name} is {value!r}: expected an integer")
+    return value
+
+
+def manage_experiments(arguments: Mapping[str, object]) -> object:
     """`/experiments`: list (the default), create, get or delete one; delete_all."""
     from cliptune import runs
 
@@ -189,7 +211,7 @@ def manage_experiments(arguments: dict[str, Any]) -> Any:
     raise BadInput(f"action is {action!r}: list, create, get, delete or delete_all")
 
 
-def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
+def evaluate(arguments: Mapping[str, object]) -> dict[str, float]:
     """The metrics of a model, or of a run's artifact, over data sets of the server.
 
     With them come `n_queries`, `n_index` and `n_without_answers` (see `Evaluation`).
@@ -220,7 +242,7 @@ def evaluate(arguments: dict[str, Any]) -> dict[str, float]:
     return {**found.metrics, **found.counts()}
 
 
-def store_part(docs: DocList[ClipDoc], parameters: dict[str, Any]) -> dict[str, Any]:
+def store_part(docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> dict[str, object]:
     """`/data`: keep one part of a data set; with the last one the set is there under its name.
 
     Without documents: whether there is a data set of that name.
@@ -272,7 +294,7 @@ def _forget_abandoned(uploads: Path) -> None:
 def log_items(text: str) -> Iterator[LogItem]:
     """A run's log: all of it, or (`follow`) each line as it comes until the run ends."""
     try:
-        arguments = parse_arguments(text, {*RUN, "follow", "interval", "bars", "start"})
+        arguments = parse_arguments(text, {*LogParameters.model_fields, "interval", "bars"})
         run = find_run(arguments)
         start = arguments.get("start", 0)
         if not isinstance(start, int) or start < 0:
@@ -293,7 +315,7 @@ def log_items(text: str) -> Iterator[LogItem]:
         yield LogItem(error=_told(error))
 
 
-def artifact_chunks(text: str) -> Iterator[Chunk]:
+def artifact_chunks(text: str) -> Iterator[FileChunk]:
     """A run's artifact as a zip, in parts."""
     try:
         run = find_run(parse_arguments(text, RUN))
@@ -304,9 +326,11 @@ def artifact_chunks(text: str) -> Iterator[Chunk]:
                 while data := file.read(CHUNK):
                     digest.update(data)
                     last = file.tell() == size
-                    yield Chunk(data=data, size=size, sha256=digest.hexdigest() if last else None)
+                    yield FileChunk(
+                        data=data, size=size, sha256=digest.hexdigest() if last else None
+                    )
     except Exception as error:
-        yield Chunk(error=_told(error))
+        yield FileChunk(error=_told(error))
 
 
 def _told(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""Who may ask what, and how much at once: all that reaches an executor passes here.
+"""Who may ask what, how much at once and how fast: all that reaches an executor passes here.
 
-A request is looked at twice. At the door, before its body is read: is the key known, may it call
+A request is looked at twice. Before its body is read: is the key known, may it call
 this at all, is there room (`Admission.check`). And when it is known what is asked:
 
 ::
@@ -8,34 +8,78 @@ this at all, is there room (`Admission.check`). And when it is known what is ask
     with admission.admit(PRESENTED.get(), "/index", documents=64):
         response = await …   # counts as pending until the block ends
 
-`doors.py` has the doors of gRPC and HTTP, which put the key that came with a call into
-`PRESENTED`; `RequestHandler.ask` is where everything is admitted.
+`auth.py` puts the key that came with a call over gRPC or HTTP into `PRESENTED`;
+`RequestHandler.ask` is where everything is admitted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from docarray import BaseDoc
 
 from cliptune.errors import Forbidden, Overloaded, RateLimited, Unauthorized
 from cliptune.gateway.api_keys import ROLES, Key, KeyFile
-from cliptune.gateway.rate_limits import Bucket
+from cliptune.observability import metrics
+from cliptune.protocol.endpoints import SEARCH_FLOW, Endpoint, Permission
 from cliptune.settings import Settings
 
 PRESENTED: ContextVar[str | None] = ContextVar("presented API key", default=None)
 """The API key that came with the call being served."""
 
-NEEDS = {
-    **dict.fromkeys(("/", "/encode", "/rank", "/search", "/get", "/ids", "/status"), "read"),
-    **dict.fromkeys(("/index", "/index_texts", "/update", "/delete"), "write"),
-    "/metrics": "monitor",
-}
-"""What each endpoint of a search Flow needs; all others need `admin`."""
+_BESIDE: dict[str, Permission] = {metrics.PATH: "monitor"}
+"""What paths that are no endpoints need; others need `admin`."""
 EVERYBODY = Key("everybody", b"", "admin")
 """Who asks where there are no keys."""
+
+
+BURST = 5.0
+"""Seconds' worth of tokens that a bucket holds: what may be asked at once after a pause."""
+
+
+@dataclass
+class TokenBucket:
+    """Tokens flow in at a rate, up to `BURST` seconds' worth; requests take them out.
+
+    The libraries for this count whole requests in windows. Here a request counts as many tokens as
+    it has documents, may have more than a second's worth, and is told exactly when to come again.
+
+    A request that takes more than a full bucket is let through when it is full, and leaves a debt
+    that those after it wait for: so no size is refused for ever.
+    """
+
+    rate: float
+    """Tokens a second."""
+    tokens: float = field(init=False)
+    since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin full."""
+        self.tokens = self.size
+        self.since = time.monotonic()
+
+    @property
+    def size(self) -> float:
+        """What it holds when full."""
+        return max(1.0, self.rate * BURST)
+
+    def wait(self, amount: float, now: float | None = None) -> float:
+        """Seconds until `amount` may be taken; 0: now."""
+        now = time.monotonic() if now is None else now
+        self.tokens = min(self.size, self.tokens + (now - self.since) * self.rate)
+        self.since = now
+        wait = (min(amount, self.size) - self.tokens) / self.rate
+        return wait if wait > 1e-6 else 0.0
+
+    def take(self, amount: float) -> None:
+        """Take `amount` tokens, which `wait` has allowed."""
+        self.tokens -= amount
 
 
 class Admission:
@@ -49,14 +93,14 @@ class Admission:
         """Take the keys (None: everybody may do everything), and the settings that bound it."""
         self.keys = keys
         self.settings = settings or Settings.read()
-        self.training = False
-        """Whether this is a train Flow's gateway: there, all calls need `admin`."""
+        self.endpoints: Mapping[str, Endpoint[BaseDoc]] = SEARCH_FLOW
+        """Those of this gateway's Flow."""
         self.ending = asyncio.Event()
         """Set when the gateway has been told to end."""
         self.pending = self.documents = self.held = self.streams = 0
         self.sockets: set[asyncio.Task[None]] = set()
         """Open WebSockets."""
-        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._buckets: dict[tuple[str, str], TokenBucket] = {}
 
     @classmethod
     def of(cls, settings: Settings) -> Admission:
@@ -83,7 +127,7 @@ class Admission:
         return key
 
     def check(self, presented: str | None, endpoint: str | None = None) -> Key:
-        """At the door, before a body is read; nothing is counted yet.
+        """Before a body is read; nothing is counted yet.
 
         Args:
             presented: the key that came with the call.
@@ -97,7 +141,8 @@ class Admission:
         key = self.identify(presented)
         if endpoint is not None:
             self._check_role(key, endpoint)
-        documents = 0 if endpoint == "/status" else 1
+        asked = self.endpoints.get(endpoint or "")
+        documents = 0 if asked and asked.takes is None else 1
         self._check_room(documents)
         self._check_rates(key, documents)
         return key
@@ -150,9 +195,10 @@ class Admission:
             raise Overloaded(f"requests of {self.held} bytes are being read, the limit")
         self.held += size
 
-    def needs(self, endpoint: str) -> str:
-        """The permission that an endpoint needs."""
-        return "admin" if self.training else NEEDS.get(endpoint, "admin")
+    def needs(self, path: str) -> Permission:
+        """The permission that an endpoint needs, or another path of HTTP."""
+        endpoint = self.endpoints.get(path)
+        return endpoint.needs if endpoint else _BESIDE.get(path, "admin")
 
     def _check_role(self, key: Key, endpoint: str) -> None:
         if self.needs(endpoint) not in ROLES[key.role]:
@@ -180,10 +226,10 @@ class Admission:
                     retry_after=wait,
                 )
 
-    def _of(self, key: Key, documents: int) -> Iterator[tuple[Bucket, float]]:
+    def _of(self, key: Key, documents: int) -> Iterator[tuple[TokenBucket, float]]:
         for kind, rate, amount in (("r", key.requests, 1), ("d", key.documents, documents)):
             if rate is None:
                 continue
-            bucket = self._buckets.setdefault((key.name, kind), Bucket(rate))
+            bucket = self._buckets.setdefault((key.name, kind), TokenBucket(rate))
             bucket.rate = rate  # it may have changed in the file
             yield bucket, amount

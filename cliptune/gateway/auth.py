@@ -1,26 +1,31 @@
-"""The doors of gRPC and of HTTP: a call's API key is checked before its body is read."""
+"""API keys at gRPC and HTTP: a call's key is checked before its body is read."""
+
+# gRPC has no types.
+# mypy: disallow-subclassing-any=False
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
 
 import grpc
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocketDisconnect
 
-from cliptune.errors import CliptuneError, Overloaded, Unavailable
+from cliptune.errors import CliptuneError
 from cliptune.gateway.admission import PRESENTED, Admission
 from cliptune.gateway.schemas import error_response
 from cliptune.protocol import wire_errors
+from cliptune.protocol.endpoints import GET
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_types import HandlerCallDetails, ServicerContext
 
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/dry_run")
 """What needs no key: the search page itself (it asks its reader for one), the reference, health."""
+PICTURES = "/pictures/"
+"""Below it are the stored documents' pictures; they need what `GET` needs."""
 OPEN_SERVICE = "/grpc.health.v1.Health/"
 ANY_PATHS = ("/post",)
 """Here the body says what is asked."""
@@ -35,8 +40,8 @@ def bearer(value: str | None) -> str | None:
     return key.strip() or None if scheme.lower() == "bearer" else None
 
 
-class GrpcDoor(grpc.aio.ServerInterceptor):
-    """For any gRPC server of a gateway: `grpc.aio.server(interceptors=[GrpcDoor(admission)])`.
+class AuthInterceptor(grpc.aio.ServerInterceptor):
+    """For any gRPC server of a gateway, as one of its `interceptors`.
 
     Keys are read from the metadata: `authorization: Bearer …`, or `x-api-key`.
     """
@@ -46,12 +51,13 @@ class GrpcDoor(grpc.aio.ServerInterceptor):
         self.admission = admission
 
     async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
-    ) -> Any:
+        self,
+        continuation: Callable[[HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        details: HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
         """Go on to the handler, or to one that refuses without reading the request."""
-        metadata = dict(details.invocation_metadata or ())
-        presented = bearer(metadata.get("authorization")) or metadata.get("x-api-key")
-        PRESENTED.set(presented if isinstance(presented, str) else None)
+        metadata = text_metadata(details.invocation_metadata)
+        PRESENTED.set(bearer(metadata.get("authorization")) or metadata.get("x-api-key"))
         if not details.method.startswith(OPEN_SERVICE):
             try:
                 self.admission.check(PRESENTED.get())
@@ -60,22 +66,19 @@ class GrpcDoor(grpc.aio.ServerInterceptor):
         return await continuation(details)
 
 
-def _refusal(error: CliptuneError) -> Callable[[Any, Any], Awaitable[None]]:
-    async def refuse(_: Any, context: Any) -> None:
-        await abort(context, error)
+def text_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+    """What came with a gRPC call, by name, without what is binary."""
+    return {name: value for name, value in metadata or () if isinstance(value, str)}
+
+
+def _refusal(error: CliptuneError) -> Callable[[object, ServicerContext], Awaitable[None]]:
+    async def refuse(_: object, context: ServicerContext) -> None:
+        await wire_errors.abort(context, error)
 
     return refuse
 
 
-async def abort(context: Any, error: CliptuneError) -> None:
-    """End a gRPC call with an error's status; `retry-after` (seconds) is in its metadata."""
-    trailing: Iterable[tuple[str, str]] = ()
-    if isinstance(error, Overloaded):
-        trailing = (("retry-after", f"{error.retry_after:.3f}"),)
-    await context.abort(wire_errors.grpc_code(error), wire_errors.to_text(error), tuple(trailing))
-
-
-class HttpDoor:
+class AuthMiddleware:
     """ASGI middleware, for HTTP and WebSockets.
 
     Keys are read from `Authorization: Bearer …` or `X-API-Key`; for a WebSocket in a browser from
@@ -83,7 +86,7 @@ class HttpDoor:
     """
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
-        """Take the application behind the door, and what decides."""
+        """Take the application, and what decides."""
         self.app = app
         self.admission = admission
 
@@ -95,7 +98,7 @@ class HttpDoor:
         PRESENTED.set(presented(scope))
         path = scope["path"]
         if scope["type"] == "websocket" or path not in OPEN_PATHS:
-            endpoint = "/get" if path.startswith("/pictures/") else path
+            endpoint = GET.path if path.startswith(PICTURES) else path
             try:
                 free = scope["type"] == "websocket" or endpoint in ANY_PATHS
                 self.admission.check(PRESENTED.get(), None if free else endpoint)
@@ -170,61 +173,8 @@ def presented(scope: Scope) -> str | None:
     headers = Headers(scope=scope)
     if found := bearer(headers.get("authorization")) or headers.get("x-api-key"):
         return found.strip()
-    for protocol in scope.get("subprotocols") or ():
+    offered: Iterable[str] = scope.get("subprotocols") or ()
+    for protocol in offered:
         if protocol.startswith(BEARER):
             return protocol.removeprefix(BEARER)
     return None
-
-
-async def until_ending(admission: Admission, work: Awaitable[Any]) -> Any:
-    """What `work` gives, unless the gateway is told to end before.
-
-    Raises:
-        Unavailable: it was told to end.
-    """
-    task = asyncio.ensure_future(work)
-    ending = asyncio.ensure_future(admission.ending.wait())
-    try:
-        await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Unavailable("this service is ending")
-    finally:
-        ending.cancel()
-        task.cancel()
-
-
-async def until_ended(admission: Admission, items: AsyncIterable[T]) -> AsyncIterator[T]:
-    """What a client streams, until it ends or the gateway is told to end."""
-    iterator = aiter(items)
-    with suppress(StopAsyncIteration, Unavailable):
-        while True:
-            yield await until_ending(admission, anext(iterator))
-
-
-@contextmanager
-def open_socket(admission: Admission) -> Iterator[Callable[[], None]]:
-    """Count a WebSocket as open: the gateway waits for it when it ends.
-
-    The block is given what to call when the client has gone: then it ends at once, and with it
-    what is under way.
-    """
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101
-    has_gone = False
-
-    def stop() -> None:
-        nonlocal has_gone
-        has_gone = True
-        task.cancel()
-
-    admission.sockets.add(task)
-    try:
-        yield stop
-    except asyncio.CancelledError:
-        if not has_gone:
-            raise
-        task.uncancel()
-        raise WebSocketDisconnect from None
-    finally:
-        admission.sockets.discard(task)

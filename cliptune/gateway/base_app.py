@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -17,14 +16,15 @@ from starlette.requests import HTTPConnection
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
 from cliptune.gateway import docs_page
-from cliptune.gateway.auth import HttpDoor
-from cliptune.gateway.dispatch import Calls
+from cliptune.gateway.auth import OPEN_PATHS, PICTURES, AuthMiddleware
+from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.schemas import error_response, json_response
+from cliptune.observability import metrics
 from cliptune.protocol import redaction, wire_errors
 from cliptune.settings import current
 
 
-def new_app(title: str, description: str, calls: Calls) -> FastAPI:
+def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
     """An application with errors as JSON, `/healthz` and `/readyz`."""
     from cliptune.version import __version__
 
@@ -38,7 +38,7 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         dependencies=[Depends(known_query)],
         redirect_slashes=False,
     )
-    settings = calls.handler.settings
+    settings = dispatcher.handler.settings
 
     @app.middleware("http")
     async def same_site(
@@ -60,7 +60,7 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
-    app.add_middleware(HttpDoor, admission=calls.handler.admission)
+    app.add_middleware(AuthMiddleware, admission=dispatcher.handler.admission)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -123,8 +123,8 @@ def new_app(title: str, description: str, calls: Calls) -> FastAPI:
     @app.get("/readyz", tags=["health"])
     async def readyz() -> Response:
         """Whether all executors answer; 503 if not, and once the gateway has been told to end."""
-        found = await calls.ready()
-        ready = all(found.values()) and not calls.handler.admission.ending.is_set()
+        found = await dispatcher.ready()
+        ready = all(found.values()) and not dispatcher.handler.admission.ending.is_set()
         return json_response({"ready": ready, "executors": found}, 200 if ready else 503)
 
     return app
@@ -137,7 +137,7 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
     return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
-ANY_QUERY = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/dry_run")
+ANY_QUERY = (*OPEN_PATHS, metrics.PATH)
 """What pages link to, and health checks ask, with whatever they like behind the `?`."""
 
 
@@ -151,7 +151,7 @@ def known_query(request: HTTPConnection) -> None:
         return
     route = request.scope["route"]
     path = request.scope["path"]
-    if path in ANY_QUERY or path.startswith("/pictures/"):
+    if path in ANY_QUERY or path.startswith(PICTURES):
         return
     known = [field.alias for field in route.dependant.query_params]
     for name in request.query_params:
@@ -183,23 +183,3 @@ def check_origin(headers: Headers) -> None:
         raise Forbidden(
             f"requests from pages of {origin[:100]} are not allowed (CLIPTUNE_CORS_ORIGINS)"
         )
-
-
-def body_schema(kind: Any, example: Any = None) -> dict[str, Any]:
-    """What OpenAPI is told of a body that is read by `bodies.read_body`."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema = _inlined(schema, schema.pop("$defs", {}))
-    content: dict[str, Any] = {"schema": schema}
-    if example is not None:
-        content["example"] = example
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
-def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(node, dict):
-        if "$ref" in node:
-            return _inlined(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
-        return {key: _inlined(value, definitions) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_inlined(value, definitions) for value in node]
-    return node

@@ -4,77 +4,99 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from docarray import BaseDoc, DocList
 
-from cliptune.documents import ClipDoc
-from cliptune.protocol import tags
-from cliptune.protocol.jina_compat import DataRequest, send_health_check_async
-from cliptune.protocol.limits import check_parameters
-from cliptune.protocol.status import Report, by_source
+from cliptune.documents import ClipDoc, RankDoc
+from cliptune.gateway.admission import Admission
+from cliptune.protocol import messages, wire_errors
+from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
+from cliptune.protocol.endpoints import Endpoint, read_parameters
+from cliptune.protocol.jina_compat import send_health_check_async
+from cliptune.protocol.limits import check_docs
+from cliptune.settings import Settings
+
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_types import (
+        DataRequest,
+        RouteProto,
+        RuntimeArguments,
+        ServicerContext,
+        SingleDocumentRequest,
+    )
 
 D = TypeVar("D", bound=BaseDoc)
 
 
-class Calls:
+Docs = DocList[ClipDoc] | DocList[RankDoc] | DocList[TrainRequest]
+"""What requests are made of."""
+
+
+class Handler(Protocol):
+    """What requests go through: the gateway's `RequestHandler`."""
+
+    admission: Admission
+    settings: Settings
+    runtime_args: RuntimeArguments
+
+    async def ask(self, request: DataRequest) -> DataRequest:
+        """One request, and its answer."""
+
+    def stream_doc(
+        self, request: SingleDocumentRequest, context: ServicerContext | None
+    ) -> AsyncIterator[SingleDocumentRequest]:
+        """One request, and its answers."""
+
+
+class Dispatcher:
     """The executors of a Flow, behind one gateway."""
 
-    def __init__(self, handler: Any) -> None:
-        """Take the gateway's `RequestHandler`."""
+    def __init__(self, handler: Handler) -> None:
+        """Take what requests go through."""
         self.handler = handler
 
-    async def post(
+    async def call(
         self,
-        endpoint: str,
-        docs: DocList,
-        parameters: dict[str, Any] | None,
-        kind: type[D],
-    ) -> DocList[D]:
-        """Send `docs` to `endpoint`; returns its documents as `kind`.
+        endpoint: Endpoint[D],
+        docs: Docs | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> tuple[DocList[D], Sequence[RouteProto]]:
+        """Send `docs` to an endpoint.
+
+        Returns: the documents of its answer, and Jina's routes: when each executor began and ended.
 
         Raises:
             CliptuneError: what a client is told.
         """
-        return (await self.send(endpoint, docs, parameters, kind))[0]
+        sent: Docs = DocList[ClipDoc]() if docs is None else docs
 
-    async def send(
-        self,
-        endpoint: str,
-        docs: DocList,
-        parameters: dict[str, Any] | None,
-        kind: type[D],
-    ) -> tuple[DocList[D], list[Any]]:
-        """As `post`; returns Jina's routes too: when each executor began and ended."""
-        request = DataRequest()
-        request.header.exec_endpoint = endpoint
-        request.document_array_cls = DocList[docs.doc_type or ClipDoc]  # type: ignore[misc]
-
-        def fill() -> None:
-            tags.pack(docs)
-            request.data.docs = docs
-            if parameters:
-                check_parameters(parameters)
-                request.parameters = parameters
-
-        def read() -> DocList[D]:
-            response.document_array_cls = DocList[kind]  # type: ignore[valid-type]
-            found = response.docs
-            tags.unpack(found)
-            return found
+        def check_and_pack() -> DataRequest:
+            checked = read_parameters(endpoint.parameters, parameters)
+            if endpoint.takes is not None and issubclass(endpoint.takes, ClipDoc):
+                check_docs([doc for doc in sent if isinstance(doc, ClipDoc)])
+                checked.check_documents(len(sent))
+            return messages.data_request(endpoint.path, sent, parameters)
 
         # Beside the event loop: a request may hold many documents, and an answer many matches.
-        await asyncio.to_thread(fill)
+        request = await asyncio.to_thread(check_and_pack)
         response = await self.handler.ask(request)
-        return await asyncio.to_thread(read), list(response.routes)
+        answered = await asyncio.to_thread(messages.documents_of, response, endpoint.gives)
+        return answered, list(response.routes)
 
-    async def report(
-        self, endpoint: str, docs: DocList | None = None, parameters: dict[str, Any] | None = None
-    ) -> dict[str, dict[str, Any]]:
-        """The reports of an endpoint, by executor."""
-        given = DocList[ClipDoc]() if docs is None else docs
-        reports = await self.post(endpoint, given, parameters, Report)
-        return by_source(reports)
+    async def stream(self, endpoint: Endpoint[D], doc: BaseDoc) -> AsyncIterator[D]:
+        """Send one document to an endpoint that streams; gives the documents of its answers.
+
+        Raises:
+            CliptuneError: what a client is told.
+        """
+        request = messages.document_request(endpoint.path, doc)
+        async for response in self.handler.stream_doc(request, None):
+            item = messages.document_of(response, endpoint.gives)
+            if isinstance(item, LogItem | FileChunk) and item.error:
+                raise wire_errors.from_text(item.error)
+            yield item
 
     async def ready(self, timeout: float = 2.0) -> dict[str, bool]:
         """Which executors' servers answer; a busy one does too."""
@@ -87,9 +109,9 @@ class Calls:
                 return False
             return True
 
-        async def any_alive(found: Any) -> bool:
-            given = found.get("GRPC", found.get("grpc")) if isinstance(found, dict) else found
-            return any(await asyncio.gather(*(alive(address) for address in given or [])))
+        async def any_alive(given: dict[str, list[str]] | list[str] | None) -> bool:
+            listed = given.get("GRPC", given.get("grpc")) if isinstance(given, dict) else given
+            return any(await asyncio.gather(*(alive(address) for address in listed or [])))
 
         names = list(addresses)
         answers = await asyncio.gather(*(any_alive(addresses[name]) for name in names))

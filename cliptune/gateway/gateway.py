@@ -1,9 +1,13 @@
 """The gateway of both Flows: gRPC and HTTP at once, and errors that are fit for clients."""
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
 
 from cliptune.errors import (
     BadInput,
@@ -15,15 +19,16 @@ from cliptune.errors import (
 )
 from cliptune.gateway import middleware
 from cliptune.gateway.admission import EVERYBODY, PRESENTED, Admission
-from cliptune.gateway.auth import GrpcDoor, abort, until_ended, until_ending
+from cliptune.gateway.auth import AuthInterceptor, text_metadata
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
-from cliptune.gateway.dispatch import Calls
+from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.grpc_requests import check_single, checked, choose_executors, unpack
-from cliptune.gateway.streams import in_order
+from cliptune.gateway.streams import in_order, until_ended, until_ending
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
 from cliptune.protocol import jina_compat, redaction, wire_errors
+from cliptune.protocol.endpoints import TRAIN_FLOW, flow_of
 from cliptune.protocol.jina_compat import (
     BaseGateway,
     CompositeBaseServer,
@@ -37,6 +42,9 @@ from cliptune.protocol.jina_compat import (
 from cliptune.settings import Settings, bracketed
 from cliptune.version import __version__
 
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_types import HeaderProto, JinaInfoProto, ServicerContext
+
 WINDOW = 16
 """Requests of one stream that are worked on at once."""
 SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)
@@ -46,16 +54,18 @@ SWITCH_WAITS = (0.05, 0.2, 1.0, 3.0)
 class RequestHandler(GatewayRequestHandler):
     """Sends requests to the executors, and takes tracebacks out of their answers."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         """Take Jina's own arguments; all else comes from the environment."""
         jina_compat.note_calls()
         super().__init__(*args, **kwargs)
         self.settings = Settings.read()
         self.admission = Admission.of(self.settings)
 
-    async def process_single_data(self, request: DataRequest, context: Any = None) -> DataRequest:
+    async def process_single_data(
+        self, request: DataRequest, context: ServicerContext | None = None
+    ) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
-        told = dict(context.invocation_metadata() or ()) if context is not None else {}
+        told = text_metadata(context.invocation_metadata() if context is not None else None)
         request, refused = await self._unpack(request)
         given_id = told.get(request_ids.HEADER) or self._header(request).request_id
         with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
@@ -71,7 +81,7 @@ class RequestHandler(GatewayRequestHandler):
                 call.status = wire_errors.grpc_code(error).name
                 if context is None:
                     raise
-                await abort(context, error)
+                await wire_errors.abort(context, error)
                 raise
 
     async def ask(self, request: DataRequest) -> DataRequest:
@@ -83,7 +93,7 @@ class RequestHandler(GatewayRequestHandler):
             try:
                 self._check_endpoint(endpoint, streams=False)
                 send_along(request)
-                choose_executors(request)
+                choose_executors(request, self.admission.endpoints)
                 for wait in (*SWITCH_WAITS, None):
                     response = await jina_compat.ask_executors(self.streamer, request)
                     refused = wire_errors.from_status(response.header.status)
@@ -98,7 +108,11 @@ class RequestHandler(GatewayRequestHandler):
             return response
 
     async def stream(
-        self, request_iterator: Any, context: Any = None, *args: Any, **kwargs: Any
+        self,
+        request_iterator: AsyncIterable[DataRequest],
+        context: ServicerContext | None = None,
+        *args: object,
+        **kwargs: object,
     ) -> AsyncIterator[DataRequest]:
         """A stream of requests, answered in order; an error is in the status of its own response.
 
@@ -114,7 +128,7 @@ class RequestHandler(GatewayRequestHandler):
             told = wire_errors.from_exception(failure)
             if context is None:
                 raise told from None
-            await abort(context, told)
+            await wire_errors.abort(context, told)
 
     Call = stream
 
@@ -136,10 +150,18 @@ class RequestHandler(GatewayRequestHandler):
                 return await self.ask(request)
             except CliptuneError as error:
                 call.status = wire_errors.grpc_code(error).name
-                return wire_errors.refusal(request, error)
+                return self._refusal(request, error)
+
+    def _refusal(self, request: DataRequest, error: CliptuneError) -> DataRequest:
+        """The answer of a stream to a request that failed: its id, and the error as status."""
+        response, asked = DataRequest(), self._header(request)
+        response.header.request_id = asked.request_id
+        response.header.exec_endpoint = asked.exec_endpoint
+        wire_errors.set_status(response.header.status, error)
+        return response
 
     async def stream_doc(
-        self, request: SingleDocumentRequest, context: Any
+        self, request: SingleDocumentRequest, context: ServicerContext | None
     ) -> AsyncIterator[SingleDocumentRequest]:
         """One document in, many out."""
         try:
@@ -159,25 +181,26 @@ class RequestHandler(GatewayRequestHandler):
             told = wire_errors.from_exception(failure)
             if context is None:
                 raise told from None
-            await abort(context, told)
+            await wire_errors.abort(context, told)
 
-    async def _status(self, empty: Any, context: Any) -> jina_pb2.JinaInfoProto:
+    async def _status(self, empty: object, context: ServicerContext) -> JinaInfoProto:
         """Jina's call for versions; its own answer holds the machine's environment too."""
-        found = jina_pb2.JinaInfoProto()
-        found.jina["cliptune"] = __version__
-        return found
+        info: JinaInfoProto = jina_pb2.JinaInfoProto()
+        info.jina["cliptune"] = __version__
+        return info
 
-    def _header(self, request: Any) -> Any:
+    def _header(self, request: DataRequest) -> HeaderProto:
         """The header; an empty one of what is no message."""
         try:
             return request.header
         except Exception:
-            return jina_pb2.HeaderProto()
+            empty: HeaderProto = jina_pb2.HeaderProto()
+            return empty
 
-    def _endpoint(self, request: Any) -> str:
+    def _endpoint(self, request: DataRequest) -> str:
         """The endpoint as metrics name it."""
         asked = self._header(request).exec_endpoint
-        return str(asked) if asked in jina_compat.endpoints(self.streamer) else OTHER
+        return asked if asked in jina_compat.endpoints(self.streamer) else OTHER
 
     def _check_endpoint(self, endpoint: str, streams: bool) -> None:
         streaming = jina_compat.endpoints(self.streamer)
@@ -190,8 +213,10 @@ class RequestHandler(GatewayRequestHandler):
             raise BadInput(f"{asked!r} is no endpoint of this kind of call")
 
 
-class AppServer(FastAPIBaseServer):
+class HttpServer(FastAPIBaseServer):
     """The HTTP side."""
+
+    _request_handler: RequestHandler
 
     @property
     def host(self) -> str | None:
@@ -200,14 +225,14 @@ class AppServer(FastAPIBaseServer):
         return None if host == "::" else host
 
     @property
-    def app(self) -> Any:
+    def app(self) -> FastAPI:
         """The FastAPI application of this Flow."""
         handler = self._request_handler
-        if handler.admission.training:
+        if handler.admission.endpoints is TRAIN_FLOW:
             from cliptune.gateway.train_app import make_app
         else:
             from cliptune.gateway.search_app import make_app
-        app = observe_app(make_app(handler), handler.settings)
+        app = observe_app(make_app(Dispatcher(handler)), handler.settings)
         middleware.around(app, handler.settings)
         return app
 
@@ -234,20 +259,22 @@ class AppServer(FastAPIBaseServer):
         await super().shutdown()
 
 
-class RpcServer(GRPCServer):
+class GrpcServer(GRPCServer):
     """The gRPC side."""
+
+    _request_handler: RequestHandler
 
     @property
     def host(self) -> str:
         """Where to bind, as gRPC takes it."""
         return bracketed(self._request_handler.settings.host or super().host)
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         """Take Jina's own arguments."""
         super().__init__(**kwargs)
-        door = GrpcDoor(self._request_handler.admission)
-        traced: list[Any] = self.aio_tracing_server_interceptors() or []
-        self.grpc_tracing_server_interceptors = [*traced, door]
+        interceptor = AuthInterceptor(self._request_handler.admission)
+        traced = self.aio_tracing_server_interceptors() or []
+        self.grpc_tracing_server_interceptors = [*traced, interceptor]
 
     async def shutdown(self) -> None:
         """Close the door, and answer what came in."""
@@ -261,8 +288,10 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     if CLIPTUNE_SSL_CERTFILE and CLIPTUNE_SSL_KEYFILE name a certificate and its key.
     """
 
+    _request_handler: RequestHandler
+
     @startup.reports_failure
-    def __init__(self, clip_service_port: int = 0, **kwargs: Any) -> None:
+    def __init__(self, clip_service_port: int = 0, **kwargs: object) -> None:
         """Take the port for clip-as-service's clients (0: none), and Jina's own arguments."""
         super().__init__(**kwargs)
         settings = self._request_handler.settings
@@ -278,11 +307,11 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         for options in self._server_kwargs:
             options |= tls
             if str(options["runtime_args"]["protocol"]).lower() == "http":
-                server: Any = AppServer(**options, uvicorn_kwargs=_uvicorn_options(settings))
+                options |= {"uvicorn_kwargs": _uvicorn_options(settings)}
+                self.servers.append(HttpServer(**options))
             else:
                 limit = {"grpc.max_receive_message_length": settings.max_body + 65_536}
-                server = RpcServer(**{**options, "grpc_server_options": limit})
-            self.servers.append(server)
+                self.servers.append(GrpcServer(**{**options, "grpc_server_options": limit}))
         self.gateways = self.servers  # Jina's older name for them
 
     async def setup_server(self) -> None:
@@ -293,16 +322,16 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     async def _set_up(self) -> None:
         handler = self._request_handler
         await jina_compat.learn_endpoints(handler.streamer, self.is_cancel)
-        handler.admission.training = "/fit" in jina_compat.endpoints(handler.streamer)
+        handler.admission.endpoints = flow_of(jina_compat.endpoints(handler.streamer))
         await super().setup_server()
         if self._clip_service_port:
             settings = handler.settings
             server = ClipServiceServer(
-                Adapter(Calls(handler)),
+                Adapter(Dispatcher(handler)),
                 settings.host or self.host,
                 self._clip_service_port,
                 credentials=settings.grpc_credentials(),
-                interceptors=(GrpcDoor(handler.admission),),
+                interceptors=(AuthInterceptor(handler.admission),),
             )
             await server.setup_server()
             self.servers.append(server)
@@ -319,11 +348,12 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
     def _get_request_handler(self) -> RequestHandler:
         self.req_handler_cls = RequestHandler
         handler = super()._get_request_handler()
+        assert isinstance(handler, RequestHandler)  # noqa: S101
         jina_compat.leave_executors_out(handler.streamer)
         return handler
 
 
-def _uvicorn_options(settings: Settings) -> dict[str, Any]:
+def _uvicorn_options(settings: Settings) -> dict[str, object]:
     return {
         "timeout_keep_alive": 30,
         "timeout_graceful_shutdown": settings.drain,

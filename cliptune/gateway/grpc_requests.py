@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+from docarray import BaseDoc
 from google.protobuf.message import DecodeError
 
 from cliptune.errors import BadInput, TooLarge
+from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.jina_compat import SingleDocumentRequest, jina_pb2
-from cliptune.protocol.limits import MAX_DEPTH, Tally, check_count, check_parameters
-from cliptune.protocol.payload_size import LARGE, check_message, count_messages
+from cliptune.protocol.limits import (
+    LARGE,
+    MAX_DEPTH,
+    Tally,
+    check_count,
+    check_message,
+    check_parameters,
+    count_messages,
+)
 from cliptune.protocol.wire_errors import UNREADABLE
 from cliptune.settings import current
+
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_types import DataRequest, DocProto, NodeProto
 
 MAX_ENDPOINT = 256
 MAX_DIMENSIONS = 8
 ALL_BUT_VISION = "(?!vision$)"
 """The executors to go through, as Jina's regular expression over their names."""
-_EMBEDDING = ("/", "/encode", "/search")
 _TYPES = ("", "id", "ndarray")
 _NUMBERS = re.compile(r"[<=|]?(u?int(8|16|32|64)|float(16|32|64)|[ui][1248]|f[248])")
 
 
-async def unpack(request: Any) -> None:
+async def unpack(request: DataRequest | SingleDocumentRequest) -> None:
     """Parse a `DataRequest`'s or a `SingleDocumentRequest`'s bytes, the large ones elsewhere.
 
     Raises:
@@ -36,36 +48,37 @@ async def unpack(request: Any) -> None:
     if not isinstance(raw, bytes):
         return
     if len(raw) < LARGE:
-        _parse(request)
+        _parse(request, raw)
     else:
-        await asyncio.to_thread(_parse, request)
+        await asyncio.to_thread(_parse, request, raw)
 
 
-def _parse(request: Any) -> None:
+def _parse(request: DataRequest | SingleDocumentRequest, raw: bytes) -> None:
     single = isinstance(request, SingleDocumentRequest)
     kind = jina_pb2.SingleDocumentRequestProto if single else jina_pb2.DataRequestProto
-    check_message(request.buffer, kind.DESCRIPTOR)
+    check_message(raw, kind.DESCRIPTOR)
     try:
         _ = request.proto_with_data
     except (DecodeError, ValueError):  # a ValueError for an empty message
         raise BadInput(UNREADABLE) from None
 
 
-async def checked(request: Any) -> int:
+async def checked(request: DataRequest) -> int:
     """`check_request`, of a large message beside the event loop."""
     if request.is_decompressed_with_data and request.proto_with_data.ByteSize() < LARGE:
         return check_request(request)
     return await asyncio.to_thread(check_request, request)
 
 
-def check_request(request: Any) -> int:
+def check_request(request: DataRequest) -> int:
     """Check a `DataRequest`, and take out what clients have no say in; returns its documents.
 
     Raises:
         BadInput: it is no message, or asks for what isn't offered.
         TooLarge: it has too many documents.
     """
-    proto = _read(request)
+    _check_message(request)
+    proto = request.proto_with_data
     if proto.data.WhichOneof("documents") == "docs_bytes":
         raise BadInput("docs_bytes: send the documents as messages (docs)")
     docs = proto.data.docs.docs
@@ -76,21 +89,24 @@ def check_request(request: Any) -> int:
     return len(docs)
 
 
-def choose_executors(request: Any) -> None:
+def choose_executors(request: DataRequest, endpoints: Mapping[str, Endpoint[BaseDoc]]) -> None:
     """Let a checked `DataRequest` of nothing but texts pass the vision executor by."""
     docs = request.proto_with_data.data.docs.docs
-    if request.header.exec_endpoint in _EMBEDDING and docs and all(map(_is_text, docs)):
+    endpoint = endpoints.get(request.header.exec_endpoint)
+    if endpoint and endpoint.texts_skip_vision and docs and all(map(_is_text, docs)):
         request.header.target_executor = ALL_BUT_VISION
 
 
-def check_single(request: Any) -> str:
+def check_single(request: SingleDocumentRequest) -> str:
     """Check a `SingleDocumentRequest` likewise; returns its endpoint."""
-    proto = _read(request)
+    _check_message(request)
+    proto = request.proto_with_data
     _check_doc(proto.document, "the document", Tally())
     return proto.header.exec_endpoint
 
 
-def _read(request: Any) -> Any:
+def _check_message(request: DataRequest | SingleDocumentRequest) -> None:
+    """Check what both kinds of messages have."""
     try:
         proto = request.proto_with_data
     except (DecodeError, ValueError):  # a ValueError for an empty message
@@ -119,10 +135,9 @@ def _read(request: Any) -> Any:
         if "__" in name:  # Jina's form for one executor alone
             raise BadInput(f"parameters: {name[:100]} is unknown")
     check_parameters(names)
-    return proto
 
 
-def _is_text(doc: Any) -> bool:
+def _is_text(doc: DocProto) -> bool:
     # Not by [ ], which would add what is missing.
     text, *others = (doc.data.get(name) for name in ("text", "image", "uri"))
     if text is None or not text.text.strip():
@@ -130,7 +145,7 @@ def _is_text(doc: Any) -> bool:
     return all(node is None or node.WhichOneof("content") is None for node in others)
 
 
-def _count(node: Any, depth: int = 0) -> int:
+def _count(node: NodeProto, depth: int = 0) -> int:
     """The values inside a node, as `requests.count_inside` has it."""
     content = node.WhichOneof("content")
     if content not in ("dict", "list", "set", "tuple"):
@@ -142,7 +157,7 @@ def _count(node: Any, depth: int = 0) -> int:
     return len(held) + sum(_count(one, depth + 1) for one in inner)
 
 
-def _check_doc(doc: Any, what: str, tally: Tally) -> int:
+def _check_doc(doc: DocProto, what: str, tally: Tally) -> int:
     """Check a document, and what is in it; returns how many they are."""
     documents = 1
     fields = doc.data

@@ -14,19 +14,17 @@ import gzip
 import ipaddress
 import re
 import zlib
-from collections.abc import Callable
-from typing import Any
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune.errors import BadJson, CliptuneError, UnsupportedCoding
+from cliptune.gateway.auth import PICTURES
 from cliptune.gateway.schemas import error_response
 from cliptune.protocol import redaction
 from cliptune.settings import Settings
 
-PICTURES = "/pictures/"
-"""Below it are ids, which may end with a slash."""
 CODINGS = ("gzip", "deflate")
 """Of requests' bodies."""
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
@@ -40,7 +38,7 @@ _WORTH_IT = 2048
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Edge:
+class EdgeMiddleware:
     """ASGI middleware around all others: see the module."""
 
     def __init__(
@@ -143,7 +141,7 @@ def _inner_path(path: str, prefix: str) -> str:
     """The path as the application has it: without the prefix, and without a slash at its end."""
     if prefix and path.startswith(f"{prefix}/"):
         path = path.removeprefix(prefix)
-    if path.endswith("/") and not path.startswith(PICTURES):
+    if path.endswith("/") and not path.startswith(PICTURES):  # ids may end with one
         path = path.rstrip("/") or "/"
     return path
 
@@ -198,7 +196,7 @@ class _Decompressed:
 
     def __init__(self, coding: str, receive: Receive) -> None:
         self.coding, self.receive = coding, receive
-        self.stream: Any = None
+        self.stream: zlib._Decompress | None = None
         self.waiting = b""
         self.arrived = self.ended = False
 
@@ -219,17 +217,17 @@ class _Decompressed:
         return await self.receive()
 
     def _decompress(self) -> bytes:
-        if self.stream is None:
-            if not self.waiting:
-                return b""
-            self.stream = zlib.decompressobj(wbits=_window(self.coding, self.waiting))
+        if self.stream is None and not self.waiting:
+            return b""
+        stream = self.stream or zlib.decompressobj(wbits=_window(self.coding, self.waiting))
+        self.stream = stream
         try:
-            piece = self.stream.decompress(self.waiting, _PIECE)
+            piece = stream.decompress(self.waiting, _PIECE)
         except zlib.error as error:
             raise BadJson(f"the body is not {self.coding}: {error}") from None
-        if self.stream.unused_data:
+        if stream.unused_data:
             raise BadJson(f"the body goes on after its {self.coding} stream")
-        self.waiting = self.stream.unconsumed_tail
+        self.waiting = stream.unconsumed_tail
         return piece
 
 
@@ -292,11 +290,8 @@ def _accepts_gzip(values: list[str]) -> bool:
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
-def around(app: Any, settings: Settings) -> None:
-    """Put an `Edge` around a FastAPI application, as the settings say."""
-    options: dict[str, Any] = {
-        "root_path": settings.root_path,
-        "proxies": settings.trusted_proxies,
-    }
-    add: Callable[..., None] = app.add_middleware
-    add(Edge, **options)
+def around(app: FastAPI, settings: Settings) -> None:
+    """Put an `EdgeMiddleware` around a FastAPI application, as the settings say."""
+    app.add_middleware(
+        EdgeMiddleware, root_path=settings.root_path, proxies=settings.trusted_proxies
+    )

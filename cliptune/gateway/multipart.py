@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cliptune.errors import BadInput, BadJson, TooLarge, shown
-from cliptune.protocol.payload_size import parse_json
+from cliptune.protocol.limits import parse_json
 from cliptune.settings import current
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import File
 
 MEDIA_TYPE = "multipart/form-data"
 PICTURE = "image"
@@ -22,7 +25,7 @@ def is_form(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
-def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dict[str, Any]:
+def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dict[str, object]:
     """The body `{"data": […], "parameters": {…}}` that a form stands for.
 
     Each `image` is a document; `id`, `text`, `label`, `uri` and `tags` (JSON) are of the only one.
@@ -52,8 +55,8 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
             fields[name] = value.decode()
         except UnicodeDecodeError:
             raise BadInput(f"form: field {name} is no text in UTF-8") from None
-    of_document: dict[str, Any] = {name: fields[name] for name in TEXTS if name in fields}
-    given: dict[str, Any] = {name: fields[name] for name in parameters if name in fields}
+    of_document: dict[str, object] = {name: fields[name] for name in TEXTS if name in fields}
+    given: dict[str, object] = {name: fields[name] for name in parameters if name in fields}
     for name in OBJECTS:
         if name in fields:
             found = _object(fields[name], name)
@@ -70,7 +73,7 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
     return {"data": data or [of_document], "parameters": given}
 
 
-def _object(text: str, name: str) -> dict[str, Any]:
+def _object(text: str, name: str) -> dict[str, object]:
     try:
         found = parse_json(text.encode())
     except TooLarge:
@@ -93,7 +96,7 @@ def _parts(raw: bytes, content_type: str) -> list[tuple[str, bytes]]:
             raise TooLarge(f"form: more than {most} pictures and their fields, the limit")
         found.append(((name or b"").decode("utf-8", "replace"), value or b""))
 
-    def keep_file(file: Any) -> None:
+    def keep_file(file: File) -> None:
         file.file_object.seek(0)
         keep(file.field_name, file.file_object.read())
         file.close()

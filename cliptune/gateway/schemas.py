@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import math
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import orjson
@@ -29,10 +29,12 @@ from cliptune.errors import (
 )
 from cliptune.gateway import multipart
 from cliptune.protocol import wire_errors
-from cliptune.protocol.limits import Tally, check_count, count_inside, describe
-from cliptune.protocol.payload_size import parse_json
+from cliptune.protocol.endpoints import SEARCH_FLOW, describe
+from cliptune.protocol.limits import Tally, check_count, count_inside, parse_json
 from cliptune.settings import Settings, current
 
+FORMS = [path for path, one in SEARCH_FLOW.items() if one.takes_forms and one.methods]
+"""Where pictures may come as a form."""
 _MOST = f"{Settings.model_fields['max_docs'].default} (`CLIPTUNE_MAX_DOCS`)"
 
 
@@ -48,9 +50,9 @@ class Item(BaseModel):
     uri: str | None = Field(
         None, description="A picture as a `data:` URI, or where the server is allowed to read it."
     )
-    tensor: list[Any] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
+    tensor: list[object] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
     label: str | None = None
-    tags: dict[str, Any] = Field(default_factory=dict, description="To filter by and to show.")
+    tags: dict[str, object] = Field(default_factory=dict, description="To filter by and to show.")
 
 
 EncodingFormat = Literal["float", "base64"]
@@ -69,7 +71,7 @@ class DataBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: list[Item] = Field(description=f"1 to {_MOST} texts or pictures.")
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, object] = Field(default_factory=dict)
     encoding_format: EncodingFormat = Field(
         "float", description="Embeddings as numbers, or as base64 of little-endian float32."
     )
@@ -81,7 +83,7 @@ class RankBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: list[RankItem] = Field(description=f"1 to {_MOST} with their matches.")
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, object] = Field(default_factory=dict)
     encoding_format: EncodingFormat = Field("float", description="As `/encode` has it.")
 
 
@@ -91,10 +93,10 @@ class CallItem(BaseModel):
     id: str | None = None
     text: str | None = None
     blob: str | None = Field(None, description="A picture: base64.")
-    tensor: list[Any] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
+    tensor: list[object] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
     uri: str | None = Field(None, description="A picture as a `data:` URI.")
-    tags: dict[str, Any] | None = None
-    matches: list[dict[str, Any]] | None = Field(None, description="More of them, for `/rank`.")
+    tags: dict[str, object] | None = None
+    matches: list[dict[str, object]] | None = Field(None, description="More of them, for `/rank`.")
 
 
 class CallBody(BaseModel):
@@ -102,7 +104,7 @@ class CallBody(BaseModel):
 
     data: list[CallItem] = Field(default_factory=list)
     exec_endpoint: str = Field("/", alias="execEndpoint")
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, object] | None = None
 
 
 B = TypeVar("B", bound=BaseModel)
@@ -142,19 +144,9 @@ async def read_bytes(request: Request) -> bytes:
     return b"".join(chunks)
 
 
-async def read_body(request: Request, kind: type[B], default: Any = None) -> B:
-    """The body as `kind`; an empty one counts as `default`, if that is given.
-
-    Raises:
-        BadJson: it isn't JSON.
-        BadInput: it doesn't fit; the message names the place and the value.
-    """
-    return await asyncio.to_thread(fit, await read_json(request, default), kind)
-
-
 async def read_json(
-    request: Request, default: Any = None, form: tuple[str, ...] | None = None
-) -> Any:
+    request: Request, default: object = None, form: tuple[str, ...] | None = None
+) -> object:
     """The body's JSON; of an empty one `default`, if that is given.
 
     Args:
@@ -171,8 +163,8 @@ async def read_json(
     is_picture = kind.startswith(("image/", "video/", "audio/", "application/octet-stream"))
     if is_picture or (multipart.is_form(kind) and form is None):
         raise UnsupportedCoding(
-            f"Content-Type is {kind[:100]!r}: send JSON, with pictures as base64, or to /encode, "
-            "/search and /index a form (multipart/form-data) with the picture as its field "
+            f"Content-Type is {kind[:100]!r}: send JSON, with pictures as base64, or to "
+            f"{', '.join(FORMS)} a form (multipart/form-data) with the picture as its field "
             "'image': curl -F image=@boots.jpg"
         )
     raw = await read_bytes(request)
@@ -190,7 +182,7 @@ async def read_json(
         raise BadJson(f"the body is not JSON: {error}") from None
 
 
-def fit(found: Any, kind: type[B]) -> B:
+def fit(found: object, kind: type[B]) -> B:
     """JSON as `kind`.
 
     Raises:
@@ -237,7 +229,7 @@ def to_rank_docs(items: list[RankItem]) -> DocList[RankDoc]:
     return docs
 
 
-def _fields(item: Item, place: str) -> dict[str, Any]:
+def _fields(item: Item, place: str) -> dict[str, object]:
     uri, image = item.uri, None
     encoded = item.image if item.image is not None else item.blob
     if encoded is not None and encoded.startswith("data:"):
@@ -249,11 +241,17 @@ def _fields(item: Item, place: str) -> dict[str, Any]:
             image = png_of_pixels(numbers_in(item.tensor, "tensor"))
         except BadInput as error:
             raise BadImage(f"{place}: {error}") from None
-    fields = {"text": item.text, "image": image, "uri": uri, "label": item.label, "tags": item.tags}
+    fields: dict[str, object] = {
+        "text": item.text,
+        "image": image,
+        "uri": uri,
+        "label": item.label,
+        "tags": item.tags,
+    }
     return fields if item.id is None else fields | {"id": item.id}
 
 
-def numbers_in(value: Any, place: str) -> NDArray:
+def numbers_in(value: object, place: str) -> NDArray[np.generic]:
     """Lists in lists, all of one length, as an array of numbers.
 
     Raises:
@@ -277,9 +275,9 @@ def from_base64(text: str, what: str) -> bytes:
         raise BadImage(f"{what}: the picture is not base64: {error}") from None
 
 
-def doc_fields(doc: ClipDoc) -> dict[str, Any]:
+def doc_fields(doc: ClipDoc) -> dict[str, object]:
     """A document as JSON has it: what is set; never the picture's bytes."""
-    fields: dict[str, Any] = {"id": str(doc.id)}
+    fields: dict[str, object] = {"id": str(doc.id)}
     for name in ("text", "uri", "label", "model_digest", "image_digest"):
         if (value := getattr(doc, name)) is not None:
             fields[name] = value
@@ -309,30 +307,36 @@ def doc_fields(doc: ClipDoc) -> dict[str, Any]:
 
 
 def json_response(
-    content: Any, status: int = 200, encoding_format: EncodingFormat = "float"
+    content: object, status: int = 200, encoding_format: EncodingFormat = "float"
 ) -> Response:
     """An answer in JSON."""
     return Response(to_json(content, encoding_format), status, media_type="application/json")
 
 
-def to_json(content: Any, encoding_format: EncodingFormat = "float") -> bytes:
+def to_json(content: object, encoding_format: EncodingFormat = "float") -> bytes:
     """JSON by orjson: a hundred thousand floats take milliseconds, as base64 less than one."""
     options = orjson.OPT_NON_STR_KEYS
-    if encoding_format == "base64":
-        return orjson.dumps(content, default=to_base64, option=options)
-    return orjson.dumps(content, option=options | orjson.OPT_SERIALIZE_NUMPY)
+    if encoding_format == "float":
+        options |= orjson.OPT_SERIALIZE_NUMPY
+    return orjson.dumps(content, default=_for_json, option=options)
 
 
-def to_base64(embedding: Any) -> str:
-    """Base64 of the values as little-endian float32."""
-    if not isinstance(embedding, np.ndarray):
-        raise TypeError(f"a {type(embedding).__name__} has no JSON")
-    return base64.b64encode(embedding.astype("<f4", copy=False).tobytes()).decode()
+def _for_json(value: object) -> object:
+    """Documents as `doc_fields` has them; arrays as base64 of little-endian float32."""
+    if isinstance(value, ClipDoc):
+        return doc_fields(value)
+    if isinstance(value, DocList):
+        return list(value)
+    if isinstance(value, np.ndarray):
+        return base64.b64encode(value.astype("<f4", copy=False).tobytes()).decode()
+    raise TypeError(f"a {type(value).__name__} has no JSON")
 
 
 def error_response(error: CliptuneError) -> Response:
     """`{"error": {"type", "message"}}` with the status of the error, and what HTTP adds to it."""
-    response = json_response({"error": wire_errors.as_dict(error)}, error.http_status)
+    response = json_response(
+        {"error": wire_errors.ErrorBody.of(error).to_json()}, error.http_status
+    )
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Overloaded):

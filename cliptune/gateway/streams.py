@@ -1,10 +1,16 @@
-"""Work on several items of a stream at once, and give the results in their order."""
+"""What clients stream: worked on several at once, answered in order, and ended with the gateway."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+from starlette.websockets import WebSocketDisconnect
+
+from cliptune.errors import Unavailable
+from cliptune.gateway.admission import Admission
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,5 +53,59 @@ async def in_order(
             task.cancel()
 
 
-async def _done(work: Callable[[Any], Awaitable[R]], item: Any) -> R:
+async def _done(work: Callable[[T], Awaitable[R]], item: T) -> R:
     return await work(item)
+
+
+async def until_ending(admission: Admission, work: Awaitable[T]) -> T:
+    """What `work` gives, unless the gateway is told to end before.
+
+    Raises:
+        Unavailable: it was told to end.
+    """
+    task = asyncio.ensure_future(work)
+    ending = asyncio.ensure_future(admission.ending.wait())
+    try:
+        await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Unavailable("this service is ending")
+    finally:
+        ending.cancel()
+        task.cancel()
+
+
+async def until_ended(admission: Admission, items: AsyncIterable[T]) -> AsyncIterator[T]:
+    """What a client streams, until it ends or the gateway is told to end."""
+    iterator = aiter(items)
+    with suppress(StopAsyncIteration, Unavailable):
+        while True:
+            yield await until_ending(admission, anext(iterator))
+
+
+@contextmanager
+def open_socket(admission: Admission) -> Iterator[Callable[[], None]]:
+    """Count a WebSocket as open: the gateway waits for it when it ends.
+
+    The block is given what to call when the client has gone: then it ends at once, and with it
+    what is under way.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101
+    has_gone = False
+
+    def stop() -> None:
+        nonlocal has_gone
+        has_gone = True
+        task.cancel()
+
+    admission.sockets.add(task)
+    try:
+        yield stop
+    except asyncio.CancelledError:
+        if not has_gone:
+            raise
+        task.uncancel()
+        raise WebSocketDisconnect from None
+    finally:
+        admission.sockets.discard(task)

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from cliptune.errors import BadInput, BadJson, CliptuneError, Forbidden
-from cliptune.gateway.auth import SUBPROTOCOL, open_socket, until_ended
+from cliptune.gateway.auth import SUBPROTOCOL
 from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import answer_body
 from cliptune.gateway.schemas import to_json
-from cliptune.gateway.streams import in_order
+from cliptune.gateway.streams import in_order, open_socket, until_ended
 from cliptune.observability.request_log import observed
 from cliptune.protocol import wire_errors
-from cliptune.protocol.payload_size import parse_json
+from cliptune.protocol.limits import parse_json
 
 WINDOW = 8
 """Messages of one WebSocket that are worked on at once; those after them wait at the client's."""
@@ -25,7 +25,7 @@ POLICY, RESTART = 1008, 1012
 
 def add_socket(app: FastAPI, adapter: Adapter) -> None:
     """Add `/ws`: what `adapter` answers at `/post`, a message each way for each call."""
-    admission = adapter.calls.handler.admission
+    admission = adapter.dispatcher.handler.admission
 
     async def reply(message: str | bytes) -> str:
         with observed("websocket") as call:
@@ -35,10 +35,12 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
                     raise BadInput(f"a message must be a JSON object, got {found!r:.80}")
                 content, error = await answer_body(adapter, found)
             except ValueError as problem:  # BadInput is one
-                error = _told(problem)
-                content = {"error": wire_errors.as_dict(error)}
+                content, error = {}, _told(problem)
             if error is not None:
-                content["error"]["status"] = error.http_status
+                body = wire_errors.ErrorBody.of(error).model_copy(
+                    update={"status": error.http_status}
+                )
+                content["error"] = body.to_json()
             call.status = str(error.http_status if error else 200)
             return await asyncio.to_thread(lambda: to_json(content).decode())
 

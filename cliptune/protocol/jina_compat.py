@@ -10,6 +10,7 @@ Each change may be asked for again: it is made once in a process, and is inherit
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,10 +18,11 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cliptune.docarray_compat  # noqa: F401 - Jina declares documents, too
-from cliptune.protocol import grpc_options
+from cliptune.errors import BadInput
+from cliptune.protocol import grpc_options, wire_errors
 
 # Jina would report usage to its makers and print a survey.
 os.environ["JINA_OPTOUT_TELEMETRY"] = "1"
@@ -29,22 +31,44 @@ os.environ["JINA_HIDE_SURVEY"] = "1"
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from docarray import DocList
-from jina import Executor, Flow, requests
-from jina.excepts import InternalNetworkError
+from jina import Flow
 from jina.logging import formatter
 from jina.orchestrate.pods import Pod
 from jina.proto import jina_pb2, jina_pb2_grpc, serializer
 from jina.serve import helper
 from jina.serve.networking.connection_stub import _ConnectionStubs
-from jina.serve.networking.utils import send_health_check_async
 from jina.serve.runtimes.asyncio import AsyncNewLoopRuntime
-from jina.serve.runtimes.gateway.gateway import BaseGateway
-from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
-from jina.serve.runtimes.servers.composite import CompositeBaseServer
-from jina.serve.runtimes.servers.grpc import GRPCServer
-from jina.serve.runtimes.servers.http import FastAPIBaseServer
 from jina.serve.runtimes.worker.request_handling import WorkerRequestHandler
-from jina.types.request.data import DataRequest, SingleDocumentRequest
+
+if TYPE_CHECKING:
+    from cliptune.protocol import jina_types
+    from cliptune.protocol.jina_types import (
+        BaseGateway,
+        Call,
+        CompositeBaseServer,
+        ConnectionStubs,
+        DataRequest,
+        Executor,
+        FastAPIBaseServer,
+        GatewayRequestHandler,
+        GatewayStreamer,
+        GRPCServer,
+        Part,
+        Request,
+        SingleDocumentRequest,
+        requests,
+        send_health_check_async,
+    )
+else:
+    from jina import Executor, requests
+    from jina.serve.networking.utils import send_health_check_async
+    from jina.serve.runtimes.gateway.gateway import BaseGateway
+    from jina.serve.runtimes.gateway.request_handling import GatewayRequestHandler
+    from jina.serve.runtimes.servers.composite import CompositeBaseServer
+    from jina.serve.runtimes.servers.grpc import GRPCServer
+    from jina.serve.runtimes.servers.http import FastAPIBaseServer
+    from jina.types.request import Request
+    from jina.types.request.data import DataRequest, SingleDocumentRequest
 
 __all__ = [
     "BaseGateway",
@@ -55,7 +79,6 @@ __all__ = [
     "Flow",
     "GRPCServer",
     "GatewayRequestHandler",
-    "InternalNetworkError",
     "SingleDocumentRequest",
     "jina_pb2",
     "jina_pb2_grpc",
@@ -64,7 +87,9 @@ __all__ = [
 ]
 
 
-def _replace(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
+def _replace(
+    owner: object, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> None:
     """Put `around(what is there)` in the place of `owner.name`, once."""
     usual = getattr(owner, name)
     if not hasattr(usual, "__wrapped__"):
@@ -91,12 +116,27 @@ def _count_apart() -> None:
     which nobody reads. The C library never frees a variable's former values (`setenv` of glibc):
     a gateway grew by 1.4 KB with every request.
     """
-    module: Any = serializer
-    module.os = SimpleNamespace(environ={})
+    setattr(serializer, "os", SimpleNamespace(environ={}))  # noqa: B010 - it has no such name
+
+
+def _tell_errors() -> None:
+    """Have exceptions told as `wire_errors` tells them.
+
+    Jina would send the traceback along, with whatever the exception's own message holds.
+    """
+
+    def around(_: Callable[..., None]) -> Callable[..., None]:
+        def add(self: Request, ex: BaseException, executor: object = None) -> None:
+            wire_errors.set_status(self.header.status, wire_errors.from_exception(ex))
+
+        return add
+
+    _replace(Request, "add_exception", around)
 
 
 _agree_on_pings()
 _count_apart()
+_tell_errors()
 
 
 # In a Flow's process, before it starts its parts.
@@ -109,9 +149,9 @@ def report_failed_starts(reporting: Callable[[str], AbstractContextManager[None]
     learns no more than that one of its children has ended.
     """
 
-    def around(setup: Any) -> Any:
-        async def reporting_setup(self: Any) -> None:
-            with reporting(str(self.args.name)):
+    def around(setup: Callable[[Part], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def reporting_setup(self: Part) -> None:
+            with reporting(self.args.name):
                 await setup(self)
 
         return reporting_setup
@@ -122,28 +162,24 @@ def report_failed_starts(reporting: Callable[[str], AbstractContextManager[None]
 def find_part_at(part: str, host: str) -> None:
     """Have Jina ask there whether `part` is ready: it would on 127.0.0.1 always."""
 
-    def around(usual: Any) -> Any:
-        def address(self: Any) -> str:
-            local = str(usual(self))
-            return f"{host}:{local.rpartition(':')[2]}" if _name_of(self) == part else local
+    def around(usual: Callable[[Part], str]) -> Callable[[Part], str]:
+        def address(self: Part) -> str:
+            local = usual(self)
+            is_it = self.args.name.split("/")[0] == part
+            return f"{host}:{local.rpartition(':')[2]}" if is_it else local
 
         return address
 
     _replace(Pod, "_get_control_address", around)
 
 
-def _name_of(pod: Any) -> str:
-    return str(pod.args.name).split("/")[0]
-
-
 # In every process with logs as JSON.
 
 
-def format_logs_with(ours: Any) -> None:
+def format_logs_with(ours: logging.Formatter) -> None:
     """Have the loggers that Jina makes from now on write by the `logging.Formatter` `ours`."""
     os.environ["JINA_LOG_CONFIG"] = "json"
-    module: Any = formatter
-    module.JsonFormatter = lambda *_: ours
+    setattr(formatter, "JsonFormatter", lambda *_: ours)  # noqa: B010 - of another type there
 
 
 # In an executor's process.
@@ -155,8 +191,8 @@ def answer_before_ending(grace: float) -> None:
     Jina drops the requests that are being served.
     """
 
-    def around(shutdown: Any) -> Any:
-        async def answer_first(self: Any) -> None:
+    def around(shutdown: Callable[[GRPCServer], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def answer_first(self: GRPCServer) -> None:
             await stop_serving(self, grace)
             await shutdown(self)
 
@@ -165,25 +201,30 @@ def answer_before_ending(grace: float) -> None:
     _replace(GRPCServer, "shutdown", around)
 
 
-async def stop_serving(server: Any, grace: float) -> None:
+async def stop_serving(server: GRPCServer, grace: float) -> None:
     """Have a gRPC server of Jina's take nothing new, and answer what it has, in `grace` seconds."""
     await server.health_servicer.enter_graceful_shutdown()
     await server.server.stop(grace=grace)
 
 
-def read_beside_the_loop(large: int) -> None:
-    """Have Jina find the documents of requests of `large` bytes ready.
+def read_documents_first(large: int) -> None:
+    """Have Jina find a request's documents ready: what can't be read is then known to be that.
 
-    It would parse them on the event loop, which answers nobody meanwhile.
+    Those of `large` bytes are parsed beside the event loop, which would answer nobody meanwhile.
     """
 
-    def around(handle: Any) -> Any:
-        async def read_first(self: Any, requests: list[Any], **kwargs: Any) -> Any:
+    def around(handle: Callable[..., Awaitable[DataRequest]]) -> Callable[..., object]:
+        async def read_first(
+            self: jina_types.WorkerRequestHandler, requests: list[DataRequest], **kwargs: object
+        ) -> DataRequest:
             endpoint = requests[0].header.exec_endpoint
-            size = sum(request.proto_with_data.ByteSize() for request in requests)
-            if size >= large and endpoint in self._executor.requests:
+            if endpoint in self._executor.requests:
                 self._setup_req_doc_array_cls(requests, endpoint)
-                await asyncio.to_thread(lambda: [len(request.docs) for request in requests])
+                size = sum(request.proto_with_data.ByteSize() for request in requests)
+                if size >= large:
+                    await asyncio.to_thread(_read_documents, requests)
+                else:
+                    _read_documents(requests)
             return await handle(self, requests, **kwargs)
 
         return read_first
@@ -191,9 +232,18 @@ def read_beside_the_loop(large: int) -> None:
     _replace(WorkerRequestHandler, "handle", around)
 
 
+def _read_documents(requests: list[DataRequest]) -> None:
+    try:
+        for request in requests:
+            _ = request.data.docs  # it keeps them
+    except Exception as error:
+        reason = ", ".join(str(one) for one in error.args) or type(error).__name__
+        raise BadInput(f"a document can't be read: {reason}"[: wire_errors.MAX_MESSAGE]) from error
+
+
 # In a gateway's process.
 
-_UNDER_WAY: ContextVar[list[Any] | None] = ContextVar("calls under way", default=None)
+_UNDER_WAY: ContextVar[list[Call] | None] = ContextVar("calls under way", default=None)
 """gRPC calls to executors of the request that is being worked on."""
 
 
@@ -203,13 +253,15 @@ def note_calls() -> None:
     Jina awaits a call's trailing metadata first, and giving that up does not cancel the call.
     """
 
-    def around(make: Any) -> Any:
-        async def make_noting(self: Any) -> None:
+    def around(
+        make: Callable[[ConnectionStubs], Awaitable[None]],
+    ) -> Callable[..., Awaitable[None]]:
+        async def make_noting(self: ConnectionStubs) -> None:
             await make(self)
             if (stub := self.single_data_stub) is not None:
-                ask = stub.process_single_data
+                ask: Callable[..., Call] = stub.process_single_data
 
-                def noted(*args: Any, **kwargs: Any) -> Any:
+                def noted(*args: object, **kwargs: object) -> Call:
                     call = ask(*args, **kwargs)
                     if (calls := _UNDER_WAY.get()) is not None:
                         calls.append(call)
@@ -222,19 +274,19 @@ def note_calls() -> None:
     _replace(_ConnectionStubs, "_init_stubs", around)
 
 
-async def ask_executors(streamer: Any, request: DataRequest) -> DataRequest:
+async def ask_executors(streamer: GatewayStreamer, request: DataRequest) -> DataRequest:
     """Send a request through the executors; if whoever asked goes, they are told to stop.
 
     Jina's own way waits for a queue: cancelled, it would leave the calls under way.
     """
-    calls: list[Any] = []
+    calls: list[Call] = []
     _UNDER_WAY.set(calls)
     inner = streamer._streamer
     responses, _ = inner._request_handler(request=request, return_type=DocList)
     try:
         # Shielded, so that it is cancelled once: what runs a request may cancel it again and
         # again until it ends, which would cut off how the calls are cancelled.
-        answer: DataRequest = inner._result_handler(await asyncio.shield(responses))
+        answer = inner._result_handler(await asyncio.shield(responses))
     except asyncio.CancelledError:
         for call in calls:
             call.cancel()
@@ -244,26 +296,24 @@ async def ask_executors(streamer: Any, request: DataRequest) -> DataRequest:
 
 
 def stream_from_executors(
-    streamer: Any, request: SingleDocumentRequest
+    streamer: GatewayStreamer, request: SingleDocumentRequest
 ) -> AsyncIterator[SingleDocumentRequest]:
     """Send one document to the executor that streams an answer."""
-    responses: AsyncIterator[SingleDocumentRequest] = streamer.rpc_stream_doc(request=request)
-    return responses
+    return streamer.rpc_stream_doc(request=request)
 
 
-def learn_endpoints(streamer: Any, is_cancel: Any) -> Awaitable[None]:
+def learn_endpoints(streamer: GatewayStreamer, is_cancel: object) -> Awaitable[None]:
     """Ask the executors which endpoints they bind, until they answer or `is_cancel` is set."""
-    asked: Awaitable[None] = streamer._get_endpoints_input_output_models(is_cancel=is_cancel)
-    return asked
+    return streamer._get_endpoints_input_output_models(is_cancel=is_cancel)
 
 
-def endpoints(streamer: Any) -> dict[str, bool]:
+def endpoints(streamer: GatewayStreamer) -> dict[str, bool]:
     """The endpoints that the executors bind, and which of them stream; none yet: an empty dict."""
     models = streamer._endpoints_models_map or {}
     return {name: bool(model["is_generator"]) for name, model in models.items()}
 
 
-def leave_executors_out(streamer: Any) -> None:
+def leave_executors_out(streamer: GatewayStreamer) -> None:
     """Have a Flow whose executors don't bind all the same endpoints.
 
     Jina wants each executor of a chain to bind the endpoints of those before it. Ours don't need

@@ -1,20 +1,35 @@
-"""What a request may hold: limits, and the parameters of each endpoint, checked in one place."""
+"""What a request may hold: before it is parsed, and as it is read.
 
-from typing import Annotated, Any, Literal, TypeVar
+A parser keeps Python's lock until it has read all, so that no thread of the process goes on
+meanwhile: not the event loop either, and with it nobody's request. What a parser's time grows with
+is the number of values, not of bytes: 60 MB may be one picture, or thirty million numbers. So
+values are counted in the bytes first.
+"""
 
-from docarray import DocList
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import orjson
+from google.protobuf.descriptor import Descriptor
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, TooLarge
-from cliptune.names import DATA_SET
 from cliptune.settings import current
 
 MAX_DEPTH = 16
 """Levels of lists and objects in tags and parameters: protobuf reads about 30."""
+LARGE = 100_000
+"""Bytes above which a body or a message is looked at beside the event loop."""
+
+_CHUNK = 1 << 20
+_QUOTE, _COMMA, _LIST, _OBJECT = b'",[{'
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_STEPS = {_FIXED64: 8, _FIXED32: 4}
 
 
-def _check_filter(value: Any) -> None:
+def _check_filter(value: object) -> None:
     most = current().max_filter
     if isinstance(value, str) and len(value) > most:
         raise TooLarge(f"a filter of {len(value)} characters, the limit is {most}")
@@ -22,116 +37,21 @@ def _check_filter(value: Any) -> None:
         raise TooLarge(f"a filter of {count} values, the limit is {most // 10}")
 
 
-class Parameters(BaseModel):
-    """Parameters of an endpoint; unknown ones are errors, since they would have no effect."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class NoParameters(Parameters):
-    """For endpoints without parameters."""
-
-
-class IndexParameters(Parameters):
-    """Parameters of `/index` and `/index_texts`."""
-
-    include_embedding: bool = Field(False, description="Return the embeddings too.")
-
-
-class SearchParameters(Parameters):
-    """Parameters of `/search`."""
-
-    limit: int = Field(10, ge=1, le=1000, description="At most so many matches a query.")
-    offset: int = Field(0, ge=0, le=9000, description="How many of the best to leave out.")
-    filter: str | dict[str, Any] | None = Field(
-        None, description="Over tags, such as `price < 30 and brand == 'Nordvik'`."
-    )
-    score_threshold: float | None = Field(
-        None, ge=-1, le=1, description="Only matches of at least this cosine similarity."
-    )
-    include_total: bool = Field(
-        False, description="Say how many documents the filter leaves, as `total` of each result."
-    )
-    exact: bool = Field(False, description="Compare with every document, without the ANN index.")
-    model: Literal["current", "previous", "next"] | None = Field(
-        None, description="Of a swap: the model served (default), that before, or that prepared."
-    )
-
-
-class DeleteParameters(Parameters):
-    """Parameters of `/delete`: which documents to delete."""
-
-    ids: list[str] | None = Field(None, max_length=10_000, description="Those with these ids.")
-    filter: str | dict[str, Any] | None = Field(None, description="Those that a filter holds for.")
-    dry_run: bool = Field(False, description="Only tell how many there are: `matched`.")
-
-
-class IdsParameters(Parameters):
-    """Parameters of `/ids`: a page of the ids of stored documents."""
-
-    after: str | None = Field(
-        None, max_length=512, description="Those after this one; without: from the first on."
-    )
-    limit: int = Field(1000, ge=1, le=10_000, description="At most so many.")
-
-
-class GetParameters(Parameters):
-    """Parameters of `/get`."""
-
-    include_image: bool = Field(False, description="Return the stored pictures too.")
-    include_embedding: bool = Field(False, description="Return the embeddings too.")
-
-
-class PartParameters(Parameters):
-    """Parameters of a train Flow's `/data`: a data set comes in parts."""
-
-    name: Annotated[str, AfterValidator(DATA_SET.check)] = Field(description="The data set.")
-    upload: str = Field("one", pattern=r"^[A-Za-z0-9]{1,64}$", description="Made up by a client.")
-    part: int = Field(0, ge=0, description="Which part this is, from 0.")
-    parts: int = Field(1, ge=1, le=100_000, description="How many there are.")
-    replace: bool = Field(False, description="In place of a data set of that name.")
-
-
-P = TypeVar("P", bound=BaseModel)
-
-
-def read_parameters(kind: type[P], parameters: dict[str, Any] | None) -> P:
-    """The parameters as `kind`.
-
-    Numbers arrive as floats over gRPC (protobuf's Struct has no integers): 10.0 is taken as 10.
-
-    Raises:
-        BadInput: naming the parameter, what is wrong, and its value.
-    """
-    # Keys with a leading underscore are Jina's own.
-    given = {k: v for k, v in (parameters or {}).items() if not k.startswith("_")}
-    check_parameters(given)
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        raise BadInput(f"parameters: {describe(error, list(kind.model_fields))}") from None
-
-
-def check_depth(value: Any, place: str) -> None:
+def check_depth(value: object, place: str) -> None:
     """Refuse what is nested too deeply to be sent on, before anything recurses into it.
 
     Raises:
         BadInput: lists and objects are nested deeper than `MAX_DEPTH` levels.
     """
-    level = [value]
+    level: list[object] = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for held in level
-            if isinstance(held, dict | list | tuple)
-            for inner in (held.values() if isinstance(held, dict) else held)
-        ]
+        level = _held_by(level)
         if not level:
             return
     raise BadInput(f"{place} is nested deeper than {MAX_DEPTH} levels")
 
 
-def check_parameters(parameters: dict[str, Any]) -> None:
+def check_parameters(parameters: Mapping[str, object]) -> None:
     """Refuse parameters that are nested too deeply, or too many, to be sent on.
 
     Raises:
@@ -145,19 +65,24 @@ def check_parameters(parameters: dict[str, Any]) -> None:
     _check_filter(parameters.get("filter"))
 
 
-def count_inside(value: Any) -> int:
+def count_inside(value: object) -> int:
     """How many values lists and objects hold, and those in them; of other values 0."""
     count = 0
-    level = [value]
+    level = _held_by([value])
     while level:
-        level = [
-            inner
-            for held in level
-            if isinstance(held, dict | list | tuple)
-            for inner in (held.values() if isinstance(held, dict) else held)
-        ]
         count += len(level)
+        level = _held_by(level)
     return count
+
+
+def _held_by(values: Iterable[object]) -> list[object]:
+    """What the lists and objects among `values` hold."""
+    return [
+        inner
+        for value in values
+        if isinstance(value, dict | list | tuple)
+        for inner in (value.values() if isinstance(value, dict) else value)
+    ]
 
 
 class Tally:
@@ -196,20 +121,6 @@ class Tally:
             )
 
 
-def describe(error: ValidationError, known: list[str] | None = None) -> str:
-    """A validation error in one line: each place, what is wrong there, and the value."""
-    parts = []
-    for item in error.errors(include_url=False)[:5]:
-        place = ".".join(str(step) for step in item["loc"]) or "body"
-        if item["type"] == "extra_forbidden" and known is not None:
-            parts.append(f"{place} is unknown; there are {', '.join(known) or 'none'}")
-            continue
-        value = repr(item.get("input"))
-        shown = value if len(value) <= 80 else value[:77] + "…"
-        parts.append(f"{place}: {item['msg']}, got {shown}")
-    return "; ".join(parts)
-
-
 def check_count(count: int, what: str = "documents") -> None:
     """Refuse a request of too many documents.
 
@@ -220,34 +131,19 @@ def check_count(count: int, what: str = "documents") -> None:
         raise TooLarge(f"{count} {what} in one request, the limit is {most}")
 
 
-def check_docs(docs: DocList[ClipDoc], *, needs_docs: bool = True) -> None:
+def check_docs(docs: Sequence[ClipDoc]) -> None:
     """Refuse requests beyond the limits.
 
     Raises:
         BadInput: no documents.
         TooLarge: too many of them, or their texts or tags exceed a limit.
     """
-    if not docs and needs_docs:
+    if not docs:
         raise BadInput("the request has no documents")
     check_count(len(docs))
     tally = Tally()
     for position, doc in enumerate(docs):
         tally.add(doc.text, count_inside(doc.tags), name(position, doc))
-
-
-def check_matches(queries: int, parameters: SearchParameters) -> None:
-    """Refuse a search that asks for too much.
-
-    Raises:
-        TooLarge: all queries together have more than `max_matches` matches, with those left out.
-    """
-    asked = queries * (parameters.limit + parameters.offset)
-    if asked > (most := current().max_matches):
-        raise TooLarge(
-            f"{queries} queries with limit {parameters.limit} and offset {parameters.offset} are "
-            f"{asked} matches, the limit of one request is {most}: send fewer queries at "
-            "once, or ask for fewer matches"
-        )
 
 
 def name(position: int, doc: ClipDoc) -> str:
@@ -263,3 +159,124 @@ def has_text(doc: ClipDoc) -> bool:
 def has_image(doc: ClipDoc) -> bool:
     """Whether there is a picture, or what should be one."""
     return doc.image is not None or bool(doc.uri)
+
+
+def parse_json(raw: str | bytes) -> object:
+    """The JSON of a body. To be called beside the event loop where it is `LARGE`.
+
+    Raises:
+        TooLarge: it holds more than `max_values` values.
+        ValueError: it isn't JSON.
+    """
+    encoded = raw.encode("utf-8", "replace") if isinstance(raw, str) else raw
+    most = current().max_values
+    if (count := count_values(encoded, most)) > most:
+        raise TooLarge(
+            f"the body holds {count} values (numbers, texts, lists, objects), the limit is "
+            f"{most}; send pictures as base64, and fewer documents in one request"
+        )
+    return orjson.loads(raw)
+
+
+def count_values(raw: bytes, enough: int) -> int:
+    """How many values JSON holds: exact above `enough`, else not less than there are."""
+    # As every value but the first follows a comma or opens a list or an object.
+    most = 1 + raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+    if most <= enough:
+        return most
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+    codes = np.frombuffer(raw, np.uint8)
+    count, inside = 1, np.uint8(0)
+    for start in range(0, len(codes), _CHUNK):
+        chunk = codes[start : start + _CHUNK]
+        # Odd where a text is open; it wraps at 256, an even number.
+        quotes = np.cumsum(chunk == _QUOTE, dtype=np.uint8) + inside
+        between = (chunk == _COMMA) | (chunk == _LIST) | (chunk == _OBJECT)
+        count += int(np.count_nonzero(between & (quotes & 1 == 0)))
+        inside = quotes[-1] & 1
+    return count
+
+
+def check_message(raw: bytes, descriptor: Descriptor) -> None:
+    """Refuse a protobuf message of too many values. To be called beside the loop if `LARGE`.
+
+    Raises:
+        TooLarge: there are more than `max_values`.
+    """
+    most = current().max_values
+    if count_messages(raw, descriptor, most) > most:
+        raise TooLarge(
+            f"the message holds more than {most} values, the limit; send fewer tags, and "
+            "fewer documents in one request"
+        )
+
+
+def count_messages(raw: bytes, descriptor: Descriptor, enough: int) -> int:
+    """How many messages and packed numbers a message holds, itself included.
+
+    Stops above `enough`, and where the bytes are no message: parsing will say so.
+
+    Args:
+        raw: the bytes.
+        descriptor: protobuf's description of the message.
+        enough: see above.
+    """
+    count = 0
+    kinds: dict[str, dict[int, Descriptor | bool]] = {}
+    waiting = [(0, len(raw), descriptor)]
+    while waiting and count <= enough:
+        position, end, kind = waiting.pop()
+        fields = kinds.get(kind.full_name)
+        if fields is None:
+            fields = kinds[kind.full_name] = _length_delimited(kind)
+        count += 1
+        while position < end and count <= enough:
+            key, position = _varint(raw, position, end)
+            wire = key & 7
+            if wire == _VARINT:
+                _, position = _varint(raw, position, end)
+            elif wire == _BYTES:
+                length, position = _varint(raw, position, end)
+                inner = fields.get(key >> 3)
+                if isinstance(inner, bool):
+                    count += length
+                elif inner is not None and length <= end - position:
+                    waiting.append((position, position + length, inner))
+                    # Each is at least an object, even if it isn't looked into any more.
+                    if len(waiting) + count > enough:
+                        return count + len(waiting)
+                position += length
+            elif wire in _STEPS:
+                position += _STEPS[wire]
+            else:
+                break
+    return count
+
+
+def _length_delimited(kind: Descriptor) -> dict[int, Descriptor | bool]:
+    """By number: a message's description, or True for numbers that may be packed."""
+    fields = {}
+    for field in kind.fields:
+        if field.message_type is not None:
+            fields[field.number] = field.message_type
+        elif field.label == field.LABEL_REPEATED and field.type not in (
+            field.TYPE_STRING,
+            field.TYPE_BYTES,
+        ):
+            fields[field.number] = True
+    return fields
+
+
+def _varint(raw: bytes, position: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < end:
+        byte = raw[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+        if shift > 63:
+            break
+    return 7, end  # no message: a key of a wire type that there isn't

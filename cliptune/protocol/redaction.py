@@ -95,7 +95,7 @@ def with_note(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, **read_note(values.get("place"))}
 
 
-def read_note(name: Any) -> dict[str, str]:
+def read_note(name: object) -> dict[str, str]:
     """The places that were noted under a name; empty: not on this machine, or by another user."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return {}

@@ -1,50 +1,54 @@
-"""`Report` and `Chunk`: what endpoints answer that have no documents to answer with."""
+"""What `/status` of a search Flow tells: of each executor, and of the Flow as a whole."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Literal, Self
 
-from docarray import BaseDoc
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from cliptune.errors import Unavailable
+from cliptune.protocol.documents import Report
 from cliptune.version import __version__
 
 
-class Report(BaseDoc):
-    """What one executor did or is."""
-
-    source: str = Field("", description="The executor: `text`, `vision`, `indexer`, …")
-    values: dict[str, Any] = Field(default_factory=dict, description="What it reports.")
-
-
-class Chunk(BaseDoc):
-    """One piece of a stream: a line of a log, or some bytes of a file."""
-
-    number: int = Field(0, description="The number of this piece, from 0.")
-    total: int = Field(0, description="Bytes of the whole file; 0 for lines.")
-    text: str = Field("", description="A line, without its end.")
-    data: bytes = Field(b"", description="Bytes of a file.")
-    error: str = Field("", description="Why there is no more, as `wire.to_text` has it.")
-
-
 class _Status(BaseModel):
-    """What an executor reports of itself: these fields and no others."""
+    """These fields and no others, where it is told and where it is read.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Fields whose default is None are left out where they are None. What a newer server tells
+    besides is left out where it is read.
+    """
 
-    _left_out: ClassVar[tuple[str, ...]] = ()
-    """Fields that are left out where they are None."""
+    model_config = ConfigDict(frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        told: dict[str, JsonValue] = dump(self)
+        absent = self._optional() & {name for name, value in told.items() if value is None}
+        return {name: value for name, value in told.items() if name not in absent}
+
+    @classmethod
+    def _optional(cls) -> set[str]:
+        return {name for name, field in cls.model_fields.items() if field.default is None}
+
+
+class _ExecutorStatus(_Status):
+    """What one executor tells of itself."""
 
     def report(self, source: str) -> Report:
         """As it travels."""
-        absent = {name for name in self._left_out if getattr(self, name) is None}
-        return Report(source=source, values=self.model_dump(exclude=absent))
+        return Report(source=source, values=self.model_dump())
 
 
-class TowerStatus(_Status):
+class TowerStatus(_ExecutorStatus):
     """Which model an encoder serves, and how."""
-
-    _left_out = ("not_loaded", "truncated_texts", "cache_hits", "place")
 
     model_digest: str
     output_dim: int
@@ -86,10 +90,8 @@ class SwapStatus(BaseModel):
     total: int
 
 
-class IndexReport(_Status):
+class IndexStatus(_ExecutorStatus):
     """`index.IndexStatus` of the current generation, the generations, and where all of it is."""
-
-    _left_out = ("generations", "swap", "uri", "index_uri", "generations_folder")
 
     rows: int
     dim: int | None
@@ -112,34 +114,63 @@ class IndexReport(_Status):
     swap: SwapStatus | None = None
 
 
-def by_source(reports: Iterable[Report]) -> dict[str, dict[str, Any]]:
+class FlowStatus(BaseModel):
+    """A search Flow as a whole; a part is None where the Flow has no such executor."""
+
+    version: str
+    model: TowerStatus | None
+    """The text encoder's."""
+    vision: TowerStatus | None
+    index: IndexStatus | None
+    searchable: bool
+    """Whether the text encoder's model is one that the index has embeddings of."""
+    documents: int
+
+    @classmethod
+    def of(cls, reports: Iterable[Report]) -> Self:
+        """From what the executors report.
+
+        Raises:
+            Unavailable: two report under one name, or one reports what can't be understood.
+        """
+        values = by_source(reports)
+        try:
+            text, vision = (
+                TowerStatus.model_validate(values[source]) if source in values else None
+                for source in ("text", "vision")
+            )
+            index = IndexStatus.model_validate(values["indexer"]) if "indexer" in values else None
+        except ValidationError as error:
+            raise Unavailable(f"an executor's status can't be read: {error}") from None
+        stamped = index.model_digest if index else None
+        generations = (index.generations if index else None) or {}
+        known = {stamped, *(one.model_digest for one in generations.values())}
+        return cls(
+            version=__version__,
+            model=text,
+            vision=vision,
+            index=index,
+            searchable=stamped is None or (text is not None and text.model_digest in known),
+            documents=index.rows if index else 0,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """As HTTP answers, and `Client.status` returns; a part that there isn't is empty."""
+        return {name: {} if value is None else value for name, value in self.model_dump().items()}
+
+
+def by_source(reports: Iterable[Report]) -> dict[str, dict[str, object]]:
     """What each executor reports.
 
     Raises:
         Unavailable: two report under one name, so that one would hide the other.
     """
-    found: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, object]] = {}
     for report in reports:
-        if report.source in found:
+        if report.source in values:
             raise Unavailable(
                 f"two executors answered as {report.source!r}: each must have a name of its own, "
                 "and an index is not spread over several"
             )
-        found[report.source] = report.values
-    return found
-
-
-def status_of(reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The status of a search Flow from its executors' reports."""
-    text, index = reports.get("text", {}), reports.get("indexer", {})
-    digest, stamped = text.get("model_digest"), index.get("model_digest")
-    generations = index.get("generations", {})
-    known = {stamped, *(one["model_digest"] for one in generations.values())}
-    return {
-        "version": __version__,
-        "model": text,
-        "vision": reports.get("vision", {}),
-        "index": index,
-        "searchable": stamped is None or digest in known,
-        "documents": index.get("rows", 0),
-    }
+        values[report.source] = report.values
+    return values

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from docarray import BaseDoc
 
@@ -31,7 +30,7 @@ def pack(docs: Iterable[BaseDoc]) -> None:
             if held.tags:
                 place = f"document {position} (id {str(doc.id)!r}): tags"
                 check_depth(held.tags, place)
-                held.tags = _packed(held.tags, place)
+                held.tags = {name: _packed(v, f"{place}.{name}") for name, v in _named(held, place)}
 
 
 def check(docs: Iterable[BaseDoc]) -> None:
@@ -41,7 +40,8 @@ def check(docs: Iterable[BaseDoc]) -> None:
             if held.tags:
                 place = f"document {position} (id {str(doc.id)!r}): tags"
                 check_depth(held.tags, place)
-                _packed(held.tags, place)
+                for name, value in _named(held, place):
+                    _packed(value, f"{place}.{name}")
 
 
 def unpack(docs: Iterable[BaseDoc]) -> None:
@@ -49,7 +49,7 @@ def unpack(docs: Iterable[BaseDoc]) -> None:
     for doc in docs:
         for held in _holders(doc):
             if held.tags:
-                held.tags = _unpacked(held.tags)
+                held.tags = {name: _unpacked(held.tags[name]) for name in sorted(held.tags)}
 
 
 def _holders(doc: BaseDoc) -> list[ClipDoc | Match]:
@@ -58,7 +58,14 @@ def _holders(doc: BaseDoc) -> list[ClipDoc | Match]:
     return [doc, *doc.matches] if isinstance(doc, SearchResult | RankDoc) else [doc]
 
 
-def _packed(value: Any, place: str) -> Any:
+def _named(held: ClipDoc | Match, place: str) -> Iterable[tuple[str, object]]:
+    for name in held.tags:
+        if not isinstance(name, str):
+            raise BadInput(f"{place}: the key {name!r} is not a text")
+    return held.tags.items()
+
+
+def _packed(value: object, place: str) -> object:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
@@ -81,7 +88,7 @@ def _packed(value: Any, place: str) -> Any:
     raise BadInput(f"{place}: {type(value).__name__} is not a type that JSON has")
 
 
-def _unpacked(value: Any) -> Any:
+def _unpacked(value: object) -> object:
     if isinstance(value, float) and value.is_integer() and abs(value) >= INT32:
         return int(value) if abs(value) <= EXACT else value
     if isinstance(value, dict):  # sorted: a protobuf map has no order

@@ -1,22 +1,27 @@
-"""Errors on the wire: from an executor's exception to a status, and back to the same class.
+"""Errors on the wire: from an exception to a document, and back to an error of the same class.
 
-Jina sends an exception as a traceback inside the response's header. The gateway replaces it by
-one line, `CLIPTUNE:{"type": …, "message": …}`, from which the client makes the error again.
+The document is `ErrorBody`: the JSON of HTTP as it is, and the text of a gRPC status behind
+`PREFIX`, which tells it from the words of proxies and libraries. What isn't for clients to know
+(of an exception that nobody raised on purpose) stays in the log of the process that it happened
+in; they are told an id.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import grpc
 from google.protobuf.message import DecodeError
+from pydantic import BaseModel, JsonValue, ValidationError
 
-from cliptune import errors
+import cliptune.errors
 from cliptune.errors import BadInput, CliptuneError, InternalError, Overloaded, Unavailable
+
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_types import ServicerContext, StatusProto
 
 log = logging.getLogger("cliptune")
 
@@ -28,7 +33,7 @@ MAX_MESSAGE = 1000
 
 ERRORS = {
     name: kind
-    for name, kind in vars(errors).items()
+    for name, kind in vars(cliptune.errors).items()
     if isinstance(kind, type) and issubclass(kind, CliptuneError)
 }
 
@@ -50,41 +55,73 @@ def grpc_code(error: CliptuneError) -> grpc.StatusCode:
     return _CODES.get(error.http_status, grpc.StatusCode.INTERNAL)
 
 
-def as_dict(error: CliptuneError) -> dict[str, Any]:
-    """`{"type": class name, "message": …}`, and `retry_after` seconds where that is known."""
-    message = str(error)
-    if len(message) > MAX_MESSAGE:
-        message = message[: MAX_MESSAGE - 1] + "…"
-    fields: dict[str, Any] = {"type": type(error).__name__, "message": message}
-    if isinstance(error, Overloaded):
-        fields["retry_after"] = round(error.retry_after, 3)
-    return fields
+class ErrorBody(BaseModel):
+    """An error as it travels: `{"type": class name, "message": …}`, and what else is known."""
+
+    type: str = CliptuneError.__name__
+    message: str = "the server gave no reason"
+    retry_after: float | None = None
+    """Seconds after which it makes sense to ask again."""
+    status: int | None = None
+    """Its HTTP status, where the answer has none: over a WebSocket."""
+
+    @classmethod
+    def of(cls, error: CliptuneError) -> Self:
+        """What is told of `error`."""
+        message = str(error)
+        if len(message) > MAX_MESSAGE:
+            message = message[: MAX_MESSAGE - 1] + "…"
+        wait = round(error.retry_after, 3) if isinstance(error, Overloaded) else None
+        return cls(type=type(error).__name__, message=message, retry_after=wait)
+
+    @classmethod
+    def read(cls, value: object) -> Self | None:
+        """From JSON that somebody sent; None: it is none."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError:
+            return None
+
+    def error(self) -> CliptuneError:
+        """The error again; of a class that isn't known here, a `CliptuneError`."""
+        made = ERRORS.get(self.type, CliptuneError)(self.message)
+        if isinstance(made, Overloaded) and self.retry_after is not None:
+            made.retry_after = self.retry_after
+        return made
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Without what isn't known."""
+        return self.model_dump(exclude_none=True)
+
+
+def from_json(value: object) -> CliptuneError:
+    """The error that a server's JSON tells of."""
+    body = ErrorBody.read(value)
+    return body.error() if body else InternalError(str(value)[:MAX_MESSAGE])
 
 
 def to_text(error: CliptuneError) -> str:
-    """The error in one line; `from_text` reads it."""
-    return PREFIX + json.dumps(as_dict(error))
+    """The error in one line, for the one text that a gRPC status has; `from_text` reads it.
 
-
-def from_dict(fields: Any) -> CliptuneError:
-    """The error that `as_dict` wrote; of an unknown class, a `CliptuneError`."""
-    if not isinstance(fields, dict):
-        return InternalError(str(fields)[:MAX_MESSAGE])
-    kind = ERRORS.get(str(fields.get("type")), CliptuneError)
-    found = kind(str(fields.get("message") or "the server gave no reason"))
-    if isinstance(found, Overloaded) and isinstance(fields.get("retry_after"), int | float):
-        found.retry_after = float(fields["retry_after"])
-    return found
+    A second copy, such as a detail in the trailing metadata, would halve what there is room for.
+    """
+    return PREFIX + json.dumps(ErrorBody.of(error).to_json())
 
 
 def from_text(text: str) -> CliptuneError:
-    """The error of a status description."""
-    if text.startswith(PREFIX):
-        try:
-            return from_dict(json.loads(text[len(PREFIX) :]))
-        except ValueError:
-            pass
-    return InternalError(text[:MAX_MESSAGE])
+    """The error of a status's text."""
+    return told_in(text) or InternalError(text[:MAX_MESSAGE])
+
+
+def told_in(text: str) -> CliptuneError | None:
+    """The error that `to_text` wrote; None: somebody else wrote it."""
+    if not text.startswith(PREFIX):
+        return None
+    try:
+        body = ErrorBody.read(json.loads(text.removeprefix(PREFIX)))
+    except ValueError:
+        return None
+    return body.error() if body else None
 
 
 def internal(what: str) -> InternalError:
@@ -96,15 +133,13 @@ def internal(what: str) -> InternalError:
 
 def from_exception(error: BaseException) -> CliptuneError:
     """What a client is told of an exception in the gateway."""
-    from cliptune.protocol.jina_compat import InternalNetworkError
-
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # what a middleware's tasks wrap it into
     if isinstance(error, CliptuneError):
         return error
     if isinstance(error, DecodeError):
         return BadInput(UNREADABLE)
-    if isinstance(error, InternalNetworkError):
+    if isinstance(error, grpc.aio.AioRpcError):
         log.error("an executor did not answer: %s", error.details())
         late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         return Unavailable(
@@ -115,28 +150,17 @@ def from_exception(error: BaseException) -> CliptuneError:
     return internal("".join(traceback.format_exception(error)))
 
 
-def from_status(status: Any) -> CliptuneError | None:
-    """What a client is told of a response's status (jina's StatusProto); None: it succeeded."""
+def from_status(status: StatusProto) -> CliptuneError | None:
+    """What a client is told of a response's status; None: it succeeded."""
     if status.code != status.ERROR:
         return None
-    if status.description.startswith(PREFIX):
-        return from_text(status.description)
-    name = status.exception.name
-    if name in ERRORS:
-        return ERRORS[name](status.exception.args[0] if status.exception.args else name)
-    if name == "ValidationError":  # documents that don't fit the endpoint's schema
-        return BadInput(status.description)
-    if name == DecodeError.__name__:  # an executor is stricter about bytes than the gateway
-        return BadInput(UNREADABLE)
     stack = "".join(status.exception.stacks)
-    # Documents that DocArray can't read. An AttributeError of its own comes as one of the request.
-    if "in from_protobuf" in stack or stack.rstrip().endswith("AttributeError: docs"):
-        reason = ", ".join(status.exception.args) or name
-        return BadInput(f"a document can't be read: {reason}"[:MAX_MESSAGE])
-    return internal(f"in {status.exception.executor or 'the gateway'}: {stack or status}")
+    return told_in(status.description) or internal(
+        f"in {status.exception.executor or 'the gateway'}: {stack or status}"
+    )
 
 
-def set_status(status: Any, error: CliptuneError) -> None:
+def set_status(status: StatusProto, error: CliptuneError) -> None:
     """Write `error` into a response's status, and nothing else."""
     status.Clear()
     status.code = status.ERROR
@@ -144,13 +168,10 @@ def set_status(status: Any, error: CliptuneError) -> None:
     status.exception.name = type(error).__name__
 
 
-def refusal(request: Any, error: CliptuneError) -> Any:
-    """The answer of a stream to a request that failed: its id, and the error as status."""
-    from cliptune.protocol.jina_compat import DataRequest
-
-    response = DataRequest()
-    with contextlib.suppress(Exception):  # of a message that can't be read, there is no id
-        response.header.request_id = request.header.request_id
-        response.header.exec_endpoint = request.header.exec_endpoint
-    set_status(response.header.status, error)
-    return response
+async def abort(context: ServicerContext, error: CliptuneError) -> NoReturn:
+    """End a gRPC call with an error's status; `retry-after` (seconds) is in its metadata."""
+    trailing: tuple[tuple[str, str], ...] = ()
+    if isinstance(error, Overloaded):
+        trailing = (("retry-after", f"{error.retry_after:.3f}"),)
+    await context.abort(grpc_code(error), to_text(error), trailing)
+    raise error  # it has raised already

@@ -99,7 +99,7 @@ class Service:
 
 def _as_error(failure: Failure) -> CliptuneError:
     """The error that a part of the service raised."""
-    return wire_errors.from_dict({"type": failure.type, "message": failure.message})
+    return wire_errors.from_json({"type": failure.type, "message": failure.message})
 
 
 @contextmanager

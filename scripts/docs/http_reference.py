@@ -26,8 +26,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     # In place of a gateway's; to describe calls nobody needs to be admitted.
     handler = SimpleNamespace(admission=None, settings=Settings.read())
-    markdown = markdown.replace(SEARCH, reference(search_app.make_app(handler).openapi()))
-    return markdown.replace(TRAIN, reference(train_app.make_app(handler).openapi()))
+    dispatcher: Any = SimpleNamespace(handler=handler)
+    markdown = markdown.replace(SEARCH, reference(search_app.make_app(dispatcher).openapi()))
+    return markdown.replace(TRAIN, reference(train_app.make_app(dispatcher).openapi()))
 
 
 def reference(description: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError, NotFound, NotReady, Unavailable
-from cliptune.protocol.status import IndexReport, Report, by_source
+from cliptune.protocol.documents import Report
+from cliptune.protocol.status import IndexStatus, by_source
 from cliptune.serving import Client
 from tests.pictures import picture, shop
 from tests.server import Server
@@ -120,7 +121,7 @@ def test_status_says_the_state_of_the_index_and_where_it_is(
         index = client.status()["index"]
         assert index["state"] == "flat"
         assert "generations_folder" not in index  # it is told to the operator alone
-        assert IndexReport(**index).rows == 6
+        assert IndexStatus(**index).rows == 6
         assert not {"generations", "swap"} & set(index)
     result = shell(server, "index", "status")
     assert result.exit_code == 0, result.output
@@ -135,7 +136,7 @@ def test_reports_never_hide_one_another() -> None:
         by_source([Report(source="indexer", values={"rows": n}) for n in (1, 2)])
     fields: dict[str, Any] = {"rows": 1, "state": "/a/folder"}
     with pytest.raises(ValueError, match="'flat'"):
-        IndexReport(**fields)
+        IndexStatus(**fields)
 
 
 def test_get_delete_clear_from_the_shell(server: Server, clients: list[Client]) -> None:

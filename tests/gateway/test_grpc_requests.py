@@ -14,9 +14,10 @@ from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadInput, Overloaded, TooLarge
-from cliptune.executors.threads import BoundedThreads
+from cliptune.executors.base import BoundedThreads
 from cliptune.gateway.grpc_requests import ALL_BUT_VISION, check_request, choose_executors
 from cliptune.gateway.streams import in_order
+from cliptune.protocol.endpoints import SEARCH_FLOW
 
 
 def made(*docs: ClipDoc) -> DataRequest:
@@ -73,7 +74,7 @@ def test_only_what_is_nothing_but_texts_passes_the_vision_executor_by() -> None:
         request.header.exec_endpoint = endpoint
         arrived = sent(request)
         check_request(arrived)
-        choose_executors(arrived)
+        choose_executors(arrived, SEARCH_FLOW)
         assert arrived.header.target_executor == expected
 
 

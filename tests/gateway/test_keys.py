@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.gateway.admission import Admission
+from cliptune.gateway.admission import Admission, TokenBucket
 from cliptune.gateway.api_keys import KeyFile, digest_of, make_key, new_key, read_keys
-from cliptune.gateway.rate_limits import Bucket
+from cliptune.protocol.endpoints import TRAIN_FLOW
 from cliptune.settings import Settings
 
 DIGEST = "sha256:" + "ab" * 32
@@ -126,7 +126,7 @@ def test_roles(tmp_path: Path) -> None:
     assert allowed("write") == {"/", "/search", "/status", "/index", "/delete"}
     assert allowed("monitor") == {"/metrics"}
     assert len(allowed("admin")) == 8, "what nobody has thought of is the administrator's"
-    admission.training = True
+    admission.endpoints = TRAIN_FLOW
     assert not allowed("search") | allowed("write")
     for presented in (None, "", "nope"):
         with pytest.raises(Unauthorized):
@@ -140,7 +140,7 @@ def test_without_a_file_everybody_may_do_everything() -> None:
 
 
 def test_a_buckets_rate() -> None:
-    bucket = Bucket(rate=10)
+    bucket = TokenBucket(rate=10)
     start = bucket.since
     assert bucket.size == 50
     assert bucket.wait(50, start) == 0

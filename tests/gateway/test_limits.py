@@ -23,7 +23,11 @@ from PIL import Image
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
-from cliptune.protocol.payload_size import count_messages, count_values, parse_json
+from cliptune.protocol.limits import (
+    count_messages,
+    count_values,
+    parse_json,
+)
 from cliptune.serving import Client
 from cliptune.settings import Settings
 from tests.pictures import base64_of, picture

@@ -18,6 +18,8 @@ CHANGED: dict[Callable[..., object], str] = {
     jina_compat.GRPCServer.shutdown: "d9ca06f48c48e9ca",
     jina_compat.WorkerRequestHandler.handle: "b71b2bce795b845c",
     jina_compat.WorkerRequestHandler._setup_req_doc_array_cls: "089df4b8713999b2",
+    jina_compat.WorkerRequestHandler.process_data: "059bec85bb5c2913",
+    jina_compat.Request.add_exception: "581ebbeb820719be",
     jina_compat._ConnectionStubs._init_stubs: "292d0364f5f375ef",
     jina_compat.serializer.DataRequestProto.SerializeToString: "917bccd37058428c",
 }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from docarray import DocList
 from hypothesis import given
 from hypothesis import strategies as st
-from jina.types.request.data import DataRequest
 
 from cliptune import errors
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound
 from cliptune.protocol import tags, wire_errors
+from cliptune.protocol.jina_compat import DataRequest, jina_pb2
 from cliptune.protocol.limits import MAX_DEPTH
 
 
@@ -22,28 +24,49 @@ def test_every_error_survives_the_way(kind: type[errors.CliptuneError]) -> None:
     assert str(found) == "größer als 3: 'x'\n  ^"
 
 
-def test_a_status_says_no_more_than_the_message(caplog: pytest.LogCaptureFixture) -> None:
-    def status_of(error: Exception) -> object:
-        request = DataRequest()
-        try:
-            raise error
-        except Exception as raised:
-            request.add_exception(raised)
-        return request.header.status
+def status_of(error: Exception, jinas_own: bool = False) -> jina_pb2.StatusProto:
+    """As an executor answers; or as one would that doesn't know of `wire_errors`."""
+    request = DataRequest()
+    add = inspect.unwrap(DataRequest.add_exception) if jinas_own else DataRequest.add_exception
+    try:
+        raise error
+    except Exception as raised:
+        add(request, raised)
+    return request.header.status
 
-    deliberate = status_of(NotFound("no run 'x'"))
-    assert "Traceback" in str(deliberate)
-    told = wire_errors.from_status(deliberate)
-    assert type(told) is NotFound
-    wire_errors.set_status(deliberate, told)
-    assert "Traceback" not in str(deliberate)
-    unexpected = wire_errors.from_status(status_of(KeyError("secret")))
-    assert type(unexpected) is errors.InternalError
-    assert "secret" not in str(unexpected)
-    number = str(unexpected).split()[2].rstrip(";")
-    assert number in caplog.text
-    assert "secret" in caplog.text
+
+def test_a_status_says_no_more_than_the_message(caplog: pytest.LogCaptureFixture) -> None:
+    late = errors.RateLimited("slower", retry_after=2.5)
+    for error in (NotFound("no run 'x'"), late):
+        deliberate = status_of(error)
+        assert "Traceback" not in str(deliberate)
+        told = wire_errors.from_status(deliberate)
+        assert type(told) is type(error)
+        assert str(told) == str(error)
+    assert told.retry_after == 2.5
+    for jinas_own in (False, True):
+        unexpected = status_of(KeyError("secret"), jinas_own)
+        assert ("secret" in str(unexpected)) is jinas_own
+        told = wire_errors.from_status(unexpected)
+        assert type(told) is errors.InternalError
+        assert "secret" not in str(told)
+        number = str(told).split()[2].rstrip(";")
+        assert f"internal error {number}" in caplog.text
+        assert "KeyError: 'secret'" in caplog.text
+        caplog.clear()
     assert wire_errors.from_status(DataRequest().header.status) is None
+
+
+def test_what_others_tell_is_read_as_far_as_it_goes() -> None:
+    newer = {"type": "NotFound", "message": "no run 'x'", "hint": "a field of a newer server"}
+    assert type(wire_errors.from_json(newer)) is NotFound
+    unknown = wire_errors.from_json({"type": "Unheard", "message": "of"})
+    assert (type(unknown), str(unknown)) == (errors.CliptuneError, "of")
+    for other in (None, [], "x", {"type": 3}, {"message": {}}):
+        assert type(wire_errors.from_json(other)) is errors.InternalError
+    assert wire_errors.told_in("CLIPTUNE:{") is None
+    assert wire_errors.told_in("upstream connect error") is None
+    assert str(wire_errors.from_text("upstream connect error")) == "upstream connect error"
 
 
 def test_long_messages_fit_into_grpcs_metadata() -> None:

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
-from docarray import DocList
+from docarray import BaseDoc, DocList
 
 from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
 from cliptune.errors import BadInput, CliptuneError, NotFound, near_matches
 from cliptune.gateway.clip_service import documents as v1
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
-from cliptune.gateway.dispatch import Calls
+from cliptune.gateway.dispatch import Dispatcher, Docs
 from cliptune.observability.request_log import OTHER, observed
 from cliptune.protocol import wire_errors
+from cliptune.protocol.endpoints import (
+    ENCODE,
+    INDEX,
+    INDEX_TEXTS,
+    ROOT,
+    SEARCH_FLOW,
+    STATUS,
+    Endpoint,
+    NoParameters,
+)
 from cliptune.protocol.limits import check_count, check_parameters
-from cliptune.protocol.status import Report, by_source, status_of
+from cliptune.protocol.status import FlowStatus
 
-ENDPOINTS = (
-    "/", "/encode", "/rank", "/index", "/search", "/update", "/delete", "/clear", "/status"
-)  # fmt: skip
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_types import RouteProto
+
+D = TypeVar("D", bound=BaseDoc)
 _OWN = ("drop_image_content", "access_paths", "traversal_paths", "model_name")
 """Parameters of clip-as-service's encoders, which mean something here alone."""
 
@@ -33,15 +44,14 @@ class Adapter:
     the way to the executors and back.
     """
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         """Take the way into the Flow."""
-        self.calls = calls
+        self.dispatcher = dispatcher
 
     async def answer(self, request: Request, protocol: str = "grpc") -> None:
         """Answer `request` in place; an error is told in its header, as Jina does."""
-        given_id, endpoint = request.header.request_id, request.header.exec_endpoint or "/"
-        with observed(protocol, given_id) as call:
-            call.endpoint, call.status = endpoint if endpoint in ENDPOINTS else OTHER, "OK"
+        with observed(protocol, request.header.request_id) as call:
+            call.endpoint, call.status = endpoint_name(request), "OK"
             try:
                 await asyncio.to_thread(v1.check_sizes, request.data.docs.docs)
                 await self.run(request)
@@ -59,33 +69,27 @@ class Adapter:
         del request.routes[:]
         gateway = request.routes.add(executor="gateway")
         gateway.start_time.GetCurrentTime()
-        endpoint = request.header.exec_endpoint or "/"
+        endpoint = _endpoint(request)
         parameters = await asyncio.to_thread(v1.plain, request.parameters, "parameters")
         check_parameters(parameters)
         docs = list(request.data.docs.docs)
-        if endpoint in ("/", "/encode"):
-            await self._encode(request, endpoint, docs, parameters)
-        elif endpoint == "/rank":
-            await self._rank(request, docs)
-        elif endpoint == "/index":
+        if endpoint is STATUS:
+            await self._status(request)
+        elif _gives(endpoint, SearchResult):
+            await self._search(request, endpoint, docs, parameters)
+        elif _gives(endpoint, RankDoc):
+            await self._rank(request, endpoint, docs)
+        elif endpoint is INDEX:
             await self._index(request, docs)
-        elif endpoint == "/search":
-            await self._search(request, docs, parameters)
-        elif endpoint == "/update":
+        elif _gives(endpoint, ClipDoc):
+            await self._encode(request, endpoint, docs, parameters)
+        elif endpoint.takes is not None:
             sent = await asyncio.to_thread(_all_stored, enumerate(docs))
-            await self._post(request, "/update", sent, None, Report)
-        elif endpoint in ("/delete", "/clear"):
-            sent = DocList[ClipDoc](
-                [ClipDoc(id=doc.id) for doc in docs if endpoint == "/delete" and doc.id]
-            )
-            await self._post(request, endpoint, sent, _others(parameters), Report)
-        elif endpoint == "/status":
-            reports = await self._post(request, endpoint, DocList[ClipDoc](), None, Report)
-            status = status_of(by_source(reports))
-            del request.data.docs.docs[:]
-            request.data.docs.docs.add(id="status").tags.update(status)
+            await self._call(request, endpoint, sent)
         else:
-            raise _unknown(endpoint)
+            by_id = endpoint.parameters is not NoParameters
+            named = [ClipDoc(id=doc.id) for doc in docs if by_id and doc.id]
+            await self._call(request, endpoint, DocList[ClipDoc](named), _others(parameters))
         if parameters.get("drop_image_content"):
             for doc in v1.select(docs, "@r,m,c"):
                 v1.drop_picture(doc)
@@ -95,25 +99,31 @@ class Adapter:
             gateway.end_time.FromMilliseconds(gateway.start_time.ToMilliseconds() + 1)
 
     async def _encode(
-        self, request: Request, endpoint: str, docs: list[Document], parameters: dict[str, Any]
+        self,
+        request: Request,
+        endpoint: Endpoint[ClipDoc],
+        docs: list[Document],
+        parameters: dict[str, object],
     ) -> None:
         paths = parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
         if not isinstance(paths, str):
             raise BadInput(f"access_paths is {paths!r:.100}: expected a text such as '@r'")
         chosen = v1.select(docs, paths)
-        if endpoint == "/" and chosen and not any(v1.has_content(doc) for doc in chosen):
-            await self._post(request, "/status", DocList[ClipDoc](), None, Report)
+        if endpoint is ROOT and chosen and not any(v1.has_content(doc) for doc in chosen):
+            await self._call(request, STATUS)
             return
         sent = await asyncio.to_thread(_all_given, chosen)
-        found = await self._post(request, "/encode", sent, None, ClipDoc)
-        for doc, one in zip(chosen, found, strict=True):
-            v1.set_embedding(doc, one.embedding)
+        embedded = await self._call(request, ENCODE if endpoint is ROOT else endpoint, sent)
+        for doc, one in zip(chosen, embedded, strict=True):
+            _set_embedding(doc, one)
 
-    async def _rank(self, request: Request, docs: list[Document]) -> None:
+    async def _rank(
+        self, request: Request, endpoint: Endpoint[RankDoc], docs: list[Document]
+    ) -> None:
         sent = await asyncio.to_thread(_to_rank_docs, docs)
-        found = await self._post(request, "/rank", sent, None, RankDoc)
-        for doc, one in zip(docs, found, strict=True):
-            v1.set_embedding(doc, one.embedding)
+        compared = await self._call(request, endpoint, sent)
+        for doc, one in zip(docs, compared, strict=True):
+            _set_embedding(doc, one)
             given = list(doc.matches)
             ranked = []
             for match in one.matches:
@@ -131,27 +141,40 @@ class Adapter:
     async def _index(self, request: Request, docs: list[Document]) -> None:
         check_count(len(docs))
         # Pictures first: what is refused most often is refused before anything is stored.
-        for endpoint, texts in (("/index", False), ("/index_texts", True)):
+        for endpoint, texts in ((INDEX, False), (INDEX_TEXTS, True)):
             chosen = [(i, doc) for i, doc in enumerate(docs) if v1.has_text(doc) is texts]
             if not chosen and (texts or docs):
                 continue
             sent = await asyncio.to_thread(_all_stored, chosen)
-            asked = {"include_embedding": True}
-            found = await self._post(request, endpoint, sent, asked, ClipDoc)
-            for (_, doc), one in zip(chosen, found, strict=True):
-                v1.set_embedding(doc, one.embedding)
+            stored = await self._call(request, endpoint, sent, {"include_embedding": True})
+            for (_, doc), one in zip(chosen, stored, strict=True):
+                _set_embedding(doc, one)
 
     async def _search(
-        self, request: Request, docs: list[Document], parameters: dict[str, Any]
+        self,
+        request: Request,
+        endpoint: Endpoint[SearchResult],
+        docs: list[Document],
+        parameters: dict[str, object],
     ) -> None:
         sent = await asyncio.to_thread(_all_given, docs)
-        found = await self._post(request, "/search", sent, _others(parameters), SearchResult)
-        await asyncio.to_thread(_add_matches, docs, found)
+        results = await self._call(request, endpoint, sent, _others(parameters))
+        await asyncio.to_thread(_add_matches, docs, results)
 
-    async def _post(
-        self, request: Request, endpoint: str, docs: DocList, parameters: Any, kind: Any
-    ) -> DocList:
-        found, routes = await self.calls.send(endpoint, docs, parameters, kind)
+    async def _status(self, request: Request) -> None:
+        status = FlowStatus.of(await self._call(request, STATUS))
+        del request.data.docs.docs[:]
+        request.data.docs.docs.add(id="status").tags.update(status.to_json())
+
+    async def _call(
+        self,
+        request: Request,
+        endpoint: Endpoint[D],
+        docs: Docs | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> DocList[D]:
+        """The documents of an endpoint's answer; its executors' times are added to `request`."""
+        answered, routes = await self.dispatcher.call(endpoint, docs, parameters)
         executors = [route for route in routes if route.executor != "gateway"]
         # The first one is what clients show as the model's time: the one that had the work.
         executors.sort(key=lambda route: _nanoseconds(route), reverse=True)
@@ -159,7 +182,15 @@ class Adapter:
             added = request.routes.add(executor=route.executor)
             added.start_time.CopyFrom(route.start_time)
             added.end_time.CopyFrom(route.end_time)
-        return found
+        return answered
+
+
+def endpoint_name(request: Request) -> str:
+    """The endpoint that a request asks for, as metrics name it."""
+    try:
+        return _endpoint(request).path
+    except NotFound:
+        return OTHER
 
 
 def set_error(request: Request, error: CliptuneError) -> None:
@@ -169,23 +200,34 @@ def set_error(request: Request, error: CliptuneError) -> None:
     status = request.header.status
     status.Clear()
     status.code = status.ERROR
-    told = wire_errors.as_dict(error)
-    status.description = f"{told['type']}: {told['message']}"
-    status.exception.name = told["type"]
-    status.exception.args.append(told["message"])
+    told = wire_errors.ErrorBody.of(error)
+    status.description = f"{told.type}: {told.message}"
+    status.exception.name = told.type
+    status.exception.args.append(told.message)
 
 
-def _unknown(endpoint: str) -> NotFound:
-    shown = endpoint[:100]
-    for start in ("/encode/", "/rank/"):
-        if endpoint.startswith(start):
-            return NotFound(
-                f"no endpoint {shown!r}: this server has one model; leave model_name out"
-            )
-    return NotFound(f"no endpoint {shown!r}: {near_matches(endpoint, ENDPOINTS)}")
+def _set_embedding(doc: Document, answered: ClipDoc) -> None:
+    if answered.embedding is not None:
+        v1.set_embedding(doc, answered.embedding)
 
 
-def _others(parameters: dict[str, Any]) -> dict[str, Any]:
+def _gives(endpoint: Endpoint[BaseDoc], kind: type[D]) -> TypeGuard[Endpoint[D]]:
+    return endpoint.gives is kind
+
+
+def _endpoint(request: Request) -> Endpoint[BaseDoc]:
+    path = request.header.exec_endpoint or ROOT.path
+    known = {one.path: one for one in SEARCH_FLOW.values() if one.for_clip_service}
+    if path in known:
+        return known[path]
+    shown = path[:100]
+    models = [one.path for one in known.values() if one.group == ENCODE.group]
+    if any(path.startswith(f"{one}/") for one in models):  # `/encode/MODEL`, as theirs has it
+        raise NotFound(f"no endpoint {shown!r}: this server has one model; leave model_name out")
+    raise NotFound(f"no endpoint {shown!r}: {near_matches(path, known)}")
+
+
+def _others(parameters: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in parameters.items() if name not in _OWN}
 
 
@@ -205,8 +247,8 @@ def _all_given(docs: list[Document]) -> DocList[ClipDoc]:
     return DocList[ClipDoc]([v1.to_clip_doc(doc, i) for i, doc in enumerate(docs)])
 
 
-def _add_matches(docs: list[Document], found: DocList[SearchResult]) -> None:
-    for doc, one in zip(docs, found, strict=True):
+def _add_matches(docs: list[Document], results: DocList[SearchResult]) -> None:
+    for doc, one in zip(docs, results, strict=True):
         del doc.matches[:]
         for match in one.matches:
             v1.add_match(doc, match)
@@ -230,9 +272,9 @@ def _to_rank_docs(docs: list[Document]) -> DocList[RankDoc]:
     return sent
 
 
-def _fields(doc: ClipDoc) -> dict[str, Any]:
+def _fields(doc: ClipDoc) -> dict[str, object]:
     return {"id": doc.id, "text": doc.text, "image": doc.image, "uri": doc.uri}
 
 
-def _nanoseconds(route: Any) -> int:
+def _nanoseconds(route: RouteProto) -> int:
     return route.end_time.ToNanoseconds() - route.start_time.ToNanoseconds()

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
-from numpy.typing import NDArray
+from google.protobuf.struct_pb2 import Struct
+from numpy.typing import ArrayLike, NDArray
 
 from cliptune.data.pictures.images import png_of_pixels
 from cliptune.documents import ClipDoc, Match
@@ -105,7 +106,7 @@ def check_sizes(roots: Iterable[Document]) -> None:
         waiting += [(f"{place}: chunk {i}", inner) for i, inner in enumerate(doc.chunks)]
 
 
-def _count_tags(struct: Any) -> int:
+def _count_tags(struct: Struct) -> int:
     count = 0
     level = list(struct.fields.values())
     while level:
@@ -125,19 +126,20 @@ def _below(doc: Document, step: str) -> Iterator[Document]:
     yield from doc.chunks if step == "c" else doc.matches
 
 
-def plain(struct: Any, place: str) -> dict[str, Any]:
+def plain(struct: Struct, place: str) -> dict[str, object]:
     """A protobuf Struct as a dict.
 
     Raises:
         BadInput: it holds a number that JSON doesn't have (NaN, infinity); the message has `place`.
     """
     try:
-        return MessageToDict(struct)
+        values: dict[str, object] = MessageToDict(struct)
     except ValueError:
         raise BadInput(f"{place}: NaN and infinity are no numbers that JSON has") from None
+    return values
 
 
-def tags_of(doc: Document, position: int) -> dict[str, Any]:
+def tags_of(doc: Document, position: int) -> dict[str, object]:
     """The tags; whole numbers are integers again, which protobuf's Struct doesn't have.
 
     Raises:
@@ -147,7 +149,7 @@ def tags_of(doc: Document, position: int) -> dict[str, Any]:
     return {name: _whole(value) for name, value in found.items()}
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: object) -> object:
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if isinstance(value, dict):
@@ -157,7 +159,7 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def read_array(array: Array) -> NDArray:
+def read_array(array: Array) -> NDArray[np.generic]:
     """The array of a message.
 
     Raises:
@@ -180,7 +182,7 @@ def read_array(array: Array) -> NDArray:
         ) from None
 
 
-def write_array(array: Array, values: Any) -> None:
+def write_array(array: Array, values: ArrayLike) -> None:
     """Put numbers into a message."""
     given = np.ascontiguousarray(values)
     array.Clear()
@@ -190,7 +192,7 @@ def write_array(array: Array, values: Any) -> None:
     array.dense.dtype = given.dtype.str
 
 
-def set_embedding(doc: Document, embedding: Any) -> None:
+def set_embedding(doc: Document, embedding: ArrayLike) -> None:
     """Set the embedding, float32 [D]."""
     write_array(doc.embedding, np.asarray(embedding, np.float32))
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cliptune.errors import BadInput, TooLarge
-from cliptune.gateway.auth import until_ended
-from cliptune.gateway.clip_service.adapter import ENDPOINTS, Adapter, set_error
+from cliptune.gateway.clip_service.adapter import Adapter, endpoint_name, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
-from cliptune.gateway.streams import in_order
+from cliptune.gateway.streams import in_order, until_ended
 from cliptune.observability.request_log import observed
 from cliptune.protocol import grpc_options
 from cliptune.protocol.jina_messages_pb2 import Status
-from cliptune.protocol.payload_size import LARGE, check_message
+from cliptune.protocol.limits import LARGE, check_message
 from cliptune.settings import bracketed, current
+
+if TYPE_CHECKING:
+    from cliptune.protocol.jina_types import ServicerContext
 
 WINDOW = 16
 """Requests of one stream that are worked on at once; its client is read no faster than that."""
@@ -41,7 +43,7 @@ class ClipServiceServer:
         port: int,
         *,
         credentials: grpc.ServerCredentials | None = None,
-        interceptors: Any = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         """Take what answers, and where to listen.
 
@@ -99,26 +101,28 @@ class ClipServiceServer:
 def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
     """What is answered, by service: the calls of Jina 3's clients."""
 
-    async def call(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-        admission = adapter.calls.handler.admission
+    async def call(
+        requests: AsyncIterator[bytes], context: ServicerContext
+    ) -> AsyncIterator[bytes]:
+        admission = adapter.dispatcher.handler.admission
         try:
             taken = until_ended(admission, requests)
             async for answer in in_order(taken, partial(answer_to, adapter), WINDOW):
-                yield answer.SerializeToString()
+                yield _bytes(answer)
         except BadInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if admission.ending.is_set():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "this service is ending")
 
-    async def single(raw: bytes, context: Any) -> bytes:
+    async def single(raw: bytes, context: ServicerContext) -> bytes:
         try:
-            return (await answer_to(adapter, raw)).SerializeToString()
+            return _bytes(await answer_to(adapter, raw))
         except BadInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
 
-    async def dry_run(_: Empty, __: Any) -> bytes:
-        return Status(code=Status.SUCCESS).SerializeToString()
+    async def dry_run(_: Empty, __: ServicerContext) -> bytes:
+        return _bytes(Status(code=Status.SUCCESS))
 
     unary = grpc.unary_unary_rpc_method_handler
     return (
@@ -135,10 +139,15 @@ def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
     )
 
 
+def _bytes(message: Request | Status) -> bytes:
+    raw: bytes = message.SerializeToString()
+    return raw
+
+
 def _parse(raw: bytes) -> Request:
     check_message(raw, Request.DESCRIPTOR)
     try:
-        request = Request.FromString(raw)
+        request: Request = Request.FromString(raw)
     except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
         raise BadInput("the message is not a request of Jina 3 with DocArray 0.21") from None
     return request
@@ -158,8 +167,7 @@ async def answer_to(adapter: Adapter, raw: bytes, protocol: str = "grpc") -> Req
         set_error(request, error)
         return request
     with observed("clip-as-service", request.header.request_id) as call:
-        if request.header.exec_endpoint in ENDPOINTS:
-            call.endpoint = request.header.exec_endpoint
+        call.endpoint = endpoint_name(request)
         await adapter.answer(request, protocol)
         status = request.header.status
         call.status = status.exception.name if status.code == status.ERROR else "OK"

@@ -6,14 +6,13 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from google.protobuf.json_format import MessageToDict
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches
-from cliptune.gateway.auth import open_socket, until_ended
 from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
@@ -26,7 +25,7 @@ from cliptune.gateway.schemas import (
     numbers_in,
     to_json,
 )
-from cliptune.gateway.streams import in_order
+from cliptune.gateway.streams import in_order, open_socket, until_ended
 from cliptune.protocol import wire_errors
 from cliptune.protocol.limits import (
     Tally,
@@ -42,14 +41,14 @@ _END = b"\0"
 """What Jina's WebSocket client sends after its last request."""
 
 
-def is_request(body: Any) -> bool:
+def is_request(body: object) -> TypeGuard[dict[str, object]]:
     """Whether a JSON body is one of Jina 3's clients, wherever it was posted to."""
     return isinstance(body, dict) and bool(
         body.keys() & {"header", "exec_endpoint", "execEndpoint"}
     )
 
 
-async def answer_json(adapter: Adapter, body: dict[str, Any]) -> Response:
+async def answer_json(adapter: Adapter, body: dict[str, object]) -> Response:
     """The answer to a JSON body in Jina 3's form, documents below `data`; errors likewise."""
     content, error = await answer_body(adapter, body)
     if error is None:
@@ -61,8 +60,8 @@ async def answer_json(adapter: Adapter, body: dict[str, Any]) -> Response:
 
 
 async def answer_body(
-    adapter: Adapter, body: dict[str, Any]
-) -> tuple[dict[str, Any], CliptuneError | None]:
+    adapter: Adapter, body: dict[str, object]
+) -> tuple[dict[str, object], CliptuneError | None]:
     """The content of the answer, and the error that it tells of."""
     request = Request()
     error: CliptuneError | None = None
@@ -76,10 +75,10 @@ async def answer_body(
     if error is None:
         return await asyncio.to_thread(as_json, request), None
     set_error(request, error)
-    return as_json(request) | {"error": wire_errors.as_dict(error)}, error
+    return as_json(request) | {"error": wire_errors.ErrorBody.of(error).to_json()}, error
 
 
-def read_request(body: dict[str, Any], request: Request) -> None:
+def read_request(body: dict[str, object], request: Request) -> None:
     """Fill `request` from a body: `{"data": […], "execEndpoint": …, "parameters": {}}`.
 
     Names may be in camelCase or with underscores. `data` may be `{"docs": […]}` too.
@@ -110,7 +109,7 @@ def read_request(body: dict[str, Any], request: Request) -> None:
         _read_document(item, request.data.docs.docs.add(), f"data.{position}", 0, tally)
 
 
-def _read_document(item: Any, doc: Document, place: str, depth: int, tally: Tally) -> None:
+def _read_document(item: object, doc: Document, place: str, depth: int, tally: Tally) -> None:
     if not isinstance(item, dict):
         raise BadInput(f"{place}: expected an object, got {item!r:.80}")
     if depth > 4:
@@ -149,13 +148,13 @@ def _read_document(item: Any, doc: Document, place: str, depth: int, tally: Tall
             _read_document(one, getattr(doc, name).add(), inner_place, depth + 1, tally)
 
 
-def _text(value: Any, place: str) -> str:
+def _text(value: object, place: str) -> str:
     if not isinstance(value, str):
         raise BadInput(f"{place}: expected a text, got {value!r:.80}")
     return value
 
 
-def as_json(request: Request) -> dict[str, Any]:
+def as_json(request: Request) -> dict[str, object]:
     """A request as Jina 3's HTTP gateway gives it, fit for `json_response`."""
     return {
         "header": MessageToDict(request.header, use_integers_for_enums=True),
@@ -165,8 +164,8 @@ def as_json(request: Request) -> dict[str, Any]:
     }
 
 
-def _document(doc: Document) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: getattr(doc, name) or None for name in _TEXTS}
+def _document(doc: Document) -> dict[str, object]:
+    fields: dict[str, object] = {name: getattr(doc, name) or None for name in _TEXTS}
     content = doc.WhichOneof("content")
     fields["text"] = doc.text if content == "text" else None
     fields["blob"] = base64.b64encode(doc.blob).decode() if content == "blob" else None
@@ -203,7 +202,7 @@ def add_websocket(app: FastAPI, adapter: Adapter) -> None:
                 yield raw
 
         failed = ""
-        admission = adapter.calls.handler.admission
+        admission = adapter.dispatcher.handler.admission
         try:
             with open_socket(admission) as stop:
                 taken = until_ended(admission, requests())
@@ -228,7 +227,7 @@ def _cut(reason: str) -> str:
 async def _next_message(socket: WebSocket, stop: Callable[[], None]) -> bytes | None:
     """The next request; None after the last, and `stop` is called if the client has gone."""
     message = await socket.receive()
-    raw = message.get("bytes")
+    raw: bytes | None = message.get("bytes")
     if message["type"] == "websocket.disconnect":
         stop()
         return None

@@ -1,0 +1,410 @@
+"""The endpoints of both Flows, and their parameters: the one place where they are written down.
+
+What gateway and clients do about an endpoint follows from its line here: routes and OpenAPI, what
+gRPC requests are checked for, roles, metrics, what clip-as-service's clients may call. A new
+endpoint is a line here, a method of an executor, and one of `Client`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Annotated, Generic, Literal, TypeVar
+
+import orjson
+from docarray import BaseDoc
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from cliptune.documents import ClipDoc, RankDoc, SearchResult
+from cliptune.errors import BadInput, TooLarge
+from cliptune.names import DATA_SET
+from cliptune.protocol.documents import FileChunk, LogItem, Report, TrainRequest, TrainResult
+from cliptune.protocol.limits import check_parameters
+from cliptune.protocol.status import FlowStatus
+from cliptune.settings import current
+
+Permission = Literal["read", "write", "monitor", "admin"]
+Method = Literal["GET", "POST"]
+Filter = str | dict[str, JsonValue]
+P = TypeVar("P", bound=BaseModel)
+Given = TypeVar("Given", bound=BaseDoc, covariant=True)
+
+
+class Parameters(BaseModel):
+    """Parameters of an endpoint; unknown ones are errors, since they would have no effect."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def check_documents(self, count: int) -> None:
+        """Refuse what would be too much for so many documents: nothing, for most endpoints."""
+
+
+class NoParameters(Parameters):
+    """For endpoints without parameters."""
+
+
+class IndexParameters(Parameters):
+    """How documents are stored."""
+
+    include_embedding: bool = Field(False, description="Return the embeddings too.")
+
+
+class SearchParameters(Parameters):
+    """How a query is answered."""
+
+    limit: int = Field(10, ge=1, le=1000, description="At most so many matches a query.")
+    offset: int = Field(0, ge=0, le=9000, description="How many of the best to leave out.")
+    filter: Filter | None = Field(
+        None, description="Over tags, such as `price < 30 and brand == 'Nordvik'`."
+    )
+    score_threshold: float | None = Field(
+        None, ge=-1, le=1, description="Only matches of at least this cosine similarity."
+    )
+    include_total: bool = Field(
+        False, description="Say how many documents the filter leaves, as `total` of each result."
+    )
+    exact: bool = Field(False, description="Compare with every document, without the ANN index.")
+    model: Literal["current", "previous", "next"] | None = Field(
+        None, description="Of a swap: the model served (default), that before, or that prepared."
+    )
+
+    def check_documents(self, count: int) -> None:
+        """Refuse a search that asks for too much.
+
+        Raises:
+            TooLarge: `count` queries have more than `max_matches` matches together, with those
+                left out.
+        """
+        asked = count * (self.limit + self.offset)
+        if asked > (most := current().max_matches):
+            raise TooLarge(
+                f"{count} queries with limit {self.limit} and offset {self.offset} are {asked} "
+                f"matches, the limit of one request is {most}: send fewer queries at once, "
+                "or ask for fewer matches"
+            )
+
+
+class DeleteParameters(Parameters):
+    """Which documents to delete."""
+
+    ids: list[str] | None = Field(None, max_length=10_000, description="Those with these ids.")
+    filter: Filter | None = Field(None, description="Those that a filter holds for.")
+    dry_run: bool = Field(False, description="Only tell how many there are: `matched`.")
+
+
+class IdsParameters(Parameters):
+    """Which page of the ids of stored documents."""
+
+    after: str | None = Field(
+        None, max_length=512, description="Those after this one; without: from the first on."
+    )
+    limit: int = Field(1000, ge=1, le=10_000, description="At most so many.")
+
+
+class GetParameters(Parameters):
+    """What of stored documents is wanted."""
+
+    include_image: bool = Field(False, description="Return the stored pictures too.")
+    include_embedding: bool = Field(False, description="Return the embeddings too.")
+
+
+class RunParameters(Parameters):
+    """Which run."""
+
+    name: str = Field(description="The run.")
+    experiment_name: str | None = None
+
+
+class LogParameters(RunParameters):
+    """Which lines of a run's log."""
+
+    follow: bool = Field(False, description="Each line as it comes, until the run ends.")
+    start: int = Field(0, ge=0, description="Leave out so many lines: those you have.")
+
+
+class PartParameters(Parameters):
+    """Which part of a data set: it comes in parts."""
+
+    name: Annotated[str, AfterValidator(DATA_SET.check)] = Field(description="The data set.")
+    upload: str = Field("one", pattern=r"^[A-Za-z0-9]{1,64}$", description="Made up by a client.")
+    part: int = Field(0, ge=0, description="Which part this is, from 0.")
+    parts: int = Field(1, ge=1, le=100_000, description="How many there are.")
+    replace: bool = Field(False, description="In place of a data set of that name.")
+
+
+def read_parameters(kind: type[P], parameters: Mapping[str, object] | None) -> P:
+    """The parameters as `kind`.
+
+    Numbers arrive as floats over gRPC (protobuf's Struct has no integers): 10.0 is taken as 10.
+
+    Raises:
+        BadInput: naming the parameter, what is wrong, and its value.
+    """
+    # Keys with a leading underscore are Jina's own.
+    given = {k: v for k, v in (parameters or {}).items() if not k.startswith("_")}
+    check_parameters(given)
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise BadInput(f"parameters: {describe(error, list(kind.model_fields))}") from None
+
+
+def describe(error: ValidationError, known: Sequence[str] | None = None) -> str:
+    """A validation error in one line: each place, what is wrong there, and the value."""
+    parts = []
+    for item in error.errors(include_url=False)[:5]:
+        place = ".".join(str(step) for step in item["loc"]) or "body"
+        if item["type"] == "extra_forbidden" and known is not None:
+            parts.append(f"{place} is unknown; there are {', '.join(known) or 'none'}")
+            continue
+        value = repr(item.get("input"))
+        shown = value if len(value) <= 80 else value[:77] + "…"
+        parts.append(f"{place}: {item['msg']}, got {shown}")
+    return "; ".join(parts)
+
+
+class FilterWarnings(BaseModel):
+    """The answer, with `warnings` beside it."""
+
+    warnings: list[str] = Field(
+        description="Sentences about what of the filter can never hold: tags that no document "
+        "has, or never of the type compared with, with near matches. Or that the index is empty. "
+        "Empty, if there is nothing to say."
+    )
+
+
+def _documents(docs: Sequence[BaseDoc]) -> object:
+    return {"data": docs}
+
+
+def _stored(docs: Sequence[BaseDoc]) -> object:
+    return {"indexed": len(docs), "data": docs}
+
+
+def _results(docs: Sequence[BaseDoc]) -> object:
+    # All queries of a request have one filter; what is said of it is said once.
+    said = [one for doc in docs if isinstance(doc, SearchResult) for one in doc.warnings]
+    return {"data": docs, "warnings": list(dict.fromkeys(said))}
+
+
+def _ids(docs: Sequence[BaseDoc]) -> object:
+    return {"ids": [str(doc.id) for doc in docs]}
+
+
+def _report(docs: Sequence[BaseDoc]) -> object:
+    reports = [doc.values for doc in docs if isinstance(doc, Report)]
+    return reports[-1] if reports else {}
+
+
+def _status(docs: Sequence[BaseDoc]) -> object:
+    return FlowStatus.of(doc for doc in docs if isinstance(doc, Report)).to_json()
+
+
+def _result(docs: Sequence[BaseDoc]) -> object:
+    return orjson.Fragment(docs[0].result) if isinstance(docs[0], TrainResult) else None
+
+
+@dataclass(frozen=True)
+class Endpoint(Generic[Given]):
+    """One call of a Flow: what it takes and gives, who may make it, and who answers it."""
+
+    path: str
+    about: str
+    """What it does, for the reference."""
+    _: KW_ONLY
+    needs: Permission
+    """What a key must allow."""
+    executors: tuple[str, ...]
+    """Those that bind it, by their names in the Flow; the others are left out of its requests."""
+    takes: type[BaseDoc] | None = None
+    """The documents of its requests; None: what it does is said by the parameters alone."""
+    gives: type[Given]
+    """The documents of its answer."""
+    answer: Callable[[Sequence[BaseDoc]], object] = _documents
+    """From those documents to the JSON of HTTP, in which documents may stand."""
+    parameters: type[Parameters] = NoParameters
+    methods: tuple[Method, ...] = ("POST",)
+    """Of HTTP; none: it is for gRPC alone. `GET` has the parameters in the address, and one text
+    as `q` where it takes documents."""
+    group: str = ""
+    """Its heading in OpenAPI."""
+    example: JsonValue = None
+    """A body."""
+    answers_with: type[BaseModel] | None = None
+    """What the reference says of the answer."""
+    streams: bool = False
+    """Whether one request has many answers."""
+    takes_forms: bool = False
+    """Whether pictures may come as a form over HTTP too."""
+    texts_skip_vision: bool = False
+    """Whether requests of nothing but texts go past the vision encoder."""
+    for_clip_service: bool = False
+    """Whether clip-as-service's clients may call it."""
+
+
+_ENCODERS = ("text", "vision")
+_ALL = ("text", "vision", "indexer")
+_TEXTS: JsonValue = {"data": [{"text": "red rain boots"}]}
+_PICTURE: JsonValue = {
+    "data": [
+        {
+            "id": "1234",
+            "text": "red rain boots",
+            "image": "…base64…",
+            "tags": {"price": 29.9, "brand": "Nordvik"},
+        }
+    ]
+}
+_COMPARED: JsonValue = {
+    "data": [{"image": "…base64…", "matches": [{"text": "boots"}, {"text": "a hat"}]}]
+}
+_A_RUN: JsonValue = {"name": "brave-otter-3f2a"}
+
+ENCODE = Endpoint(
+    "/encode",
+    "Embed texts and pictures, mixed as you like; answers in the order asked.",
+    needs="read", executors=_ENCODERS, takes=ClipDoc, gives=ClipDoc,
+    group="encode", example=_TEXTS,
+    takes_forms=True, texts_skip_vision=True, for_clip_service=True,
+)  # fmt: skip
+ROOT = replace(ENCODE, path="/", methods=())
+"""What clip-as-service calls `ENCODE`; over HTTP there is the search page."""
+INDEX = Endpoint(
+    "/index",
+    "Embed pictures and store them with titles and tags; the same id replaces.",
+    needs="write", executors=("vision", "indexer"), takes=ClipDoc, gives=ClipDoc, answer=_stored,
+    parameters=IndexParameters, group="index", example=_PICTURE,
+    takes_forms=True, for_clip_service=True,
+)  # fmt: skip
+INDEX_TEXTS = Endpoint(
+    "/index_texts",
+    "Embed texts and store them, to be found by pictures or texts.",
+    needs="write", executors=("text", "indexer"), takes=ClipDoc, gives=ClipDoc, answer=_stored,
+    parameters=IndexParameters, group="index", example=_TEXTS,
+)  # fmt: skip
+UPDATE = Endpoint(
+    "/update",
+    "Change stored documents: picture, title, label, or single tags (null removes one).",
+    needs="write", executors=("vision", "indexer"), takes=ClipDoc, gives=Report, answer=_report,
+    group="index", example={"data": [{"id": "1234", "tags": {"price": 19.9}}]},
+    takes_forms=True, for_clip_service=True,
+)  # fmt: skip
+RANK = Endpoint(
+    "/rank",
+    "Compare each document with its own matches; they come back best first.",
+    needs="read", executors=_ENCODERS, takes=RankDoc, gives=RankDoc,
+    group="encode", example=_COMPARED, for_clip_service=True,
+)  # fmt: skip
+SEARCH = Endpoint(
+    "/search",
+    """The nearest pictures of texts or pictures. Parameters: see GET /search.
+
+`warnings` beside `data` are sentences about a filter that can never hold: tags that no
+document has, or never of the type compared with.""",
+    needs="read", executors=_ALL, takes=ClipDoc, gives=SearchResult, answer=_results,
+    parameters=SearchParameters, methods=("POST", "GET"), group="search",
+    example={"data": [{"text": "red rain boots"}], "parameters": {"limit": 5}},
+    answers_with=FilterWarnings,
+    takes_forms=True, texts_skip_vision=True, for_clip_service=True,
+)  # fmt: skip
+GET = Endpoint(
+    "/get",
+    "The stored documents with the ids given; those that aren't there are left out.",
+    needs="read", executors=("indexer",), takes=ClipDoc, gives=ClipDoc,
+    parameters=GetParameters, group="index", example={"data": [{"id": "1234"}]},
+)  # fmt: skip
+DELETE = Endpoint(
+    "/delete",
+    """Delete documents by `ids`, or those that a `filter` holds for: `deleted` says how many.
+
+With `dry_run` nothing is deleted, and `matched` says how many would be. `warnings` are
+sentences about a filter that can never hold.""",
+    needs="write", executors=("indexer",), gives=Report, answer=_report,
+    parameters=DeleteParameters, group="index", answers_with=FilterWarnings,
+    for_clip_service=True,
+)  # fmt: skip
+IDS = Endpoint(
+    "/ids",
+    "The ids of the stored documents in ascending order, `limit` after the id `after`.",
+    needs="read", executors=("indexer",), gives=ClipDoc, answer=_ids,
+    parameters=IdsParameters, group="index",
+)  # fmt: skip
+CLEAR = Endpoint(
+    "/clear",
+    "Delete everything in the index.",
+    needs="admin", executors=("indexer",), gives=Report, answer=_report,
+    group="index", for_clip_service=True,
+)  # fmt: skip
+STATUS = Endpoint(
+    "/status",
+    "The model served, and the state of the index.",
+    needs="read", executors=_ALL, gives=Report, answer=_status,
+    methods=("GET", "POST"), group="health", for_clip_service=True,
+)  # fmt: skip
+
+
+def _training(path: str, about: str, example: JsonValue = None) -> Endpoint[TrainResult]:
+    return Endpoint(
+        path, about, needs="admin", executors=("trainer",), takes=TrainRequest, gives=TrainResult,
+        answer=_result, group="training", example=example,
+    )  # fmt: skip
+
+
+FIT = _training(
+    "/fit",
+    "Start a run; arguments as `cliptune.fit`.",
+    {"model": "builtin", "epochs": 5, "train_data": "catalogue-train"},
+)
+RUNS = _training(
+    "/runs",
+    "`action`: list (the default), get, resume, delete, or delete_all (of `experiment_name`).",
+    {"action": "list"},
+)
+EXPERIMENTS = _training(
+    "/experiments",
+    "`action`: list (the default), create, get, delete or delete_all.",
+    {"action": "list"},
+)
+RUN_STATUS = _training("/status", "A run's status, progress and history.", _A_RUN)
+METRICS = _training("/metrics", "A finished run's metrics before and after.", _A_RUN)
+EVALUATE = _training(
+    "/evaluate",
+    "The metrics of a model or a run's artifact.",
+    {"model": "builtin", "query_data": "catalogue-queries", "index_data": "catalogue-index"},
+)
+CANCEL = _training("/cancel", "Stop a run after a checkpoint.", _A_RUN)
+LOGS = Endpoint(
+    "/logs",
+    "A run's log as text.",
+    needs="admin", executors=("trainer",), takes=TrainRequest, gives=LogItem, streams=True,
+    parameters=LogParameters, methods=("GET",), group="training",
+)  # fmt: skip
+ARTIFACT = Endpoint(
+    "/artifact",
+    "A finished run's tuned model, a zip.",
+    needs="admin", executors=("trainer",), takes=TrainRequest, gives=FileChunk, streams=True,
+    parameters=RunParameters, methods=("GET",), group="training",
+)  # fmt: skip
+DATA = replace(
+    _training("/data", "Keep a part of a data set; without documents, say if it is there."),
+    takes=ClipDoc, parameters=PartParameters, methods=(),
+)  # fmt: skip
+
+
+def _table(*endpoints: Endpoint[BaseDoc]) -> dict[str, Endpoint[BaseDoc]]:
+    return {endpoint.path: endpoint for endpoint in endpoints}
+
+
+SEARCH_FLOW = _table(
+    ENCODE, INDEX, INDEX_TEXTS, UPDATE, RANK, SEARCH, GET, DELETE, IDS, CLEAR, STATUS, ROOT
+)
+"""The endpoints of a search Flow by their paths, in the order in which people read of them."""
+TRAIN_FLOW = _table(
+    FIT, RUNS, EXPERIMENTS, RUN_STATUS, METRICS, EVALUATE, CANCEL, LOGS, ARTIFACT, DATA
+)
+"""Those of a train Flow."""
+
+
+def flow_of(bound: Mapping[str, object]) -> dict[str, Endpoint[BaseDoc]]:
+    """The endpoints of the Flow whose executors bind these paths."""
+    return max((SEARCH_FLOW, TRAIN_FLOW), key=lambda flow: len(flow.keys() & bound.keys()))
