@@ -164,11 +164,11 @@ class BoundedThreads(RequestThreads):
 
 def _with_message(fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """What `fn` returns; documents with the message that Jina would make of them on its loop."""
-    found = fn(*args, **kwargs)
-    if isinstance(found, DocList):
-        message = found.to_protobuf()
-        found.to_protobuf = lambda: message  # type: ignore[method-assign]
-    return found
+    result = fn(*args, **kwargs)
+    if isinstance(result, DocList):
+        message = result.to_protobuf()
+        result.to_protobuf = lambda: message  # type: ignore[method-assign]
+    return result
 
 
 def prepare_worker(settings: Settings) -> None:

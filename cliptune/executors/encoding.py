@@ -124,10 +124,10 @@ def _embed_pictures(
     for position, doc in docs:
         try:
             if fetcher and _is_elsewhere(doc):
-                found = next(fetched)
-                if isinstance(found, BadImage):
-                    raise found
-                pictures.append(found)
+                picture = next(fetched)
+                if isinstance(picture, BadImage):
+                    raise picture
+                pictures.append(picture)
             else:
                 pictures.append(image_bytes(doc, allow_files=False))
         except BadImage as error:
@@ -176,8 +176,8 @@ def _named(
     for (position, doc), picture in zip(docs, pictures, strict=True):
         try:
             decode_pixels(picture, tower.preprocessing)
-        except BadImage as found:
-            return BadImage(f"{name(position, doc)}: {found}")
+        except BadImage as reason:
+            return BadImage(f"{name(position, doc)}: {reason}")
     return None
 
 

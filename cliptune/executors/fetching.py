@@ -76,10 +76,10 @@ class Fetcher:
         Raises:
             BadImage: it is not allowed, is not there, is too large or takes too long.
         """
-        found = self.read_all([uri])[0]
-        if isinstance(found, BadImage):
-            raise found
-        return found
+        data = self.read_all([uri])[0]
+        if isinstance(data, BadImage):
+            raise data
+        return data
 
     def covers(self, uri: str) -> bool:
         """Whether `uri` lies below an allowed prefix."""
@@ -101,10 +101,10 @@ class Fetcher:
                 raise BadImage(f"uri {uri[:200]!r} is not below what {ALLOW_URIS} allows")
             if parts.scheme == "file":
                 return self._read_file(parts, budget)
-            found = self._get(parts, deadline, budget)
-            if isinstance(found, bytes):
-                return found
-            uri = urljoin(uri, found)
+            answer = self._get(parts, deadline, budget)
+            if isinstance(answer, bytes):
+                return answer
+            uri = urljoin(uri, answer)
         raise BadImage(f"uri {uri[:200]!r}: more than {MAX_REDIRECTS} redirects")
 
     def _read_file(self, uri: SplitResult, budget: Budget) -> bytes:
@@ -148,10 +148,10 @@ class Fetcher:
         """The addresses of a host, all of them allowed."""
         host = uri.hostname or ""
         try:
-            found = socket.getaddrinfo(host, port_of(uri), type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(host, port_of(uri), type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
             raise BadImage(f"uri {uri.geturl()[:200]!r}: no such host") from None
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         if refused := [address for address in addresses if not self.allows(address)]:
             raise BadImage(
                 f"uri {uri.geturl()[:200]!r}: {host[:100]} is at {refused[0]}, which is not a "
@@ -161,13 +161,13 @@ class Fetcher:
 
     def allows(self, address: str) -> bool:
         """Whether a connection may go to this IP address."""
-        found = ipaddress.ip_address(address.split("%")[0])
-        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-            found = found.ipv4_mapped
-        if any(found in network for network in self.networks):
+        ip = ipaddress.ip_address(address.split("%")[0])
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        if any(ip in network for network in self.networks):
             return True
-        wrapped = any(found in network for network in _WRAPPING)
-        return found.is_global and not found.is_multicast and not wrapped
+        wrapped = any(ip in network for network in _WRAPPING)
+        return ip.is_global and not ip.is_multicast and not wrapped
 
 
 class _Readable(Protocol):

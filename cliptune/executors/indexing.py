@@ -67,7 +67,7 @@ def search(
         if doc.embedding is None or doc.model_digest is None:
             raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
         by_model.setdefault(doc.model_digest, []).append(position)
-    found: dict[int, DocList[Match]] = {}
+    matches_of: dict[int, DocList[Match]] = {}
     # Several only for a moment, where one encoder has switched to another model before the other.
     for digest, positions in by_model.items():
         matches = index.search(
@@ -79,10 +79,10 @@ def search(
             score_threshold=parameters.score_threshold,
             exact=parameters.exact,
         )
-        found |= dict(zip(positions, matches, strict=True))
-    warnings = warn(index, parameters.filter, found=any(found.values()))
+        matches_of |= dict(zip(positions, matches, strict=True))
+    warnings = warn(index, parameters.filter, found=any(matches_of.values()))
     total = index.count(parameters.filter) if parameters.include_total else None
-    for of_query in found.values():
+    for of_query in matches_of.values():
         for match in of_query:
             has_picture = match.image_digest is not None
             match.image_url = redaction.image_url(str(match.id), has_picture, match.uri)
@@ -93,7 +93,7 @@ def search(
             text=doc.text,
             tags=doc.tags,
             model_digest=doc.model_digest,
-            matches=found[position],
+            matches=matches_of[position],
             warnings=warnings,
             total=total,
         )
@@ -164,15 +164,15 @@ def _matched(index: Index, ids: list[str] | None, filter: Filter | None) -> int:
 def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocList[ClipDoc]:
     """The stored documents with the ids of `docs`."""
     check_docs(docs)
-    found = index.get(
+    stored = index.get(
         [str(doc.id) for doc in docs],
         include_embedding=parameters.include_embedding,
         include_image=parameters.include_image,
     )
-    for doc in found:
+    for doc in stored:
         doc.uri = redaction.shown_uri(doc.uri)
-    tags.pack(found)
-    return found
+    tags.pack(stored)
+    return stored
 
 
 def where(index: VersionedIndex) -> dict[str, str]:
@@ -190,10 +190,10 @@ def status(index: VersionedIndex, place: str) -> IndexStatus:
     """
     from cliptune.index.versions.progress import read_progress
 
-    found = index.status().to_dict()
+    told = index.status().to_dict()
     hidden = {} if redaction.OPERATOR.get() else {"uri": None}
     return IndexStatus(
-        **{**found, **hidden},
+        **{**told, **hidden},
         **(where(index) if redaction.OPERATOR.get() else {}),
         place=place,
         generations=index.describe_generations() or None,

@@ -60,15 +60,15 @@ def read_arguments(docs: DocList[TrainRequest], allowed: set[str] | None = None)
 def parse_arguments(text: str, allowed: set[str] | None = None) -> dict[str, Any]:
     """As `read_arguments`, from the JSON."""
     try:
-        found = json.loads(text)
+        arguments = json.loads(text)
     except ValueError as error:
         raise BadInput(f"the arguments are not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"the arguments must be a JSON object, got {found!r:.100}")
-    for name in found:
+    if not isinstance(arguments, dict):
+        raise BadInput(f"the arguments must be a JSON object, got {arguments!r:.100}")
+    for name in arguments:
         if allowed is not None and name not in allowed:
             raise BadInput(f"{name} is unknown; there are {', '.join(sorted(allowed))}")
-    return found
+    return arguments
 
 
 def answer(result: object) -> DocList[TrainResult]:
@@ -238,8 +238,8 @@ def evaluate(arguments: Mapping[str, object]) -> dict[str, float]:
     index_docs = readable_only(index_docs)
     queries = index_docs if same else queries
     text, vision = get_tower(model, "clip-text"), get_tower(model, "clip-vision")
-    found = evaluate_towers(text, vision, queries, index_docs, limit=limit)
-    return {**found.metrics, **found.counts()}
+    evaluation = evaluate_towers(text, vision, queries, index_docs, limit=limit)
+    return {**evaluation.metrics, **evaluation.counts()}
 
 
 def store_part(docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> dict[str, object]:

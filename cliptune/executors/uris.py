@@ -38,7 +38,7 @@ def read_prefixes(given: Iterable[str]) -> list[Prefix]:
     Raises:
         BadInput: one is none.
     """
-    found = []
+    prefixes = []
     for prefix in given:
         try:
             uri = split(prefix)
@@ -49,8 +49,8 @@ def read_prefixes(given: Iterable[str]) -> list[Prefix]:
             raise BadInput(f"{ALLOW_URIS}: {prefix!r}: write file:///folder/")
         if uri.query or uri.fragment or path != _plain(path):
             raise BadInput(f"{ALLOW_URIS}: {prefix!r} is no plain prefix")
-        found.append(Prefix(uri.scheme, uri.hostname or "", port_of(uri), path))
-    return found
+        prefixes.append(Prefix(uri.scheme, uri.hostname or "", port_of(uri), path))
+    return prefixes
 
 
 def split(uri: str) -> SplitResult:

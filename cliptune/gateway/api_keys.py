@@ -157,11 +157,11 @@ class KeyFile:
         """
         self._refresh()
         digest = digest_of(presented)
-        found = None
+        matching = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+                matching = key
+        return matching
 
     def _refresh(self) -> None:
         try:
@@ -179,10 +179,10 @@ class KeyFile:
 
     def _state(self) -> tuple[int, ...]:
         try:
-            found = os.stat(self.path)
+            stat = os.stat(self.path)
         except OSError as error:
             raise BadInput(f"{self.path}: {error.strerror}") from None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def _read(self) -> list[Key]:
         state = self._state()

@@ -110,10 +110,10 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        found = app.openapi()
+        description = app.openapi()
         if prefix := redaction.PREFIX.get():
-            found = {**found, "servers": [{"url": prefix}]}
-        return json_response(found)
+            description = {**description, "servers": [{"url": prefix}]}
+        return json_response(description)
 
     @app.get("/healthz", tags=["health"])
     async def healthz() -> dict[str, str]:
@@ -123,9 +123,9 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
     @app.get("/readyz", tags=["health"])
     async def readyz() -> Response:
         """Whether all executors answer; 503 if not, and once the gateway has been told to end."""
-        found = await dispatcher.ready()
-        ready = all(found.values()) and not dispatcher.handler.admission.ending.is_set()
-        return json_response({"ready": ready, "executors": found}, 200 if ready else 503)
+        alive = await dispatcher.ready()
+        ready = all(alive.values()) and not dispatcher.handler.admission.ending.is_set()
+        return json_response({"ready": ready, "executors": alive}, 200 if ready else 503)
 
     return app
 
@@ -133,8 +133,8 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
 def methods_at(app: FastAPI, path: str) -> list[str]:
     """The methods that are offered at a path."""
     routes = [r for r in app.routes if isinstance(r, APIRoute) and r.path_regex.match(path)]
-    found = {method for route in routes for method in route.methods or ()}
-    return sorted(found | {"HEAD"} if "GET" in found else found)
+    methods = {method for route in routes for method in route.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 ANY_QUERY = (*OPEN_PATHS, metrics.PATH)

@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from docarray import BaseDoc, DocList
 
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.gateway.admission import Admission
-from cliptune.protocol import messages, wire_errors
+from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
 from cliptune.protocol.endpoints import Endpoint, read_parameters
-from cliptune.protocol.jina_compat import send_health_check_async
+from cliptune.protocol.jina_compat import (
+    DataRequest,
+    SingleDocumentRequest,
+    send_health_check_async,
+)
 from cliptune.protocol.limits import check_docs
 from cliptune.settings import Settings
 
 if TYPE_CHECKING:
-    from cliptune.protocol.jina_types import (
-        DataRequest,
-        RouteProto,
-        RuntimeArguments,
-        ServicerContext,
-        SingleDocumentRequest,
-    )
+    from cliptune.protocol.jina_types import RouteProto, RuntimeArguments, ServicerContext
 
 D = TypeVar("D", bound=BaseDoc)
 
@@ -77,12 +75,12 @@ class Dispatcher:
             if endpoint.takes is not None and issubclass(endpoint.takes, ClipDoc):
                 check_docs([doc for doc in sent if isinstance(doc, ClipDoc)])
                 checked.check_documents(len(sent))
-            return messages.data_request(endpoint.path, sent, parameters)
+            return _data_request(endpoint.path, sent, parameters)
 
         # Beside the event loop: a request may hold many documents, and an answer many matches.
         request = await asyncio.to_thread(check_and_pack)
         response = await self.handler.ask(request)
-        answered = await asyncio.to_thread(messages.documents_of, response, endpoint.gives)
+        answered = await asyncio.to_thread(_documents_of, response, endpoint.gives)
         return answered, list(response.routes)
 
     async def stream(self, endpoint: Endpoint[D], doc: BaseDoc) -> AsyncIterator[D]:
@@ -91,9 +89,9 @@ class Dispatcher:
         Raises:
             CliptuneError: what a client is told.
         """
-        request = messages.document_request(endpoint.path, doc)
+        request = _document_request(endpoint.path, doc)
         async for response in self.handler.stream_doc(request, None):
-            item = messages.document_of(response, endpoint.gives)
+            item = _document_of(response, endpoint.gives)
             if isinstance(item, LogItem | FileChunk) and item.error:
                 raise wire_errors.from_text(item.error)
             yield item
@@ -116,3 +114,45 @@ class Dispatcher:
         names = list(addresses)
         answers = await asyncio.gather(*(any_alive(addresses[name]) for name in names))
         return dict(zip(names, answers, strict=True))
+
+
+def _data_request(
+    path: str, docs: DocList[Any], parameters: Mapping[str, object] | None = None
+) -> DataRequest:
+    """A request of many documents, whose tags are made fit to be sent in place.
+
+    Raises:
+        BadInput: a tag isn't fit to be sent; document and tag are named.
+        TypeError, ValueError: a parameter isn't.
+    """
+    tags.pack(docs)
+    request = DataRequest()
+    request.header.exec_endpoint = path
+    request.document_array_cls = DocList.__class_getitem__(docs.doc_type or ClipDoc)
+    request.data.docs = docs
+    if parameters:
+        request.parameters = dict(parameters)
+    return request
+
+
+def _documents_of(response: DataRequest, kind: type[D]) -> DocList[D]:
+    """The documents of an answer."""
+    response.document_array_cls = DocList.__class_getitem__(kind)
+    docs = cast(DocList[D], response.docs)
+    tags.unpack(docs)
+    return docs
+
+
+def _document_request(path: str, doc: BaseDoc) -> SingleDocumentRequest:
+    """A request of one document, which is answered by a stream of them."""
+    request = SingleDocumentRequest()
+    request.header.exec_endpoint = path
+    request.document_cls = type(doc)
+    request.data.doc = doc
+    return request
+
+
+def _document_of(response: SingleDocumentRequest, kind: type[D]) -> D:
+    """The document of one answer of such a stream."""
+    response.document_cls = kind
+    return cast(D, response.data.doc)

@@ -70,11 +70,11 @@ def _operation(path: str, method: str, told: dict[str, Any]) -> str:
 
 
 def _fields(schema: dict[str, Any], before: str = "") -> list[tuple[str, dict[str, Any]]]:
-    found = []
+    rows = []
     for name, field in schema.get("properties", {}).items():
-        found.append((before + name, field))
-        found += _fields(field.get("items", {}), f"{before}{name}[].")
-    return found
+        rows.append((before + name, field))
+        rows += _fields(field.get("items", {}), f"{before}{name}[].")
+    return rows
 
 
 def _words(field: dict[str, Any]) -> str:

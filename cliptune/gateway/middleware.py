@@ -107,12 +107,12 @@ class EdgeMiddleware:
 
     def _trusts(self, address: str) -> bool:
         try:
-            found = ipaddress.ip_address(address.partition("%")[0])
+            ip = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
             return False
-        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-            found = found.ipv4_mapped
-        return any(found in network for network in self.proxies)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self.proxies)
 
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As `GET`, without the body; a stream isn't read any further than to its beginning."""
@@ -282,9 +282,9 @@ def _accepts_gzip(values: list[str]) -> bool:
     qualities: dict[str, float] = {}
     for part in ",".join(values).lower().split(","):
         name, _, options = part.strip().partition(";")
-        found = re.search(r"q=([0-9.]{1,5})", options)
+        quality = re.search(r"q=([0-9.]{1,5})", options)
         try:
-            qualities[name.strip()] = float(found.group(1)) if found else 1.0
+            qualities[name.strip()] = float(quality.group(1)) if quality else 1.0
         except ValueError:
             continue
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0

@@ -59,11 +59,11 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
     given: dict[str, object] = {name: fields[name] for name in parameters if name in fields}
     for name in OBJECTS:
         if name in fields:
-            found = _object(fields[name], name)
+            content = _object(fields[name], name)
             if name == "tags":
-                of_document["tags"] = found
+                of_document["tags"] = content
             else:
-                given |= found
+                given |= content
     if of_document and len(pictures) > 1:
         raise BadInput(
             f"form: {', '.join(of_document)} with {len(pictures)} pictures: whose are they? Send "
@@ -75,26 +75,26 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
 
 def _object(text: str, name: str) -> dict[str, object]:
     try:
-        found = parse_json(text.encode())
+        value = parse_json(text.encode())
     except TooLarge:
         raise
     except ValueError as error:
         raise BadInput(f"form: field {name} is not JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise BadInput(f"form: field {name} must be a JSON object, got {shown(text)}")
-    return found
+    return value
 
 
 def _parts(raw: bytes, content_type: str) -> list[tuple[str, bytes]]:
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import create_form_parser, parse_options_header
 
-    found: list[tuple[str, bytes]] = []
+    parts: list[tuple[str, bytes]] = []
 
     def keep(name: bytes | None, value: bytes | None) -> None:
-        if len(found) >= (most := current().max_docs) + 32:
+        if len(parts) >= (most := current().max_docs) + 32:
             raise TooLarge(f"form: more than {most} pictures and their fields, the limit")
-        found.append(((name or b"").decode("utf-8", "replace"), value or b""))
+        parts.append(((name or b"").decode("utf-8", "replace"), value or b""))
 
     def keep_file(file: File) -> None:
         file.file_object.seek(0)
@@ -118,4 +118,4 @@ def _parts(raw: bytes, content_type: str) -> list[tuple[str, bytes]]:
         if isinstance(error, BadInput):
             raise
         raise BadJson(f"the body is not a form ({MEDIA_TYPE}): {error}") from None
-    return found
+    return parts

@@ -182,20 +182,20 @@ async def read_json(
         raise BadJson(f"the body is not JSON: {error}") from None
 
 
-def fit(found: object, kind: type[B]) -> B:
+def fit(body: object, kind: type[B]) -> B:
     """JSON as `kind`.
 
     Raises:
         BadInput: it doesn't fit; the message names the place and the value.
     """
-    if not isinstance(found, dict):
-        raise BadInput(f"the body must be a JSON object, got {found!r:.80}")
-    items = found.get("data")
+    if not isinstance(body, dict):
+        raise BadInput(f"the body must be a JSON object, got {body!r:.80}")
+    items = body.get("data")
     # Before thousands of items are looked at one by one.
     if isinstance(items, list):
         check_count(len(items))
     try:
-        return kind.model_validate(found)
+        return kind.model_validate(body)
     except ValidationError as error:
         raise BadInput(f"body: {describe(error)}") from None
 
@@ -258,12 +258,12 @@ def numbers_in(value: object, place: str) -> NDArray[np.generic]:
         BadInput: they hold something else, or their lengths differ.
     """
     try:
-        found = np.asarray(value)
+        array = np.asarray(value)
     except ValueError:
-        found = None
-    if found is None or found.dtype.kind not in "iuf" or not found.ndim:
+        array = None
+    if array is None or array.dtype.kind not in "iuf" or not array.ndim:
         raise BadInput(f"{place}: expected lists of numbers, all of one length")
-    return found
+    return array
 
 
 def from_base64(text: str, what: str) -> bytes:

@@ -30,17 +30,17 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
     async def reply(message: str | bytes) -> str:
         with observed("websocket") as call:
             try:
-                found = await asyncio.to_thread(parse_json, message)
-                if not isinstance(found, dict):
-                    raise BadInput(f"a message must be a JSON object, got {found!r:.80}")
-                content, error = await answer_body(adapter, found)
+                body = await asyncio.to_thread(parse_json, message)
+                if not isinstance(body, dict):
+                    raise BadInput(f"a message must be a JSON object, got {body!r:.80}")
+                content, error = await answer_body(adapter, body)
             except ValueError as problem:  # BadInput is one
                 content, error = {}, _told(problem)
             if error is not None:
-                body = wire_errors.ErrorBody.of(error).model_copy(
+                told = wire_errors.ErrorBody.of(error).model_copy(
                     update={"status": error.http_status}
                 )
-                content["error"] = body.to_json()
+                content["error"] = told.to_json()
             call.status = str(error.http_status if error else 200)
             return await asyncio.to_thread(lambda: to_json(content).decode())
 
@@ -75,6 +75,6 @@ async def _messages(
     connection: WebSocket, gone: Callable[[], object]
 ) -> AsyncIterator[str | bytes]:
     while (message := await connection.receive())["type"] != "websocket.disconnect":
-        found = message.get("text")
-        yield found if found is not None else message.get("bytes") or b""
+        text = message.get("text")
+        yield text if text is not None else message.get("bytes") or b""
     gone()

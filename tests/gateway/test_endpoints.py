@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-import grpc
 import pytest
 import requests
 from docarray import DocList
 
+from cliptune.client import messages
+from cliptune.client.transport import GrpcTransport
 from cliptune.documents import ClipDoc
 from cliptune.errors import Forbidden, NotFound
 from cliptune.executors.indexer import Indexer
@@ -23,9 +24,7 @@ from cliptune.executors.text_encoder import CLIPTextEncoder
 from cliptune.executors.trainer import Trainer
 from cliptune.executors.vision_encoder import CLIPVisionEncoder
 from cliptune.gateway.api_keys import make_key
-from cliptune.protocol import messages, wire_errors
 from cliptune.protocol.endpoints import SEARCH_FLOW, TRAIN_FLOW, Endpoint, flow_of
-from cliptune.protocol.jina_compat import jina_pb2_grpc
 from tests.ports import free_ports
 
 EXECUTORS = {
@@ -120,23 +119,16 @@ def test_a_new_endpoint_is_a_line_of_the_table_and_an_executor(tmp_path: Path) -
         content = described["post"]["requestBody"]["content"]["application/json"]
         assert content["example"] == body
 
-        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-            post = jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data
+        def over_grpc(path: str, key: str) -> list[str | None]:
+            call = messages.documents(path, [ClipDoc(text="boots")], ClipDoc)
+            with closing(GrpcTransport(f"grpc://127.0.0.1:{grpc_port}", 30, key)) as transport:
+                return [doc.text for doc in transport.ask(call)]
 
-            def over_grpc(path: str, key: str) -> list[str | None]:
-                request = messages.data_request(path, DocList[ClipDoc]([ClipDoc(text="boots")]))
-                metadata = [("authorization", f"Bearer {key}")]
-                try:
-                    response = post(request, metadata=metadata, timeout=30)
-                except grpc.RpcError as error:
-                    raise wire_errors.from_text(error.details()) from None
-                return [doc.text for doc in messages.documents_of(response, ClipDoc)]
-
-            assert over_grpc("/shout", "write") == ["BOOTS"]
-            with pytest.raises(Forbidden):
-                over_grpc("/shout", "search")
-            with pytest.raises(NotFound, match="did you mean '/shout'"):
-                over_grpc("/shoot", "admin")
+        assert over_grpc("/shout", "write") == ["BOOTS"]
+        with pytest.raises(Forbidden):
+            over_grpc("/shout", "search")
+        with pytest.raises(NotFound, match="did you mean '/shout'"):
+            over_grpc("/shoot", "admin")
 
         admin = {"Authorization": "Bearer admin"}
         figures = requests.get(f"{http}/metrics", headers=admin, timeout=30).text

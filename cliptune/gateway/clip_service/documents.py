@@ -75,7 +75,7 @@ def select(roots: Iterable[Document], paths: str) -> list[Document]:
     """
     if len(paths) > MAX_PATHS:
         raise BadInput(f"access_paths of {len(paths)} characters, the limit is {MAX_PATHS}")
-    found: list[Document] = []
+    chosen: list[Document] = []
     for path in paths.removeprefix("@").split(","):
         level = list(roots)
         for step in path.strip() or "?":
@@ -83,12 +83,12 @@ def select(roots: Iterable[Document], paths: str) -> list[Document]:
                 raise BadInput(f"access_paths is {paths[:100]!r}: use r, c and m, such as '@r,m'")
             if step != "r":
                 level = [inner for doc in level for inner in _below(doc, step)]
-            if len(found) + len(level) > (most := current().max_docs):
+            if len(chosen) + len(level) > (most := current().max_docs):
                 raise TooLarge(
-                    f"{len(found) + len(level)} documents at {paths!r}, the limit is {most}"
+                    f"{len(chosen) + len(level)} documents at {paths!r}, the limit is {most}"
                 )
-        found.extend(level)
-    return found
+        chosen.extend(level)
+    return chosen
 
 
 def check_sizes(roots: Iterable[Document]) -> None:
@@ -145,8 +145,8 @@ def tags_of(doc: Document, position: int) -> dict[str, object]:
     Raises:
         BadInput: a number is not finite.
     """
-    found = plain(doc.tags, f"{name_of(position, doc)}: tags")
-    return {name: _whole(value) for name, value in found.items()}
+    tags = plain(doc.tags, f"{name_of(position, doc)}: tags")
+    return {name: _whole(value) for name, value in tags.items()}
 
 
 def _whole(value: object) -> object:
