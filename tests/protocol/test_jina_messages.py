@@ -10,7 +10,7 @@ from cliptune.client.messages import Call, document_of, documents, one_document
 from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import NotFound
 from cliptune.protocol import tags, wire_errors
-from cliptune.protocol.documents import Ask, LogItem
+from cliptune.protocol.documents import LogItem, TrainRequest
 from cliptune.protocol.jina_compat import DataRequest, SingleDocumentRequest, jina_pb2
 from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest
 
@@ -84,9 +84,9 @@ def test_we_read_what_jina_writes() -> None:
 def test_streams() -> None:
     request = SingleDocumentRequest()
     request._pb_body = jina_pb2.SingleDocumentRequestProto.FromString(
-        one_document("/logs", Ask(arguments='{"a": 1}')).SerializeToString()
+        one_document("/logs", TrainRequest(arguments='{"a": 1}')).SerializeToString()
     )
-    request.document_cls = Ask
+    request.document_cls = TrainRequest
     assert request.header.exec_endpoint == "/logs"
     assert request.data.doc.arguments == '{"a": 1}'
     answer = SingleDocumentRequest()
