@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 
 from cliptune.errors import Unavailable
 
@@ -10,6 +10,9 @@ _MODULES = {
     "train": ("torch", "open_clip", "onnxruntime", "onnx", "matplotlib"),
     "serve": ("torch", "open_clip", "onnxruntime", "jina", "fastapi", "lancedb"),
     "index": ("lancedb",),
+    "milvus": ("pymilvus",),
+    "lora": ("peft",),
+    "hf": ("transformers",),
 }
 """Modules that an extra of pyproject.toml brings, and that its work can't do without."""
 
@@ -20,7 +23,7 @@ def need(extra: str, what: str) -> None:
     Raises:
         Unavailable: it isn't installed; the message says how it is.
     """
-    missing = [name for name in _MODULES[extra] if importlib.util.find_spec(name) is None]
+    missing = [name for name in _MODULES[extra] if not _is_there(name)]
     if missing:
         raise _missing(what, extra, missing[0])
 
@@ -34,8 +37,12 @@ def of_missing(error: ModuleNotFoundError) -> Unavailable | None:
     return None
 
 
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # it is kept from being imported
+        return False
+
+
 def _missing(what: str, extra: str, module: str) -> Unavailable:
-    return Unavailable(
-        f"{what} needs more than the client ({module} is not installed): "
-        f"pip install 'cliptune[{extra}]'"
-    )
+    return Unavailable(f"{what} needs: pip install 'cliptune[{extra}]' ({module} is not installed)")

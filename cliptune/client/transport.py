@@ -408,6 +408,11 @@ class HttpTransport(Transport):
             asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerator[None, None]]
         ] = {}
 
+    def __del__(self) -> None:
+        """Close the threads' connections of a client that nobody has closed."""
+        if (pool := getattr(self, "_pool", None)) is not None:
+            pool.close()
+
     def close(self) -> None:
         """Close the connections; those of other loops as soon as these come to it."""
         with self._guard:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NotRequired, TypedDict
 
-from cliptune.errors import Unavailable
+from cliptune.extras import need
 
 
 @contextmanager
@@ -75,10 +75,7 @@ def needs_transformers(model_cfg: OpenClipConfig) -> None:
     """
     if not model_cfg["text_cfg"].get("hf_model_name"):
         return
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise Unavailable("a Hugging Face text tower needs: pip install 'cliptune[hf]'") from error
+    need("hf", "a Hugging Face text tower")
     if open_clip.hf_model.transformers is None:
         importlib.reload(open_clip.hf_model)
         open_clip.model.HFTextEncoder = open_clip.hf_model.HFTextEncoder

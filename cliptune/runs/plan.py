@@ -16,10 +16,10 @@ from cliptune.data.validation import PAIR, Needs
 from cliptune.demo.catalogue import CATALOGUE_NAMES
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput
+from cliptune.extras import need
 from cliptune.models.loading import check_model, pick_device
 from cliptune.runs.record import DataReference, RunConfig
 from cliptune.training.callbacks import CALLBACKS, Callback, Callbacks, parse_callback
-from cliptune.training.lora import check_installed
 from cliptune.training.optimization import make_optimizer, make_schedule
 from cliptune.training.options import TrainingOptions
 
@@ -62,7 +62,7 @@ def make_plan(
     pick_device(parsed.device)
     _check_optimization(parsed)
     if parsed.lora is not None:
-        check_installed()
+        need("lora", "lora")
     table = CsvOptions.parse(csv_options)
     documents: dict[str, DocList[ClipDoc]] = {}
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from cliptune.errors import BadInput, Unavailable
+from cliptune.errors import BadInput
+from cliptune.extras import need
 from cliptune.training.freezing import parameter_depths
 
 
@@ -27,16 +27,6 @@ class LoraOptions(BaseModel):
     """The adapters' product is scaled by alpha / rank."""
 
 
-def check_installed() -> None:
-    """Refuse LoRA where its library is missing.
-
-    Raises:
-        Unavailable: `cliptune[lora]` is not installed.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise Unavailable("lora needs: pip install 'cliptune[lora]'")
-
-
 class Adapters:
     """The adapters of a model under training."""
 
@@ -49,7 +39,7 @@ class Adapters:
             Unavailable: `cliptune[lora]` is not installed.
             BadInput: the model has no layer for an adapter.
         """
-        check_installed()
+        need("lora", "lora")
         from peft import LoraConfig
         from peft.tuners.lora import LoraModel
 

@@ -130,7 +130,7 @@ class Echo:
     def stop(self) -> None:
         if self.process:
             self.process.kill()
-            self.process.wait()
+            self.process.communicate()
 
 
 @pytest.fixture

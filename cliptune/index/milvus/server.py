@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay
 
 from cliptune.errors import BadInput, Unavailable
+from cliptune.extras import need
 from cliptune.index.checks import check_integers
 from cliptune.index.retries import PAUSES
 from cliptune.settings import current
@@ -190,12 +191,7 @@ class MilvusServer:
 
     def __init__(self, address: MilvusAddress, options: MilvusOptions) -> None:
         """Note where it is; nothing is sent yet. Raises `Unavailable` without pymilvus."""
-        try:
-            import pymilvus  # noqa: F401
-        except ImportError as error:
-            raise Unavailable(
-                "indexes in Milvus need pymilvus: pip install 'cliptune[milvus]'"
-            ) from error
+        need("milvus", "an index in Milvus")
         # It logs every failure with its trace, those too that are tried again.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         self.address = address
