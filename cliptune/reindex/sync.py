@@ -125,7 +125,7 @@ def sync_ids(
 
     def pairs() -> Iterator[Pair]:
         for part in batched(ids, _LISTED):
-            ours, theirs = ({doc.id: doc for doc in one.get(part)} for one in (source, target))
+            ours, theirs = ({str(doc.id): doc for doc in one.get(part)} for one in (source, target))
             yield from ((ours.get(one), theirs.get(one)) for one in part)
 
     return _sync(source, target, pairs(), towers, progress)

@@ -132,9 +132,8 @@ def test_a_lost_journal_means_that_anything_may_have_been_written(tmp_path: Path
 
 def test_a_swap_does_not_clear_what_it_did_not_write(shop: Path, models: Models) -> None:
     """As after a state was put back from an old backup."""
-    other = Generations(shop).open(
-        Generations(shop).read().current.model_copy(update={"number": 2})
-    )
+    current = Generations(shop).read().current
+    other = Generations(shop).open(current.model_copy(update={"number": 2}), make=True)
     other.add(embed(models[2], products(3)))
     other.close()
     with pytest.raises(AlreadyExists, match="generation-2 holds 3 documents"):

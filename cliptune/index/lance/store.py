@@ -46,6 +46,9 @@ class LanceIndex(Index):
     candidates scored again exactly), from `LanceOptions.ann_threshold` documents on. Documents
     added since are searched exhaustively beside it.
 
+    More than 10,000 ids are deleted in several transactions. A scan that lasts longer than
+    `LanceOptions.keep_versions` may be ended with `Unavailable` by an `optimize`.
+
     Args:
         folder: made if it isn't there.
         options: see `LanceOptions`.
@@ -95,7 +98,6 @@ class LanceIndex(Index):
         return self._folder.read("searching", run)
 
     def _delete(self, ids: list[str] | None, where: Node | None) -> int:
-        """More than 10,000 ids are deleted in several transactions."""
         self._folder.check_open()
         deleted = 0
         with self._folder.writing():
@@ -125,10 +127,6 @@ class LanceIndex(Index):
         return self._folder.read("reading", run)
 
     def _scan(self, after: str | None, batch_size: int, parts: Parts) -> Iterator[DocList[ClipDoc]]:
-        """One that lasts longer than `keep_versions` may be ended with `Unavailable` by an
-        `optimize`.
-        """
-
         def pin(opened: Opened | None) -> tuple[Table, list[int], str] | None:
             if opened is None:
                 return None

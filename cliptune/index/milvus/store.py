@@ -131,7 +131,7 @@ class MilvusIndex(Index):
         return self._with_collection("reading", run)
 
     def _scan(self, after: str | None, batch_size: int, parts: Parts) -> Iterator[DocList[ClipDoc]]:
-        there = self._with_collection("reading", lambda found: found)
+        there = self._with_collection("reading", lambda current: current)
         if there is None:
             return
         waiting: list[Entity] = []
