@@ -27,7 +27,7 @@ from typing import NoReturn, TypedDict, Unpack
 from docarray import DocList
 
 from cliptune.data.pictures.download import Downloads, download_once
-from cliptune.data.pictures.images import image_bytes
+from cliptune.data.pictures.images import picture_digest
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import (
     Column,
@@ -335,7 +335,7 @@ class CsvTable:
         if doc.uri is None:
             return f"text-{_short_hash(doc.text or '')}"
         try:
-            return hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
+            return picture_digest(doc)
         except BadImage:
             return f"file-{_short_hash(doc.uri.removeprefix(f'{self.rows.root}{os.sep}'))}"
 
