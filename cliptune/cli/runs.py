@@ -29,7 +29,7 @@ from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
     from cliptune.callback import Callback
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.runs.session import Session
     from cliptune.runs.summary import RunSummary
 
@@ -332,7 +332,7 @@ def with_options(named: Mapping[str, object], options: dict[str, object]) -> dic
     Raises:
         BadInput: `--option` gives one that the command line has an option for.
     """
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
 
     csv_options = options.pop("csv_options", None) or {}
     if not isinstance(csv_options, dict):

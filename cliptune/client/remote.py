@@ -20,7 +20,7 @@ from typing_extensions import override
 from cliptune.client.inputs import MAX_BATCH_BYTES, plain
 from cliptune.client.transport import GrpcTransport
 from cliptune.data.pictures.images import image_bytes
-from cliptune.data.tables.columns import CsvOptions
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import ANSWER, PAIR, QUERY, Needs
 from cliptune.documents import ClipDoc
 from cliptune.errors import (

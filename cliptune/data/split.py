@@ -21,7 +21,8 @@ import numpy as np
 
 from cliptune.data.equivalence import Groups, TextKeys
 from cliptune.data.pictures.images import picture_digest
-from cliptune.data.tables.reader import CsvOptions, CsvTable
+from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.reader import CsvTable
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput
 from cliptune.files import write_bytes

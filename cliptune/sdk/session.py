@@ -14,7 +14,7 @@ from cliptune.settings import current
 if TYPE_CHECKING:
     from cliptune.client.remote import RemoteSession
     from cliptune.data.source import Data
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.training.callbacks import Callback
 
 

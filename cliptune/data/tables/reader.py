@@ -31,11 +31,11 @@ from cliptune.data.pictures.images import picture_digest
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import (
     Column,
-    CsvOptions,
     choose_roles,
     fill_template,
     is_elsewhere,
 )
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.rows import Row, Rows, open_rows
 from cliptune.data.validation import (
     ANYTHING,
@@ -49,8 +49,6 @@ from cliptune.data.validation import (
 )
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
-
-__all__ = ["CsvOptions", "CsvTable", "read_csv", "refuse_elsewhere"]
 
 _CHUNK = 256
 
