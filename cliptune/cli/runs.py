@@ -348,7 +348,7 @@ def with_options(named: Mapping[str, object], options: dict[str, object]) -> dic
 
 
 def _session(server: str | None) -> Session:
-    """The SDK on this machine, or the same calls at a train Flow."""
-    import cliptune
+    """Runs of this machine, or of the train Flow at `server`."""
+    from cliptune.sdk.session import session
 
-    return cliptune.connect(server) if server else cliptune
+    return session(server)

@@ -334,7 +334,9 @@ class RemoteSession(Session):
         named = {
             k: self._data(v, csv_options, k, needs[k]) for k, v in data.items() if v is not None
         }
-        return self.call("/evaluate", {"model": model, "limit": limit, **named})
+        arguments = {"model": model, "limit": limit, **named}
+        metrics: dict[str, float] = self.call("/evaluate", arguments)
+        return metrics
 
     def push(self, data: Any, name: str, csv_options: Any = None, *, replace: bool = False) -> None:
         """Store documents, a CSV file or a folder of pictures there under `name`.
@@ -409,7 +411,7 @@ class RemoteSession(Session):
         return name
 
     def _is_there(self, name: str) -> bool:
-        return self._send(DocList[ClipDoc](), {"name": name})["stored"]
+        return bool(self._send(DocList[ClipDoc](), {"name": name})["stored"])
 
     def _upload(self, docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> None:
         batches = list(_batches(docs))

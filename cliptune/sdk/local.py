@@ -13,6 +13,16 @@ from cliptune.sdk.models import find_artifact, refuse_model_options
 
 _METRIC_LEARNING = ("miner", "miner_options", "loss_optimizer", "loss_optimizer_options")
 
+_NEVER_NONE = {
+    "loss",
+    "optimizer",
+    "optimizer_options",
+    "scheduler",
+    "scheduler_options",
+    "sampler",
+}
+"""Options for which None means their default."""
+
 
 class LocalSession:
     """Starts runs on this machine, and finds them: a `cliptune.runs.session.Session`."""
@@ -41,6 +51,9 @@ class LocalSession:
         of_plan = [options.pop(f, None) for f in ("eval_data", "callbacks", "csv_options")]
         if options.get("sampler") == "auto":
             del options["sampler"]
+        for name in _NEVER_NONE & options.keys():
+            if options[name] is None:
+                del options[name]
         start = model
         if artifact is not None:
             start = str(find_artifact(artifact))

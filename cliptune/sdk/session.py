@@ -28,10 +28,10 @@ def connect(address: str, api_key: str | None = None, ca_file: str | None = None
     return RemoteSession(address, api_key=api_key, ca_file=ca_file)
 
 
-def session() -> Session:
-    """Where the functions here work: at the server that the environment names, or here."""
-    address = current().server
-    return connect(address) if address else LocalSession()
+def session(address: str | None = None) -> Session:
+    """At the train Flow at `address`, else at that which the environment names, else here."""
+    server = address or current().server
+    return connect(server) if server else LocalSession()
 
 
 def fit(
