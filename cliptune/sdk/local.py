@@ -14,12 +14,8 @@ from cliptune.sdk.models import find_artifact, refuse_model_options
 _METRIC_LEARNING = ("miner", "miner_options", "loss_optimizer", "loss_optimizer_options")
 
 _NEVER_NONE = {
-    "loss",
-    "optimizer",
-    "optimizer_options",
-    "scheduler",
-    "scheduler_options",
-    "sampler",
+    *("val_split", "loss", "optimizer", "optimizer_options", "epochs", "scheduler"),
+    *("scheduler_options", "freeze", "num_workers", "to_onnx", "sampler"),
 }
 """Options for which None means their default."""
 
