@@ -27,6 +27,7 @@ from cliptune.models.registry import BUILTIN
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import Answer, Ask, Chunk, LogItem
 from cliptune.protocol.limits import PartParameters, check_docs, read_parameters
+from cliptune.runs.session import Experiment
 from cliptune.settings import current
 
 CHUNK = 1024 * 1024
@@ -173,20 +174,24 @@ def manage_experiments(arguments: dict[str, Any]) -> Any:
 
     action, name = arguments.get("action", "list"), arguments.get("name")
     if action == "list":
-        return [asdict(experiment) for experiment in runs.list_experiments()]
+        return [_said(experiment) for experiment in runs.list_experiments()]
     if action == "delete_all":
         runs.delete_experiments()
         return {"deleted": None}
     if not isinstance(name, str) or not name:
         raise BadInput(f"name is {name!r}: give the name of an experiment")
     if action == "create":
-        return asdict(runs.create_experiment(name))
+        return _said(runs.create_experiment(name))
     if action == "get":
-        return asdict(runs.get_experiment(name))
+        return _said(runs.get_experiment(name))
     if action == "delete":
         runs.delete_experiment(name)
         return {"deleted": name}
     raise BadInput(f"action is {action!r}: list, create, get, delete or delete_all")
+
+
+def _said(experiment: Experiment) -> dict[str, str]:
+    return {"name": experiment.name, "created": experiment.created}
 
 
 def evaluate(arguments: dict[str, Any]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 from cliptune import runs
 from cliptune.errors import BadInput
 from cliptune.extras import need
+from cliptune.runs.experiments import LocalRuns
 from cliptune.runs.record import RunConfig
 from cliptune.sdk.models import find_artifact, refuse_model_options
 
@@ -20,18 +21,8 @@ _NEVER_NONE = {
 """Options for which None means their default."""
 
 
-class LocalSession:
+class LocalSession(LocalRuns):
     """Starts runs on this machine, and finds them: a `cliptune.runs.session.Session`."""
-
-    get_run = staticmethod(runs.get_run)
-    list_runs = staticmethod(runs.list_runs)
-    delete_run = staticmethod(runs.delete_run)
-    delete_runs = staticmethod(runs.delete_runs)
-    create_experiment = staticmethod(runs.create_experiment)
-    get_experiment = staticmethod(runs.get_experiment)
-    list_experiments = staticmethod(runs.list_experiments)
-    delete_experiment = staticmethod(runs.delete_experiment)
-    delete_experiments = staticmethod(runs.delete_experiments)
 
     def fit(self, model: str, train_data: object, **options: Any) -> runs.Run:
         """Start a run; arguments and errors as `cliptune.fit`."""
