@@ -16,11 +16,11 @@ from docarray import DocList
 from PIL import Image
 
 import cliptune
-from cliptune.client.remote import RemoteExperiment, RemoteRun, RemoteSession
+from cliptune.client.remote import RemoteRun, RemoteSession
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadInput, NotFound
 from cliptune.models.registry import BUILTIN_FOLDER
-from cliptune.runs.session import AnyExperiment, AnyRun, Session
+from cliptune.runs.session import AnyRun, Session
 from cliptune.sdk.local import LocalSession
 
 FIT_PARAMETERS = """
@@ -174,7 +174,6 @@ def calls_of(kind: type) -> dict[str, list[str]]:
     [
         (Session, LocalSession, RemoteSession),
         (AnyRun, cliptune.Run, RemoteRun),
-        (AnyExperiment, cliptune.Experiment, RemoteExperiment),
     ],
 )
 def test_this_machine_and_a_train_flow_offer_the_same_calls(

@@ -25,7 +25,7 @@ from cliptune.errors import BadInput, NotFound
 if TYPE_CHECKING:
     from cliptune.client.bulk import Indexed, LeftOut
     from cliptune.data.source import Documents
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.serving import Client
 
 IDS_A_CALL = 5_000

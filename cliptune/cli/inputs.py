@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from docarray import DocList
 
     from cliptune.data.summary import DataSummary
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.data.validation import Needs
     from cliptune.documents import ClipDoc
     from cliptune.models.loading import ClipModel

@@ -116,7 +116,7 @@ def with_table_options(command: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(command)
     def wrapped(*args: P.args, **values: P.kwargs) -> R:
-        from cliptune.data.tables.columns import CsvOptions
+        from cliptune.data.tables.options import CsvOptions
 
         given = {name: values.pop(name) for name in (*TABLE_OPTIONS, DOWNLOAD)}
         values["table"] = replace(CsvOptions.parse(given), as_flags=True)

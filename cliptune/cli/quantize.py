@@ -14,7 +14,7 @@ from cliptune.cli.options import Labelled, Searched, with_table_options
 from cliptune.cli.terminal import console
 
 if TYPE_CHECKING:
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
 
 
 class Precision(enum.StrEnum):

@@ -16,7 +16,7 @@ from cliptune.errors import BadInput
 if TYPE_CHECKING:
     from docarray import DocList
 
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.documents import ClipDoc
     from cliptune.evaluation.report import About, Comparison
     from cliptune.models.loading import ClipModel

@@ -29,7 +29,7 @@ from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
     from cliptune.callback import Callback
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.runs.session import Session
     from cliptune.runs.summary import RunSummary
 
@@ -332,7 +332,7 @@ def with_options(named: Mapping[str, object], options: dict[str, object]) -> dic
     Raises:
         BadInput: `--option` gives one that the command line has an option for.
     """
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
 
     csv_options = options.pop("csv_options", None) or {}
     if not isinstance(csv_options, dict):
@@ -348,7 +348,7 @@ def with_options(named: Mapping[str, object], options: dict[str, object]) -> dic
 
 
 def _session(server: str | None) -> Session:
-    """The SDK on this machine, or the same calls at a train Flow."""
-    import cliptune
+    """Runs of this machine, or of the train Flow at `server`."""
+    from cliptune.sdk.session import session
 
-    return cliptune.connect(server) if server else cliptune
+    return session(server)

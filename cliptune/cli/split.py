@@ -12,7 +12,7 @@ from cliptune.cli.options import with_table_options
 from cliptune.cli.terminal import console
 
 if TYPE_CHECKING:
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
 
 
 def register(app: typer.Typer) -> None:

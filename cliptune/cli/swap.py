@@ -17,7 +17,7 @@ from cliptune.cli.options import SERVER, Address, of_setting, with_table_options
 from cliptune.cli.terminal import console, progress_bar
 
 if TYPE_CHECKING:
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.index.metadata import Storage
     from cliptune.reindex.quality import Quality, Query
     from cliptune.reindex.swap import Swap

@@ -17,7 +17,7 @@ from cliptune.cli.terminal import console, progress_bar
 from cliptune.errors import AlreadyExists, BadInput
 
 if TYPE_CHECKING:
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.evaluation.wise_ft import Documents, Pick, Point
     from cliptune.models.artifact import RunMetrics
     from cliptune.models.loading import ClipModel

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -20,7 +19,7 @@ from typing_extensions import override
 from cliptune.client.inputs import MAX_BATCH_BYTES, plain
 from cliptune.client.transport import GrpcTransport
 from cliptune.data.pictures.images import image_bytes
-from cliptune.data.tables.columns import CsvOptions
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import ANSWER, PAIR, QUERY, Needs
 from cliptune.documents import ClipDoc
 from cliptune.errors import (
@@ -35,7 +34,7 @@ from cliptune.protocol import wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest, TrainResult
 from cliptune.runs.logs import Progress
 from cliptune.runs.record import RunConfig, Status
-from cliptune.runs.session import AnyRun, Session
+from cliptune.runs.session import AnyRun, Experiment, Session
 from cliptune.runs.summary import RunSummary
 from cliptune.settings import current
 
@@ -186,33 +185,6 @@ class RemoteRun(AnyRun):
         return described
 
 
-@dataclass(frozen=True)
-class RemoteExperiment:
-    """A group of runs at a train Flow: the calls of `cliptune.Experiment`."""
-
-    name: str
-    created: str
-    """ISO 8601, UTC."""
-    session: RemoteSession = field(repr=False, compare=False)
-    """Where it is."""
-
-    def list_runs(self, page: int = 1, size: int = 50) -> list[RemoteRun]:
-        """Its runs, newest first."""
-        return self.session.list_runs(self.name, page, size)
-
-    def get_run(self, name: str) -> RemoteRun:
-        """Its run `name`."""
-        return self.session.get_run(name, self.name)
-
-    def delete_run(self, name: str) -> None:
-        """Delete its run `name`."""
-        self.session.delete_run(name, self.name)
-
-    def delete_runs(self) -> None:
-        """Delete all its runs."""
-        self.session.delete_runs(self.name)
-
-
 class RemoteSession(Session):
     """`fit`, `push`, and the calls for runs and experiments, at a train Flow.
 
@@ -298,15 +270,15 @@ class RemoteSession(Session):
         self.call("/runs", {"action": "delete_all", "experiment_name": experiment_name})
 
     @override
-    def create_experiment(self, name: str = "default") -> RemoteExperiment:
+    def create_experiment(self, name: str = "default") -> Experiment:
         return self._experiment(self._ask("create", name))
 
     @override
-    def get_experiment(self, name: str = "default") -> RemoteExperiment:
+    def get_experiment(self, name: str = "default") -> Experiment:
         return self._experiment(self._ask("get", name))
 
     @override
-    def list_experiments(self) -> list[RemoteExperiment]:
+    def list_experiments(self) -> list[Experiment]:
         return [self._experiment(kept) for kept in self._ask("list")]
 
     @override
@@ -334,7 +306,9 @@ class RemoteSession(Session):
         named = {
             k: self._data(v, csv_options, k, needs[k]) for k, v in data.items() if v is not None
         }
-        return self.call("/evaluate", {"model": model, "limit": limit, **named})
+        arguments = {"model": model, "limit": limit, **named}
+        metrics: dict[str, float] = self.call("/evaluate", arguments)
+        return metrics
 
     def push(self, data: Any, name: str, csv_options: Any = None, *, replace: bool = False) -> None:
         """Store documents, a CSV file or a folder of pictures there under `name`.
@@ -377,8 +351,8 @@ class RemoteSession(Session):
     def _ask(self, action: str, name: str | None = None) -> Any:
         return self.call("/experiments", {"action": action, "name": name})
 
-    def _experiment(self, found: dict[str, str]) -> RemoteExperiment:
-        return RemoteExperiment(found["name"], found["created"], self)
+    def _experiment(self, found: dict[str, str]) -> Experiment:
+        return Experiment(found["name"], found["created"], self)
 
     def _data(self, data: Any, csv_options: Any, role: str, needs: Needs) -> str:
         """The name that the server knows `data` by, after sending what it doesn't have.
@@ -411,7 +385,7 @@ class RemoteSession(Session):
         return name
 
     def _is_there(self, name: str) -> bool:
-        return self._send(DocList[ClipDoc](), {"name": name})["stored"]
+        return bool(self._send(DocList[ClipDoc](), {"name": name})["stored"])
 
     def _upload(self, docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> None:
         batches = list(_batches(docs))

@@ -12,21 +12,22 @@ A label that a document has of its own is its user's word, and stays.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from docarray import DocList
 
-from cliptune.data.pictures.images import image_bytes
+from cliptune.data.pictures.images import picture_digest
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 
 Key = tuple[str, bytes | str]
 """What a model sees: a text, or a picture."""
+K = TypeVar("K", bound=Hashable)
 TextKeys = Callable[[list[str]], list[bytes]]
 """Texts to what is equal where they are the same, such as `models.tokenizers.token_keys`."""
 
@@ -89,7 +90,7 @@ def picture_digests(docs: Sequence[ClipDoc], *, allow_files: bool = True) -> lis
         if doc.image is None and not doc.uri:
             return doc.image_digest
         try:
-            return hashlib.sha256(image_bytes(doc, allow_files=allow_files)).hexdigest()
+            return picture_digest(doc, allow_files=allow_files)
         except BadImage:
             return None
 
@@ -106,7 +107,7 @@ def same_labels(*tables: KeyedDocs) -> list[list[str | None]]:
     `picture` and its digest. Should several labels claim them, it is the first in the tables'
     order. None: a document with neither text nor picture.
     """
-    groups = _Groups()
+    groups: Groups[Key] = Groups()
     labels = set()
     for doc, keys in _each(tables):
         if _own(doc) is None:
@@ -123,7 +124,9 @@ def same_labels(*tables: KeyedDocs) -> list[list[str | None]]:
     ]
 
 
-def _names(tables: Sequence[KeyedDocs], groups: _Groups, labels: set[str | None]) -> dict[Key, str]:
+def _names(
+    tables: Sequence[KeyedDocs], groups: Groups[Key], labels: set[str | None]
+) -> dict[Key, str]:
     """By group: the best name that there is for it, of those of one kind the first."""
     claims: dict[Key, dict[int, str]] = defaultdict(dict)
     for doc, keys in _each(tables):
@@ -155,15 +158,16 @@ def _each(tables: Iterable[KeyedDocs]) -> Iterator[tuple[ClipDoc, list[Key]]]:
 
 
 @dataclass
-class _Groups:
+class Groups(Generic[K]):
     """Disjoint sets of keys (Tarjan, 1975)."""
 
-    parents: dict[Key, Key] = field(default_factory=dict)
+    parents: dict[K, K] = field(default_factory=dict)
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: K) -> bool:
+        """Whether `key` is in a group."""
         return key in self.parents
 
-    def join(self, keys: Iterable[Key]) -> None:
+    def join(self, keys: Sequence[K]) -> None:
         """Make one group of the groups of `keys`."""
         for key in keys:
             self.parents.setdefault(key, key)
@@ -171,7 +175,7 @@ class _Groups:
         for root in roots[1:]:
             self.parents[root] = roots[0]
 
-    def first(self, key: Key) -> Key:
+    def first(self, key: K) -> K:
         """The key that stands for the group of `key`."""
         while (parent := self.parents[key]) != key:
             self.parents[key] = key = self.parents[parent]

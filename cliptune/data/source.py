@@ -15,7 +15,8 @@ from cliptune.data.pictures.download import download_once
 from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.store import is_url, list_pushed, pull
 from cliptune.data.summary import DataSummary
-from cliptune.data.tables.columns import CsvOptions, is_elsewhere
+from cliptune.data.tables.columns import is_elsewhere
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.reader import CsvTable, TableSettings, refuse_elsewhere
 from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
 from cliptune.data.validation import (

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cliptune.data.equivalence import TextKeys
-from cliptune.data.pictures.images import image_bytes
-from cliptune.data.tables.reader import CsvOptions, CsvTable
+from cliptune.data.equivalence import Groups, TextKeys
+from cliptune.data.pictures.images import picture_digest
+from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.reader import CsvTable
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput
 from cliptune.files import write_bytes
@@ -112,22 +113,13 @@ def split_table(
 
 def _groups(docs: Sequence[ClipDoc], text_keys: TextKeys) -> dict[tuple[int, ...], str]:
     """The rows of each group, and what it is called."""
-    parents = list(range(len(docs)))
-
-    def first(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = row = parents[parents[row]]
-        return row
-
-    seen: dict[str, int] = {}
     keys = list(_keys(docs, text_keys))
+    groups: Groups[str] = Groups()
+    for of_row in keys:
+        groups.join(of_row)
+    members: dict[str, list[int]] = {}
     for row, of_row in enumerate(keys):
-        for key in of_row:
-            here, there = sorted((first(row), first(seen.setdefault(key, row))))
-            parents[there] = here
-    members: dict[int, list[int]] = {}
-    for row in range(len(docs)):
-        members.setdefault(first(row), []).append(row)
+        members.setdefault(groups.first(of_row[0]), []).append(row)
     return {
         tuple(rows): _name([docs[row] for row in rows], [key for row in rows for key in keys[row]])
         for rows in members.values()
@@ -183,7 +175,7 @@ def _picture_keys(docs: Sequence[ClipDoc]) -> list[str | None]:
 
 def _digest(doc: ClipDoc) -> str | None:
     try:
-        return hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
+        return picture_digest(doc)
     except BadImage:
         return None
 

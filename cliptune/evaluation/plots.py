@@ -64,7 +64,9 @@ def results_grid(
     Raises:
         BadInput: no rows, a picture that can't be read, or a width that is too small.
     """
-    longest = max((len(found) for _, sides in rows for found in sides.values()), default=0)
+    longest = max(
+        (len(results_of) for _, sides in rows for results_of in sides.values()), default=0
+    )
     columns = min(max_columns, longest)
     if not columns:
         raise BadInput("a grid needs at least one query with a result")

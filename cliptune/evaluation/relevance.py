@@ -84,12 +84,12 @@ def _each_once(
 
 
 def _complete(table: KeyedDocs, labels: Sequence[str | None], role: str) -> list[str]:
-    found = []
+    complete = []
     for position, (doc, label) in enumerate(zip(table.docs, labels, strict=True)):
         if label is None:
             raise BadInput(
                 f"{role}: document {position} (id {doc.id}) has neither a label nor a text nor a "
                 "picture that can be read"
             )
-        found.append(label)
-    return found
+        complete.append(label)
+    return complete

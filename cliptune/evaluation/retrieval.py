@@ -274,7 +274,7 @@ def evaluate(
     query_emb = encode_docs(query_tower, query_docs, "query", allow_files)
     answers = decide_answers(queries, index, each_once_for=None if is_given else index_tower.name)
     same = exclude_self and query_tower.name == index_tower.name
-    found = evaluate_embeddings(
+    evaluation = evaluate_embeddings(
         query_emb,
         answers.query_labels,
         encode_docs(index_tower, answers.index, "index", allow_files),
@@ -287,7 +287,7 @@ def evaluate(
         device=device,
     )
     rows = np.array([*answers.index_rows, -1])  # -1 stays
-    return replace(found, ids=rows[found.ids], n_given=len(index.docs))
+    return replace(evaluation, ids=rows[evaluation.ids], n_given=len(index.docs))
 
 
 def text_keys_of(*towers: Tower) -> TextKeys:

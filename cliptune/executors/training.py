@@ -33,6 +33,7 @@ from cliptune.protocol.endpoints import (
     read_parameters,
 )
 from cliptune.protocol.limits import check_docs
+from cliptune.runs.session import Experiment
 from cliptune.settings import current
 
 if TYPE_CHECKING:
@@ -195,20 +196,24 @@ def manage_experiments(arguments: Mapping[str, object]) -> object:
 
     action, name = arguments.get("action", "list"), arguments.get("name")
     if action == "list":
-        return [asdict(experiment) for experiment in runs.list_experiments()]
+        return [_said(experiment) for experiment in runs.list_experiments()]
     if action == "delete_all":
         runs.delete_experiments()
         return {"deleted": None}
     if not isinstance(name, str) or not name:
         raise BadInput(f"name is {name!r}: give the name of an experiment")
     if action == "create":
-        return asdict(runs.create_experiment(name))
+        return _said(runs.create_experiment(name))
     if action == "get":
-        return asdict(runs.get_experiment(name))
+        return _said(runs.get_experiment(name))
     if action == "delete":
         runs.delete_experiment(name)
         return {"deleted": name}
     raise BadInput(f"action is {action!r}: list, create, get, delete or delete_all")
+
+
+def _said(experiment: Experiment) -> dict[str, str]:
+    return {"name": experiment.name, "created": experiment.created}
 
 
 def evaluate(arguments: Mapping[str, object]) -> dict[str, float]:

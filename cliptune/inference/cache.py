@@ -32,10 +32,10 @@ class EmbeddingCache:
         """The embeddings float32 [D] of those of `texts` that are here."""
         with self._lock:
             asked = set(texts)
-            found = {text: self._held[text] for text in asked if text in self._held}
-            self.hits += len(found)
-            self.misses += len(asked) - len(found)
-        return found
+            held = {text: self._held[text] for text in asked if text in self._held}
+            self.hits += len(held)
+            self.misses += len(asked) - len(held)
+        return held
 
     def put(self, embeddings: Mapping[str, NDArray[np.float32]]) -> None:
         """Remember each text's embedding, float32 [D]."""

@@ -84,8 +84,8 @@ def _pictures(docs: DocList[ClipDoc], fetch: bool) -> list[bytes]:
         if not (fetch and doc.image is None and is_url(doc.uri)):
             pictures.append(image_bytes(doc, allow_files=True))
             continue
-        found = next(fetched)
-        if isinstance(found, BadImage):
-            raise BadImage(f"document {position} (id {doc.id}): {found}")
-        pictures.append(found)
+        picture = next(fetched)
+        if isinstance(picture, BadImage):
+            raise BadImage(f"document {position} (id {doc.id}): {picture}")
+        pictures.append(picture)
     return pictures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Literal, get_args, overload
+from typing import Literal, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 import torch
@@ -35,61 +35,47 @@ from cliptune.models.tokenizers import load_tokenizer
 Precision = Literal["fp32", "int8", "bf16"]
 
 
+class TowerOptions(TypedDict, total=False):
+    """How a tower runs."""
+
+    is_onnx: bool
+    """By the artifact's ONNX file, instead of torch."""
+    precision: Precision
+    """Other than `fp32` for artifacts that `cliptune quantize` has admitted it to: `int8` runs on
+    ONNX Runtime, `bf16` on torch."""
+    device: str | None
+    """None: the accelerator that is there."""
+    batch_size: int
+    """32 by default."""
+    threads: int | None
+    """Of ONNX Runtime (torch's are set by `torch.set_num_threads`)."""
+    compiled: bool
+    """By torch's compiler: that takes a minute at the first batch, and pays on GPUs."""
+
+
 @overload
 def get_tower(
     model: str | Path | ClipModel,
     select_model: Literal["clip-text"],
-    *,
-    is_onnx: bool = ...,
-    precision: Precision = ...,
-    device: str | None = ...,
-    batch_size: int = ...,
-    threads: int | None = ...,
-    compiled: bool = ...,
+    **options: Unpack[TowerOptions],
 ) -> TextTower: ...
 @overload
 def get_tower(
     model: str | Path | ClipModel,
     select_model: Literal["clip-vision"],
-    *,
-    is_onnx: bool = ...,
-    precision: Precision = ...,
-    device: str | None = ...,
-    batch_size: int = ...,
-    threads: int | None = ...,
-    compiled: bool = ...,
+    **options: Unpack[TowerOptions],
 ) -> VisionTower: ...
 @overload
 def get_tower(
-    model: str | Path | ClipModel,
-    select_model: str | None,
-    *,
-    is_onnx: bool = ...,
-    precision: Precision = ...,
-    device: str | None = ...,
-    batch_size: int = ...,
-    threads: int | None = ...,
-    compiled: bool = ...,
+    model: str | Path | ClipModel, select_model: str | None, **options: Unpack[TowerOptions]
 ) -> TextTower | VisionTower: ...
 def get_tower(
-    model: str | Path | ClipModel,
-    select_model: str | None,
-    *,
-    is_onnx: bool = False,
-    precision: Precision = "fp32",
-    device: str | None = None,
-    batch_size: int = 32,
-    threads: int | None = None,
-    compiled: bool = False,
+    model: str | Path | ClipModel, select_model: str | None, **options: Unpack[TowerOptions]
 ) -> TextTower | VisionTower:
     """One tower of `model`, ready to encode.
 
     `model` is an artifact (folder or zip), a model's name (see `load_model`), or a model in
-    memory, whose weights the tower then shares. `is_onnx` takes the artifact's ONNX file, and
-    `threads` says how many ONNX Runtime uses (torch's are set by `torch.set_num_threads`).
-    `precision` other than fp32 is for artifacts that `cliptune quantize` has admitted it to:
-    `int8` runs on ONNX Runtime, `bf16` on torch. `compiled` has torch compile the tower: that takes
-    a minute at its first batch, and pays on GPUs.
+    memory, whose weights the tower then shares.
 
     Raises:
         BadInput: `select_model` names no tower, or ONNX or a precision is asked of something else
@@ -97,6 +83,8 @@ def get_tower(
         NotFound, BadArtifact: as `open_artifact`, `Artifact.onnx_path` and `load_model` do.
     """
     tower = check_tower(select_model)
+    is_onnx, precision = options.get("is_onnx", False), options.get("precision", "fp32")
+    device, batch_size = options.get("device"), options.get("batch_size", 32)
     if precision not in get_args(Precision):
         raise BadInput(f"precision is {precision!r}: use {', '.join(get_args(Precision))}")
     if is_onnx and precision == "bf16":
@@ -108,95 +96,67 @@ def get_tower(
             raise BadInput("a model in memory has no ONNX engine: write it as an artifact first")
         where = pick_device(device) if device else next(model.clip.parameters()).device
         model.clip.to(where)
-        return _for_device(_from_model(model, tower, where, batch_size, compiled), where)
-    if path := artifact_path(model):
+    elif path := artifact_path(model):
         artifact = open_artifact(path, only=(tower,))
         tell_outdated(artifact)
         artifact.check_precision(precision)
-        forward = _artifact_forward(artifact, tower, is_onnx, precision, device, threads, compiled)
-        made = _from_artifact(artifact, tower, forward, batch_size)
-        return _for_device(made, pick_device(device))
-    if is_onnx or precision != "fp32":
+        where = pick_device(device)
+        if is_onnx or precision == "int8":
+            file = artifact.onnx_path(tower, precision)
+            forward = onnx_forward(file, device, options.get("threads"))
+        else:
+            forward = _torch_forward(artifact, tower, where, options)
+        return _tower(artifact, tower, forward, where, batch_size)
+    elif is_onnx or precision != "fp32":
         raise BadInput(
             f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models and engines "
             f"of reduced precision: `cliptune export {model} --format onnx --out FOLDER` writes "
             "one, and FOLDER is to be given in its place"
         )
-    where = pick_device(device)
-    loaded = load_model(model, device=str(where))
-    return _for_device(_from_model(loaded, tower, where, batch_size, compiled), where)
+    else:
+        where = pick_device(device)
+        model = load_model(model, device=str(where))
+    module = model.text_module if tower == TEXT_TOWER else model.vision_module
+    forward = torch_forward(module, where, compiled=options.get("compiled", False))
+    return _tower(model, tower, forward, where, batch_size)
 
 
-def _from_model(
-    model: ClipModel, tower: str, device: torch.device, batch_size: int, compiled: bool
-) -> TextTower | VisionTower:
-    if tower == TEXT_TOWER:
-        module = model.text_module
-        return TextTower(
-            forward=torch_forward(module, device, compiled=compiled),
-            tokenizer=model.tokenizer,
-            context_length=model.context_length,
-            digest=model.digest,
-            output_dim=model.output_dim,
-            cuttable=module.cuttable,
-            batch_size=batch_size,
-        )
-    return VisionTower(
-        forward=torch_forward(model.vision_module, device, compiled=compiled),
-        preprocessing=model.preprocessing,
-        digest=model.digest,
-        output_dim=model.output_dim,
-        batch_size=batch_size,
-    )
-
-
-def _artifact_forward(
-    artifact: Artifact,
-    tower: str,
-    is_onnx: bool,
-    precision: Precision,
-    device: str | None,
-    threads: int | None,
-    compiled: bool,
+def _torch_forward(
+    artifact: Artifact, tower: str, device: torch.device, options: TowerOptions
 ) -> Forward:
-    if is_onnx or precision == "int8":
-        return onnx_forward(artifact.onnx_path(tower, precision), device, threads)
-    where = pick_device(device)
-    module = _tower_module(artifact, tower).to(where)
-    if precision == "bf16":
+    module = _tower_module(artifact, tower).to(device)
+    autocast = None
+    if options.get("precision") == "bf16":
         _halve_weights(module)
-        return torch_forward(module, where, torch.bfloat16, compiled)
-    return torch_forward(module, where, compiled=compiled)
+        autocast = torch.bfloat16
+    return torch_forward(module, device, autocast, options.get("compiled", False))
 
 
-def _from_artifact(
-    artifact: Artifact, tower: str, forward: Forward, batch_size: int
+def _tower(
+    source: ClipModel | Artifact,
+    tower: str,
+    forward: Forward,
+    device: torch.device,
+    batch_size: int,
 ) -> TextTower | VisionTower:
-    if tower == TEXT_TOWER:
-        text_cfg = artifact.model_cfg["text_cfg"]
-        return TextTower(
-            forward=forward,
-            tokenizer=load_tokenizer(text_cfg, artifact.tokenizer_folder),
-            context_length=int(text_cfg.get("context_length", 77)),
-            digest=artifact.digest,
-            output_dim=artifact.output_dim,
-            cuttable=artifact.input_map[tower]["cut_to_longest"],
-            batch_size=batch_size,
-        )
-    return VisionTower(
-        forward=forward,
-        preprocessing=artifact.preprocessing,
-        digest=artifact.digest,
-        output_dim=artifact.output_dim,
-        batch_size=batch_size,
+    """The tower that `forward` runs, with what `source` says of it."""
+    if tower != TEXT_TOWER:
+        digest, output_dim = source.digest, source.output_dim
+        return VisionTower(forward, source.preprocessing, digest, output_dim, batch_size)
+    if isinstance(source, Artifact):
+        text_cfg = source.model_cfg["text_cfg"]
+        tokenizer = load_tokenizer(text_cfg, source.tokenizer_folder)
+        context_length = text_cfg.get("context_length", 77)
+        cuttable = source.input_map[tower]["cut_to_longest"]
+    else:
+        tokenizer, context_length = source.tokenizer, source.context_length
+        cuttable = source.text_module.cuttable
+    text_tower = TextTower(
+        forward, tokenizer, context_length, source.digest, source.output_dim, cuttable, batch_size
     )
-
-
-def _for_device(tower: TextTower | VisionTower, device: torch.device) -> TextTower | VisionTower:
-    """`tower`, which on a GPU gets batches undivided: small ones leave it idle."""
-    if isinstance(tower, TextTower) and device.type != "cpu":
-        tower.call_cost = math.inf
-    return tower
+    if device.type != "cpu":
+        text_tower.call_cost = math.inf  # small batches leave a GPU idle
+    return text_tower
 
 
 def _tower_module(artifact: Artifact, tower: str) -> nn.Module:

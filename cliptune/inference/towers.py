@@ -70,10 +70,10 @@ class TextTower:
                 raise BadInput(f"text {position} is a {type(text).__name__}, not a str")
         if not texts:
             return np.empty((0, self.output_dim), dtype=np.float32)
-        found = self.cache.get(texts) if self.cache else {}
-        new = sorted(set(texts) - found.keys(), key=len)  # texts of like length share a batch
+        embeddings = self.cache.get(texts) if self.cache else {}
+        new = sorted(set(texts) - embeddings.keys(), key=len)  # texts of like length share a batch
         if self.cache:
-            self.observe("cache_hits", len(found))
+            self.observe("cache_hits", len(embeddings))
             self.observe("cache_misses", len(new))
         if new:
             with timed(self.observe, "preprocess_seconds"):
@@ -82,8 +82,8 @@ class TextTower:
             encoded = dict(zip(new, self.encode_tokens(tokens), strict=True))
             if self.cache:
                 self.cache.put(encoded)
-            found |= encoded
-        return np.stack([found[text] for text in texts])
+            embeddings |= encoded
+        return np.stack([embeddings[text] for text in texts])
 
     def encode_tokens(self, tokens: Tensor) -> NDArray[np.float32]:
         """Embed texts that are tokens already: int64 [N, L] to float32 [N, D] of unit length."""

@@ -1,6 +1,5 @@
 """Runs: their records, their processes, their logs; starting, stopping and resuming them."""
 
-from cliptune.runs.experiments import Experiment as Experiment
 from cliptune.runs.experiments import create_experiment as create_experiment
 from cliptune.runs.experiments import create_run as create_run
 from cliptune.runs.experiments import delete_experiment as delete_experiment
@@ -15,3 +14,4 @@ from cliptune.runs.logs import Progress as Progress
 from cliptune.runs.record import Record as Record
 from cliptune.runs.record import Status as Status
 from cliptune.runs.run import Run as Run
+from cliptune.runs.session import Experiment as Experiment

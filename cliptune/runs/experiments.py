@@ -7,7 +7,6 @@ import logging
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from cliptune.runs import process
 from cliptune.runs.liveness import ProcessMark
 from cliptune.runs.record import RECORD_FILE, Record, RunConfig, now, read_record, write_record
 from cliptune.runs.run import Run
+from cliptune.runs.session import Experiment
 from cliptune.settings import current
 
 if TYPE_CHECKING:
@@ -43,31 +43,6 @@ _ANIMALS = (
     "puffin quail raven robin seal shrew siskin skylark sparrow stoat stork swallow swan swift "
     "tapir teal tern thrush toad trout turtle vole walrus warbler weasel whale wolf wren zebra"
 )
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A group of runs: what `cliptune.runs.session.AnyExperiment` says."""
-
-    name: str
-    created: str
-    """ISO 8601, UTC."""
-
-    def list_runs(self, page: int = 1, size: int = 50) -> list[Run]:
-        """Its runs, newest first."""
-        return list_runs(self.name, page, size)
-
-    def get_run(self, name: str) -> Run:
-        """Its run `name`."""
-        return get_run(name, self.name)
-
-    def delete_run(self, name: str) -> None:
-        """Delete its run `name`."""
-        delete_run(name, self.name)
-
-    def delete_runs(self) -> None:
-        """Delete all its runs."""
-        delete_runs(self.name)
 
 
 def create_run(
@@ -111,12 +86,7 @@ def create_run(
 
 
 def get_run(name: str, experiment_name: str | None = None) -> Run:
-    """The run `name`; without `experiment_name` looked for in all experiments, `default` first.
-
-    Raises:
-        NotFound: no such run; the message lists near names.
-        BadInput: several experiments other than `default` have a run of that name.
-    """
+    """As `cliptune.get_run`, of this machine."""
     RUN.look_up(name)
     if experiment_name is not None:
         experiments = [get_experiment(experiment_name).name]
@@ -133,45 +103,25 @@ def get_run(name: str, experiment_name: str | None = None) -> Run:
 
 
 def list_runs(experiment_name: str | None = None, page: int = 1, size: int = 50) -> list[Run]:
-    """The runs of an experiment, or of all: newest first, `size` on a page, pages from 1.
-
-    Raises:
-        NotFound: no such experiment.
-        BadInput: `page` or `size` is below 1.
-    """
+    """As `cliptune.list_runs`, of this machine."""
     if page < 1 or size < 1:
         raise BadInput(f"page is {page} and size is {size}: use numbers from 1")
     return _all_runs(experiment_name)[(page - 1) * size : page * size]
 
 
 def delete_run(name: str, experiment_name: str | None = None) -> None:
-    """Delete the run `name` with all its files; one under way is stopped first.
-
-    Raises:
-        NotFound, BadInput: as `get_run`.
-        NotReady: it runs on another machine.
-    """
+    """As `cliptune.delete_run`, of this machine."""
     _delete(get_run(name, experiment_name).folder)
 
 
 def delete_runs(experiment_name: str | None = None) -> None:
-    """Delete all runs of an experiment, or without a name all runs.
-
-    Raises:
-        NotFound: no such experiment.
-        NotReady: one runs on another machine.
-    """
+    """As `cliptune.delete_runs`, of this machine."""
     for run in _all_runs(experiment_name):
         _delete(run.folder)
 
 
 def create_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
-    """A new group for runs (`fit(experiment_name=…)` makes it by itself).
-
-    Raises:
-        AlreadyExists: there is one of that name.
-        BadInput: the name is not allowed.
-    """
+    """As `cliptune.create_experiment`, of this machine."""
     folder = _root() / EXPERIMENT.check(name, "the experiment's name")
     try:
         make_folder(folder.parent)
@@ -182,11 +132,7 @@ def create_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
 
 
 def get_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
-    """The experiment `name`.
-
-    Raises:
-        NotFound: there is none; the message lists near names.
-    """
+    """As `cliptune.get_experiment`, of this machine."""
     EXPERIMENT.look_up(name)
     known = {experiment.name: experiment for experiment in list_experiments()}
     if name not in known:
@@ -195,7 +141,7 @@ def get_experiment(name: str = DEFAULT_EXPERIMENT) -> Experiment:
 
 
 def list_experiments() -> list[Experiment]:
-    """All experiments by name."""
+    """As `cliptune.list_experiments`, of this machine."""
     if not _root().is_dir():
         return []
     folders = (f for f in _root().iterdir() if f.is_dir() and not f.name.startswith("."))
@@ -203,19 +149,14 @@ def list_experiments() -> list[Experiment]:
 
 
 def delete_experiment(name: str) -> None:
-    """Delete an experiment with all its runs; those under way are stopped first.
-
-    Raises:
-        NotFound: there is none.
-        NotReady: one of its runs is on another machine.
-    """
+    """As `cliptune.delete_experiment`, of this machine."""
     get_experiment(name)
     delete_runs(name)
     remove_folder(_root() / name)
 
 
 def delete_experiments() -> None:
-    """Delete all experiments with all their runs."""
+    """As `cliptune.delete_experiments`, of this machine."""
     for experiment in list_experiments():
         delete_experiment(experiment.name)
 
@@ -242,11 +183,11 @@ def _ensure_experiment(name: str) -> Path:
 def _read_experiment(folder: Path) -> Experiment:
     try:
         kept = json.loads((folder / EXPERIMENT_FILE).read_text(encoding="utf-8"))
-        return Experiment(folder.name, str(kept["created"]))
+        return Experiment(folder.name, str(kept["created"]), _HERE)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         # Made at this very moment, or damaged: the folder knows when, about.
         changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-        return Experiment(folder.name, changed.isoformat(timespec="microseconds"))
+        return Experiment(folder.name, changed.isoformat(timespec="microseconds"), _HERE)
 
 
 def _all_runs(experiment_name: str | None) -> list[Run]:
@@ -292,3 +233,20 @@ def _delete(folder: Path) -> None:
     except NotFound:
         return
     remove_folder(folder)
+
+
+class LocalRuns:
+    """The calls for runs and experiments of this machine, as a session has them."""
+
+    get_run = staticmethod(get_run)
+    list_runs = staticmethod(list_runs)
+    delete_run = staticmethod(delete_run)
+    delete_runs = staticmethod(delete_runs)
+    create_experiment = staticmethod(create_experiment)
+    get_experiment = staticmethod(get_experiment)
+    list_experiments = staticmethod(list_experiments)
+    delete_experiment = staticmethod(delete_experiment)
+    delete_experiments = staticmethod(delete_experiments)
+
+
+_HERE = LocalRuns()

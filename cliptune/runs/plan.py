@@ -11,7 +11,7 @@ from docarray import DocList
 
 from cliptune.data.source import DataSetName, read_documents
 from cliptune.data.store import is_url, list_pushed
-from cliptune.data.tables.columns import CsvOptions
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import PAIR, Needs
 from cliptune.demo.catalogue import CATALOGUE_NAMES
 from cliptune.documents import ClipDoc

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
@@ -197,42 +198,8 @@ class AnyRun(Protocol):
         ...
 
 
-class AnyExperiment(Protocol):
-    """A group of runs."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        ...
-
-    @property
-    def created(self) -> str:
-        """ISO 8601, UTC."""
-        ...
-
-    def list_runs(self, page: int = 1, size: int = 50) -> Sequence[AnyRun]:
-        """Its runs, newest first."""
-        ...
-
-    def get_run(self, name: str) -> AnyRun:
-        """Its run `name`."""
-        ...
-
-    def delete_run(self, name: str) -> None:
-        """Delete its run `name`."""
-        ...
-
-    def delete_runs(self) -> None:
-        """Delete all its runs."""
-        ...
-
-
-class Session(Protocol):
-    """Where runs are: their calls, as the functions of `cliptune` describe them."""
-
-    def fit(self, model: str, train_data: object, **options: object) -> AnyRun:
-        """Start a run; arguments as `cliptune.fit`."""
-        ...
+class RunCalls(Protocol):
+    """The calls for runs, as the functions of `cliptune` describe them."""
 
     def get_run(self, name: str, experiment_name: str | None = None) -> AnyRun:
         """As `cliptune.get_run`."""
@@ -252,15 +219,50 @@ class Session(Protocol):
         """As `cliptune.delete_runs`."""
         ...
 
-    def create_experiment(self, name: str = "default") -> AnyExperiment:
+
+@dataclass(frozen=True)
+class Experiment:
+    """A group of runs."""
+
+    name: str
+    created: str
+    """ISO 8601, UTC."""
+    session: RunCalls = field(repr=False, compare=False)
+    """Where it is."""
+
+    def list_runs(self, page: int = 1, size: int = 50) -> Sequence[AnyRun]:
+        """Its runs, newest first."""
+        return self.session.list_runs(self.name, page, size)
+
+    def get_run(self, name: str) -> AnyRun:
+        """Its run `name`."""
+        return self.session.get_run(name, self.name)
+
+    def delete_run(self, name: str) -> None:
+        """Delete its run `name`."""
+        self.session.delete_run(name, self.name)
+
+    def delete_runs(self) -> None:
+        """Delete all its runs."""
+        self.session.delete_runs(self.name)
+
+
+class Session(RunCalls, Protocol):
+    """Where runs are: their calls, and those for experiments."""
+
+    def fit(self, model: str, train_data: object, **options: object) -> AnyRun:
+        """Start a run; arguments as `cliptune.fit`."""
+        ...
+
+    def create_experiment(self, name: str = "default") -> Experiment:
         """As `cliptune.create_experiment`."""
         ...
 
-    def get_experiment(self, name: str = "default") -> AnyExperiment:
+    def get_experiment(self, name: str = "default") -> Experiment:
         """As `cliptune.get_experiment`."""
         ...
 
-    def list_experiments(self) -> Sequence[AnyExperiment]:
+    def list_experiments(self) -> Sequence[Experiment]:
         """As `cliptune.list_experiments`."""
         ...
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from docarray import DocList
 
     from cliptune.data.source import Data
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.documents import ClipDoc
 
 

@@ -8,24 +8,21 @@ from typing import Any
 from cliptune import runs
 from cliptune.errors import BadInput
 from cliptune.extras import need
+from cliptune.runs.experiments import LocalRuns
 from cliptune.runs.record import RunConfig
 from cliptune.sdk.models import find_artifact, refuse_model_options
 
 _METRIC_LEARNING = ("miner", "miner_options", "loss_optimizer", "loss_optimizer_options")
 
+_NEVER_NONE = {
+    *("val_split", "loss", "optimizer", "optimizer_options", "epochs", "scheduler"),
+    *("scheduler_options", "freeze", "num_workers", "to_onnx", "sampler"),
+}
+"""Options for which None means their default."""
 
-class LocalSession:
+
+class LocalSession(LocalRuns):
     """Starts runs on this machine, and finds them: a `cliptune.runs.session.Session`."""
-
-    get_run = staticmethod(runs.get_run)
-    list_runs = staticmethod(runs.list_runs)
-    delete_run = staticmethod(runs.delete_run)
-    delete_runs = staticmethod(runs.delete_runs)
-    create_experiment = staticmethod(runs.create_experiment)
-    get_experiment = staticmethod(runs.get_experiment)
-    list_experiments = staticmethod(runs.list_experiments)
-    delete_experiment = staticmethod(runs.delete_experiment)
-    delete_experiments = staticmethod(runs.delete_experiments)
 
     def fit(self, model: str, train_data: object, **options: Any) -> runs.Run:
         """Start a run; arguments and errors as `cliptune.fit`."""
@@ -41,6 +38,9 @@ class LocalSession:
         of_plan = [options.pop(f, None) for f in ("eval_data", "callbacks", "csv_options")]
         if options.get("sampler") == "auto":
             del options["sampler"]
+        for name in _NEVER_NONE & options.keys():
+            if options[name] is None:
+                del options[name]
         start = model
         if artifact is not None:
             start = str(find_artifact(artifact))

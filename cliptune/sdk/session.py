@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptune.runs.session import AnyExperiment, AnyRun, Session
+from cliptune.runs.session import AnyRun, Experiment, Session
 from cliptune.sdk.local import LocalSession
 from cliptune.settings import current
 
 if TYPE_CHECKING:
     from cliptune.client.remote import RemoteSession
     from cliptune.data.source import Data
-    from cliptune.data.tables.columns import CsvOptions
+    from cliptune.data.tables.options import CsvOptions
     from cliptune.training.callbacks import Callback
 
 
@@ -28,10 +28,10 @@ def connect(address: str, api_key: str | None = None, ca_file: str | None = None
     return RemoteSession(address, api_key=api_key, ca_file=ca_file)
 
 
-def session() -> Session:
-    """Where the functions here work: at the server that the environment names, or here."""
-    address = current().server
-    return connect(address) if address else LocalSession()
+def session(address: str | None = None) -> Session:
+    """At the train Flow at `address`, else at that which the environment names, else here."""
+    server = address or current().server
+    return connect(server) if server else LocalSession()
 
 
 def fit(
@@ -173,11 +173,16 @@ def delete_run(name: str, experiment_name: str | None = None) -> None:
 
 
 def delete_runs(experiment_name: str | None = None) -> None:
-    """Delete all runs of an experiment, or without a name all runs there are."""
+    """Delete all runs of an experiment, or without a name all runs there are.
+
+    Raises:
+        NotFound: no such experiment.
+        NotReady: one runs on another machine.
+    """
     session().delete_runs(experiment_name)
 
 
-def create_experiment(name: str = "default") -> AnyExperiment:
+def create_experiment(name: str = "default") -> Experiment:
     """Make a new group for runs (`fit(experiment_name=…)` makes one by itself).
 
     Raises:
@@ -187,7 +192,7 @@ def create_experiment(name: str = "default") -> AnyExperiment:
     return session().create_experiment(name)
 
 
-def get_experiment(name: str = "default") -> AnyExperiment:
+def get_experiment(name: str = "default") -> Experiment:
     """The experiment `name`.
 
     Raises:
@@ -196,13 +201,18 @@ def get_experiment(name: str = "default") -> AnyExperiment:
     return session().get_experiment(name)
 
 
-def list_experiments() -> Sequence[AnyExperiment]:
+def list_experiments() -> Sequence[Experiment]:
     """All experiments by name."""
     return session().list_experiments()
 
 
 def delete_experiment(name: str) -> None:
-    """Delete an experiment with all its runs."""
+    """Delete an experiment with all its runs; those under way are stopped first.
+
+    Raises:
+        NotFound: there is none.
+        NotReady: one of its runs is on another machine.
+    """
     session().delete_experiment(name)
 
 

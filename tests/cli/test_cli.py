@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.cli.runs import parse_callback_option, parse_options, with_options
-from cliptune.data.tables.columns import CsvOptions
+from cliptune.data.tables.options import CsvOptions
 from cliptune.errors import BadInput
 
 COMMANDS = [

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.cli.options import DOWNLOAD, TABLE_OPTIONS
-from cliptune.data.tables.columns import CsvOptions
+from cliptune.data.tables.options import CsvOptions
 from cliptune.errors import BadData
 from cliptune.models.artifact import open_artifact
 from cliptune.runs import get_run

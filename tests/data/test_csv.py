@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cliptune.data.tables.reader import CsvOptions, read_csv
+from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.reader import read_csv
 from cliptune.errors import BadData, BadInput
 
 

@@ -70,7 +70,7 @@ def download_pictures(
     """
     check_allowed()
     wanted = list(dict.fromkeys(urls))
-    found = Downloads()
+    downloads = Downloads()
 
     def one(url: str) -> bool:
         path = _place(Path(folder), url)
@@ -87,14 +87,14 @@ def download_pictures(
             for done, each in enumerate(as_completed(begun), 1):
                 url = begun[each]
                 try:
-                    found.fetched += each.result()
-                    found.files[url] = _place(Path(folder), url)
+                    downloads.fetched += each.result()
+                    downloads.files[url] = _place(Path(folder), url)
                 except BadImage as error:
-                    found.problems[url] = str(error)
+                    downloads.problems[url] = str(error)
                 on_progress(done, len(wanted))
         finally:
             pool.shutdown(cancel_futures=True)
-    return found
+    return downloads
 
 
 def download_once(urls: Iterable[str]) -> Downloads:
@@ -149,13 +149,13 @@ def fetch(url: str) -> bytes:
     for _ in range(MAX_REDIRECTS + 1):
         if not is_url(place):
             raise BadImage(f"url {url[:200]!r}: {place[:200]!r} is no http or https URL")
-        found = _get(place, url[:200], deadline)
-        if isinstance(found, bytes):
-            return found
+        answer = _get(place, url[:200], deadline)
+        if isinstance(answer, bytes):
+            return answer
         try:
-            place = urljoin(place, found)
+            place = urljoin(place, answer)
         except ValueError as error:
-            raise BadImage(f"url {url[:200]!r}: redirected to {found[:200]!r}") from error
+            raise BadImage(f"url {url[:200]!r}: redirected to {answer[:200]!r}") from error
     raise BadImage(f"url {url[:200]!r}: more than {MAX_REDIRECTS} redirects")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import re
 import warnings
@@ -369,6 +370,15 @@ def image_bytes(doc: ClipDoc, *, allow_files: bool) -> bytes:
         )
     path = unquote(urlsplit(doc.uri).path) if scheme == "file" else doc.uri
     return _read_file(Path(path), shown)
+
+
+def picture_digest(doc: ClipDoc, *, allow_files: bool = True) -> str:
+    """The SHA-256 (hex) of the encoded picture of `doc`.
+
+    Raises:
+        BadImage: as `image_bytes`.
+    """
+    return hashlib.sha256(image_bytes(doc, allow_files=allow_files)).hexdigest()
 
 
 def _read_file(path: Path, shown: str) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.pictures.images import decode_pixels, image_bytes, known_formats
+from cliptune.data.pictures.images import decode_pixels, image_bytes, known_formats, picture_digest
 from cliptune.data.pictures.pixel_cache import Decoded, collect, read_or_write
 from cliptune.data.pictures.preprocessing import ImagePreprocessing
 from cliptune.data.validation import Problem
@@ -99,10 +99,10 @@ def readable_only(docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
     Raises:
         BadData: more than a tenth of the pictures are unreadable.
     """
-    found = decode_documents(docs, _GLANCE)
-    if not found.problems:
+    glance = decode_documents(docs, _GLANCE)
+    if not glance.problems:
         return docs
-    return DocList[ClipDoc]([docs[position] for position in found.index])
+    return DocList[ClipDoc]([docs[position] for position in glance.index])
 
 
 def take_rows(pixels: NDArray[np.uint8], rows: Sequence[int]) -> NDArray[np.uint8]:
@@ -115,18 +115,18 @@ def _hash_pictures(docs: DocList[ClipDoc], workers: int) -> tuple[dict[int, str]
 
     def one(doc: ClipDoc) -> str | BadImage:
         try:
-            return hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
+            return picture_digest(doc)
         except BadImage as error:
             return error
 
     hashes: dict[int, str] = {}
     problems = []
     with ThreadPoolExecutor(workers, thread_name_prefix="cliptune-hash") as pool:
-        for position, found in enumerate(pool.map(one, docs)):
-            if isinstance(found, str):
-                hashes[position] = found
+        for position, digest in enumerate(pool.map(one, docs)):
+            if isinstance(digest, str):
+                hashes[position] = digest
             else:
-                problems.append(Problem(position, str(docs[position].id), str(found)))
+                problems.append(Problem(position, str(docs[position].id), str(digest)))
     return hashes, problems
 
 

@@ -97,7 +97,7 @@ def _checked(text: str, where: str) -> str:
 
 def _wide(data: bytes, where: str, option: str) -> Decoded:
     """UTF-16 or UTF-32 without a mark: the one in which it is a plain text of several lines."""
-    found = []
+    readings = []
     for encoding in _WIDE:
         try:
             text = data.decode(encoding)
@@ -105,13 +105,15 @@ def _wide(data: bytes, where: str, option: str) -> Decoded:
             continue
         ascii_part = sum(c < "\x7f" for c in text) / max(1, len(text))
         if ascii_part > 0.1 and re.search(r"[\r\n]", text) and not _CONTROLS.search(text):
-            found.append(Decoded(text, encoding, f"read as {encoding}, without a byte-order mark"))
-    if len(found) != 1:
+            readings.append(
+                Decoded(text, encoding, f"read as {encoding}, without a byte-order mark")
+            )
+    if len(readings) != 1:
         raise BadData(
             f"{where} is not a text table: it holds NUL characters (if it is text, {option} says "
             "in which encoding)"
         )
-    return found[0]
+    return readings[0]
 
 
 def _refuse_damaged_utf8(data: bytes, where: str, error: UnicodeDecodeError, option: str) -> None:

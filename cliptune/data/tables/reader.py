@@ -27,15 +27,15 @@ from typing import NoReturn, TypedDict, Unpack
 from docarray import DocList
 
 from cliptune.data.pictures.download import Downloads, download_once
-from cliptune.data.pictures.images import image_bytes
+from cliptune.data.pictures.images import picture_digest
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import (
     Column,
-    CsvOptions,
     choose_roles,
     fill_template,
     is_elsewhere,
 )
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.rows import Row, Rows, open_rows
 from cliptune.data.validation import (
     ANYTHING,
@@ -49,8 +49,6 @@ from cliptune.data.validation import (
 )
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
-
-__all__ = ["CsvOptions", "CsvTable", "read_csv", "refuse_elsewhere"]
 
 _CHUNK = 256
 
@@ -335,7 +333,7 @@ class CsvTable:
         if doc.uri is None:
             return f"text-{_short_hash(doc.text or '')}"
         try:
-            return hashlib.sha256(image_bytes(doc, allow_files=True)).hexdigest()
+            return picture_digest(doc)
         except BadImage:
             return f"file-{_short_hash(doc.uri.removeprefix(f'{self.rows.root}{os.sep}'))}"
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Protocol
 
 from cliptune.data.pictures.images import SUFFIXES
-from cliptune.data.tables.columns import CsvOptions, is_picture, known_names, normal
+from cliptune.data.tables.columns import is_picture, known_names, normal
 from cliptune.data.tables.dialects import Dialect, find_dialect, split_rows
 from cliptune.data.tables.encodings import decode_text
 from cliptune.data.tables.file_types import kind_of
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import is_missing
 from cliptune.errors import BadData, near_matches
 
@@ -315,8 +316,8 @@ def open_metadata(
 
 def _without_excel_line(text: str) -> tuple[str, str | None]:
     """Excel's first line `sep=;` says what separates the cells; it is no row."""
-    found = re.match(r'"?sep=(.)"?[ \t,;|]*(\r\n|\n|\r|$)', text, re.IGNORECASE)
-    return (text[found.end() :], found.group(1)) if found else (text, None)
+    line = re.match(r'"?sep=(.)"?[ \t,;|]*(\r\n|\n|\r|$)', text, re.IGNORECASE)
+    return (text[line.end() :], line.group(1)) if line else (text, None)
 
 
 def _is_json_lines(text: str) -> bool:

@@ -104,20 +104,20 @@ def find_duplicates(
         most: how many pairs at most.
     """
     codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    found: list[Duplicate] = []
+    pairs: list[Duplicate] = []
     for top in range(0, len(embeddings), _BLOCK):
         for left in range(top, len(embeddings), _BLOCK):
             cosines = embeddings[top : top + _BLOCK] @ embeddings[left : left + _BLOCK].T
             rows, columns = np.nonzero(cosines >= threshold)
             first, second = rows + top, columns + left
             kept = (first < second) & (codes[first] != codes[second])
-            found += [
+            pairs += [
                 Duplicate(int(i), int(j), float(cosines[i - top, j - left]), hashes[i] == hashes[j])
                 for i, j in zip(first[kept], second[kept], strict=True)
             ]
-            found.sort(key=lambda pair: (not pair.is_same_file, -pair.cosine, pair.first))
-            del found[most:]
-    return found
+            pairs.sort(key=lambda pair: (not pair.is_same_file, -pair.cosine, pair.first))
+            del pairs[most:]
+    return pairs
 
 
 def find_mislabelled(
@@ -152,7 +152,7 @@ def find_mislabelled(
     place = {name: i for i, name in enumerate(names.tolist())}
     own = np.array([place.get(label, -1) for label in labels])
     thresholds = _thresholds(pictures, own, directions, logit_scale)
-    found: list[Mislabelled] = []
+    suspects: list[Mislabelled] = []
     for start in range(0, len(pictures), _BLOCK):
         probable = _probabilities(pictures[start : start + _BLOCK], directions, logit_scale)
         passing = np.where(probable >= thresholds, probable, -1.0)
@@ -160,7 +160,7 @@ def find_mislabelled(
         for row in np.flatnonzero(passing.max(axis=1) >= 0):
             mine, other = own[start + row], likely[row]
             if mine >= 0 and mine != other:
-                found.append(
+                suspects.append(
                     Mislabelled(
                         int(start + row),
                         str(names[other]),
@@ -168,8 +168,8 @@ def find_mislabelled(
                         float(probable[row, other]),
                     )
                 )
-    found.sort(key=lambda each: each.own_probability - each.likely_probability)
-    return found[:most]
+    suspects.sort(key=lambda each: each.own_probability - each.likely_probability)
+    return suspects[:most]
 
 
 def _thresholds(

@@ -1,6 +1,6 @@
 """What may happen beside the steps of a run: evaluation, stopping, keeping weights, trackers.
 
-`base` says what a callback is and how it may fail; each other module holds one callback.
+`base` says what a callback is and how it may fail.
 """
 
 from __future__ import annotations
@@ -8,27 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cliptune.errors import BadInput, near_matches
-from cliptune.training.callbacks.base import Callback, CallbackFailed, Callbacks
-from cliptune.training.callbacks.evaluation import EvaluationCallback
-from cliptune.training.callbacks.monitor import BestModelCheckpoint, EarlyStopping
-from cliptune.training.callbacks.trackers import MLflowLogger, TensorBoardLogger, WandBLogger
-from cliptune.training.callbacks.weights import TrainingCheckpoint, WiSEFTCallback
-
-__all__ = [
-    "CALLBACKS",
-    "BestModelCheckpoint",
-    "Callback",
-    "CallbackFailed",
-    "Callbacks",
-    "EarlyStopping",
-    "EvaluationCallback",
-    "MLflowLogger",
-    "TensorBoardLogger",
-    "TrainingCheckpoint",
-    "WandBLogger",
-    "WiSEFTCallback",
-    "parse_callback",
-]
+from cliptune.training.callbacks.base import Callback as Callback
+from cliptune.training.callbacks.base import CallbackFailed as CallbackFailed
+from cliptune.training.callbacks.base import Callbacks as Callbacks
+from cliptune.training.callbacks.evaluation import EvaluationCallback as EvaluationCallback
+from cliptune.training.callbacks.monitor import BestModelCheckpoint as BestModelCheckpoint
+from cliptune.training.callbacks.monitor import EarlyStopping as EarlyStopping
+from cliptune.training.callbacks.trackers import MLflowLogger as MLflowLogger
+from cliptune.training.callbacks.trackers import TensorBoardLogger as TensorBoardLogger
+from cliptune.training.callbacks.trackers import WandBLogger as WandBLogger
+from cliptune.training.callbacks.weights import TrainingCheckpoint as TrainingCheckpoint
+from cliptune.training.callbacks.weights import WiSEFTCallback as WiSEFTCallback
 
 CALLBACKS: dict[str, type[Callback]] = {
     callback.__name__: callback
