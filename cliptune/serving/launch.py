@@ -24,7 +24,7 @@ from cliptune.gateway.api_keys import KeyFile
 from cliptune.index.open import absolute_uri, is_server, open_index
 from cliptune.observability.startup import Failure
 from cliptune.protocol import wire_errors
-from cliptune.serving.flow_process import FlowState
+from cliptune.serving.flow_process import FlowState, how_it_ended
 from cliptune.settings import Settings, variable_of
 
 log = logging.getLogger("cliptune")
@@ -88,13 +88,8 @@ class Service:
         raise self.failure(f"the service was not ready after {START_TIMEOUT:g} s")
 
     def _last_words(self) -> str:
-        """Of a process that could not say what is wrong with it."""
         code = self._process.poll()
-        if code is None:
-            return "it still loads"
-        if code == -signal.SIGKILL:
-            return "it was killed (signal 9, SIGKILL): out of memory?"
-        return f"killed by signal {-code}" if code < 0 else f"it ended with status {code}"
+        return "it still loads" if code is None else how_it_ended(code)
 
 
 def _as_error(failure: Failure) -> CliptuneError:
