@@ -348,7 +348,7 @@ def with_options(named: Mapping[str, object], options: dict[str, object]) -> dic
 
 
 def _session(server: str | None) -> Session:
-    """The SDK on this machine, or the same calls at a train Flow."""
-    import cliptune
+    """Where the runs are: at a train Flow, or on this machine."""
+    from cliptune.sdk.session import connect, session
 
-    return cliptune.connect(server) if server else cliptune
+    return connect(server) if server else session()

@@ -41,7 +41,7 @@ class PortInUse(AlreadyExists):
 class Service:
     """A service that was started: `serve` and `serve_training` give it to their block."""
 
-    def __init__(self, process: subprocess.Popen, state_file: Path, log_file: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], state_file: Path, log_file: Path) -> None:
         """Take its process, and where it says how it is."""
         self._process, self._state_file, self.log_file = process, state_file, log_file
 
@@ -372,7 +372,7 @@ def _open_log(path: Path) -> IO[bytes]:
         ) from error
 
 
-def _stop(process: subprocess.Popen, patience: float) -> None:
+def _stop(process: subprocess.Popen[bytes], patience: float) -> None:
     """End the Flow in order, and after `patience` seconds whatever of it is left by force."""
     try:
         if process.stdin:
