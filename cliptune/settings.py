@@ -139,6 +139,7 @@ Count = Annotated[int, BeforeValidator(_whole), Ge(1), Le(MOST)]
 Port = Annotated[int, BeforeValidator(_whole), Ge(1), Le(65535)]
 PortOrNone = Annotated[int, BeforeValidator(_whole), Ge(0), Le(65535)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+File = Annotated[Path, AfterValidator(Path.absolute)]
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
@@ -371,7 +372,7 @@ class Asking(Section):
     read_by: ClassVar[Readers] = _FLOWS
 
     api_keys_file: Annotated[
-        Path | None,
+        File | None,
         About(
             "the keys that the server knows",
             default="none: everybody may do everything",
@@ -379,7 +380,7 @@ class Asking(Section):
         ),
     ] = None
     ssl_certfile: Annotated[
-        str | None,
+        File | None,
         About(
             "the server's certificate, with its chain",
             default="none: no TLS",
@@ -387,7 +388,7 @@ class Asking(Section):
         ),
     ] = None
     ssl_keyfile: Annotated[
-        str | None, About("the certificate's key; the two go together", allowed="a file (PEM)")
+        File | None, About("the certificate's key; the two go together", allowed="a file (PEM)")
     ] = None
     cors_origins: Annotated[
         Texts,
@@ -632,7 +633,7 @@ class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
-        return {"ssl_certfile": certificate, "ssl_keyfile": key}
+        return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
 
     def grpc_credentials(self) -> grpc.ServerCredentials | None:
         """gRPC's server credentials of `tls_files`; None: without TLS."""

@@ -171,9 +171,9 @@ def serve(
         http_port=http_port,
         clip_service_port=clip_service_port,
         host=host,
-        ssl_certfile=_absolute(ssl_certfile),
-        ssl_keyfile=_absolute(ssl_keyfile),
-        api_keys_file=_absolute(api_keys),
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        api_keys_file=api_keys,
         root_path=root_path,
         trusted_proxies=trusted_proxies,
         public_url=public_url,
@@ -217,19 +217,15 @@ def serve_training(
         grpc_port=grpc_port,
         http_port=http_port,
         host=host,
-        ssl_certfile=_absolute(ssl_certfile),
-        ssl_keyfile=_absolute(ssl_keyfile),
-        api_keys_file=_absolute(api_keys),
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        api_keys_file=api_keys,
         hub_models=hub_models,
         root_path=root_path,
         trusted_proxies=trusted_proxies,
     )
     with _flow("train", settings) as service:
         yield service
-
-
-def _absolute(path: str | Path | None) -> str | None:
-    return str(Path(path).absolute()) if path else None
 
 
 def flow_file(name: str) -> Path:
