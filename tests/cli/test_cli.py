@@ -54,7 +54,7 @@ def test_options_that_win_over_settings_are_made_of_them() -> None:
             meaning = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", about(field).meaning).replace("`", "")
             assert meaning[1:] in option.help, name
             if None not in bounds(field):
-                assert (option.type.min, option.type.max) == bounds(field), name
+                assert (option.min, option.max) == bounds(field), name
     assert not shown, "no settings"
 
 
