@@ -19,7 +19,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
@@ -45,7 +45,7 @@ MOST = 2**31 - 1
 """The largest of any whole number here."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Reader = Literal["client", "library", "search Flow", "train Flow"]
+Readers = tuple[Literal["client", "library", "search Flow", "train Flow"], ...]
 """Who asks for a setting: those who call a server; training, evaluation and the command line; the
 processes of a Flow."""
 
@@ -59,22 +59,19 @@ class About:
 
     meaning: str
     """In Markdown, without a period."""
-    read_by: tuple[Reader, ...]
     unit: str = ""
     """What a number counts."""
     default: str = ""
     """The default in words, where it isn't a value that can be written down."""
     allowed: str = ""
     """What may be given, in words, where the type doesn't tell."""
+    read_by: Readers = ()
+    """Who asks for it; empty: those who ask for the others of its section."""
 
 
-_CLIENT: tuple[Reader, ...] = ("client",)
-_LIBRARY: tuple[Reader, ...] = ("library",)
-_SEARCH: tuple[Reader, ...] = ("search Flow",)
-_TRAIN: tuple[Reader, ...] = ("train Flow",)
-_FLOWS: tuple[Reader, ...] = ("search Flow", "train Flow")
-_CLIENT_AND_FLOWS: tuple[Reader, ...] = ("client", *_FLOWS)
-_ALL: tuple[Reader, ...] = ("client", "library", *_FLOWS)
+_SEARCH: Readers = ("search Flow",)
+_TRAIN: Readers = ("train Flow",)
+_FLOWS: Readers = (*_SEARCH, *_TRAIN)
 
 
 def _whole(value: object) -> object:
@@ -142,6 +139,7 @@ Count = Annotated[int, BeforeValidator(_whole), Ge(1), Le(MOST)]
 Port = Annotated[int, BeforeValidator(_whole), Ge(1), Le(65535)]
 PortOrNone = Annotated[int, BeforeValidator(_whole), Ge(0), Le(65535)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+File = Annotated[Path, AfterValidator(Path.absolute)]
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
@@ -153,6 +151,9 @@ def variable_of(field: str) -> str:
 
 class Section(BaseSettings):
     """Settings that belong together; a section's docstring is its title."""
+
+    read_by: ClassVar[Readers] = ()
+    """Who asks for them, but for those that say otherwise."""
 
     model_config = SettingsConfigDict(
         alias_generator=variable_of,
@@ -167,11 +168,12 @@ class Section(BaseSettings):
 class Everywhere(Section):
     """Everywhere."""
 
+    read_by: ClassVar[Readers] = ("client", "library", *_FLOWS)
+
     home: Annotated[
         Folder,
         About(
             "where runs, data sets, caches, logs and the index are kept",
-            _ALL,
             default="`~/.cliptune`",
             allowed="a folder",
         ),
@@ -181,57 +183,51 @@ class Everywhere(Section):
         Ge(0),
         About(
             "that the decoded pictures of past trainings may take on disk before the oldest go",
-            _LIBRARY,
+            read_by=("library",),
             unit="gigabytes",
         ),
     ] = 50.0
     max_pixels: Annotated[
-        Count, About("of a picture, by its header, before it is decoded", _ALL, unit="pixels")
+        Count, About("of a picture, by its header, before it is decoded", unit="pixels")
     ] = 50_000_000
-    max_picture: Annotated[Count, About("of a picture", _ALL, unit="bytes")] = 100 * 2**20
+    max_picture: Annotated[Count, About("of a picture", unit="bytes")] = 100 * 2**20
     fetch: Annotated[
         bool,
         About(
             "0 forbids fetching pictures by URL in the user's own process (`encode`, tables)",
-            ("client", "library"),
+            read_by=("client", "library"),
         ),
     ] = True
-    fetch_bytes: Annotated[Count, About("of one picture that is fetched", _ALL, unit="bytes")] = (
+    fetch_bytes: Annotated[Count, About("of one picture that is fetched", unit="bytes")] = (
         32 * 2**20
     )
-    fetch_seconds: Annotated[
-        Count, About("in which it must have arrived", _ALL, unit="seconds")
-    ] = 10
+    fetch_seconds: Annotated[Count, About("in which it must have arrived", unit="seconds")] = 10
 
 
 class Clients(Section):
     """Clients."""
 
+    read_by: ClassVar[Readers] = ("client",)
+
     server: Annotated[
         str | None,
         About(
             "the train Flow that calls for runs, experiments and data go to",
-            _CLIENT,
             default="none: this machine",
             allowed="an address such as grpc://host:52000",
         ),
     ] = None
     search_server: Annotated[
         str,
-        About(
-            "the search Flow that commands ask",
-            _CLIENT,
-            allowed="an address such as grpc://host:51000",
-        ),
+        About("the search Flow that commands ask", allowed="an address such as grpc://host:51000"),
     ] = "grpc://localhost:51000"
-    api_key: Annotated[
-        str | None, About("the key that clients send", _CLIENT, default="none", allowed="a key")
-    ] = Field(None, repr=False)
+    api_key: Annotated[str | None, About("the key that clients send", allowed="a key")] = Field(
+        None, repr=False
+    )
     ca_file: Annotated[
         str | None,
         About(
             "certificates (PEM) to trust, for a server with one of your own making",
-            _CLIENT,
             default="the usual authorities",
             allowed="a file",
         ),
@@ -241,36 +237,31 @@ class Clients(Section):
 class Served(Section):
     """What is served."""
 
+    read_by: ClassVar[Readers] = _SEARCH
+
     artifact: Annotated[
-        str,
-        About("the model", _SEARCH, allowed="an artifact's path, or a model's name"),
+        str, About("the model", allowed="an artifact's path, or a model's name")
     ] = "builtin"
-    onnx: Annotated[bool, About("1: run the artifact's ONNX models", _SEARCH)] = False
+    onnx: Annotated[bool, About("1: run the artifact's ONNX models")] = False
     precision: Annotated[
         Literal["fp32", "int8", "bf16"],
-        About(
-            "the weights' precision, where [`cliptune quantize`](how-to/quantise.md) added it",
-            _SEARCH,
-        ),
+        About("the weights' precision, where [`cliptune quantize`](how-to/quantise.md) added it"),
     ] = "fp32"
     device: Annotated[
         str | None,
         About(
             "where torch runs the towers",
-            _SEARCH,
             default="the accelerator that is there",
             allowed="`cpu`, `cuda`, `cuda:1`",
         ),
     ] = None
     compile: Annotated[
-        bool | None,
-        About("whether torch compiles the towers", _SEARCH, default="1 on a GPU, else 0"),
+        bool | None, About("whether torch compiles the towers", default="1 on a GPU, else 0")
     ] = None
     index: Annotated[
         str | None,
         About(
             "the index; it may be in [Milvus](milvus.md)",
-            _SEARCH,
             default="`index` in `CLIPTUNE_HOME`",
             allowed="a folder, or a collection's address",
         ),
@@ -280,7 +271,6 @@ class Served(Section):
         About(
             "how a new index keeps embeddings; [half the room](scaling.md#half-the-room-float16) "
             "by float16",
-            _SEARCH,
             default="as the index has it, else `float32`",
         ),
     ] = None
@@ -289,25 +279,17 @@ class Served(Section):
         About(
             "where it is kept [which model is current](swap.md#elsewhere), with copies of the "
             "models",
-            _SEARCH,
             default="with the index",
             allowed="a folder",
         ),
     ] = None
     milvus_token: Annotated[
-        str | None,
-        About(
-            "what Milvus asks for",
-            _SEARCH,
-            default="none",
-            allowed="an API key, or `name:password`",
-        ),
+        str | None, About("what Milvus asks for", allowed="an API key, or `name:password`")
     ] = Field(None, repr=False)
     pictures: Annotated[
         Folder | None,
         About(
             "where the pictures of an index in Milvus are",
-            _SEARCH,
             default="`pictures` in `CLIPTUNE_HOME`",
             allowed="a folder",
         ),
@@ -317,39 +299,40 @@ class Served(Section):
 class Listening(Section):
     """Where it listens."""
 
+    read_by: ClassVar[Readers] = _FLOWS
+
     host: Annotated[
         str | None,
         About(
             "the address that gateways listen on",
-            _FLOWS,
             default="127.0.0.1",
             allowed="an address of this machine, `0.0.0.0` for all of them",
         ),
     ] = None
     grpc_port: Annotated[
-        Port | None, About("for gRPC", _FLOWS, default="51000; training 52000", unit="port")
+        Port | None, About("for gRPC", default="51000; training 52000", unit="port")
     ] = None
     http_port: Annotated[
         Port | None,
-        About("for HTTP and the search page", _FLOWS, default="51001; training 52001", unit="port"),
+        About("for HTTP and the search page", default="51001; training 52001", unit="port"),
     ] = None
     clip_service_port: Annotated[
         PortOrNone | None,
         About(
-            "for gRPC of clip-as-service's clients; 0: none", _SEARCH, default="51002", unit="port"
+            "for gRPC of clip-as-service's clients; 0: none",
+            read_by=_SEARCH,
+            default="51002",
+            unit="port",
         ),
     ] = None
     metrics_port: Annotated[
-        Port | None,
-        About("for `/metrics` alone", _FLOWS, default="the HTTP port", unit="port"),
+        Port | None, About("for `/metrics` alone", default="the HTTP port", unit="port")
     ] = None
     root_path: Annotated[
         str,
         AfterValidator(_root_path),
         About(
             "the path that the service lives below behind a proxy",
-            _FLOWS,
-            default="none",
             allowed="a path such as /search-by-picture",
         ),
     ] = ""
@@ -358,8 +341,7 @@ class Listening(Section):
         AfterValidator(_public_url),
         About(
             "the service's address as its users know it; `image_url` of matches begins with it",
-            _SEARCH,
-            default="none",
+            read_by=_SEARCH,
             allowed="one such as https://search.shop.example",
         ),
     ] = ""
@@ -367,24 +349,17 @@ class Listening(Section):
         Networks,
         About(
             "proxies whose `X-Forwarded-…` headers are believed",
-            _FLOWS,
-            default="none",
             allowed="addresses or networks, separated by commas",
         ),
     ] = ()
     drain: Annotated[
         Count,
-        About(
-            "in which a server that was told to end answers what it has taken",
-            _FLOWS,
-            unit="seconds",
-        ),
+        About("in which a server that was told to end answers what it has taken", unit="seconds"),
     ] = 30
     start_failures: Annotated[
         Path | None,
         About(
             "where the parts of a Flow that starts say why they can't",
-            _FLOWS,
             default="set by `cliptune serve`",
             allowed="a folder",
         ),
@@ -394,47 +369,35 @@ class Listening(Section):
 class Asking(Section):
     """Who may ask."""
 
+    read_by: ClassVar[Readers] = _FLOWS
+
     api_keys_file: Annotated[
-        Path | None,
+        File | None,
         About(
             "the keys that the server knows",
-            _FLOWS,
             default="none: everybody may do everything",
             allowed="a file of `cliptune keys`",
         ),
     ] = None
     ssl_certfile: Annotated[
-        str | None,
+        File | None,
         About(
             "the server's certificate, with its chain",
-            _FLOWS,
             default="none: no TLS",
             allowed="a file (PEM)",
         ),
     ] = None
     ssl_keyfile: Annotated[
-        str | None,
-        About(
-            "the certificate's key; the two go together",
-            _FLOWS,
-            default="none",
-            allowed="a file (PEM)",
-        ),
+        File | None, About("the certificate's key; the two go together", allowed="a file (PEM)")
     ] = None
     cors_origins: Annotated[
         Texts,
-        About(
-            "web sites whose pages may call the server",
-            _FLOWS,
-            default="none",
-            allowed="origins, separated by commas",
-        ),
+        About("web sites whose pages may call the server", allowed="origins, separated by commas"),
     ] = ()
     allowed_hosts: Annotated[
         Texts,
         About(
             "the names that the server answers to",
-            _FLOWS,
             default="any",
             allowed="host names, separated by commas",
         ),
@@ -443,8 +406,7 @@ class Asking(Section):
         Texts,
         About(
             "prefixes below which pictures are read by URI",
-            _SEARCH,
-            default="none",
+            read_by=_SEARCH,
             allowed="http, https or file URIs, separated by commas",
         ),
     ] = ()
@@ -452,8 +414,7 @@ class Asking(Section):
         Networks,
         About(
             "private networks from which they may be read",
-            _SEARCH,
-            default="none",
+            read_by=_SEARCH,
             allowed="networks, separated by commas",
         ),
     ] = ()
@@ -462,8 +423,7 @@ class Asking(Section):
         AfterValidator(_hub_models),
         About(
             "models of the Hugging Face hub that clients may name",
-            _TRAIN,
-            default="none",
+            read_by=_TRAIN,
             allowed="organisations, or beginnings of `ORG/NAME`, separated by commas",
         ),
     ] = ()
@@ -472,48 +432,53 @@ class Asking(Section):
 class Bounds(Section):
     """How much."""
 
+    read_by: ClassVar[Readers] = _FLOWS
+
     max_body: Annotated[
         Count,
         About(
-            "of one request or WebSocket message; of one request's fetched pictures",
-            _FLOWS,
-            unit="bytes",
+            "of one request or WebSocket message; of one request's fetched pictures", unit="bytes"
         ),
     ] = 64 * 2**20
-    max_docs: Annotated[Count, About("in one request", _CLIENT_AND_FLOWS, unit="documents")] = 256
+    max_docs: Annotated[
+        Count, About("in one request", read_by=("client", *_FLOWS), unit="documents")
+    ] = 256
     max_text: Annotated[
         Count,
-        About("of one text; the tower reads its first 77 tokens", _SEARCH, unit="characters"),
+        About(
+            "of one text; the tower reads its first 77 tokens", read_by=_SEARCH, unit="characters"
+        ),
     ] = 100_000
     max_all_text: Annotated[
-        Count, About("of all texts of a request", _SEARCH, unit="characters")
+        Count, About("of all texts of a request", read_by=_SEARCH, unit="characters")
     ] = 1_000_000
     max_values: Annotated[
         Count,
         About(
             "(numbers, texts, lists, objects) in a request, counted before it is parsed",
-            _FLOWS,
             unit="values",
         ),
     ] = 500_000
     max_tags: Annotated[
         Count,
-        About("of a document; lists, objects and what they hold count", _SEARCH, unit="tags"),
+        About(
+            "of a document; lists, objects and what they hold count", read_by=_SEARCH, unit="tags"
+        ),
     ] = 1000
-    max_all_tags: Annotated[Count, About("of all documents of a request", _SEARCH, unit="tags")] = (
-        50_000
-    )
+    max_all_tags: Annotated[
+        Count, About("of all documents of a request", read_by=_SEARCH, unit="tags")
+    ] = 50_000
     max_filter: Annotated[
         Count,
-        About("of a filter, or a tenth as many values as JSON", _SEARCH, unit="characters"),
+        About("of a filter, or a tenth as many values as JSON", read_by=_SEARCH, unit="characters"),
     ] = 10_000
-    max_parameters: Annotated[Count, About("in a request's parameters", _FLOWS, unit="values")] = (
-        20_000
-    )
+    max_parameters: Annotated[Count, About("in a request's parameters", unit="values")] = 20_000
     max_matches: Annotated[
         Count,
         About(
-            "of all queries of a request: queries times (limit + offset)", _SEARCH, unit="matches"
+            "of all queries of a request: queries times (limit + offset)",
+            read_by=_SEARCH,
+            unit="matches",
         ),
     ] = 100_000
     max_all_pixels: Annotated[
@@ -521,44 +486,40 @@ class Bounds(Section):
         About(
             "of all pictures of a request as they are decoded (a large JPEG at a fraction of its "
             "size), by their headers",
-            _SEARCH,
+            read_by=_SEARCH,
             unit="pixels",
         ),
     ] = 1_000_000_000
-    body_timeout: Annotated[Count, About("in which a body must arrive", _FLOWS, unit="seconds")] = (
-        120
-    )
-    max_pending: Annotated[
-        Count, About("that a gateway works on at once", _FLOWS, unit="requests")
-    ] = 256
+    body_timeout: Annotated[Count, About("in which a body must arrive", unit="seconds")] = 120
+    max_pending: Annotated[Count, About("that a gateway works on at once", unit="requests")] = 256
     max_pending_docs: Annotated[
-        Count, About("of the requests that a gateway works on at once", _FLOWS, unit="documents")
+        Count, About("of the requests that a gateway works on at once", unit="documents")
     ] = 4096
     max_held: Annotated[
-        Count, About("of HTTP bodies that a gateway holds at once", _FLOWS, unit="bytes")
+        Count, About("of HTTP bodies that a gateway holds at once", unit="bytes")
     ] = 512 * 2**20
     max_waiting: Annotated[
-        Count, About("that wait for one of an executor's 64 threads", _FLOWS, unit="requests")
+        Count, About("that wait for one of an executor's 64 threads", unit="requests")
     ] = 256
     max_streams: Annotated[
         Count,
-        About("(logs and artifacts) that a train Flow sends at once", _TRAIN, unit="streams"),
+        About(
+            "(logs and artifacts) that a train Flow sends at once", read_by=_TRAIN, unit="streams"
+        ),
     ] = 64
 
 
 class Telling(Section):
     """What is told."""
 
-    log_format: Annotated[Literal["text", "json"], About("`json`: one object a line", _FLOWS)] = (
-        "text"
-    )
+    read_by: ClassVar[Readers] = _FLOWS
+
+    log_format: Annotated[Literal["text", "json"], About("`json`: one object a line")] = "text"
     traces: Annotated[
         str | None,
         AfterValidator(lambda value: value and _collector(value)),
         About(
             "where an OpenTelemetry collector takes spans (OTLP over gRPC)",
-            _FLOWS,
-            default="none",
             allowed="an address such as http://collector:4317",
         ),
     ] = None
@@ -672,7 +633,7 @@ class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
-        return {"ssl_certfile": certificate, "ssl_keyfile": key}
+        return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
 
     def grpc_credentials(self) -> grpc.ServerCredentials | None:
         """gRPC's server credentials of `tls_files`; None: without TLS."""

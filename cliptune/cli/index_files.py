@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cliptune.cli.inputs import index_there
 from cliptune.cli.options import of_setting
 from cliptune.cli.terminal import console, progress_bar
 from cliptune.errors import NotFound
@@ -130,9 +131,7 @@ def repair(
 
 def _existing(uri: str) -> VersionedIndex:
     """The index at `uri`; one that isn't there is not made."""
-    if "://" not in uri and not Path(uri).expanduser().is_dir():
-        raise NotFound(f"no index at {uri!r}")
-    index = _open(uri)
+    index = _open(index_there(uri))
     if "://" in uri and index.status().model_digest is None:
         index.close()
         raise NotFound(f"no index at {uri!r}, or an empty one")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cliptune.cli.terminal import notices
-from cliptune.errors import CliptuneError
+from cliptune.errors import CliptuneError, NotFound
 
 if TYPE_CHECKING:
     from docarray import DocList
@@ -74,6 +74,22 @@ def table_options_of(model: str | Path) -> Mapping[str, object] | None:
         return None  # a model's name, or one that can't be opened: loading it says why
     kept = config.get("csv_options") if isinstance(config, dict) else None
     return kept if isinstance(kept, dict) else None
+
+
+def index_there(uri: str) -> str:
+    """The address of an index that is there already, whatever the working directory.
+
+    Raises:
+        NotFound: there is no such folder.
+    """
+    from cliptune.index.open import absolute_uri
+
+    if "://" in uri:
+        return uri
+    folder = Path(uri).expanduser()
+    if not folder.is_dir():
+        raise NotFound(f"no index at {uri!r}")
+    return absolute_uri(folder)
 
 
 def load_tuned(run: str) -> ClipModel:

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cliptune.cli.inputs import read
+from cliptune.cli.inputs import index_there, read
 from cliptune.cli.options import SERVER, Address, of_setting, with_table_options
 from cliptune.cli.terminal import console, progress_bar
 
@@ -157,7 +157,7 @@ def _go_over(work: Swap, place: Place, *, only_prepare: bool) -> None:
 
 
 def _place(server: str, index: str | None, device: str | None, batch_size: int) -> Place:
-    from cliptune.errors import BadInput, NotFound
+    from cliptune.errors import BadInput
     from cliptune.protocol.redaction import with_note
     from cliptune.reindex.synchronizer import EngineOptions
     from cliptune.serving import Client
@@ -165,10 +165,8 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
 
     settings = Settings.read(device=device)
     if index is not None:
-        if "://" not in index and not Path(index).expanduser().is_dir():
-            raise NotFound(f"no index at {index!r}")
+        uri = index_there(index)
         engine = EngineOptions(settings.onnx, settings.precision, settings.device, batch_size)
-        uri = index if "://" in index else str(Path(index).expanduser().absolute())
         state = settings.generations_of(uri)
         return Place(uri, state, settings.artifact, engine, None, settings.index_storage)
     client = Client(server)

@@ -141,5 +141,5 @@ def _registry() -> CollectorRegistry:
     if not is_shared():
         return REGISTRY
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return registry

@@ -148,14 +148,15 @@ def _watch_children(ended: threading.Event, state_file: Path) -> None:
 
 def _end_of(process: BaseProcess) -> Failure:
     """What there is to say of a part that ended without a word."""
-    part, code = process.name.split("/")[0], process.exitcode or 0
+    message = how_it_ended(process.exitcode or 0)
+    return Failure(part=process.name.split("/")[0], type="Unavailable", message=message)
+
+
+def how_it_ended(code: int) -> str:
+    """Of a process that could not say what is wrong with it, by its exit code."""
     if code == -signal.SIGKILL:
-        message = "it was killed (signal 9, SIGKILL): out of memory?"
-    elif code < 0:
-        message = f"it was killed by signal {-code}"
-    else:
-        message = f"it ended by itself, with status {code}"
-    return Failure(part=part, type="Unavailable", message=message)
+        return "it was killed (signal 9, SIGKILL): out of memory?"
+    return f"it was killed by signal {-code}" if code < 0 else f"it ended with status {code}"
 
 
 def _write_failures(state_file: Path, unexplained: Sequence[Failure] = ()) -> None:

@@ -24,7 +24,7 @@ from cliptune.gateway.api_keys import KeyFile
 from cliptune.index.open import absolute_uri, is_server, open_index
 from cliptune.observability.startup import Failure
 from cliptune.protocol import wire_errors
-from cliptune.serving.flow_process import FlowState
+from cliptune.serving.flow_process import FlowState, how_it_ended
 from cliptune.settings import Settings, variable_of
 
 log = logging.getLogger("cliptune")
@@ -41,7 +41,7 @@ class PortInUse(AlreadyExists):
 class Service:
     """A service that was started: `serve` and `serve_training` give it to their block."""
 
-    def __init__(self, process: subprocess.Popen, state_file: Path, log_file: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], state_file: Path, log_file: Path) -> None:
         """Take its process, and where it says how it is."""
         self._process, self._state_file, self.log_file = process, state_file, log_file
 
@@ -88,13 +88,8 @@ class Service:
         raise self.failure(f"the service was not ready after {START_TIMEOUT:g} s")
 
     def _last_words(self) -> str:
-        """Of a process that could not say what is wrong with it."""
         code = self._process.poll()
-        if code is None:
-            return "it still loads"
-        if code == -signal.SIGKILL:
-            return "it was killed (signal 9, SIGKILL): out of memory?"
-        return f"killed by signal {-code}" if code < 0 else f"it ended with status {code}"
+        return "it still loads" if code is None else how_it_ended(code)
 
 
 def _as_error(failure: Failure) -> CliptuneError:
@@ -176,9 +171,9 @@ def serve(
         http_port=http_port,
         clip_service_port=clip_service_port,
         host=host,
-        ssl_certfile=_absolute(ssl_certfile),
-        ssl_keyfile=_absolute(ssl_keyfile),
-        api_keys_file=_absolute(api_keys),
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        api_keys_file=api_keys,
         root_path=root_path,
         trusted_proxies=trusted_proxies,
         public_url=public_url,
@@ -222,19 +217,15 @@ def serve_training(
         grpc_port=grpc_port,
         http_port=http_port,
         host=host,
-        ssl_certfile=_absolute(ssl_certfile),
-        ssl_keyfile=_absolute(ssl_keyfile),
-        api_keys_file=_absolute(api_keys),
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        api_keys_file=api_keys,
         hub_models=hub_models,
         root_path=root_path,
         trusted_proxies=trusted_proxies,
     )
     with _flow("train", settings) as service:
         yield service
-
-
-def _absolute(path: str | Path | None) -> str | None:
-    return str(Path(path).absolute()) if path else None
 
 
 def flow_file(name: str) -> Path:
@@ -377,7 +368,7 @@ def _open_log(path: Path) -> IO[bytes]:
         ) from error
 
 
-def _stop(process: subprocess.Popen, patience: float) -> None:
+def _stop(process: subprocess.Popen[bytes], patience: float) -> None:
     """End the Flow in order, and after `patience` seconds whatever of it is left by force."""
     try:
         if process.stdin:

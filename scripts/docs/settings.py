@@ -26,24 +26,31 @@ def with_tables(page: str) -> str:
 
 def table(section: type[Section]) -> str:
     """A section's settings as a table of Markdown."""
-    rows = [_row(name, field) for name, field in section.model_fields.items()]
+    rows = [_row(section, name, field) for name, field in section.model_fields.items()]
     head = ["Variable", "Default", "Allowed", "Meaning", "Asked for by"]
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _row(name: str, field: FieldInfo) -> list[str]:
+def _row(section: type[Section], name: str, field: FieldInfo) -> list[str]:
     told = about(field)
-    default = told.default or f"`{_written(field.default)}`"
+    default = told.default or _written(field.default)
     meaning = f"{told.unit} {told.meaning}".strip()
     values = allowed(field).removeprefix("a whole number from ")
-    return [f"`{variable_of(name)}`", default, values, meaning, ", ".join(told.read_by)]
+    return [
+        f"`{variable_of(name)}`",
+        default,
+        values,
+        meaning,
+        ", ".join(told.read_by or section.read_by),
+    ]
 
 
 def _written(default: object) -> str:
-    if isinstance(default, bool):
-        return str(int(default))
-    return f"{default:g}" if isinstance(default, float) else str(default)
+    if default in (None, "", ()):
+        return "none"
+    number = isinstance(default, bool | float)
+    return f"`{default:g}`" if number else f"`{default}`"
 
 
 if __name__ == "__main__":

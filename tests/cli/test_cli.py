@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.cli.runs import parse_callback_option, parse_options, with_options
 from cliptune.data.tables.options import CsvOptions
 from cliptune.errors import BadInput
+from cliptune.settings import Settings, about, bounds, variable_of
 
 COMMANDS = [
     "fit", "runs", "logs", "cancel", "resume", "evaluate", "export", "index", "search", "serve",
@@ -35,6 +40,35 @@ def test_each_command_shows_an_example(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert f"Example: cliptune {command}" in result.output
+
+
+def test_options_that_win_over_settings_are_made_of_them() -> None:
+    shown = {}
+    for command in _commands(typer.main.get_command(app)):
+        for parameter in command.params:
+            if parameter.envvar:
+                shown[parameter.envvar] = parameter
+    assert len(shown) > 15
+    for name, field in Settings.model_fields.items():
+        if option := shown.pop(variable_of(name), None):
+            meaning = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", about(field).meaning).replace("`", "")
+            assert meaning[1:] in option.help, name
+            if None not in bounds(field):
+                assert (option.min, option.max) == bounds(field), name
+    assert not shown, "no settings"
+
+
+def _commands(command: Any) -> Iterator[Any]:
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _commands(inner)
+
+
+def test_an_option_that_is_not_given_is_the_environment_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPTUNE_ARTIFACT", "no-such-model")
+    for arguments, named in (([], "no-such-model"), (["--artifact", "another"], "another")):
+        result = CliRunner().invoke(app, ["serve", *arguments])
+        assert named in str(result.exception)
 
 
 def test_the_help_lists_all_commands_quickly_and_without_torch() -> None:
