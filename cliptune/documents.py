@@ -82,7 +82,9 @@ class ClipDoc(WireDoc):
     tags: dict[str, Any] = Field(
         default_factory=dict, description="Anything to filter by or to show: price, colour, …"
     )
-    embedding: NdArray | None = Field(None, description="float32 [D], of unit length.")
+    embedding: NdArray | None = Field(  # type: ignore[type-arg] # no shape is stated
+        None, description="float32 [D], of unit length."
+    )
     model_digest: str | None = Field(
         None, description="SHA-256 over the weights of the model that made the embedding."
     )
