@@ -7,8 +7,10 @@ import uuid
 from collections.abc import Callable
 from typing import Self, TypedDict
 
+from cliptune.client.grpc_transport import GrpcTransport
+from cliptune.client.http_transport import HttpTransport
 from cliptune.client.retries import Retries
-from cliptune.client.transport import Transport, transport_to
+from cliptune.client.transport import Transport
 from cliptune.errors import BadInput
 
 _KEYS: dict[str, str] = {}
@@ -51,7 +53,7 @@ class BaseClient:
         """
         if not 0 <= retries <= 20:
             raise BadInput(f"retries is {retries}: expected 0 to 20")
-        self._transport = transport_to(address, timeout, api_key, ca_file)
+        self._transport = _transport_to(address, timeout, api_key, ca_file)
         self._retries = Retries(retries, within=timeout)
         self.address, self.timeout, self.retries = address, timeout, retries
         self._api_key, self._ca_file = api_key, ca_file
@@ -85,3 +87,19 @@ def _restored(
 ) -> BaseClient:
     """An unpickled client; see `Client`."""
     return kind(**settings, api_key=key or _KEYS.get(str(token)))
+
+
+def _transport_to(
+    address: str, timeout: float, api_key: str | None = None, ca_file: str | None = None
+) -> Transport:
+    """The transport of an address.
+
+    Raises:
+        BadInput: the address is of another form, or the certificates can't be read.
+    """
+    scheme = address.split("://")[0]
+    if scheme in ("grpc", "grpcs"):
+        return GrpcTransport(address, timeout, api_key, ca_file)
+    if scheme in ("http", "https"):
+        return HttpTransport(address, timeout, api_key, ca_file)
+    raise BadInput(f"address {address!r}: expected grpc://host:port or http://host:port")

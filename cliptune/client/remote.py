@@ -11,13 +11,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from docarray import BaseDoc, DocList
+from docarray import DocList
 from typing_extensions import override
 
+from cliptune.client.grpc_transport import GrpcTransport
 from cliptune.client.inputs import MAX_BATCH_BYTES, plain
-from cliptune.client.transport import GrpcTransport
 from cliptune.data.pictures.images import image_bytes
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import ANSWER, PAIR, QUERY, Needs
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from cliptune.training.run_logger import RunExamples
 
 log = logging.getLogger("cliptune")
+S = TypeVar("S", LogItem, FileChunk)
 PATIENCE = 120.0
 """Seconds that a followed log waits for a server that answered before."""
 
@@ -106,7 +107,9 @@ class RemoteRun(AnyRun):
 
     @override
     def logs(self) -> str:
-        return "\n".join(item.line for item in self._session.stream("/logs", self._id, LogItem))
+        return "\n".join(
+            item.line or "" for item in self._session.stream("/logs", self._id, LogItem)
+        )
 
     @override
     def follow(self, interval: float = 1, *, bars: bool = True) -> Iterator[str | Progress]:
@@ -327,7 +330,7 @@ class RemoteSession(Session):
         )
         self._upload(sent, name, replace=replace)
 
-    def call(self, endpoint: str, arguments: dict[str, Any]) -> Any:
+    def call(self, endpoint: str, arguments: Mapping[str, object]) -> Any:
         """Call an endpoint of the Trainer; returns its result."""
         try:
             text = json.dumps({k: plain(v) for k, v in arguments.items() if v is not None})
@@ -336,9 +339,7 @@ class RemoteSession(Session):
         docs = DocList[TrainRequest]([TrainRequest(arguments=text)])
         return json.loads(self._transport.post(endpoint, docs, None, TrainResult)[0].result)
 
-    def stream(
-        self, endpoint: str, arguments: dict[str, Any], kind: type[BaseDoc] = LogItem
-    ) -> Iterator[Any]:
+    def stream(self, endpoint: str, arguments: Mapping[str, object], kind: type[S]) -> Iterator[S]:
         """Call a streaming endpoint; yields its documents."""
         given = {k: v for k, v in arguments.items() if v is not None}
         for item in self._transport.stream(
@@ -394,7 +395,7 @@ class RemoteSession(Session):
         for part, batch in enumerate(batches):
             self._send(batch, {**upload, "part": part, "replace": replace})
 
-    def _send(self, docs: DocList[ClipDoc], parameters: dict[str, Any]) -> Any:
+    def _send(self, docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> Any:
         return json.loads(self._transport.post("/data", docs, parameters, TrainResult)[0].result)
 
     def _callback(self, callback: Any, csv_options: Any) -> Any:
