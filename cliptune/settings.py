@@ -77,7 +77,7 @@ _FLOWS: Readers = (*_SEARCH, *_TRAIN)
 def _whole(value: object) -> object:
     """Refuse what `int` would read and people would not: `1_000`, digits of other scripts, 1e3."""
     if isinstance(value, str) and not (value.isascii() and value.isdigit()):
-        raise ValueError("")
+        raise ValueError("")  # what may stand there is told by `allowed`
     return value
 
 
@@ -117,7 +117,10 @@ def _root_path(value: str) -> str:
 
 def _public_url(value: str) -> str:
     value = value.rstrip("/")
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        raise ValueError("") from None
     plain = not (parts.query or parts.fragment or parts.username or parts.password)
     if value and (parts.scheme not in ("http", "https") or not parts.netloc or not plain):
         raise ValueError("")

@@ -29,7 +29,7 @@ WRONG = {
     "metrics_port": "http",
     "onnx": "ja",
     "precision": "int3",
-    "public_url": "ftp://shop",
+    "public_url": "http://[shop",
     "root_path": "a b",
     "traces": "http://collector",
     "trusted_proxies": "10.0.0.1/8",
