@@ -224,8 +224,7 @@ class Step:
             self._fail("the gradients' norm", norm, [ids[i] for i in batch.positions])
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scaler.get_scale() >= factor:  # a step that was skipped is none of the schedule's
-            self.schedule.step()
+        self.schedule.step()
         with torch.no_grad():
             training.model.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         training.last_loss = loss
