@@ -16,7 +16,7 @@ import requests
 from docarray import DocList
 
 from cliptune.client import messages
-from cliptune.client.transport import GrpcTransport
+from cliptune.client.grpc_transport import GrpcTransport
 from cliptune.documents import ClipDoc
 from cliptune.errors import Forbidden, NotFound
 from cliptune.executors.indexer import Indexer
