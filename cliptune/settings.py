@@ -19,7 +19,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
@@ -44,6 +44,7 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 MOST = 2**31 - 1
 """The largest of any whole number here."""
 
+T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Readers = tuple[Literal["client", "library", "search Flow", "train Flow"], ...]
 """Who asks for a setting: those who call a server; training, evaluation and the command line; the
@@ -147,6 +148,22 @@ Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
+def _told(
+    value: T,
+    meaning: str,
+    *,
+    unit: str = "",
+    default: str = "",
+    allowed: str = "",
+    read_by: Readers = (),
+    secret: bool = False,
+) -> T:
+    """A field with the default `value`; `repr` leaves out a secret. The rest is its `About`."""
+    field = FieldInfo(default=value, repr=not secret)
+    field.metadata.append(About(meaning, unit, default, allowed, read_by))
+    return cast(T, field)
+
+
 def variable_of(field: str) -> str:
     """The environment variable of a field: `CLIPTUNE_HOME` of `home`."""
     return f"CLIPTUNE_{field.upper()}"
@@ -181,30 +198,23 @@ class Everywhere(Section):
             allowed="a folder",
         ),
     ] = Field(default_factory=lambda: Path.home() / ".cliptune")
-    cache_gb: Annotated[
-        float,
-        Ge(0),
-        About(
-            "that the decoded pictures of past trainings may take on disk before the oldest go",
-            read_by=("library",),
-            unit="gigabytes",
-        ),
-    ] = 50.0
-    max_pixels: Annotated[
-        Count, About("of a picture, by its header, before it is decoded", unit="pixels")
-    ] = 50_000_000
-    max_picture: Annotated[Count, About("of a picture", unit="bytes")] = 100 * 2**20
-    fetch: Annotated[
-        bool,
-        About(
-            "0 forbids fetching pictures by URL in the user's own process (`encode`, tables)",
-            read_by=("client", "library"),
-        ),
-    ] = True
-    fetch_bytes: Annotated[Count, About("of one picture that is fetched", unit="bytes")] = (
-        32 * 2**20
+    cache_gb: Annotated[float, Ge(0)] = _told(
+        50.0,
+        "that the decoded pictures of past trainings may take on disk before the oldest go",
+        read_by=("library",),
+        unit="gigabytes",
     )
-    fetch_seconds: Annotated[Count, About("in which it must have arrived", unit="seconds")] = 10
+    max_pixels: Count = _told(
+        50_000_000, "of a picture, by its header, before it is decoded", unit="pixels"
+    )
+    max_picture: Count = _told(100 * 2**20, "of a picture", unit="bytes")
+    fetch: bool = _told(
+        True,
+        "0 forbids fetching pictures by URL in the user's own process (`encode`, tables)",
+        read_by=("client", "library"),
+    )
+    fetch_bytes: Count = _told(32 * 2**20, "of one picture that is fetched", unit="bytes")
+    fetch_seconds: Count = _told(10, "in which it must have arrived", unit="seconds")
 
 
 class Clients(Section):
@@ -212,29 +222,24 @@ class Clients(Section):
 
     read_by: ClassVar[Readers] = ("client",)
 
-    server: Annotated[
-        str | None,
-        About(
-            "the train Flow that calls for runs, experiments and data go to",
-            default="none: this machine",
-            allowed="an address such as grpc://host:52000",
-        ),
-    ] = None
-    search_server: Annotated[
-        str,
-        About("the search Flow that commands ask", allowed="an address such as grpc://host:51000"),
-    ] = "grpc://localhost:51000"
-    api_key: Annotated[str | None, About("the key that clients send", allowed="a key")] = Field(
-        None, repr=False
+    server: str | None = _told(
+        None,
+        "the train Flow that calls for runs, experiments and data go to",
+        default="none: this machine",
+        allowed="an address such as grpc://host:52000",
     )
-    ca_file: Annotated[
-        str | None,
-        About(
-            "certificates (PEM) to trust, for a server with one of your own making",
-            default="the usual authorities",
-            allowed="a file",
-        ),
-    ] = None
+    search_server: str = _told(
+        "grpc://localhost:51000",
+        "the search Flow that commands ask",
+        allowed="an address such as grpc://host:51000",
+    )
+    api_key: str | None = _told(None, "the key that clients send", allowed="a key", secret=True)
+    ca_file: str | None = _told(
+        None,
+        "certificates (PEM) to trust, for a server with one of your own making",
+        default="the usual authorities",
+        allowed="a file",
+    )
 
 
 class Served(Section):
@@ -242,61 +247,47 @@ class Served(Section):
 
     read_by: ClassVar[Readers] = _SEARCH
 
-    artifact: Annotated[
-        str, About("the model", allowed="an artifact's path, or a model's name")
-    ] = "builtin"
-    onnx: Annotated[bool, About("1: run the artifact's ONNX models")] = False
-    precision: Annotated[
-        Literal["fp32", "int8", "bf16"],
-        About("the weights' precision, where [`cliptune quantize`](how-to/quantise.md) added it"),
-    ] = "fp32"
-    device: Annotated[
-        str | None,
-        About(
-            "where torch runs the towers",
-            default="the accelerator that is there",
-            allowed="`cpu`, `cuda`, `cuda:1`",
-        ),
-    ] = None
-    compile: Annotated[
-        bool | None, About("whether torch compiles the towers", default="1 on a GPU, else 0")
-    ] = None
-    index: Annotated[
-        str | None,
-        About(
-            "the index; it may be in [Milvus](milvus.md)",
-            default="`index` in `CLIPTUNE_HOME`",
-            allowed="a folder, or a collection's address",
-        ),
-    ] = None
-    index_storage: Annotated[
-        Literal["float32", "float16"] | None,
-        About(
-            "how a new index keeps embeddings; [half the room](scaling.md#half-the-room-float16) "
-            "by float16",
-            default="as the index has it, else `float32`",
-        ),
-    ] = None
-    generations: Annotated[
-        str | None,
-        About(
-            "where it is kept [which model is current](swap.md#elsewhere), with copies of the "
-            "models",
-            default="with the index",
-            allowed="a folder",
-        ),
-    ] = None
-    milvus_token: Annotated[
-        str | None, About("what Milvus asks for", allowed="an API key, or `name:password`")
-    ] = Field(None, repr=False)
-    pictures: Annotated[
-        Folder | None,
-        About(
-            "where the pictures of an index in Milvus are",
-            default="`pictures` in `CLIPTUNE_HOME`",
-            allowed="a folder",
-        ),
-    ] = None
+    artifact: str = _told("builtin", "the model", allowed="an artifact's path, or a model's name")
+    onnx: bool = _told(False, "1: run the artifact's ONNX models")
+    precision: Literal["fp32", "int8", "bf16"] = _told(
+        "fp32", "the weights' precision, where [`cliptune quantize`](how-to/quantise.md) added it"
+    )
+    device: str | None = _told(
+        None,
+        "where torch runs the towers",
+        default="the accelerator that is there",
+        allowed="`cpu`, `cuda`, `cuda:1`",
+    )
+    compile: bool | None = _told(
+        None, "whether torch compiles the towers", default="1 on a GPU, else 0"
+    )
+    index: str | None = _told(
+        None,
+        "the index; it may be in [Milvus](milvus.md)",
+        default="`index` in `CLIPTUNE_HOME`",
+        allowed="a folder, or a collection's address",
+    )
+    index_storage: Literal["float32", "float16"] | None = _told(
+        None,
+        "how a new index keeps embeddings; [half the room](scaling.md#half-the-room-float16) by "
+        "float16",
+        default="as the index has it, else `float32`",
+    )
+    generations: str | None = _told(
+        None,
+        "where it is kept [which model is current](swap.md#elsewhere), with copies of the models",
+        default="with the index",
+        allowed="a folder",
+    )
+    milvus_token: str | None = _told(
+        None, "what Milvus asks for", allowed="an API key, or `name:password`", secret=True
+    )
+    pictures: Folder | None = _told(
+        None,
+        "where the pictures of an index in Milvus are",
+        default="`pictures` in `CLIPTUNE_HOME`",
+        allowed="a folder",
+    )
 
 
 class Listening(Section):
@@ -304,69 +295,51 @@ class Listening(Section):
 
     read_by: ClassVar[Readers] = _FLOWS
 
-    host: Annotated[
-        str | None,
-        About(
-            "the address that gateways listen on",
-            default="127.0.0.1",
-            allowed="an address of this machine, `0.0.0.0` for all of them",
-        ),
-    ] = None
-    grpc_port: Annotated[
-        Port | None, About("for gRPC", default="51000; training 52000", unit="port")
-    ] = None
-    http_port: Annotated[
-        Port | None,
-        About("for HTTP and the search page", default="51001; training 52001", unit="port"),
-    ] = None
-    clip_service_port: Annotated[
-        PortOrNone | None,
-        About(
-            "for gRPC of clip-as-service's clients; 0: none",
-            read_by=_SEARCH,
-            default="51002",
-            unit="port",
-        ),
-    ] = None
-    metrics_port: Annotated[
-        Port | None, About("for `/metrics` alone", default="the HTTP port", unit="port")
-    ] = None
-    root_path: Annotated[
-        str,
-        AfterValidator(_root_path),
-        About(
-            "the path that the service lives below behind a proxy",
-            allowed="a path such as /search-by-picture",
-        ),
-    ] = ""
-    public_url: Annotated[
-        str,
-        AfterValidator(_public_url),
-        About(
-            "the service's address as its users know it; `image_url` of matches begins with it",
-            read_by=_SEARCH,
-            allowed="one such as https://search.shop.example",
-        ),
-    ] = ""
-    trusted_proxies: Annotated[
-        Networks,
-        About(
-            "proxies whose `X-Forwarded-…` headers are believed",
-            allowed="addresses or networks, separated by commas",
-        ),
-    ] = ()
-    drain: Annotated[
-        Count,
-        About("in which a server that was told to end answers what it has taken", unit="seconds"),
-    ] = 30
-    start_failures: Annotated[
-        Path | None,
-        About(
-            "where the parts of a Flow that starts say why they can't",
-            default="set by `cliptune serve`",
-            allowed="a folder",
-        ),
-    ] = None
+    host: str | None = _told(
+        None,
+        "the address that gateways listen on",
+        default="127.0.0.1",
+        allowed="an address of this machine, `0.0.0.0` for all of them",
+    )
+    grpc_port: Port | None = _told(None, "for gRPC", default="51000; training 52000", unit="port")
+    http_port: Port | None = _told(
+        None, "for HTTP and the search page", default="51001; training 52001", unit="port"
+    )
+    clip_service_port: PortOrNone | None = _told(
+        None,
+        "for gRPC of clip-as-service's clients; 0: none",
+        read_by=_SEARCH,
+        default="51002",
+        unit="port",
+    )
+    metrics_port: Port | None = _told(
+        None, "for `/metrics` alone", default="the HTTP port", unit="port"
+    )
+    root_path: Annotated[str, AfterValidator(_root_path)] = _told(
+        "",
+        "the path that the service lives below behind a proxy",
+        allowed="a path such as /search-by-picture",
+    )
+    public_url: Annotated[str, AfterValidator(_public_url)] = _told(
+        "",
+        "the service's address as its users know it; `image_url` of matches begins with it",
+        read_by=_SEARCH,
+        allowed="one such as https://search.shop.example",
+    )
+    trusted_proxies: Networks = _told(
+        (),
+        "proxies whose `X-Forwarded-…` headers are believed",
+        allowed="addresses or networks, separated by commas",
+    )
+    drain: Count = _told(
+        30, "in which a server that was told to end answers what it has taken", unit="seconds"
+    )
+    start_failures: Path | None = _told(
+        None,
+        "where the parts of a Flow that starts say why they can't",
+        default="set by `cliptune serve`",
+        allowed="a folder",
+    )
 
 
 class Asking(Section):
@@ -374,62 +347,48 @@ class Asking(Section):
 
     read_by: ClassVar[Readers] = _FLOWS
 
-    api_keys_file: Annotated[
-        File | None,
-        About(
-            "the keys that the server knows",
-            default="none: everybody may do everything",
-            allowed="a file of `cliptune keys`",
-        ),
-    ] = None
-    ssl_certfile: Annotated[
-        File | None,
-        About(
-            "the server's certificate, with its chain",
-            default="none: no TLS",
-            allowed="a file (PEM)",
-        ),
-    ] = None
-    ssl_keyfile: Annotated[
-        File | None, About("the certificate's key; the two go together", allowed="a file (PEM)")
-    ] = None
-    cors_origins: Annotated[
-        Texts,
-        About("web sites whose pages may call the server", allowed="origins, separated by commas"),
-    ] = ()
-    allowed_hosts: Annotated[
-        Texts,
-        About(
-            "the names that the server answers to",
-            default="any",
-            allowed="host names, separated by commas",
-        ),
-    ] = ()
-    allow_uris: Annotated[
-        Texts,
-        About(
-            "prefixes below which pictures are read by URI",
-            read_by=_SEARCH,
-            allowed="http, https or file URIs, separated by commas",
-        ),
-    ] = ()
-    allow_networks: Annotated[
-        Networks,
-        About(
-            "private networks from which they may be read",
-            read_by=_SEARCH,
-            allowed="networks, separated by commas",
-        ),
-    ] = ()
-    hub_models: Annotated[
-        Texts,
-        AfterValidator(_hub_models),
-        About(
-            "models of the Hugging Face hub that clients may name",
-            read_by=_TRAIN,
-            allowed="organisations, or beginnings of `ORG/NAME`, separated by commas",
-        ),
-    ] = ()
+    api_keys_file: File | None = _told(
+        None,
+        "the keys that the server knows",
+        default="none: everybody may do everything",
+        allowed="a file of `cliptune keys`",
+    )
+    ssl_certfile: File | None = _told(
+        None,
+        "the server's certificate, with its chain",
+        default="none: no TLS",
+        allowed="a file (PEM)",
+    )
+    ssl_keyfile: File | None = _told(
+        None, "the certificate's key; the two go together", allowed="a file (PEM)"
+    )
+    cors_origins: Texts = _told(
+        (), "web sites whose pages may call the server", allowed="origins, separated by commas"
+    )
+    allowed_hosts: Texts = _told(
+        (),
+        "the names that the server answers to",
+        default="any",
+        allowed="host names, separated by commas",
+    )
+    allow_uris: Texts = _told(
+        (),
+        "prefixes below which pictures are read by URI",
+        read_by=_SEARCH,
+        allowed="http, https or file URIs, separated by commas",
+    )
+    allow_networks: Networks = _told(
+        (),
+        "private networks from which they may be read",
+        read_by=_SEARCH,
+        allowed="networks, separated by commas",
+    )
+    hub_models: Annotated[Texts, AfterValidator(_hub_models)] = _told(
+        (),
+        "models of the Hugging Face hub that clients may name",
+        read_by=_TRAIN,
+        allowed="organisations, or beginnings of `ORG/NAME`, separated by commas",
+    )
 
 
 class Bounds(Section):
@@ -437,79 +396,63 @@ class Bounds(Section):
 
     read_by: ClassVar[Readers] = _FLOWS
 
-    max_body: Annotated[
-        Count,
-        About(
-            "of one request or WebSocket message; of one request's fetched pictures", unit="bytes"
-        ),
-    ] = 64 * 2**20
-    max_docs: Annotated[
-        Count, About("in one request", read_by=("client", *_FLOWS), unit="documents")
-    ] = 256
-    max_text: Annotated[
-        Count,
-        About(
-            "of one text; the tower reads its first 77 tokens", read_by=_SEARCH, unit="characters"
-        ),
-    ] = 100_000
-    max_all_text: Annotated[
-        Count, About("of all texts of a request", read_by=_SEARCH, unit="characters")
-    ] = 1_000_000
-    max_values: Annotated[
-        Count,
-        About(
-            "(numbers, texts, lists, objects) in a request, counted before it is parsed",
-            unit="values",
-        ),
-    ] = 500_000
-    max_tags: Annotated[
-        Count,
-        About(
-            "of a document; lists, objects and what they hold count", read_by=_SEARCH, unit="tags"
-        ),
-    ] = 1000
-    max_all_tags: Annotated[
-        Count, About("of all documents of a request", read_by=_SEARCH, unit="tags")
-    ] = 50_000
-    max_filter: Annotated[
-        Count,
-        About("of a filter, or a tenth as many values as JSON", read_by=_SEARCH, unit="characters"),
-    ] = 10_000
-    max_parameters: Annotated[Count, About("in a request's parameters", unit="values")] = 20_000
-    max_matches: Annotated[
-        Count,
-        About(
-            "of all queries of a request: queries times (limit + offset)",
-            read_by=_SEARCH,
-            unit="matches",
-        ),
-    ] = 100_000
-    max_all_pixels: Annotated[
-        Count,
-        About(
-            "of all pictures of a request as they are decoded (a large JPEG at a fraction of its "
-            "size), by their headers",
-            read_by=_SEARCH,
-            unit="pixels",
-        ),
-    ] = 1_000_000_000
-    body_timeout: Annotated[Count, About("in which a body must arrive", unit="seconds")] = 120
-    max_pending: Annotated[Count, About("that a gateway works on at once", unit="requests")] = 256
-    max_pending_docs: Annotated[
-        Count, About("of the requests that a gateway works on at once", unit="documents")
-    ] = 4096
-    max_held: Annotated[
-        Count, About("of HTTP bodies that a gateway holds at once", unit="bytes")
-    ] = 512 * 2**20
-    max_waiting: Annotated[
-        Count, About("that wait for one of an executor's 64 threads", unit="requests")
-    ] = 256
-    max_streams: Annotated[
-        Count,
-        About(
-            "(logs and artifacts) that a train Flow sends at once", read_by=_TRAIN, unit="streams"
-        ),
-    ] = 64
+    max_body: Count = _told(
+        64 * 2**20,
+        "of one request or WebSocket message; of one request's fetched pictures",
+        unit="bytes",
+    )
+    max_docs: Count = _told(256, "in one request", read_by=("client", *_FLOWS), unit="documents")
+    max_text: Count = _told(
+        100_000,
+        "of one text; the tower reads its first 77 tokens",
+        read_by=_SEARCH,
+        unit="characters",
+    )
+    max_all_text: Count = _told(
+        1_000_000, "of all texts of a request", read_by=_SEARCH, unit="characters"
+    )
+    max_values: Count = _told(
+        500_000,
+        "(numbers, texts, lists, objects) in a request, counted before it is parsed",
+        unit="values",
+    )
+    max_tags: Count = _told(
+        1000, "of a document; lists, objects and what they hold count", read_by=_SEARCH, unit="tags"
+    )
+    max_all_tags: Count = _told(
+        50_000, "of all documents of a request", read_by=_SEARCH, unit="tags"
+    )
+    max_filter: Count = _told(
+        10_000, "of a filter, or a tenth as many values as JSON", read_by=_SEARCH, unit="characters"
+    )
+    max_parameters: Count = _told(20_000, "in a request's parameters", unit="values")
+    max_matches: Count = _told(
+        100_000,
+        "of all queries of a request: queries times (limit + offset)",
+        read_by=_SEARCH,
+        unit="matches",
+    )
+    max_all_pixels: Count = _told(
+        1_000_000_000,
+        "of all pictures of a request as they are decoded (a large JPEG at a fraction of its "
+        "size), by their headers",
+        read_by=_SEARCH,
+        unit="pixels",
+    )
+    body_timeout: Count = _told(120, "in which a body must arrive", unit="seconds")
+    max_pending: Count = _told(256, "that a gateway works on at once", unit="requests")
+    max_pending_docs: Count = _told(
+        4096, "of the requests that a gateway works on at once", unit="documents"
+    )
+    max_held: Count = _told(
+        512 * 2**20, "of HTTP bodies that a gateway holds at once", unit="bytes"
+    )
+    max_waiting: Count = _told(
+        256, "that wait for one of an executor's 64 threads", unit="requests"
+    )
+    max_streams: Count = _told(
+        64, "(logs and artifacts) that a train Flow sends at once", read_by=_TRAIN, unit="streams"
+    )
 
 
 class Telling(Section):
@@ -517,15 +460,14 @@ class Telling(Section):
 
     read_by: ClassVar[Readers] = _FLOWS
 
-    log_format: Annotated[Literal["text", "json"], About("`json`: one object a line")] = "text"
-    traces: Annotated[
-        str | None,
-        AfterValidator(lambda value: value and _collector(value)),
-        About(
+    log_format: Literal["text", "json"] = _told("text", "`json`: one object a line")
+    traces: Annotated[str | None, AfterValidator(lambda value: value and _collector(value))] = (
+        _told(
+            None,
             "where an OpenTelemetry collector takes spans (OTLP over gRPC)",
             allowed="an address such as http://collector:4317",
-        ),
-    ] = None
+        )
+    )
 
     @field_validator("log_format", mode="before")
     @classmethod
