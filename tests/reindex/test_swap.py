@@ -288,7 +288,8 @@ def test_killed_at_any_moment_the_live_index_is_whole_and_the_swap_goes_on(
         command = [sys.executable, "-c", KILLED, str(index), str(second), str(first), undo]
         run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
         assert run.stdout
-        assert run.stdout.readline() == b"begun\n"
+        with run.stdout as said:
+            assert said.readline() == b"begun\n"
         return run
 
     kills = 0
