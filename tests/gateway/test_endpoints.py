@@ -86,11 +86,11 @@ def running(folder: Path, **environment: str) -> Iterator[None]:
         until = time.monotonic() + 120
         while not state.exists() and process.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
-        assert json.loads(state.read_text())["state"] == "ready", (folder / "log").read_text()
+        assert json.loads(state.read_text())["phase"] == "ready", (folder / "log").read_text()
         yield
     finally:
         process.terminate()
-        process.wait(60)
+        process.communicate(timeout=60)
 
 
 @pytest.mark.e2e
