@@ -17,11 +17,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import wraps
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cliptune.docarray_compat  # noqa: F401 - Jina declares documents, too
-from cliptune.errors import BadInput
+from cliptune.errors import BadInput, Unavailable
 from cliptune.protocol import grpc_options, wire_errors
 
 # Jina would report usage to its makers and print a survey.
@@ -29,6 +30,24 @@ os.environ["JINA_OPTOUT_TELEMETRY"] = "1"
 os.environ["JINA_HIDE_SURVEY"] = "1"
 # It imports pkg_resources, which then warns every user of what they can do nothing about.
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+
+
+def _make_its_folder() -> None:
+    """Make the folder that Jina makes when it is imported, with an error that says what to do.
+
+    Raises:
+        Unavailable: the home directory can't be written.
+    """
+    try:
+        (Path.home() / ".cache" / "jina").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"Jina keeps a folder in the home directory, and {error.filename} can't be made "
+            f"({error.strerror}): set HOME to a folder that can be written, such as /tmp"
+        ) from None
+
+
+_make_its_folder()
 
 from docarray import DocList
 from jina import Flow

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -44,3 +46,14 @@ def test_jina_counts_its_bytes_apart() -> None:
     jina_compat.serializer.DataRequestProto.SerializeToString(jina_compat.DataRequest())
     assert int(jina_compat.serializer.os.environ["JINA_GRPC_SEND_BYTES"]) >= 0
     assert "JINA_GRPC_SEND_BYTES" not in os.environ
+
+
+def test_a_home_that_cannot_be_written_is_told_with_advice() -> None:
+    """In /proc not even root makes a folder."""
+    environment = {**os.environ, "HOME": "/proc/nobody"}
+    command = [sys.executable, "-c", "import cliptune.protocol.jina_compat"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("cliptune.errors.Unavailable: Jina keeps a folder in the home directory")
+    assert "/proc/nobody" in last
+    assert "set HOME to a folder" in last
