@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
@@ -121,10 +122,16 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
         return {"status": "ok"}
 
     @app.get("/readyz", tags=["health"])
-    async def readyz() -> Response:
-        """Whether all executors answer; 503 if not, and once the gateway has been told to end."""
+    async def readyz(
+        need: Literal["all", "any"] = Query("all", description="How many executors must answer."),
+    ) -> Response:
+        """Whether all executors answer; 503 if not, and once the gateway has been told to end.
+
+        With `need=any` one of them is enough: what the others do is refused, the rest goes on.
+        """
         alive = await dispatcher.ready()
-        ready = all(alive.values()) and not dispatcher.handler.admission.ending.is_set()
+        enough = any(alive.values()) if need == "any" else all(alive.values())
+        ready = enough and not dispatcher.handler.admission.ending.is_set()
         return json_response({"ready": ready, "executors": alive}, 200 if ready else 503)
 
     return app

@@ -93,6 +93,8 @@ def test_health(server: Server) -> None:
     assert requests.get(f"{server.http}/healthz", timeout=30).json() == {"status": "ok"}
     ready = requests.get(f"{server.http}/readyz", timeout=30).json()
     assert ready == {"ready": True, "executors": {"text": True, "vision": True, "indexer": True}}
+    assert requests.get(f"{server.http}/readyz?need=any", timeout=30).json() == ready
+    assert requests.get(f"{server.http}/readyz?need=most", timeout=30).status_code == 422
     assert requests.get(f"{server.http}/status", timeout=30).json()["model"]["output_dim"] == 32
     assert requests.get(f"{server.http}/openapi.json", timeout=30).json()["paths"]["/search"]
 
