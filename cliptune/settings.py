@@ -297,7 +297,7 @@ class Listening(Section):
 
     host: str | None = _told(
         None,
-        "the address that gateways listen on",
+        "the address that gateways listen on, and executors of their own for `/metrics`",
         default="127.0.0.1",
         allowed="an address of this machine, `0.0.0.0` for all of them",
     )

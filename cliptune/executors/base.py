@@ -69,8 +69,8 @@ class ObservedExecutor(Executor):
         logs.setup(self.short_name, self.settings)
         tracing.setup(self.short_name, self.settings)
         if not metrics.is_shared():
-            host = str(getattr(self.runtime_args, "host", "127.0.0.1"))
-            metrics.serve_metrics(host, self.settings)
+            # Jina doesn't tell an executor where it listens.
+            metrics.serve_metrics(self.settings.host or "127.0.0.1", self.settings)
         prepare_worker(self.settings)
 
     async def __acall__(self, req_endpoint: str, **kwargs: Any) -> object:
