@@ -1,31 +1,76 @@
 # syntax=docker/dockerfile:1
 # One image for every part: `cliptune serve`, `cliptune train-server`, and each executor alone.
 #
-#   docker build -t cliptune .
-#   docker run --rm -p 51000:51000 -p 51001:51001 -v cliptune:/data cliptune \
-#       serve --artifact builtin --host 0.0.0.0
-FROM python:3.11-slim AS build
-RUN pip install --no-cache-dir uv
-WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
-COPY cliptune cliptune
-COPY executors executors
-COPY flows flows
-# The lock's versions without its test tools.
-RUN uv venv /opt/cliptune \
- && uv pip install --python /opt/cliptune --no-cache --constraint requirements.lock ".[train,serve,s3,milvus]"
+#   docker build -t cliptune:0.1.0 .                        # for CPUs
+#   docker build -t cliptune:0.1.0-gpu --target gpu .       # with CUDA
+#   cliptune keys new ops --role admin --file keys && chmod 644 keys
+#   docker run --rm --read-only --tmpfs /tmp -p 51000:51000 -p 51001:51001 -v cliptune:/data \
+#       -v ./keys:/run/secrets/keys:ro cliptune:0.1.0
+#
+# It writes to /tmp and /data alone. A build that is to be the same for ever names its base by a
+# digest: --build-arg BASE=python@sha256:...
+ARG BASE=python:3.11-slim-bookworm
 
-FROM python:3.11-slim
-RUN useradd --create-home --uid 10001 cliptune && mkdir /data && chown cliptune /data
-COPY --from=build /opt/cliptune /opt/cliptune
+FROM ${BASE} AS build
+ARG UV_VERSION=0.13.9
+RUN pip install --no-cache-dir "uv==${UV_VERSION}"
+WORKDIR /src
+COPY docker/requirements.lock docker/
+# Packages stand in a layer below the program's own, which changes more often.
+RUN uv venv /opt/cliptune
+
+# As the lock has it: torch with CUDA.
+FROM build AS build-gpu
+RUN uv pip install --python /opt/cliptune --no-cache --no-deps --require-hashes \
+      --requirement docker/requirements.lock
+COPY . .
+RUN uv pip install --python /opt/cliptune --no-cache --no-deps . \
+ && uvx --no-cache --from cyclonedx-bom==7.5.0 cyclonedx-py environment \
+      --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
+
+# The same versions, but torch without CUDA, which PyTorch's own index has.
+FROM build AS build-cpu
+RUN awk '/^[a-z]/ { cuda = /^(torch|torchvision|triton|cuda-|nvidia-)/ } !cuda' \
+      docker/requirements.lock > docker/cpu.lock \
+ && uv pip install --python /opt/cliptune --no-cache --no-deps --require-hashes \
+      --requirement docker/cpu.lock \
+ && grep --only-matching --extended-regexp '^torch(vision)?==[^ ]+' docker/requirements.lock \
+      > docker/torch.txt \
+ && uv pip install --python /opt/cliptune --no-cache --no-deps --torch-backend cpu \
+      --requirement docker/torch.txt
+COPY . .
+RUN uv pip install --python /opt/cliptune --no-cache --no-deps . \
+ && uvx --no-cache --from cyclonedx-bom==7.5.0 cyclonedx-py environment \
+      --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
+
+FROM ${BASE} AS runtime
+ARG REVISION=""
+LABEL org.opencontainers.image.title="cliptune" \
+      org.opencontainers.image.description="Fine-tune CLIP, and serve it as text-to-image search" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN install --directory --owner 10001 --group 10001 --mode 2770 /data
 ENV PATH=/opt/cliptune/bin:$PATH \
+    HOME=/tmp \
     CLIPTUNE_HOME=/data \
+    HF_HOME=/data/huggingface \
     JINA_OPTOUT_TELEMETRY=1 \
     JINA_HIDE_SURVEY=1 \
-    PYTHONUNBUFFERED=1
-USER cliptune
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
-EXPOSE 51000 51001 52000 52001
+EXPOSE 51000 51001 51002 52000 52001
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD \
+    ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('CLIPTUNE_HTTP_PORT', '51001') + '/healthz', timeout=4)"]
 ENTRYPOINT ["cliptune"]
-CMD ["serve", "--host", "0.0.0.0"]
+# It is reached from everywhere: without a file of keys it doesn't start.
+CMD ["serve", "--host", "0.0.0.0", "--api-keys", "/run/secrets/keys"]
+
+FROM runtime AS gpu
+COPY --from=build-gpu /opt/cliptune /opt/cliptune
+
+FROM runtime AS cpu
+COPY --from=build-cpu /opt/cliptune /opt/cliptune

@@ -1,119 +1,214 @@
-"""The manifests fit together, and the commands in them start a search that works."""
+"""The manifests, the chart and the compose file say the same, and what Kubernetes takes."""
 
 from __future__ import annotations
 
-import base64
 import json
-import os
+import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-import requests
 import yaml
-from docarray import DocList
 
-from cliptune.documents import ClipDoc
-from tests.waiting import wait_until, wait_until_ready
+from scripts.kubernetes.__main__ import made
+from scripts.kubernetes.flows import read_flow
+from tests.k8s.rendering import K8S, ROOT, TOOLS, Manifest, by_name, kustomized, templated, tool
 
-ROOT = Path(__file__).resolve().parents[2]
-K8S = ROOT / "k8s"
-
-
-def documents() -> list[dict[str, Any]]:
-    listed = yaml.safe_load((K8S / "kustomization.yaml").read_text())["resources"]
-    return [d for name in listed for d in yaml.safe_load_all((K8S / name).read_text()) if d]
+OVERLAYS = ["base", *(f"overlays/{name}" for name in ("cpu", "dev", "gpu", "milvus", "tls"))]
+COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir() if path.name != "pods")
+VERSIONS = ("1.30", "1.34", "1.37")
+WORKLOADS = ("Deployment", "StatefulSet")
 
 
-def of_kind(*kinds: str) -> dict[str, dict[str, Any]]:
-    return {d["metadata"]["name"]: d for d in documents() if d["kind"] in kinds}
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, list[Manifest]]:
+    """All overlays as `kubectl kustomize` has them."""
+    return {name: kustomized(K8S / name) for name in OVERLAYS}
 
 
-WORKLOADS = of_kind("Deployment", "StatefulSet")
+@pytest.fixture(scope="module")
+def base(rendered: dict[str, list[Manifest]]) -> list[Manifest]:
+    return rendered["base"]
 
 
-def container(name: str) -> dict[str, Any]:
-    [only] = WORKLOADS[name]["spec"]["template"]["spec"]["containers"]
+def container(workload: Manifest) -> dict[str, Any]:
+    [only] = workload["spec"]["template"]["spec"]["containers"]
     return only
 
 
-def flag(command: list[str], name: str) -> str:
-    return command[command.index(name) + 1]
+def test_making_them_again_changes_nothing() -> None:
+    files = made()
+    for path, text in files.items():
+        assert (ROOT / path).read_text("utf-8") == text, f"{path}: python -m scripts.kubernetes"
+    by_hand = {"k8s/README.md"}
+    there = {str(path.relative_to(ROOT)) for path in K8S.rglob("*") if path.is_file()}
+    assert there == {path for path in files if path.startswith("k8s/")} | by_hand
 
 
-def test_prometheus_is_told_where_each_pod_has_its_metrics() -> None:
-    port = of_kind("ConfigMap")["cliptune"]["data"]["CLIPTUNE_METRICS_PORT"]
-    for workload in WORKLOADS.values():
-        annotations = workload["spec"]["template"]["metadata"]["annotations"]
-        assert annotations["prometheus.io/scrape"] == "true"
-        assert annotations["prometheus.io/port"] == port
-        assert annotations["prometheus.io/path"] == "/metrics"
-    policy = of_kind("NetworkPolicy")["executors"]["spec"]
-    reached = {p["port"] for rule in policy["ingress"] for p in rule["ports"]}
-    assert reached == {8080, int(port)}
+def test_every_overlay_is_rendered_and_named(rendered: dict[str, list[Manifest]]) -> None:
+    assert {f"overlays/{path.name}" for path in (K8S / "overlays").iterdir()} | {"base"} == set(
+        rendered
+    )
+    for objects in rendered.values():
+        assert {one["metadata"].get("namespace", "cliptune") for one in objects} == {"cliptune"}
+        assert set(by_name(objects, *WORKLOADS)) == {
+            "text", "vision", "indexer", "search", "trainer", "train",
+        }  # fmt: skip
 
 
-def test_all_files_are_listed_and_parse() -> None:
-    listed = yaml.safe_load((K8S / "kustomization.yaml").read_text())["resources"]
-    assert {p.name for p in K8S.glob("*.yaml")} == {*listed, "kustomization.yaml"}
-    assert set(WORKLOADS) == {"text", "vision", "indexer", "search", "trainer", "train"}
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_them(
+    version: str, rendered: dict[str, list[Manifest]], tmp_path: Path
+) -> None:
+    validate = TOOLS / "bin" / "kubernetes-validate"
+    if not validate.is_file():
+        pytest.skip("no kubernetes-validate here: scripts/install-kubernetes-tools installs it")
+    charts = {
+        "chart": templated(),
+        "chart, all on": templated(
+            "--set", "tls.enabled=true,milvus.enabled=true,keys.required=false",
+            "--set", "text.nodeSelector.disk=ssd,indexer.storage.className=fast",
+        ),
+    }  # fmt: skip
+    for name, objects in {**rendered, **charts}.items():
+        file = tmp_path / f"{name.replace('/', '-')}.yaml"
+        file.write_text(yaml.safe_dump_all(objects))
+    files = sorted(map(str, tmp_path.iterdir()))
+    command = [str(validate), "--strict", "--quiet", "-k", version, *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-def test_the_overlay_for_milvus_patches_what_is_there() -> None:
-    from cliptune.index.milvus.server import MilvusAddress
+def test_the_chart_says_by_default_what_the_base_says(base: list[Manifest]) -> None:
+    def comparable(objects: list[Manifest]) -> dict[tuple[str, str], Manifest]:
+        [config] = by_name(objects, "ConfigMap").values()
+        hashed = config["metadata"]["name"]
+        found = {}
+        for one in json.loads(json.dumps(objects).replace(f'"{hashed}"', '"cliptune"')):
+            if one["kind"] in WORKLOADS:  # the chart's way to roll pods out with a setting
+                one["spec"]["template"]["metadata"]["annotations"].pop("checksum/config", None)
+            found[one["kind"], one["metadata"]["name"]] = one
+        return found
 
-    overlay = yaml.safe_load((K8S / "milvus" / "kustomization.yaml").read_text())
-    assert overlay["resources"] == ["..", "network.yaml"]
-    for patch in overlay["patches"]:
-        target = patch["target"]
-        there = of_kind(target["kind"])[target["name"]]
-        changes = yaml.safe_load(patch["patch"])
-        assert (changes["kind"], changes["metadata"]["name"]) == (there["kind"], target["name"])
-        if target["kind"] == "ConfigMap":
-            assert MilvusAddress.parse(changes["data"]["CLIPTUNE_INDEX"]).collection == "shop"
-        else:
-            [patched] = changes["spec"]["template"]["spec"]["containers"]
-            assert patched["name"] == container(target["name"])["name"]
-    policy = yaml.safe_load((K8S / "milvus" / "network.yaml").read_text())
-    labels = WORKLOADS["indexer"]["spec"]["template"]["metadata"]["labels"]
-    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    ours, chart = comparable(base), comparable(templated())
+    assert ours.pop(("Namespace", "cliptune"))  # helm's --create-namespace
+    assert chart.keys() == ours.keys()
+    for key, one in ours.items():
+        assert chart[key] == one, key
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_selectors_ports_volumes_and_settings_fit(name: str) -> None:
-    workload = WORKLOADS[name]
-    pod = workload["spec"]["template"]
-    assert workload["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
-    service = of_kind("Service")[name]
-    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
-    ports = {port["name"] for port in container(name)["ports"]}
-    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports
-    volumes = {v["name"]: v for v in pod["spec"]["volumes"]}
-    claimed = {c["metadata"]["name"] for c in workload["spec"].get("volumeClaimTemplates", [])}
-    for mount in container(name)["volumeMounts"]:
-        assert mount["name"] in volumes.keys() | claimed
-    claims = of_kind("PersistentVolumeClaim")
-    for volume in volumes.values():
-        if "persistentVolumeClaim" in volume:
-            assert volume["persistentVolumeClaim"]["claimName"] in claims
-    for source in container(name)["envFrom"]:
-        assert source["configMapRef"]["name"] in of_kind("ConfigMap")
-    security = container(name)["securityContext"]
-    assert security["readOnlyRootFilesystem"]
-    assert not security["allowPrivilegeEscalation"]
-    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+def test_the_chart_refuses_values_that_there_are_none_of() -> None:
+    for given, why in {
+        "txt.autoscaling.most=3": "txt",
+        "text.autoscaling.most=0": "minimum",
+        "image.digest=latest": "pattern",
+        "config.CLIPTUNE_ONNX=1": "string",  # --set makes a number of it
+    }.items():
+        with pytest.raises(AssertionError, match=why):
+            templated("--set", given)
+
+
+def test_a_changed_setting_rolls_the_pods_out(tmp_path: Path) -> None:
+    def pods(objects: list[Manifest]) -> dict[str, Manifest]:
+        return {n: one["spec"]["template"] for n, one in by_name(objects, *WORKLOADS).items()}
+
+    for before, after in (
+        (templated(), templated("--set-string", "config.CLIPTUNE_ONNX=1")),
+        (kustomized(K8S / "base"), kustomized(_changed(tmp_path, "CLIPTUNE_ONNX=1"))),
+    ):
+        for name, pod in pods(before).items():
+            assert pods(after)[name] != pod, name
+
+
+def _changed(folder: Path, setting: str) -> Path:
+    """An overlay of somebody's own beside a copy of ours."""
+    shutil.copytree(K8S, folder / "k8s")
+    own = folder / "k8s" / "overlays" / "own"
+    own.mkdir()
+    generator = {"name": "cliptune", "behavior": "merge", "literals": [setting]}
+    tree = {"resources": ["../../base"], "configMapGenerator": [generator]}
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(tree))
+    return own
+
+
+def test_components_go_together(tmp_path: Path) -> None:
+    own = _changed(tmp_path, "CLIPTUNE_ONNX=1")
+    tree = yaml.safe_load((own / "kustomization.yaml").read_text())
+    tree["components"] = [f"../../components/{name}" for name in COMPONENTS]
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(tree))
+    objects = kustomized(own)
+    [config] = by_name(objects, "ConfigMap").values()
+    assert config["data"]["CLIPTUNE_INDEX"].startswith("http://milvus")
+    assert config["data"]["CLIPTUNE_SSL_CERTFILE"]
+    assert config["data"]["CLIPTUNE_ARTIFACT"] == "/models/artifact"
+    for name, workload in by_name(objects, *WORKLOADS).items():
+        limits = container(workload)["resources"]["limits"]
+        assert ("nvidia.com/gpu" in limits) == (name in ("text", "vision", "trainer"))
+    text = by_name(objects, "Deployment")["text"]["spec"]["template"]["spec"]
+    [models] = [volume for volume in text["volumes"] if volume["name"] == "models"]
+    assert models.keys() == {"name", "persistentVolumeClaim"}
+
+
+def test_keys_are_required_unless_an_overlay_says_otherwise(
+    rendered: dict[str, list[Manifest]],
+) -> None:
+    for overlay, objects in rendered.items():
+        is_open = overlay == "overlays/dev"
+        [config] = by_name(objects, "ConfigMap").values()
+        assert (config["data"]["CLIPTUNE_API_KEYS_FILE"] == "") == is_open
+        for name in ("search", "train"):
+            pod = by_name(objects, "Deployment")[name]["spec"]["template"]["spec"]
+            [keys] = [volume for volume in pod["volumes"] if volume["name"] == "keys"]
+            assert keys["secret"]["optional"] == is_open
+
+
+def test_all_pods_run_under_restrictions_and_write_where_they_are_told(
+    rendered: dict[str, list[Manifest]],
+) -> None:
+    for objects in rendered.values():
+        [config] = by_name(objects, "ConfigMap").values()
+        told = {config["data"][name] for name in ("HOME", "CLIPTUNE_HOME")}
+        for name, workload in by_name(objects, *WORKLOADS).items():
+            pod = workload["spec"]["template"]["spec"]
+            security = pod["securityContext"] | container(workload)["securityContext"]
+            assert security["runAsNonRoot"], name
+            assert security["readOnlyRootFilesystem"], name
+            assert not security["allowPrivilegeEscalation"], name
+            mounts = container(workload)["volumeMounts"]
+            assert told <= {one["mountPath"] for one in mounts if not one.get("readOnly")}, name
+
+
+def test_services_policies_and_autoscalers_find_what_they_name(base: list[Manifest]) -> None:
+    workloads = by_name(base, *WORKLOADS)
+    for name, workload in workloads.items():
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        selector = workload["spec"]["selector"]["matchLabels"]
+        assert [n for n, other in workloads.items()
+                if selector.items() <= other["spec"]["template"]["metadata"]["labels"].items()
+                ] == [name]  # fmt: skip
+        service = by_name(base, "Service")[name]["spec"]
+        assert service["selector"].items() <= labels.items()
+        named = {port["name"]: port["containerPort"] for port in container(workload)["ports"]}
+        for port in service["ports"]:
+            assert named[port["targetPort"]] == port["port"]
+        # An executor's replicas are known by name, so that gateways share them out themselves.
+        assert (service.get("clusterIP") == "None") == (labels["cliptune/role"] == "executor")
+    for name, scaler in by_name(base, "HorizontalPodAutoscaler").items():
+        assert scaler["spec"]["scaleTargetRef"]["name"] == name
+        assert "replicas" not in workloads[name]["spec"], "an apply would undo the autoscaler's"
+    reached = by_name(base, "NetworkPolicy")["executors"]["spec"]["ingress"]
+    [config] = by_name(base, "ConfigMap").values()
+    metrics = int(config["data"]["CLIPTUNE_METRICS_PORT"])
+    assert {port["port"] for rule in reached for port in rule["ports"]} == {8080, metrics}
 
 
 @pytest.mark.parametrize("name", ["search", "train"])
-def test_gateways_know_existing_services(name: str) -> None:
-    command = container(name)["command"]
-    addresses = json.loads(flag(command, "--deployments-addresses"))
-    graph = json.loads(flag(command, "--graph-description"))
-    services = of_kind("Service")
+def test_gateways_know_existing_services(base: list[Manifest], name: str) -> None:
+    command = container(by_name(base, "Deployment")[name])["command"]
+    addresses = json.loads(command[command.index("--deployments-addresses") + 1])
+    graph = json.loads(command[command.index("--graph-description") + 1])
+    services = by_name(base, "Service")
     for executor, [address] in addresses.items():
         host, port = address.removeprefix("grpc://").split(":")
         assert host == executor
@@ -121,111 +216,73 @@ def test_gateways_know_existing_services(name: str) -> None:
     assert set(addresses) == graph.keys() - {"start-gateway"}
 
 
-def test_containers_run_the_executors_of_the_flows() -> None:
-    parts = {}
+def test_containers_run_what_the_flows_say(base: list[Manifest]) -> None:
+    """Whatever a Flow says of a part, Jina's own parser reads from its command, too."""
+    from jina.parsers import set_deployment_parser, set_gateway_parser
+
     for flow in ("search", "train"):
         described = yaml.safe_load((ROOT / "flows" / f"{flow}.yml").read_text())
-        parts[flow] = described["gateway"]
-        parts |= {part["name"]: part for part in described["executors"]}
-    for name in WORKLOADS:
-        command = container(name)["command"]
-        assert flag(command, "--uses") == parts[name]["uses"]
-        assert [flag(command, "--py-modules")] == parts[name]["py_modules"]
+        parts = {part["name"]: part for part in described["executors"]}
+        parts[flow] = described["gateway"] | described["with"]
+        for name, part in parts.items():
+            words = container(by_name(base, *WORKLOADS)[name])["command"][2:]
+            parser = set_gateway_parser() if name == flow else set_deployment_parser()
+            parsed = vars(parser.parse_args([word for word in words if word != "--native"]))
+            for key in part.keys() - {"host", "name"}:
+                expected = [part[key]] if key == "port" and name != flow else part[key]
+                found = [str(one).lower() for one in parsed[key]] if key == "protocol" else parsed[
+                    key]  # fmt: skip
+                assert found == expected, (name, key)
+            assert parsed["host"] in ("0.0.0.0", ["0.0.0.0"])
 
 
-@pytest.fixture
-def metrics_ports() -> dict[str, str]:
-    """Where each part has its metrics; pods have addresses of their own, processes don't."""
-    from tests.ports import free_ports
-
-    names = ("text", "vision", "indexer", "search")
-    return dict(zip(names, map(str, free_ports(4)), strict=True))
+def test_the_dockerfile_has_no_fault_that_is_known() -> None:
+    done = subprocess.run([tool("hadolint"), str(ROOT / "Dockerfile")], capture_output=True)
+    assert done.returncode == 0, done.stdout.decode()
 
 
-@pytest.fixture
-def running(
-    tiny_model: Path, tmp_path: Path, metrics_ports: dict[str, str]
-) -> Iterator[tuple[str, str]]:
-    """The search side's containers as processes on this machine.
+def test_the_image_has_the_versions_that_are_tested() -> None:
+    """Each with hashes that the lock has, too; and torch's companions where the CPU's has none."""
 
-    Gives the addresses for HTTP, and for clip-as-service's clients.
-    """
-    from tests.ports import free_port
+    def locked(path: str) -> dict[str, set[str]]:
+        packages: dict[str, set[str]] = {}
+        for line in (ROOT / path).read_text("utf-8").splitlines():
+            if line[0] not in " #":
+                packages[name := line.split(" ")[0]] = set()
+            elif "--hash" in line:
+                packages[name].add(line.strip(" \\"))
+        return packages
 
-    settings = of_kind("ConfigMap")["cliptune"]["data"]
-    environment = {
-        **os.environ,
-        **settings,
-        "CLIPTUNE_ARTIFACT": str(tiny_model),
-        "CLIPTUNE_HOME": str(tmp_path),
-        "CLIPTUNE_INDEX": str(tmp_path / "index"),
-        "CLIPTUNE_GENERATIONS": str(tmp_path / "generations"),
-    }
-    ports = {name: str(free_port()) for name in ("text", "vision", "indexer")}
-    grpc_port, http_port, clip_service_port = (str(free_port()) for _ in range(3))
-    processes = []
-    for name in ("text", "vision", "indexer", "search"):
-        words = list(container(name)["command"])
-        if name in ports:
-            words[words.index("--port") + 1] = ports[name]
-        else:
-            at = words.index("--port")
-            words[at + 1 : at + 3] = [grpc_port, http_port]
-            at = words.index("--uses-with") + 1
-            words[at] = words[at].replace("51002", clip_service_port)
-            at = words.index("--deployments-addresses") + 1
-            for executor, port in ports.items():
-                words[at] = words[at].replace(f"{executor}:8080", f"127.0.0.1:{port}")
-        words[words.index("--host") + 1] = "127.0.0.1"
-        jina = str(Path(sys.executable).with_name(words[0]))
-        log = (tmp_path / f"{name}.log").open("wb")
-        own = {**environment, "CLIPTUNE_METRICS_PORT": metrics_ports[name]}
-        processes.append(subprocess.Popen([jina, *words[1:]], env=own, stdout=log, stderr=log))
-    try:
-        yield f"http://127.0.0.1:{http_port}", f"127.0.0.1:{clip_service_port}"
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    image, tested = locked("docker/requirements.lock"), locked("requirements.lock")
+    for package, hashes in image.items():
+        assert hashes, package
+        assert hashes == tested[package], package
 
 
-@pytest.mark.e2e
-def test_the_commands_serve_a_search_that_can_be_watched(
-    running: tuple[str, str], metrics_ports: dict[str, str], tmp_path: Path
-) -> None:
-    from cliptune.serving import Client
-    from tests.pictures import picture
+def test_the_image_writes_where_pods_write() -> None:
+    from scripts.kubernetes.workloads import USER, WRITABLE
 
-    address, clip_service = running
-    wait_until_ready(address)
-    client = Client(address)
-    docs = DocList[ClipDoc](ClipDoc(id=str(i), text=f"t{i}", image=picture(i)) for i in range(3))
-    assert client.index(docs) == 3
-    assert client.search(picture(2), limit=1).matches[0].id == "2"
-    with grpc.insecure_channel(clip_service) as channel:
-        dry_run = channel.unary_unary("/jina.JinaGatewayDryRunRPC/dry_run")
-        assert dry_run(b"", timeout=30) == b""  # success
-    # Metrics: each part has its own, and the gateway's are not on its public port.
-    for name, port in metrics_ports.items():
-        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
-        own = "cliptune_requests_total" if name == "search" else "cliptune_executor_seconds_count"
-        assert f"{own}{{" in text, name
-        assert (f'executor="{name}"' in text) == (name != "search")
-    assert requests.get(f"{address}/metrics", timeout=10).status_code == 404
-    # Logs: JSON, with the same id in all parts.
-    headers = {"X-Request-ID": "watched-1"}
-    picture_query = {"data": [{"image": base64.b64encode(picture(1)).decode()}]}
-    requests.post(f"{address}/search", json=picture_query, headers=headers, timeout=30)
-    for name in metrics_ports:
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    for name, value in WRITABLE.items():
+        assert f" {name}={value} " in text, name
+    assert f"USER {USER}:{USER}\n" in text
+    flows = [ROOT / "flows" / f"{name}.yml" for name in ("search", "train")]
+    gateways = [part for flow in flows for part in read_flow(flow) if part.is_gateway]
+    ports = {port for part in gateways for port in part.ports.values()}
+    [exposed] = [line for line in text.splitlines() if line.startswith("EXPOSE ")]
+    assert {int(port) for port in exposed.split()[1:]} == ports
 
-        def services(log: Path = tmp_path / f"{name}.log") -> set[str]:
-            lines = [line for line in log.read_text().splitlines() if line.startswith('{"time"')]
-            parsed = [json.loads(line) for line in lines]
-            return {line["service"] for line in parsed if line.get("request_id") == "watched-1"}
 
-        # The gateway's line comes after the answer.
-        assert wait_until(services) == {"gateway" if name == "search" else name}
+def test_compose_runs_the_same_containers(base: list[Manifest]) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"]
+    [config] = by_name(base, "ConfigMap").values()
+    workloads = by_name(base, *WORKLOADS)
+    assert services.keys() == workloads.keys()
+    for name, service in services.items():
+        assert service["entrypoint"] + service["command"] == container(workloads[name])["command"]
+        assert service["environment"] == config["data"]
+        assert service["read_only"]
+        assert service["user"] == "10001:10001"
+        written = {line.split(":")[0] for line in service["tmpfs"]}
+        written |= {line.split(":")[1] for line in service.get("volumes", ())}
+        assert written >= {"/tmp", "/data"}, name
