@@ -86,7 +86,7 @@ def test_help_texts_are_what_they_are_in_a_table_of_markdown() -> None:
         ("how-to/train-elsewhere.md", "../../k8s", "project/k8s/README.md"),
         ("how-to/train-elsewhere.md", "../training.md", "training.md"),
         ("project/k8s/README.md", "../docs/swap.md", "swap.md"),
-        ("project/k8s/README.md", "config.yaml", "project/k8s/config.yaml"),
+        ("project/k8s/README.md", "base/config.env", "project/k8s/base/config.env"),
     ],
 )
 def test_links_lead_to_the_same_file_on_the_site(page: str, link: str, leads_to: str) -> None:
