@@ -313,9 +313,11 @@ class Cluster:
             AssertionError: they aren't in time; with the end of the log.
         """
         deadline = time.monotonic() + timeout
+        before = {pod.name: pod.restarts for pod in pods}
         for pod in pods:
             while not pod.is_ready:
-                if time.monotonic() > deadline or pod.restarts > 2 or not pod.thread.is_alive():
+                is_crashing = pod.restarts > before[pod.name] + 2 or not pod.thread.is_alive()
+                if time.monotonic() > deadline or is_crashing:
                     raise AssertionError(f"{pod.name} is not ready:\n{pod.log.read_text()[-3000:]}")
                 time.sleep(TICK)
 

@@ -110,18 +110,29 @@ def _names(pod: Pod, request_id: str) -> bool:
     return request_id in {json.loads(line).get("request_id") for line in lines}
 
 
+def figure(pod: Pod, name: str) -> float:
+    """A metric of a pod, over all its labels."""
+    text = requests.get(f"http://{pod.address}:9090/metrics", timeout=10).text
+    lines = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
 def served(cluster: Cluster, name: str) -> dict[str, float]:
     """How many requests each pod of a part has answered."""
-    found = {}
-    for pod in cluster.of(name):
-        text = requests.get(f"http://{pod.address}:9090/metrics", timeout=10).text
-        counts = [
-            float(line.split()[-1])
-            for line in text.splitlines()
-            if line.startswith("cliptune_executor_seconds_count") and '"/encode"' in line
-        ]
-        found[pod.name] = sum(counts)
-    return found
+    count = "cliptune_executor_seconds_count"
+    return {pod.name: figure(pod, count) for pod in cluster.of(name)}
+
+
+def batch(cluster: Cluster) -> None:
+    """Requests of many clients share the text tower's batches."""
+    began = time.monotonic()
+    [text] = cluster.of("text")
+    names = ("cliptune_batch_rows_sum", "cliptune_batch_rows_count")
+    before = [figure(text, name) for name in names]
+    with Load("search", "/encode", ENCODE, clients=16, pause=0) as tally:
+        time.sleep(3)
+    rows, batches = (figure(text, name) - old for name, old in zip(names, before, strict=True))
+    report("batches of 16 clients", tally, began, rows_a_batch=round(rows / batches, 2))
 
 
 def scale(cluster: Cluster, seconds: float) -> None:
@@ -180,7 +191,7 @@ def kill(cluster: Cluster, name: str) -> None:
 
 
 def kill_at_random(cluster: Cluster, seconds: float) -> None:
-    """Kill a pod of any part every ten seconds, while texts are embedded and pictures indexed."""
+    """Kill a pod of any part every half a minute, while texts are embedded and pictures indexed."""
     began = time.monotonic()
     acknowledged, refused = set[str](), 0
     killed = Counter[str]()
@@ -191,7 +202,7 @@ def kill_at_random(cluster: Cluster, seconds: float) -> None:
                 pod = random.choice(cluster.pods)
                 killed[pod.component] += pod.is_ready
                 pod.kill()
-                due += 10
+                due += 30
             identity = f"kept-{len(acknowledged) + refused}"
             document = {"id": identity, "image": base64.b64encode(picture(1)).decode()}
             try:
@@ -241,6 +252,7 @@ def run(cluster: Cluster, scenario: str) -> None:
     report("start", Tally(), began, memory_is_limited=limited)
     index_and_search(cluster)
     watch(cluster)
+    batch(cluster)
     without_index(cluster)
     scale(cluster, seconds=3)
     if scenario == "long":

@@ -43,6 +43,7 @@ def test_pods_run_under_their_restrictions_and_scale_under_load(tmp_path: Path) 
     assert reports["watch"]["figures"] == dict.fromkeys(parts, True)
     assert reports["watch"]["logged"] == dict.fromkeys(parts, True)
     assert reports["watch"]["public_metrics"] == 404
+    assert reports["batches of 16 clients"]["rows_a_batch"] > 1.3
     # The rest goes on while the index is away, and nothing is lost of it.
     killed = reports["kill the indexer"]
     assert killed["requests"] > 50
