@@ -193,7 +193,7 @@ def kill(cluster: Cluster, name: str) -> None:
 def kill_at_random(cluster: Cluster, seconds: float) -> None:
     """Kill a pod of any part every half a minute, while texts are embedded and pictures indexed."""
     began = time.monotonic()
-    acknowledged, refused = set[str](), 0
+    acknowledged, refused = set[str](), Counter[str]()
     killed = Counter[str]()
     with Load("search", "/encode", ENCODE) as tally:
         due = began
@@ -203,17 +203,18 @@ def kill_at_random(cluster: Cluster, seconds: float) -> None:
                 killed[pod.component] += pod.is_ready
                 pod.kill()
                 due += 30
-            identity = f"kept-{len(acknowledged) + refused}"
+            identity = f"kept-{len(acknowledged) + refused.total()}"
             document = {"id": identity, "image": base64.b64encode(picture(1)).decode()}
             try:
                 answer = requests.post(f"{SEARCH}/index", json={"data": [document]}, timeout=60)
-            except requests.ConnectionError:
-                refused += 1
+            except requests.ConnectionError as error:
+                refused[type(error).__name__] += 1
                 continue
             if answer.status_code == 200:
                 acknowledged.add(identity)
             else:
-                refused += 1
+                refused[f"{answer.status_code} {answer.text[:200]}"] += 1
+                time.sleep(0.1)
         cluster.wait_for(*cluster.pods)
     stored: set[str] = set()
     wait_until(lambda: requests.get(f"{SEARCH}/readyz", timeout=10).status_code == 200)
@@ -221,7 +222,7 @@ def kill_at_random(cluster: Cluster, seconds: float) -> None:
         asked = [{"id": identity} for identity in sorted(acknowledged)[page : page + 100]]
         stored |= {one["id"] for one in post("/get", asked)["data"]}
     lost = len(acknowledged - stored)
-    written = {"acknowledged": len(acknowledged), "refused": refused, "lost": lost}
+    written = {"acknowledged": len(acknowledged), "refused": dict(refused), "lost": lost}
     report("kill at random", tally, began, killed=dict(killed), writes=written)
 
 

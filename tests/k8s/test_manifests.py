@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import cliptune.protocol.jina_compat  # noqa: F401 - Jina is mended before it is used
 from scripts.kubernetes.__main__ import made
 from scripts.kubernetes.flows import read_flow
 from tests.k8s.rendering import K8S, ROOT, TOOLS, Manifest, by_name, kustomized, templated, tool
@@ -57,6 +58,7 @@ def test_every_overlay_is_rendered_and_named(rendered: dict[str, list[Manifest]]
         }  # fmt: skip
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_them(
     version: str, rendered: dict[str, list[Manifest]], tmp_path: Path
