@@ -8,6 +8,7 @@ from scripts.kubernetes.tree import Object, dump, plain, plain_mapping, to_yaml
 from scripts.kubernetes.workloads import (
     CONTAINER,
     GPU_PARTS,
+    LABEL,
     MILVUS,
     MODEL_READERS,
     MODEL_WRITERS,
@@ -134,6 +135,9 @@ def _components() -> dict[str, str]:
         "shared-models": _shared_models(),
         "model-image": _model_image(),
         "open": _open(),
+        "ingress": _ingress(),
+        "pod-monitor": _pod_monitor(),
+        "scale-by-queue": _scale_by_queue(),
     }
     abouts = {
         "gpu": "A GPU for each encoder and for the trainer, and the image with CUDA.",
@@ -145,6 +149,11 @@ def _components() -> dict[str, str]:
         "model-image": "The model from an image of your own with an artifact in /artifact: name it "
         "with its\ndigest under `images:`.",
         "open": "Without API keys: whoever reaches a gateway may do everything.",
+        "ingress": "HTTP and the search page behind the cluster's ingress: give it your host, and "
+        "its\ncertificate in the Secret cliptune-ingress.",
+        "pod-monitor": "For the Prometheus operator, which doesn't go by annotations.",
+        "scale-by-queue": "Encoders by how many texts or pictures wait, too: where Prometheus' "
+        "adapter offers\ncliptune_waiting_rows as a metric of pods.",
     }
     files = {}
     for name, content in found.items():
@@ -256,6 +265,57 @@ def _open() -> Tree:
         "patches": [_inline(target, _patch({"volumes": [keys]}))],
     }
     return {"kustomization": tree}
+
+
+def _ingress() -> Tree:
+    host = "search.example.org"
+    service = {"name": "search", "port": {"name": "http"}}
+    path: Tree = {"path": "/", "pathType": "Prefix", "backend": {"service": service}}
+    ingress: Tree = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {
+            "name": "search",
+            "namespace": NAME,
+            # Pictures are larger than what ingress-nginx lets through by itself.
+            "annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "64m"},
+        },
+        "spec": {
+            "tls": [{"hosts": [host], "secretName": "cliptune-ingress"}],
+            "rules": [{"host": host, "http": {"paths": [path]}}],
+        },
+    }
+    return {
+        "kustomization": {"resources": ["ingress.yaml"]},
+        "ingress.yaml": to_yaml([ingress], MADE),
+    }
+
+
+def _pod_monitor() -> Tree:
+    monitor: Tree = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": {"name": NAME, "namespace": NAME},
+        "spec": {
+            "selector": {"matchLabels": {f"{LABEL}/name": NAME}},
+            "podMetricsEndpoints": [{"port": "metrics"}],
+        },
+    }
+    return {
+        "kustomization": {"resources": ["monitor.yaml"]},
+        "monitor.yaml": to_yaml([monitor], MADE),
+    }
+
+
+def _scale_by_queue() -> Tree:
+    target = {"type": "AverageValue", "averageValue": "16"}
+    metric: Tree = {
+        "type": "Pods",
+        "pods": {"metric": {"name": "cliptune_waiting_rows"}, "target": target},
+    }
+    patch: list[Tree] = [{"op": "add", "path": "/spec/metrics/-", "value": metric}]
+    scalers = {"kind": "HorizontalPodAutoscaler", "name": "text|vision"}
+    return {"kustomization": {"patches": [_inline(scalers, patch)]}}
 
 
 def _overlays() -> dict[str, str]:

@@ -73,10 +73,14 @@ def test_kubernetes_takes_them(
             "--set", "text.nodeSelector.disk=ssd,indexer.storage.className=fast",
         ),
     }  # fmt: skip
+    everything = kustomized(_changed(tmp_path / "copy", "CLIPTUNE_ONNX=1", *COMPONENTS))
+    # Of the Prometheus operator, whose schema is its own.
+    charts["components"] = [one for one in everything if one["kind"] != "PodMonitor"]
+    (files_of := tmp_path / "rendered").mkdir()
     for name, objects in {**rendered, **charts}.items():
-        file = tmp_path / f"{name.replace('/', '-')}.yaml"
+        file = files_of / f"{name.replace('/', '-')}.yaml"
         file.write_text(yaml.safe_dump_all(objects))
-    files = sorted(map(str, tmp_path.iterdir()))
+    files = sorted(map(str, files_of.iterdir()))
     command = [str(validate), "--strict", "--quiet", "-k", version, *files]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
@@ -123,23 +127,20 @@ def test_a_changed_setting_rolls_the_pods_out(tmp_path: Path) -> None:
             assert pods(after)[name] != pod, name
 
 
-def _changed(folder: Path, setting: str) -> Path:
+def _changed(folder: Path, setting: str, *components: str) -> Path:
     """An overlay of somebody's own beside a copy of ours."""
     shutil.copytree(K8S, folder / "k8s")
     own = folder / "k8s" / "overlays" / "own"
     own.mkdir()
     generator = {"name": "cliptune", "behavior": "merge", "literals": [setting]}
-    tree = {"resources": ["../../base"], "configMapGenerator": [generator]}
+    tree: dict[str, Any] = {"resources": ["../../base"], "configMapGenerator": [generator]}
+    tree["components"] = [f"../../components/{name}" for name in components]
     (own / "kustomization.yaml").write_text(yaml.safe_dump(tree))
     return own
 
 
 def test_components_go_together(tmp_path: Path) -> None:
-    own = _changed(tmp_path, "CLIPTUNE_ONNX=1")
-    tree = yaml.safe_load((own / "kustomization.yaml").read_text())
-    tree["components"] = [f"../../components/{name}" for name in COMPONENTS]
-    (own / "kustomization.yaml").write_text(yaml.safe_dump(tree))
-    objects = kustomized(own)
+    objects = kustomized(_changed(tmp_path, "CLIPTUNE_ONNX=1", *COMPONENTS))
     [config] = by_name(objects, "ConfigMap").values()
     assert config["data"]["CLIPTUNE_INDEX"].startswith("http://milvus")
     assert config["data"]["CLIPTUNE_SSL_CERTFILE"]
@@ -150,6 +151,11 @@ def test_components_go_together(tmp_path: Path) -> None:
     text = by_name(objects, "Deployment")["text"]["spec"]["template"]["spec"]
     [models] = [volume for volume in text["volumes"] if volume["name"] == "models"]
     assert models.keys() == {"name", "persistentVolumeClaim"}
+    scalers = by_name(objects, "HorizontalPodAutoscaler")
+    kinds = {name: [one["type"] for one in scaler["spec"]["metrics"]]
+             for name, scaler in scalers.items()}  # fmt: skip
+    by_both = ["Resource", "Pods"]
+    assert kinds == {"text": by_both, "vision": by_both, "search": ["Resource"]}
 
 
 def test_keys_are_required_unless_an_overlay_says_otherwise(
