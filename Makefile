@@ -23,11 +23,12 @@ serve: $(VENV)/.ready ## The demo, and keep its search page up until Ctrl-C
 PYTEST = $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
 	--no-loadscope-reorder --durations 30
 
+# COVERAGE=--cov tells how much of the code they run.
 test: test-tools ## All tests, those through real servers and browsers included
-	$(PYTEST)
+	$(PYTEST) $(COVERAGE)
 
-coverage: test-tools ## All tests, and how much of the code they run
-	$(PYTEST) --cov
+coverage: ## All tests, and how much of the code they run
+	@$(MAKE) --no-print-directory test COVERAGE=--cov
 
 test-seconds: test-tools ## All tests, and what each file took, for the order of the next
 	$(PYTEST) --write-seconds
