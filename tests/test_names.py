@@ -58,7 +58,6 @@ LOOK_UPS = {
     "delete an experiment's runs": lambda name: runs.delete_runs(name),
     "make an experiment": lambda name: runs.create_experiment(name),
     "data set": store.pull,
-    "delete a data set": store.delete_pushed,
     "documents": source.load_documents,
     "artifact": find_artifact,
     "model": lambda name: cliptune.get_model(name, select_model="clip-text"),
