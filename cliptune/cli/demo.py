@@ -141,7 +141,7 @@ def search_with(
 
     What the built-in model found before is taken from the run's sample results.
     """
-    from cliptune.cli.serve import wait_for_signal
+    from cliptune.cli.serve import end_on_signals, watch
     from cliptune.data.source import load_documents
     from cliptune.serving import Client, serve
 
@@ -169,7 +169,8 @@ def search_with(
         page = f"http://localhost:{http_port}/"
         if keep_serving:
             console.print(f"[bold green]search page: {page}[/]   (Ctrl-C ends)")
-            wait_for_signal(service)
+            end_on_signals()
+            watch(service)
     if not keep_serving:
         console.print(
             f"done in {seconds_since(started)}. The search page was at {page}; to have it again:\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +54,7 @@ def serve(
     from cliptune.serving import serve as start
     from cliptune.settings import bracketed
 
+    end_on_signals()
     with start(
         artifact,
         index=index_folder,
@@ -80,7 +81,7 @@ def serve(
         )
         _warn_of_strangers(host, api_keys)
         _tell_of_swap(index_folder)
-        wait_for_signal(service)
+        watch(service)
 
 
 def train_server(
@@ -98,6 +99,7 @@ def train_server(
     from cliptune.serving import serve_training
     from cliptune.settings import bracketed
 
+    end_on_signals()
     with serve_training(
         grpc_port=grpc_port,
         http_port=http_port,
@@ -114,7 +116,7 @@ def train_server(
             f"train Flow at grpc{tls}://{shown}:{grpc_port} and http{tls}://{shown}:{http_port}"
         )
         _warn_of_strangers(host, api_keys)
-        wait_for_signal(service)
+        watch(service)
 
 
 def _warn_of_strangers(host: str, api_keys: Path | None) -> None:
@@ -137,14 +139,28 @@ def _tell_of_swap(index: str | None) -> None:
         )
 
 
-def wait_for_signal(service: Service) -> None:
-    """Return on Ctrl-C or SIGTERM.
+def end_on_signals() -> None:
+    """Have Ctrl-C and SIGTERM end the command in order and with status 0, from here on.
+
+    While the service starts, too: it may be told to end when its ports answer already. A second
+    Ctrl-C ends it by force.
+    """
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise SystemExit(0)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+
+
+def watch(service: Service) -> None:
+    """Wait for a signal to end, see `end_on_signals`.
 
     Raises:
         Unavailable: the service has ended by itself.
     """
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
-    while not done.wait(0.5):
+    while True:
+        time.sleep(0.5)
         service.check()

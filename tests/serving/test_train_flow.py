@@ -25,6 +25,7 @@ from cliptune.errors import (
 )
 from cliptune.gateway.api_keys import make_key
 from cliptune.models.artifact import open_artifact
+from cliptune.protocol.documents import LogItem
 from cliptune.serving import serve_training
 from cliptune.training.callbacks import EvaluationCallback
 from tests.pictures import picture
@@ -147,7 +148,7 @@ def test_errors_from_afar(addresses: tuple[str, str]) -> None:
     with pytest.raises(NotFound, match="nobody"):
         session.get_run("nobody")
     with pytest.raises(NotFound, match="nobody"):
-        list(session.stream("/logs", {"name": "nobody"}))
+        list(session.stream("/logs", {"name": "nobody"}, LogItem))
     answer = requests.get(f"{addresses[1]}/artifact", params={"name": "nobody"}, timeout=30)
     assert answer.status_code == 404
     assert "nobody" in answer.json()["error"]["message"]

@@ -30,8 +30,9 @@ KEYS_A_CALL = 10_000
 _ENTITIES_A_CALL = 1000
 _ROWS_A_WRITE = 1000
 _BYTES_A_WRITE = 16 << 20
-_SETTLING = 2.0
-"""Seconds that another process may take to clear an index's collection."""
+_SETTLING = 6.0
+"""Seconds that another process may take to clear an index's collection, and that a busy server takes
+to tell all who ask of a new alias."""
 EVERYTHING = 'id != ""'
 
 
@@ -232,7 +233,7 @@ class Alias:
             held = [] if there else [one.name for one in self.orphans() if _holds_documents(one)]
             return not held
 
-        if wait_until(is_sound, _SETTLING, every=_SETTLING / 4):
+        if wait_until(is_sound, _SETTLING, every=0.5):
             return there
         raise DamagedIndex(
             f"{self.address}: the alias {self.address.collection!r} is gone, and {', '.join(held)} "
