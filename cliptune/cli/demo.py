@@ -141,7 +141,7 @@ def search_with(
 
     What the built-in model found before is taken from the run's sample results.
     """
-    from cliptune.cli.serve import end_on_signals, watch
+    from cliptune.cli.serve import end_on_signals, stay_up
     from cliptune.data.source import load_documents
     from cliptune.serving import Client, serve
 
@@ -170,7 +170,7 @@ def search_with(
         if keep_serving:
             console.print(f"[bold green]search page: {page}[/]   (Ctrl-C ends)")
             end_on_signals()
-            watch(service)
+            stay_up(service)
     if not keep_serving:
         console.print(
             f"done in {seconds_since(started)}. The search page was at {page}; to have it again:\n"

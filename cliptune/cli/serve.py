@@ -81,7 +81,7 @@ def serve(
         )
         _warn_of_strangers(host, api_keys)
         _tell_of_swap(index_folder)
-        watch(service)
+        stay_up(service)
 
 
 def train_server(
@@ -116,7 +116,7 @@ def train_server(
             f"train Flow at grpc{tls}://{shown}:{grpc_port} and http{tls}://{shown}:{http_port}"
         )
         _warn_of_strangers(host, api_keys)
-        watch(service)
+        stay_up(service)
 
 
 def _warn_of_strangers(host: str, api_keys: Path | None) -> None:
@@ -155,7 +155,7 @@ def end_on_signals() -> None:
         signal.signal(number, end)
 
 
-def watch(service: Service) -> None:
+def stay_up(service: Service) -> None:
     """Wait for a signal to end, see `end_on_signals`.
 
     Raises:

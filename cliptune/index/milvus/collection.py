@@ -31,8 +31,8 @@ _ENTITIES_A_CALL = 1000
 _ROWS_A_WRITE = 1000
 _BYTES_A_WRITE = 16 << 20
 _SETTLING = 6.0
-"""Seconds that another process may take to clear an index's collection, and that a busy server takes
-to tell all who ask of a new alias."""
+"""Seconds that another process may take to clear an index's collection, and that a busy server may
+take to tell of a new alias."""
 EVERYTHING = 'id != ""'
 
 
