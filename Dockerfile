@@ -1,11 +1,11 @@
 # syntax=docker/dockerfile:1
 # One image for every part: `cliptune serve`, `cliptune train-server`, and each executor alone.
 #
-#   docker build -t cliptune:0.1.0 .                        # for CPUs
-#   docker build -t cliptune:0.1.0-gpu --target gpu .       # with CUDA
+#   docker build -t cliptune:0.2.0.dev0 .                        # for CPUs
+#   docker build -t cliptune:0.2.0.dev0-gpu --target gpu .       # with CUDA
 #   cliptune keys new ops --role admin --file keys && chmod 644 keys
 #   docker run --rm --read-only --tmpfs /tmp -p 51000:51000 -p 51001:51001 -v cliptune:/data \
-#       -v ./keys:/run/secrets/keys:ro cliptune:0.1.0
+#       -v ./keys:/run/secrets/keys:ro cliptune:0.2.0.dev0
 #
 # It writes to /tmp and /data alone. A build that is to be the same for ever names its base by a
 # digest: --build-arg BASE=python@sha256:...
@@ -48,7 +48,7 @@ ARG REVISION=""
 LABEL org.opencontainers.image.title="cliptune" \
       org.opencontainers.image.description="Fine-tune CLIP, and serve it as text-to-image search" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0.dev0" \
       org.opencontainers.image.revision="${REVISION}"
 RUN install --directory --owner 10001 --group 10001 --mode 2770 /data
 ENV PATH=/opt/cliptune/bin:$PATH \

@@ -43,3 +43,18 @@ def test_the_version_says_whether_there_are_changes_since_the_last_release() -> 
         assert version > last
     else:
         assert version == last
+
+
+def test_the_image_that_people_are_told_to_build_is_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    for name in (
+        "Dockerfile",
+        "k8s/README.md",
+        "docker-compose.yml",
+        "k8s/components/pods/all.yaml",
+    ):
+        tags = re.findall(r"cliptune:(\d[\w.]*)", (ROOT / name).read_text("utf-8"))
+        assert set(tags) == {version}, name
+    label = re.search(r'image\.version="([^"]*)"', (ROOT / "Dockerfile").read_text("utf-8"))
+    assert label
+    assert label[1] == version

@@ -14,6 +14,7 @@ from scripts.kubernetes.workloads import (
     NAME,
     SIZES,
     VARIABLES,
+    VERSION,
     Tree,
     milvus,
     objects,
@@ -46,8 +47,8 @@ def files() -> dict[str, str]:
         "name": NAME,
         "description": "Text-to-image search by a CLIP model of your own, and its fine-tuning.",
         "type": "application",
-        "version": "0.1.0",
-        "appVersion": "0.1.0",
+        "version": VERSION.replace(".dev", "-dev."),
+        "appVersion": VERSION,
         "kubeVersion": ">=1.27.0-0",
     }
     header = f"# {MADE}\n"
@@ -63,7 +64,7 @@ def files() -> dict[str, str]:
 def _values() -> dict[str, Tree]:
     own = {one.name: one.value for one in VARIABLES if one.name not in DECIDED}
     found: dict[str, Tree] = {
-        "image": {"repository": NAME, "tag": "0.1.0", "digest": "", "pullPolicy": "IfNotPresent"},
+        "image": {"repository": NAME, "tag": VERSION, "digest": "", "pullPolicy": "IfNotPresent"},
         "config": dict(own),
         "keys": {"required": True, "secret": "cliptune-keys"},
         "tls": {"enabled": False, "secret": "cliptune-tls"},

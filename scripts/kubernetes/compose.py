@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scripts.kubernetes.flows import Part
 from scripts.kubernetes.tree import dump
-from scripts.kubernetes.workloads import NAME, SIZES, USER, Tree, environment, parts
+from scripts.kubernetes.workloads import NAME, SIZES, USER, VERSION, Tree, environment, parts
 
 ABOUT = """\
 # cliptune on one machine, a container for each part.
@@ -27,7 +27,7 @@ _READY = (
 def file() -> str:
     """The file's text."""
     common: Tree = {
-        "image": f"{NAME}:0.1.0",
+        "image": f"{NAME}:{VERSION}",
         "build": {"context": ".", "target": "cpu"},
         "user": f"{USER}:{USER}",
         "read_only": True,

@@ -15,6 +15,7 @@ from scripts.kubernetes.workloads import (
     NAME,
     SIZES,
     VARIABLES,
+    VERSION,
     Tree,
     environment,
     milvus,
@@ -46,7 +47,7 @@ def _base() -> dict[str, str]:
         "resources": ["namespace.yaml", *by_file],
         "components": ["../components/pods"],
         "configMapGenerator": [{"name": NAME, "envs": ["config.env"]}],
-        "images": [{"name": NAME, "newTag": "0.1.0"}],
+        "images": [{"name": NAME, "newTag": VERSION}],
     }
     lines = [f"# {MADE}", "# A change of a setting rolls the pods out: kubectl apply -k"]
     values = environment()
@@ -173,7 +174,7 @@ def _gpu() -> Tree:
     target = {"kind": KINDS, **_named(GPU_PARTS)}
     return {
         "kustomization": {
-            "images": [{"name": NAME, "newTag": "0.1.0-gpu"}],
+            "images": [{"name": NAME, "newTag": f"{VERSION}-gpu"}],
             "patches": [_inline(target, _patch({"tolerations": tolerations}, container))],
         }
     }

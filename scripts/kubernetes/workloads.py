@@ -7,6 +7,7 @@ a part is, what it keeps, how many there may be, and under which restrictions al
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ Tree = dict[str, object]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "cliptune"
+VERSION = str(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"])
+"""Of cliptune, and so of its image."""
 CONTAINER = "cliptune"
 """The name of every container, so that one patch fits all."""
 USER = 10001
@@ -162,7 +165,7 @@ def shared() -> Shared:
         },
     }
     container: Tree = {
-        "image": Choice(f"{NAME}:0.1.0", 'include "cliptune.image" .'),
+        "image": Choice(f"{NAME}:{VERSION}", 'include "cliptune.image" .'),
         "imagePullPolicy": Choice("IfNotPresent", ".Values.image.pullPolicy"),
         "envFrom": [{"configMapRef": {"name": NAME}}],
         # Until everybody knows that it is going; then it answers what it has taken.
