@@ -7,6 +7,7 @@ vocabulary lacks, which is what fine-tuning is for.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 RGB = tuple[int, int, int]
@@ -100,22 +101,14 @@ class Kind:
     category: str = "clothing"
 
 
+_ALL = ("men", "women", "kids")
+_WOMEN = ("women",)
+_shoes = functools.partial(Kind, category="footwear")
+_accessory = functools.partial(Kind, category="accessories")
 KINDS: tuple[Kind, ...] = (
-    Kind(
-        "tshirt",
-        ("t-shirt", "tshirt"),
-        ("Crew T-Shirt", "Pocket Tee"),
-        _TEE,
-        ("men", "women", "kids"),
-    ),
+    Kind("tshirt", ("t-shirt", "tshirt"), ("Crew T-Shirt", "Pocket Tee"), _TEE, _ALL),
     Kind("longsleeve", ("long sleeve t-shirt", "long sleeve top"), ("Henley Top",), _TEE),
-    Kind(
-        "shirt",
-        ("shirt",),
-        ("Oxford Shirt", "Overshirt"),
-        (*_FABRIC, "pinstripes"),
-        ("men", "women"),
-    ),
+    Kind("shirt", ("shirt",), ("Oxford Shirt", "Overshirt"), (*_FABRIC, "pinstripes")),
     Kind(
         "polo",
         ("polo t-shirt", "polo shirt"),
@@ -123,7 +116,7 @@ KINDS: tuple[Kind, ...] = (
         ("solid", "solid", "stripes", "block"),
     ),
     Kind("tank", ("tank top", "vest"), ("Singlet Vest",), _TEE),
-    Kind("blouse", ("top", "tunic"), ("Peplum Top", "Smock Top"), _FABRIC, ("women",)),
+    Kind("blouse", ("top", "tunic"), ("Peplum Top", "Smock Top"), _FABRIC, _WOMEN),
     Kind(
         "hoodie", ("hoodie", "sweatshirt"), ("Pullover Hoodie",), (*_SPORT, "print"), price=(35, 90)
     ),
@@ -137,7 +130,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("jacket", ("jacket",), ("Harrington Jacket", "Bomber Jacket"), _SPORT, price=(60, 200)),
     Kind("coat", ("coat",), ("Duffel Coat", "Topcoat"), _FORMAL, price=(90, 320)),
     Kind("dress", ("dress",), ("Shift Dress", "Sundress"), _FABRIC, ("women", "kids"), (30, 140)),
-    Kind("skirt", ("skirt",), ("A-Line Skirt", "Kilt"), _FABRIC, ("women",), (25, 80)),
+    Kind("skirt", ("skirt",), ("A-Line Skirt", "Kilt"), _FABRIC, _WOMEN, (25, 80)),
     Kind("jeans", ("jeans",), ("Selvedge Jeans", "Denims"), _PLAIN, price=(40, 140)),
     Kind("trousers", ("trousers", "pants"), ("Chino Trousers", "Slacks"), _FORMAL, price=(35, 120)),
     Kind(
@@ -147,139 +140,89 @@ KINDS: tuple[Kind, ...] = (
         ("solid", "solid", "check", "camouflage", "floral"),
     ),
     Kind(
-        "leggings",
-        ("leggings", "capris"),
-        ("Leggings", "Yoga Tights"),
-        (*_SPORT, "floral"),
-        ("women",),
+        "leggings", ("leggings", "capris"), ("Leggings", "Yoga Tights"), (*_SPORT, "floral"), _WOMEN
     ),
-    Kind(
-        "sneakers",
-        ("sports shoes", "sneakers"),
-        ("Runner Sneakers", "Trainers"),
-        price=(40, 150),
-        category="footwear",
+    _shoes(
+        "sneakers", ("sports shoes", "sneakers"), ("Runner Sneakers", "Trainers"), price=(40, 150)
     ),
-    Kind(
-        "casual",
-        ("casual shoes", "loafers"),
-        ("Deck Loafers", "Moccasins"),
-        price=(40, 160),
-        category="footwear",
+    _shoes("casual", ("casual shoes", "loafers"), ("Deck Loafers", "Moccasins"), price=(40, 160)),
+    _shoes("boots", ("boots", "booties"), ("Chelsea Boots", "Brogue Boots"), price=(70, 240)),
+    _shoes(
+        "heels", ("heels", "pumps"), ("Court Heels", "Stilettos"), genders=_WOMEN, price=(50, 200)
     ),
-    Kind(
-        "boots",
-        ("boots", "booties"),
-        ("Chelsea Boots", "Brogue Boots"),
-        price=(70, 240),
-        category="footwear",
-    ),
-    Kind(
-        "heels",
-        ("heels", "pumps"),
-        ("Court Heels", "Stilettos"),
-        genders=("women",),
-        price=(50, 200),
-        category="footwear",
-    ),
-    Kind(
-        "sandals",
-        ("sandals",),
-        ("Strap Sandals", "Espadrilles"),
-        price=(20, 90),
-        category="footwear",
-    ),
-    Kind(
+    _shoes("sandals", ("sandals",), ("Strap Sandals", "Espadrilles"), price=(20, 90)),
+    _shoes(
         "flipflops",
         ("flip flops",),
         ("Beach Flip Flops",),
         ("solid", "solid", "stripes", "print"),
-        ("men", "women", "kids"),
+        _ALL,
         (8, 30),
-        "footwear",
     ),
-    Kind(
+    _accessory(
         "handbag",
         ("handbag",),
         ("Tote Handbag", "Satchel"),
         ("solid", "solid", "houndstooth", "block"),
-        ("women",),
+        _WOMEN,
         (40, 260),
-        "accessories",
     ),
-    Kind(
+    _accessory(
         "backpack",
         ("backpack",),
         ("Trail Backpack", "Rucksack"),
         ("solid", "camouflage", "block"),
         price=(35, 140),
-        category="accessories",
     ),
-    Kind(
-        "wallet", ("wallet",), ("Card Wallet", "Billfold"), price=(20, 90), category="accessories"
-    ),
-    Kind("belt", ("belt",), ("Saddle Belt",), price=(18, 80), category="accessories"),
-    Kind(
-        "watch", ("watch",), ("Field Watch", "Chronograph"), price=(60, 400), category="accessories"
-    ),
-    Kind(
-        "sunglasses",
-        ("sunglasses",),
-        ("Harbour Sunglasses", "Shades"),
-        price=(20, 180),
-        category="accessories",
-    ),
-    Kind(
+    _accessory("wallet", ("wallet",), ("Card Wallet", "Billfold"), price=(20, 90)),
+    _accessory("belt", ("belt",), ("Saddle Belt",), price=(18, 80)),
+    _accessory("watch", ("watch",), ("Field Watch", "Chronograph"), price=(60, 400)),
+    _accessory("sunglasses", ("sunglasses",), ("Harbour Sunglasses", "Shades"), price=(20, 180)),
+    _accessory(
         "cap",
         ("cap",),
         ("Snapback Cap",),
         ("solid", "solid", "camouflage", "block"),
-        ("men", "women", "kids"),
+        _ALL,
         (12, 40),
-        "accessories",
     ),
-    Kind(
+    _accessory(
         "beanie",
         ("beanie", "woollen hat"),
         ("Dock Beanie", "Toque"),
         ("solid", "stripes", "block"),
-        ("men", "women", "kids"),
+        _ALL,
         (12, 45),
-        "accessories",
     ),
-    Kind(
+    _accessory(
         "scarf",
         ("scarf", "muffler"),
         ("Wrap Scarf", "Shawl"),
         (*_FORMAL, "stripes", "floral"),
         price=(18, 95),
-        category="accessories",
     ),
-    Kind(
+    _accessory(
         "tie",
         ("tie",),
         ("Silk Tie", "Cravat"),
         ("solid", "stripes", "dots", "tartan", "chevron"),
         ("men",),
         (18, 80),
-        "accessories",
     ),
-    Kind(
+    _accessory(
         "socks",
         ("socks",),
         ("Crew Socks",),
         ("solid", "stripes", "dots", "block", "chevron"),
-        ("men", "women", "kids"),
+        _ALL,
         (5, 22),
-        "accessories",
     ),
-    Kind(
+    _accessory(
         "gloves",
         ("gloves",),
         ("Driving Gloves", "Mitts"),
         ("solid", "stripes", "houndstooth"),
         price=(15, 70),
-        category="accessories",
     ),
 )
 KIND_BY_NAME = {kind.name: kind for kind in KINDS}

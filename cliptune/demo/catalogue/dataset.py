@@ -14,7 +14,8 @@ from pathlib import Path
 
 from docarray import DocList
 
-from cliptune.demo.catalogue.products import VARIANTS, Product, kind_of, range_products
+from cliptune.demo.catalogue.attributes import KIND_BY_NAME
+from cliptune.demo.catalogue.products import VARIANTS, Product, range_products
 from cliptune.demo.catalogue.render import render
 from cliptune.documents import ClipDoc
 from cliptune.errors import NotFound, near_matches
@@ -79,7 +80,7 @@ def part_products(part: str) -> list[Product]:
 def _tags(product: Product, variant: int) -> dict[str, str | float]:
     return {
         "brand": product.brand,
-        "category": kind_of(product).category,
+        "category": KIND_BY_NAME[product.kind].category,
         "kind": product.kind,
         "colour": product.trade_colour,
         "pattern": product.pattern,
