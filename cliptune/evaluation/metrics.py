@@ -12,6 +12,8 @@ Two families stand side by side:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -64,10 +66,14 @@ def retrieval_metrics(
 
     Arguments and errors are those of `per_query_metrics`; no queries at all raise `BadInput`.
     """
-    values = per_query_metrics(relevant, n_relevant, retrieved, excluded=excluded, limit=limit)
-    if not len(values[METRICS[0]]):
+    return means(per_query_metrics(relevant, n_relevant, retrieved, excluded=excluded, limit=limit))
+
+
+def means(by_query: Mapping[str, Floats]) -> dict[str, float]:
+    """The mean over queries of each metric; no queries at all raise `BadInput`."""
+    if not len(by_query[METRICS[0]]):
         raise BadInput("no queries: metrics need at least one")
-    return {name: float(np.mean(values[name])) for name in METRICS}
+    return {name: float(np.mean(by_query[name])) for name in METRICS}
 
 
 def per_query_metrics(

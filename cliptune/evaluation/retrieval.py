@@ -15,8 +15,8 @@ from cliptune.data.equivalence import KeyedDocs, TextKeys, word_keys
 from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
-from cliptune.evaluation.metrics import retrieval_metrics
-from cliptune.evaluation.relevance import decide_answers
+from cliptune.evaluation.metrics import means, per_query_metrics
+from cliptune.evaluation.relevance import Answers, decide_answers
 from cliptune.evaluation.topk import Embeddings, check_distance, top_k
 from cliptune.models.tokenizers import token_keys
 
@@ -62,8 +62,8 @@ class ExampleQuery(ExampleDocument):
 class Evaluation:
     """What a search over an index found for labelled queries."""
 
-    metrics: dict[str, float]
-    """Means over the queries by name: see `cliptune.evaluation.metrics`."""
+    by_query: dict[str, NDArray[np.float64]] = field(repr=False)
+    """[Q]: each query's metrics by name: see `cliptune.evaluation.metrics`."""
     n_queries: int
     n_index: int
     limit: int
@@ -80,6 +80,11 @@ class Evaluation:
     n_given: int | None = None
     """How many index documents were given, where some are not searched because others are the
     same; None: all `n_index` are searched."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over the queries by name."""
+        return means(self.by_query)
 
     def counts(self) -> dict[str, int]:
         """What figures must be read with: `n_queries`, `n_index` and `n_without_answers`."""
@@ -213,7 +218,7 @@ def evaluate_embeddings(
     )
     hits = (index_codes[ids] == query_codes[:, None]) & (ids >= 0)
     return Evaluation(
-        metrics=retrieval_metrics(
+        by_query=per_query_metrics(
             hits, n_relevant, (ids >= 0).sum(axis=1), excluded=excluded, limit=limit
         ),
         n_queries=n_queries,
@@ -273,21 +278,42 @@ def evaluate(
     # What lacks a text or a picture is named by what reads it.
     query_emb = encode_docs(query_tower, query_docs, "query", allow_files)
     answers = decide_answers(queries, index, each_once_for=None if is_given else index_tower.name)
-    same = exclude_self and query_tower.name == index_tower.name
-    evaluation = evaluate_embeddings(
+    evaluation = measure(
+        answers,
         query_emb,
-        answers.query_labels,
         encode_docs(index_tower, answers.index, "index", allow_files),
-        answers.index_labels,
         limit=limit,
+        exclude_self=exclude_self and query_tower.name == index_tower.name,
         distance=distance,
-        query_ids=answers.own or [doc.id for doc in query_docs],
-        index_ids=range(len(answers.index)) if answers.own else [d.id for d in answers.index],
-        exclude_self=same,
         device=device,
     )
     rows = np.array([*answers.index_rows, -1])  # -1 stays
     return replace(evaluation, ids=rows[evaluation.ids], n_given=len(index.docs))
+
+
+def measure(
+    answers: Answers,
+    query_emb: Embeddings,
+    index_emb: Embeddings,
+    *,
+    limit: int = 20,
+    exclude_self: bool = False,
+    distance: str = "cosine",
+    device: str | torch.device | None = None,
+) -> Evaluation:
+    """`evaluate_embeddings` of the queries and the index of `answers`, embedded."""
+    return evaluate_embeddings(
+        query_emb,
+        answers.query_labels,
+        index_emb,
+        answers.index_labels,
+        limit=limit,
+        distance=distance,
+        query_ids=answers.own or [doc.id for doc in answers.queries],
+        index_ids=range(len(answers.index)) if answers.own else [d.id for d in answers.index],
+        exclude_self=exclude_self,
+        device=device,
+    )
 
 
 def text_keys_of(*towers: Tower) -> TextKeys:

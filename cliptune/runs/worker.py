@@ -119,6 +119,7 @@ def _train(folder: Path, record: Record, logger: FolderRunLogger, *, is_first: b
         Cancelled: the run was asked to stop.
     """
     from cliptune.runs.documents import referred_documents
+    from cliptune.settings import current
     from cliptune.training import TrainingOptions, train
     from cliptune.training.state import list_checkpoints
 
@@ -136,7 +137,17 @@ def _train(folder: Path, record: Record, logger: FolderRunLogger, *, is_first: b
     if record.starts > 1 and resume_from is None:
         logger.log("WARNING", "no checkpoint is left: the run begins again from its start")
     table = config.get("csv_options")
-    outcome = train(options, train_docs, eval_docs, callbacks, folder, logger, resume_from, table)
+    outcome = train(
+        options,
+        train_docs,
+        eval_docs,
+        callbacks,
+        folder,
+        logger,
+        resume_from,
+        table,
+        current().cache_dir / "pixels",
+    )
     return outcome.warning
 
 

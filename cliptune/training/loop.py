@@ -74,6 +74,7 @@ def train(
     logger: RunLogger,
     resume_from: Path | None = None,
     csv_options: Mapping[str, object] | None = None,
+    pixel_cache: Path | None = None,
 ) -> Outcome:
     """Fine-tune `options.model` on `train_docs` and write `run_dir/artifact`.
 
@@ -84,7 +85,8 @@ def train(
     run would have had (on a CPU).
 
     `csv_options` say how the tables were read that the documents come from: the artifact keeps
-    them for whoever evaluates it on others.
+    them for whoever evaluates it on others. `pixel_cache` is a folder for decoded pictures;
+    without one they are kept in memory.
 
     Started by `torchrun`, the processes share each batch; the first one alone evaluates, runs the
     callbacks, reports and writes.
@@ -103,7 +105,7 @@ def train(
     torch.manual_seed(options.seed)
     model, adapters = load_trainable(options, device, logger)
     start_digest = model.digest
-    training = Training(options, model, device, run_dir, logger, world)
+    training = Training(options, model, device, run_dir, logger, world, pixel_cache)
     hooks = Callbacks(callbacks)
     try:
         run = _Run(training, train_docs, eval_docs, start_digest, hooks)

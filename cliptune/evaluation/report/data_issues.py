@@ -9,8 +9,9 @@ import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.validation import labels_of, texts_of
+from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
+from cliptune.evaluation.search_task import Embedded, SearchTask
 
 NEAR = 0.97
 """The cosine from which two pictures of different labels count as near-duplicates."""
@@ -53,40 +54,38 @@ class Faults:
 
 def find_faults(
     where: str,
-    docs: DocList[ClipDoc],
-    hashes: Sequence[str],
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    texts: NDArray[np.float32],
-    text_docs: DocList[ClipDoc],
+    task: SearchTask,
+    before: Embedded,
+    after: Embedded,
     logit_scale: float,
 ) -> Faults:
-    """`find_duplicates` and `find_mislabelled` of labelled documents.
+    """`find_duplicates` and `find_mislabelled` of the pictures that a search is about.
 
     Args:
-        where: what the documents are.
-        docs: N, with labels and pictures.
-        hashes: of the pictures' files, [N].
-        before: the pictures' embeddings by the model before fine-tuning, float32 [N, D].
+        where: what the pictures are of.
+        task: texts and pictures.
+        before: both's embeddings by the model before fine-tuning.
         after: likewise by the tuned model.
-        texts: embeddings of T texts by the tuned model, float32 [T, D].
-        text_docs: the T documents with these texts.
         logit_scale: the tuned model's factor on cosines.
     """
-    labels, text_labels = labels_of(docs), labels_of(text_docs)
+    answers, labels, text_labels = (
+        task.answers,
+        task.answers.index_labels,
+        task.answers.query_labels,
+    )
     return Faults(
         where,
-        docs,
-        find_duplicates(before, labels, hashes),
-        find_mislabelled(after, labels, texts, text_labels, logit_scale),
-        dict(zip(reversed(text_labels), reversed(texts_of(text_docs)), strict=True)),
+        answers.index,
+        find_duplicates(before[1], labels, task.digests),
+        find_mislabelled(after[1], labels, after[0], text_labels, logit_scale),
+        dict(zip(reversed(text_labels), reversed(texts_of(answers.queries)), strict=True)),
     )
 
 
 def find_duplicates(
     embeddings: NDArray[np.float32],
     labels: Sequence[str],
-    hashes: Sequence[str],
+    hashes: Sequence[str | None],
     *,
     threshold: float = NEAR,
     most: int = 24,

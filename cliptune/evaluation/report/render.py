@@ -21,14 +21,13 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.evaluation.bootstrap import Change
 from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
-from cliptune.evaluation.report.comparison import Comparison
+from cliptune.evaluation.report.comparison import HEADLINE, Comparison
 from cliptune.evaluation.report.curves import epoch_charts
 from cliptune.evaluation.report.data_issues import Faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.files import write_text
 from cliptune.models.artifact import Epoch
 
-HEADLINE = "reciprocal_rank"
 SHOWN_QUERIES = 10
 SHOWN_RESULTS = 5
 SHOWN_ANSWERS = 3
