@@ -81,7 +81,7 @@ class Swap:
         Raises:
             NotFound: no swap was ever begun.
         """
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         if manifest is None:
             raise NotFound(f"{self.generations.index_uri}: its model was never swapped")
         return manifest
@@ -113,7 +113,7 @@ class Swap:
             Nothing is left of what was begun.
         """
         digest = model_digest(artifact)
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         slot = self.renew(artifact)
         if slot == "next":
             assert manifest is not None  # noqa: S101
@@ -169,7 +169,7 @@ class Swap:
         Returns:
             Which generation's model it is: `current`, `previous` or `next`; None: of none.
         """
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         digest = model_digest(artifact)
         for slot, generation in manifest.by_slot.items() if manifest else ():
             if generation.model_digest == digest:
@@ -220,7 +220,7 @@ class Swap:
         """Titles of stored documents, as queries; before the first swap has begun, too."""
         from cliptune.reindex import quality
 
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         with (
             self.generations.open(manifest.current)
             if manifest
@@ -329,7 +329,7 @@ class Swap:
     def _undo_begin(self, generation: Generation, first: Generation | None) -> None:
         """Remove what a refused `begin` has made, as far as that can be done."""
         with suppress(CliptuneError, OSError):
-            manifest = self.generations.read(fresh=True)
+            manifest = self.generations.read()
             if manifest and generation.number in {g.number for g in manifest.by_slot.values()}:
                 return  # it was refused after all was done
             self.generations.remove(generation.number)
