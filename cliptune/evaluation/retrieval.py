@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypedDict, overload
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from cliptune.errors import BadData, BadImage, BadInput
 from cliptune.evaluation.metrics import means, per_query_metrics
 from cliptune.evaluation.relevance import Answers, decide_answers
 from cliptune.evaluation.topk import Embeddings, check_distance, top_k
+from cliptune.inference.encode import pictures_of
+from cliptune.models.artifact import VISION_TOWER
 from cliptune.models.tokenizers import token_keys
 
 __all__ = ["Evaluation", "Tower", "evaluate", "evaluate_embeddings", "top_k"]
@@ -276,12 +278,12 @@ def evaluate(
     is_given = index_docs is not query_docs
     index = KeyedDocs.of(index_docs, keys, allow_files=allow_files) if is_given else queries
     # What lacks a text or a picture is named by what reads it.
-    query_emb = encode_docs(query_tower, query_docs, "query", allow_files)
+    query_emb = _encode(query_tower, query_docs, "query", allow_files)
     answers = decide_answers(queries, index, each_once_for=None if is_given else index_tower.name)
     evaluation = measure(
         answers,
         query_emb,
-        encode_docs(index_tower, answers.index, "index", allow_files),
+        _encode(index_tower, answers.index, "index", allow_files),
         limit=limit,
         exclude_self=exclude_self and query_tower.name == index_tower.name,
         distance=distance,
@@ -325,49 +327,16 @@ def text_keys_of(*towers: Tower) -> TextKeys:
     return word_keys
 
 
-class _Pictures(Sequence[bytes]):
-    """The documents' encoded pictures, read batch by batch as a tower slices them."""
-
-    def __init__(self, docs: Sequence[ClipDoc], allow_files: bool) -> None:
-        self.docs, self.allow_files = docs, allow_files
-
-    def __len__(self) -> int:
-        return len(self.docs)
-
-    @overload
-    def __getitem__(self, position: int) -> bytes: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[bytes]: ...
-    def __getitem__(self, position: int | slice) -> bytes | list[bytes]:
-        if isinstance(position, slice):
-            return [self[i] for i in range(*position.indices(len(self)))]
-        from cliptune.data.pictures.images import image_bytes
-
-        doc = self.docs[position]
-        try:
-            return image_bytes(doc, allow_files=self.allow_files)
-        except BadImage as error:
-            raise BadImage(f"document {position} (id {doc.id}): {error}") from error
-
-
-def encode_docs(
+def _encode(
     tower: Tower, docs: DocList[ClipDoc], role: str, allow_files: bool
 ) -> NDArray[np.float32]:
-    """The embeddings [N, D] of what `tower` reads of `docs`; errors name `role` and document.
-
-    Raises:
-        BadInput: a document has no text.
-        BadImage: a picture can't be read or decoded.
-    """
-    if tower.name == "clip-vision":
-        try:
-            return tower.encode(_Pictures(docs, allow_files))
-        except BadImage as error:
-            raise BadImage(f"{role}: {error}") from error
+    """The embeddings [N, D] of what `tower` reads of `docs`; errors name `role` and document."""
     try:
+        if tower.name == VISION_TOWER:
+            return tower.encode(pictures_of(docs, allow_files=allow_files))
         return tower.encode(texts_of(docs))
-    except BadInput as error:
-        raise BadInput(f"{role}: {error}") from error
+    except (BadImage, BadInput) as error:
+        raise type(error)(f"{role}: {error}") from error
 
 
 def _check_length(name: str, values: Sequence[Hashable], n: int) -> None:

@@ -13,7 +13,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cliptune.data.equivalence import KeyedDocs, TextKeys
+from cliptune.data.equivalence import KeyedDocs
 from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.validation import ANSWER, QUERY, Problem, first_of, split_complete, texts_of
 from cliptune.documents import ClipDoc
@@ -58,7 +58,6 @@ class SearchTask:
         index: DocList[ClipDoc],
         *,
         each_once: bool | None = None,
-        text_keys: TextKeys | None = None,
         role: str = "",
         pixel_cache: Path | None = None,
         workers: int = 0,
@@ -75,7 +74,6 @@ class SearchTask:
             queries: the queries.
             index: what they search.
             each_once: see `decide_answers`; by default where `index` is `queries`.
-            text_keys: when texts are the same; by default as `text_keys_of` says.
             role: such as `in-domain `, named in errors and progress.
             pixel_cache: a folder for decoded pictures; without one they are kept in memory.
             workers: threads that decode; 0: one a core.
@@ -86,7 +84,7 @@ class SearchTask:
             BadData: as `decode_documents`, or most documents lack what is read of them.
             BadInput: as `decide_answers`.
         """
-        keys = text_keys or text_keys_of(query_tower, index_tower)
+        keys = text_keys_of(query_tower, index_tower)
 
         def read(tower: Tower, docs: DocList[ClipDoc], side: str) -> tuple[KeyedDocs, Inputs]:
             def left_out(problems: list[Problem]) -> None:

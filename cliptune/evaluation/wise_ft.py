@@ -110,11 +110,9 @@ def sweep(
     tell("Measuring", 0, len(ordered))
     for alpha in ordered:
         towers = both_towers(mix_models(before, after, alpha))
-        measured = [task.measure(*task.embed(*towers), limit=limit) for task in tasks]
-        metrics, counts = measured[0].metrics, measured[0].counts()
-        point = Point(alpha, metrics, in_domain_counts=counts)
-        if robust is not None:
-            other = measured[1]
+        inside, *elsewhere = (task.measure(*task.embed(*towers), limit=limit) for task in tasks)
+        point = Point(alpha, inside.metrics, in_domain_counts=inside.counts())
+        for other in elsewhere:
             point = replace(point, robust=other.metrics, robust_counts=other.counts())
         points.append(point)
         tell("Measuring", len(points), len(ordered))

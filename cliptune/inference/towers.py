@@ -104,8 +104,9 @@ class TextTower:
         """As `encode_tokens`, equal texts once, and those of like length in one batch."""
         distinct, back = torch.unique(tokens, dim=0, return_inverse=True)
         order = (distinct != 0).sum(dim=1).argsort()
-        places = order.argsort()[back].numpy()
-        return self.encode_tokens(distinct[order])[places]
+        embeddings = self.encode_tokens(distinct[order])
+        places: NDArray[np.int64] = order.argsort()[back].numpy()
+        return embeddings[places]
 
     def _cut_and_forward(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         if not self.cuttable:

@@ -11,12 +11,12 @@ import torch
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.models.artifact import Artifact, Epoch, open_artifact
+from cliptune.inference.engines import get_tower
+from cliptune.models.artifact import TEXT_TOWER, Artifact, Epoch, open_artifact
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import pick_device
 from cliptune.training.callbacks import Callback, Callbacks
 from cliptune.training.distributed import World, own_device
-from cliptune.training.features import text_embeddings
 from cliptune.training.freezing import training_mode
 from cliptune.training.health import Health, Sign, finds_less, judge
 from cliptune.training.losses import LOSSES
@@ -279,7 +279,8 @@ class _Run:
         if training.options.sampler == "random":
             return random_order(len(self.pairs), size, seed, position.epoch)
         training.model.clip.eval()
-        embeddings = text_embeddings(training.model, self.pairs, position.micro_batch_size)
+        tower = get_tower(training.model, TEXT_TOWER, batch_size=position.micro_batch_size)
+        embeddings = torch.from_numpy(tower.encode_distinct(self.pairs.tokens))
         # One process's rounding must not give it another order than the others have.
         embeddings = training.world.from_first(embeddings, training.device)
         return hard_negative_order(embeddings.numpy(), size, seed, position.epoch)

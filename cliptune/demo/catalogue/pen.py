@@ -102,23 +102,14 @@ class Pen:
         if kind == "ring":
             self.draw.ellipse(box, outline=ink, width=max(1, round(r * s * 0.45)))
         elif kind == "bar":
-            self.draw.rectangle(
-                (
-                    box[0] - r * s * 0.6,
-                    y * s - r * s * 0.4,
-                    box[2] + r * s * 0.6,
-                    y * s + r * s * 0.4,
-                ),
-                fill=ink,
-            )
+            dx, dy = r * s * 0.6, r * s * 0.4
+            self.draw.rectangle((box[0] - dx, y * s - dy, box[2] + dx, y * s + dy), fill=ink)
         elif kind == "diamond":
             self.draw.polygon(self._pixels([(x, y - r), (x + r, y), (x, y + r), (x - r, y)]), ink)
         elif kind == "star":
+            radii = [r * (1.15 if i % 2 == 0 else 0.45) for i in range(10)]
             corners = [
-                (
-                    x + math.sin(i * math.pi / 5) * r * (1.15 if i % 2 == 0 else 0.45),
-                    y - math.cos(i * math.pi / 5) * r * (1.15 if i % 2 == 0 else 0.45),
-                )
+                (x + math.sin(i * math.pi / 5) * radii[i], y - math.cos(i * math.pi / 5) * radii[i])
                 for i in range(10)
             ]
             self.draw.polygon(self._pixels(corners), ink)

@@ -18,7 +18,6 @@ from cliptune.evaluation.search_task import SearchTask, Tower
 from cliptune.evaluation.tables import describe_counts
 from cliptune.inference.engines import get_tower
 from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
-from cliptune.models.tokenizers import token_keys
 from cliptune.training.callbacks.base import Callback
 from cliptune.training.state import Training
 
@@ -107,13 +106,11 @@ class EvaluationCallback(Callback):
             index = self._read(training, "index_data", self.index_model)
         elif self.index_model != self.model:
             index = self._read(training, "query_data", self.index_model)
-        model = training.model
         self._task = SearchTask.prepare(
             *self._towers(training),
             queries,
             index,
             each_once=self.index_data is None,
-            text_keys=token_keys(model.tokenizer, model.context_length),
             pixel_cache=training.pixel_cache,
             workers=self.num_workers,
             warn=lambda words: training.logger.log("WARNING", words),

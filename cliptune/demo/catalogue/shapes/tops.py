@@ -122,10 +122,7 @@ def shirt(pen: Pen) -> None:
     _sleeves(pen, chest, "short" if pen.product.seed % 3 == 0 else "long")
     _body(pen, chest, waist, 0.9, depth=0.15)
     _collar(pen, 0.89)
-    pen.seam(
-        "0.56,0.34 0.66,0.34 0.66,0.45 0.61,0.47 0.56,0.45 0.56,0.34",
-        smooth=False,
-    )
+    pen.seam("0.56,0.34 0.66,0.34 0.66,0.45 0.61,0.47 0.56,0.45 0.56,0.34", smooth=False)
     pen.mark((0.61, 0.31), 0.017)
 
 
@@ -147,11 +144,7 @@ def tank(pen: Pen) -> None:
         f"0.5,0.27 0.57,0.25 0.6,0.1! 0.655,0.1! 0.66,0.25 {0.5 + chest},0.37! "
         f"{0.5 + waist},0.6 {0.51 + waist},{hem}! 0.5,{hem + 0.01}"
     )
-    pen.seam(
-        "0.4,0.1 0.43,0.25 0.5,0.27 0.57,0.25 0.6,0.1",
-        darker(pen.rgb, 0.78),
-        2.5,
-    )
+    pen.seam("0.4,0.1 0.43,0.25 0.5,0.27 0.57,0.25 0.6,0.1", darker(pen.rgb, 0.78), 2.5)
     pen.mark((0.5, 0.33), 0.018)
 
 
@@ -173,16 +166,9 @@ def hoodie(pen: Pen) -> None:
     pen.symmetric("0.5,0.03 0.59,0.05 0.635,0.14 0.6,0.2 0.5,0.26")
     _sleeves(pen, chest, "long")
     _body(pen, chest, waist, 0.85, neck=0.1, depth=0.25)
-    pen.symmetric(
-        "0.5,0.075 0.555,0.09 0.575,0.16 0.53,0.22 0.5,0.24",
-        darker(pen.rgb, 0.5),
-    )
+    pen.symmetric("0.5,0.075 0.555,0.09 0.575,0.16 0.53,0.22 0.5,0.24", darker(pen.rgb, 0.5))
     pen.seams("0.535,0.225 0.545,0.3 0.54,0.36", (236, 236, 232), 1.6)
-    pen.seam(
-        "0.38,0.8 0.38,0.7 0.43,0.6 0.57,0.6 0.62,0.7 0.62,0.8",
-        width=1.6,
-        smooth=False,
-    )
+    pen.seam("0.38,0.8 0.38,0.7 0.43,0.6 0.57,0.6 0.62,0.7 0.62,0.8", width=1.6, smooth=False)
     pen.seam([(0.5 - waist, 0.81), (0.5 + waist, 0.81)], width=1.6)
     pen.mark((0.5, 0.44), 0.034)
 
