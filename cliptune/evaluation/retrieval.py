@@ -35,7 +35,6 @@ class Tower(Protocol):
 
     def encode(self, inputs: Any, /) -> NDArray[np.float32]:
         """Texts or encoded pictures, N of them, to float32 [N, D]."""
-        ...
 
 
 class ExampleDocument(TypedDict):
@@ -197,7 +196,8 @@ def evaluate_embeddings(
     if len(codes) == 1 and n_index > 1:
         raise BadData(
             f"all queries and all {n_index} index documents have the label {index_labels[0]!r}: "
-            "every answer would be right (is it the wrong column?)"
+            "every answer would be right, since that makes everything relevant (is it the wrong "
+            "column?)"
         )
 
     exclude = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
@@ -289,19 +289,9 @@ def _side_by_side(ones: Iterator[ClipDoc], others: Iterator[ClipDoc]) -> Iterato
         ((str(doc.id), 1, doc) for doc in others),
         key=lambda item: item[:2],
     )
-    waiting: ClipDoc | None = None
-    for _, side, doc in numbered:
-        if side == 0:
-            if waiting:
-                yield waiting, None
-            waiting = doc
-        elif waiting and waiting.id == doc.id:
-            yield waiting, doc
-            waiting = None
-        else:
-            yield None, doc
-    if waiting:
-        yield waiting, None
+    for _, same in groupby(numbered, key=lambda item: item[0]):
+        of_side = {side: doc for _, side, doc in same}
+        yield of_side.get(0), of_side.get(1)
 
 
 def check_same_documents(source: Index, target: Index) -> None:

@@ -101,7 +101,8 @@ def compare(
         train = complete_only(train, PAIR, "the training data")
         pairs = prepare(train, train, each_once=False, role="training ")
         faults.append(find_faults("the training data", pairs, *embed(pairs), scale))
-        n_leaked = sum(digest in set(pairs.digests) for digest in task.digests)
+        trained = set(pairs.digests)
+        n_leaked = sum(digest in trained for digest in task.digests)
     return Comparison(
         queries=task.answers.queries,
         index=task.answers.index,

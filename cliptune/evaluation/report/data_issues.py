@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
@@ -152,8 +153,7 @@ def find_mislabelled(
     own = np.array([place.get(label, -1) for label in labels])
     thresholds = _thresholds(pictures, own, directions, logit_scale)
     suspects: list[Mislabelled] = []
-    for start in range(0, len(pictures), _BLOCK):
-        probable = _probabilities(pictures[start : start + _BLOCK], directions, logit_scale)
+    for start, probable in _probabilities(pictures, directions, logit_scale):
         passing = np.where(probable >= thresholds, probable, -1.0)
         likely = passing.argmax(axis=1)
         for row in np.flatnonzero(passing.max(axis=1) >= 0):
@@ -179,9 +179,8 @@ def _thresholds(
 ) -> NDArray[np.float64]:
     """[L]: each label's mean probability among its own pictures; infinite where it has none."""
     total, count = np.zeros(len(directions)), np.zeros(len(directions))
-    for start in range(0, len(pictures), _BLOCK):
-        probable = _probabilities(pictures[start : start + _BLOCK], directions, logit_scale)
-        mine = own[start : start + _BLOCK]
+    for start, probable in _probabilities(pictures, directions, logit_scale):
+        mine = own[start : start + len(probable)]
         labelled = np.flatnonzero(mine >= 0)
         np.add.at(total, mine[labelled], probable[labelled, mine[labelled]])
         np.add.at(count, mine[labelled], 1)
@@ -190,9 +189,8 @@ def _thresholds(
 
 def _probabilities(
     pictures: NDArray[np.float32], directions: NDArray[np.float32], logit_scale: float
-) -> NDArray[np.float64]:
-    logits = logit_scale * (pictures @ directions.T).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    probabilities: NDArray[np.float64] = np.exp(logits)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return probabilities
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """(First row, probabilities [n, L]) of some pictures at a time."""
+    for start in range(0, len(pictures), _BLOCK):
+        cosines = torch.from_numpy(pictures[start : start + _BLOCK] @ directions.T)
+        yield start, (logit_scale * cosines.double()).softmax(dim=1).numpy()

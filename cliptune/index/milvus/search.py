@@ -10,6 +10,8 @@ Of the neighbours no match is left out, and ties are in the order of their ids.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from cliptune.documents import Match
@@ -42,14 +44,13 @@ NOTHING = 'id == ""'
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
+@dataclass(frozen=True)
 class Searcher:
-    """Searches of one collection under one filter."""
+    """Searches of one collection for what `where` leaves, with at least `ef` candidates."""
 
-    def __init__(self, collection: Collection, where: str | None, ef: int) -> None:
-        """Search what `where` leaves, with at least `ef` candidates."""
-        self.collection = collection
-        self.where = where
-        self.ef = ef
+    collection: Collection
+    where: str | None
+    ef: int
 
     def nearest(self, queries: np.ndarray, k: int) -> list[list[Match]]:
         """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, cast, get_args
@@ -292,10 +293,8 @@ class MilvusServer:
         import grpc
         from pymilvus.exceptions import MilvusException
 
-        try:
+        with suppress(MilvusException, grpc.RpcError):  # the call itself will say so
             self._connected(timeout).load_collection(collection, timeout=timeout)
-        except (MilvusException, grpc.RpcError):
-            return  # the call itself will say so
 
     def _raise_final(self, action: str, error: Exception) -> None:
         code, reason = getattr(error, "code", None), _reason(error)

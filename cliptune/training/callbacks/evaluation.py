@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from cliptune.data.source import read_documents
 from cliptune.data.validation import ANSWER, QUERY, Needs, first_of
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput
+from cliptune.errors import BadInput
 from cliptune.evaluation.metrics import METRICS
 from cliptune.evaluation.retrieval import Evaluation, ExampleQuery
 from cliptune.evaluation.search_task import SearchTask, Tower
@@ -115,7 +115,6 @@ class EvaluationCallback(Callback):
             workers=self.num_workers,
             warn=lambda words: training.logger.log("WARNING", words),
         )
-        self._check_labels()
         if f"{self.prefix}precision_at_k" not in training.position.before:
             evaluation = self._evaluate(training)
             training.position.before.update(self._named(evaluation))
@@ -143,14 +142,6 @@ class EvaluationCallback(Callback):
             words = f"{field}: {len(left_out)} left out: {first_of(left_out)}"
             training.logger.log("WARNING", words)
         return data_set.docs
-
-    def _check_labels(self) -> None:
-        labels = {*self._task.answers.query_labels, *self._task.answers.index_labels}
-        if len(labels) == 1:
-            raise BadData(
-                f"all query and index documents have the label {labels.pop()!r}, which makes "
-                "everything relevant: give them different labels or texts"
-            )
 
     def _evaluate(self, training: Training) -> Evaluation:
         training.model.clip.eval()
