@@ -12,6 +12,8 @@ Two families stand side by side:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -64,10 +66,14 @@ def retrieval_metrics(
 
     Arguments and errors are those of `per_query_metrics`; no queries at all raise `BadInput`.
     """
-    values = per_query_metrics(relevant, n_relevant, retrieved, excluded=excluded, limit=limit)
-    if not len(values[METRICS[0]]):
+    return means(per_query_metrics(relevant, n_relevant, retrieved, excluded=excluded, limit=limit))
+
+
+def means(by_query: Mapping[str, Floats]) -> dict[str, float]:
+    """The mean over queries of each metric; no queries at all raise `BadInput`."""
+    if not len(by_query[METRICS[0]]):
         raise BadInput("no queries: metrics need at least one")
-    return {name: float(np.mean(values[name])) for name in METRICS}
+    return {name: float(np.mean(by_query[name])) for name in METRICS}
 
 
 def per_query_metrics(
@@ -123,10 +129,10 @@ def per_query_metrics(
     rel, in_index, total, seen, k = _checked(relevant, n_relevant, retrieved, excluded, limit)
     n_queries, width = rel.shape
     ranks = np.arange(1, width + 1, dtype=np.float64)
-    found = np.cumsum(rel, axis=1, dtype=np.int64)
+    hits_so_far = np.cumsum(rel, axis=1, dtype=np.int64)
     hits = rel.sum(axis=1, dtype=np.int64)
     # At a hit's rank, P@i; elsewhere 0.
-    precisions = np.where(rel, found / ranks, 0.0).sum(axis=1)
+    precisions = np.where(rel, hits_so_far / ranks, 0.0).sum(axis=1)
 
     precision = _ratio(hits, seen)
     recall = _ratio(hits, in_index)
@@ -150,14 +156,14 @@ def per_query_metrics(
         "recall_at_k": recall,
         "ndcg_at_k": _ratio(dcg, ideal),
         "f1_score_at_k": _harmonic(precision, recall),
-        "r_precision": _ratio(_found_within(found, hits), hits),
+        "r_precision": _ratio(_hits_within(hits_so_far, hits), hits),
         "precision_at_k_textbook": precision_textbook,
         "average_precision_textbook": _ratio(precisions, total),
         "dcg_at_k_textbook": dcg_textbook,
         "recall_at_k_textbook": recall_textbook,
         "ndcg_at_k_textbook": _ratio(dcg_textbook, ideal_textbook),
         "f1_score_at_k_textbook": _harmonic(precision_textbook, recall_textbook),
-        "r_precision_textbook": _ratio(_found_within(found, total), total),
+        "r_precision_textbook": _ratio(_hits_within(hits_so_far, total), total),
     }
 
 
@@ -235,7 +241,7 @@ def _cumulated(gains: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(gains)])
 
 
-def _found_within(found: NDArray[np.int64], depth: NDArray[np.int64]) -> NDArray[np.int64]:
+def _hits_within(hits_so_far: NDArray[np.int64], depth: NDArray[np.int64]) -> NDArray[np.int64]:
     """Hits among the first `depth` ranks; [Q, n] cumulated hits and [Q] depths give [Q]."""
-    padded = np.concatenate([np.zeros((len(found), 1), dtype=np.int64), found], axis=1)
-    return padded[np.arange(len(found)), np.minimum(depth, found.shape[1])]
+    padded = np.concatenate([np.zeros((len(hits_so_far), 1), dtype=np.int64), hits_so_far], axis=1)
+    return padded[np.arange(len(padded)), np.minimum(depth, hits_so_far.shape[1])]

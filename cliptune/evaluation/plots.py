@@ -103,7 +103,10 @@ def results_grid(
                 corner = (left + column * (side + _GAP), top + _GAP + heading)
                 _draw_result(sheet, corner, side, column + 1, result, small)
             left += room + _BETWEEN
-    return _save(sheet, path)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="png", optimize=True)
+    write_bytes(Path(path), buffer.getvalue())
+    return Path(path)
 
 
 def _draw_result(
@@ -160,13 +163,6 @@ def _square(picture: bytes | Image.Image, side: int, role: str) -> Image.Image:
     except BadInput as error:
         raise BadInput(f"{role}: {error}") from error
     return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color=PAPER)
-
-
-def _save(sheet: Image.Image, path: str | Path) -> Path:
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="png", optimize=True)
-    write_bytes(Path(path), buffer.getvalue())
-    return Path(path)
 
 
 @cache

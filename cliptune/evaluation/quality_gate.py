@@ -10,29 +10,12 @@ from typing import Literal
 import yaml
 from docarray import DocList
 
-from cliptune.data.equivalence import KeyedDocs
-from cliptune.data.validation import ANSWER, QUERY, complete_only
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError
-from cliptune.evaluation.relevance import decide_answers
-from cliptune.evaluation.retrieval import (
-    Evaluation,
-    encode_docs,
-    evaluate_embeddings,
-    text_keys_of,
-)
+from cliptune.evaluation.search_task import SearchTask
 from cliptune.files import new_folder
-from cliptune.inference import get_tower
-from cliptune.inference.engines import Precision
-from cliptune.models.artifact import (
-    TEXT_TOWER,
-    TOWERS,
-    VISION_TOWER,
-    Artifact,
-    Metadata,
-    open_artifact,
-    write_checksums,
-)
+from cliptune.inference.engines import both_towers
+from cliptune.models.artifact import TOWERS, Artifact, Metadata, open_artifact, write_checksums
 from cliptune.models.loading import load_model
 from cliptune.models.onnx import export_towers, quantize_to_int8
 
@@ -88,6 +71,7 @@ def add_engine(
     *,
     tolerance: float = 0.01,
     device: str | None = None,
+    pixel_cache: Path | None = None,
 ) -> GateResult:
     """Write `artifact` to the folder `out` with an engine of reduced precision, if it is as good.
 
@@ -102,6 +86,7 @@ def add_engine(
         index_docs: the pictures; None: those of `query_docs`, each once.
         tolerance: the part of fp32's recall@10 that may be lost, in [0, 1).
         device: where bf16 is measured; int8 is for the CPU.
+        pixel_cache: a folder for decoded pictures; without one they are kept in memory.
 
     Raises:
         QualityLost: more is lost; nothing is written.
@@ -109,8 +94,6 @@ def add_engine(
     """
     if not 0 <= tolerance < 1:
         raise BadInput(f"tolerance is {tolerance}: use a part of 1, such as 0.01")
-    queries = complete_only(query_docs, QUERY, "queries")
-    index = None if index_docs is None else complete_only(index_docs, ANSWER, "index")
     source = open_artifact(artifact)
     with new_folder(out) as beside:
         shutil.copytree(source.path, beside, dirs_exist_ok=True)
@@ -118,7 +101,15 @@ def add_engine(
             _write_int8(Artifact(beside, source.metadata), str(artifact))
         # Not yet admitted, so that it may be measured.
         _register(beside, precision, {})
-        result = _measure(beside, precision, queries, index, tolerance, device)
+        result = _measure(
+            beside,
+            precision,
+            query_docs,
+            query_docs if index_docs is None else index_docs,
+            tolerance,
+            device,
+            pixel_cache,
+        )
         if not result.passed:
             raise QualityLost(
                 f"{precision} is not admitted: recall@{K} is {result.reduced:.4f} (and "
@@ -153,36 +144,24 @@ def _write_metadata(folder: Path, metadata: Metadata) -> None:
 def _measure(
     folder: Path,
     precision: Reduced,
-    query_docs: DocList[ClipDoc],
-    index_docs: DocList[ClipDoc] | None,
+    queries: DocList[ClipDoc],
+    index: DocList[ClipDoc],
     tolerance: float,
     device: str | None,
+    pixel_cache: Path | None,
 ) -> GateResult:
-    keys = text_keys_of(get_tower(folder, TEXT_TOWER, precision="fp32", device=device))
-    queries = KeyedDocs.of(query_docs, keys)
-    index_docs = query_docs if index_docs is None else index_docs
-    is_given = index_docs is not query_docs
-    index = KeyedDocs.of(index_docs, keys) if is_given else queries
-    answers = decide_answers(queries, index, each_once_for=None if is_given else VISION_TOWER)
-    texts, pictures = {}, {}
-    precisions: tuple[Precision, ...] = ("fp32", precision)
-    for name in precisions:
-        text_tower = get_tower(folder, TEXT_TOWER, precision=name, device=device)
-        texts[name] = encode_docs(text_tower, query_docs, "query", True)
-        vision_tower = get_tower(folder, VISION_TOWER, precision=name, device=device)
-        pictures[name] = encode_docs(vision_tower, answers.index, "index", True)
-
-    def search(queries: Precision, index: Precision) -> Evaluation:
-        return evaluate_embeddings(
-            texts[queries], answers.query_labels, pictures[index], answers.index_labels, limit=K
-        )
-
-    fp32 = search("fp32", "fp32")
+    exact = both_towers(folder, precision="fp32", device=device)
+    task = SearchTask.prepare(*exact, queries, index, pixel_cache=pixel_cache)
+    texts, pictures = task.embed(*exact)
+    fast_texts, fast_pictures = task.embed(*both_towers(folder, precision=precision, device=device))
+    fp32 = task.measure(texts, pictures, limit=K)
+    reduced = task.measure(fast_texts, fast_pictures, limit=K)
+    mixed = task.measure(fast_texts, pictures, limit=K)
     return GateResult(
         precision=precision,
         fp32=fp32.metrics["recall_at_k"],
-        reduced=search(precision, precision).metrics["recall_at_k"],
-        mixed=search(precision, "fp32").metrics["recall_at_k"],
+        reduced=reduced.metrics["recall_at_k"],
+        mixed=mixed.metrics["recall_at_k"],
         tolerance=tolerance,
         queries=fp32.n_queries,
         index=fp32.n_index,

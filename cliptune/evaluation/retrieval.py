@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypedDict, overload
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from cliptune.data.equivalence import KeyedDocs, TextKeys, word_keys
 from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
-from cliptune.evaluation.metrics import retrieval_metrics
-from cliptune.evaluation.relevance import decide_answers
+from cliptune.evaluation.metrics import means, per_query_metrics
+from cliptune.evaluation.relevance import Answers, decide_answers
 from cliptune.evaluation.topk import Embeddings, check_distance, top_k
+from cliptune.inference.encode import pictures_of
+from cliptune.models.artifact import VISION_TOWER
 from cliptune.models.tokenizers import token_keys
 
 __all__ = ["Evaluation", "Tower", "evaluate", "evaluate_embeddings", "top_k"]
@@ -33,7 +35,6 @@ class Tower(Protocol):
 
     def encode(self, inputs: Any, /) -> NDArray[np.float32]:
         """Texts or encoded pictures, N of them, to float32 [N, D]."""
-        ...
 
 
 class ExampleDocument(TypedDict):
@@ -62,8 +63,8 @@ class ExampleQuery(ExampleDocument):
 class Evaluation:
     """What a search over an index found for labelled queries."""
 
-    metrics: dict[str, float]
-    """Means over the queries by name: see `cliptune.evaluation.metrics`."""
+    by_query: dict[str, NDArray[np.float64]] = field(repr=False)
+    """[Q]: each query's metrics by name: see `cliptune.evaluation.metrics`."""
     n_queries: int
     n_index: int
     limit: int
@@ -80,6 +81,11 @@ class Evaluation:
     n_given: int | None = None
     """How many index documents were given, where some are not searched because others are the
     same; None: all `n_index` are searched."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Means over the queries by name."""
+        return means(self.by_query)
 
     def counts(self) -> dict[str, int]:
         """What figures must be read with: `n_queries`, `n_index` and `n_without_answers`."""
@@ -190,7 +196,8 @@ def evaluate_embeddings(
     if len(codes) == 1 and n_index > 1:
         raise BadData(
             f"all queries and all {n_index} index documents have the label {index_labels[0]!r}: "
-            "every answer would be right (is it the wrong column?)"
+            "every answer would be right, since that makes everything relevant (is it the wrong "
+            "column?)"
         )
 
     exclude = None
@@ -213,7 +220,7 @@ def evaluate_embeddings(
     )
     hits = (index_codes[ids] == query_codes[:, None]) & (ids >= 0)
     return Evaluation(
-        metrics=retrieval_metrics(
+        by_query=per_query_metrics(
             hits, n_relevant, (ids >= 0).sum(axis=1), excluded=excluded, limit=limit
         ),
         n_queries=n_queries,
@@ -271,23 +278,44 @@ def evaluate(
     is_given = index_docs is not query_docs
     index = KeyedDocs.of(index_docs, keys, allow_files=allow_files) if is_given else queries
     # What lacks a text or a picture is named by what reads it.
-    query_emb = encode_docs(query_tower, query_docs, "query", allow_files)
+    query_emb = _encode(query_tower, query_docs, "query", allow_files)
     answers = decide_answers(queries, index, each_once_for=None if is_given else index_tower.name)
-    same = exclude_self and query_tower.name == index_tower.name
-    evaluation = evaluate_embeddings(
+    evaluation = measure(
+        answers,
         query_emb,
-        answers.query_labels,
-        encode_docs(index_tower, answers.index, "index", allow_files),
-        answers.index_labels,
+        _encode(index_tower, answers.index, "index", allow_files),
         limit=limit,
+        exclude_self=exclude_self and query_tower.name == index_tower.name,
         distance=distance,
-        query_ids=answers.own or [doc.id for doc in query_docs],
-        index_ids=range(len(answers.index)) if answers.own else [d.id for d in answers.index],
-        exclude_self=same,
         device=device,
     )
     rows = np.array([*answers.index_rows, -1])  # -1 stays
     return replace(evaluation, ids=rows[evaluation.ids], n_given=len(index.docs))
+
+
+def measure(
+    answers: Answers,
+    query_emb: Embeddings,
+    index_emb: Embeddings,
+    *,
+    limit: int = 20,
+    exclude_self: bool = False,
+    distance: str = "cosine",
+    device: str | torch.device | None = None,
+) -> Evaluation:
+    """`evaluate_embeddings` of the queries and the index of `answers`, embedded."""
+    return evaluate_embeddings(
+        query_emb,
+        answers.query_labels,
+        index_emb,
+        answers.index_labels,
+        limit=limit,
+        distance=distance,
+        query_ids=answers.own or [doc.id for doc in answers.queries],
+        index_ids=range(len(answers.index)) if answers.own else [d.id for d in answers.index],
+        exclude_self=exclude_self,
+        device=device,
+    )
 
 
 def text_keys_of(*towers: Tower) -> TextKeys:
@@ -299,49 +327,16 @@ def text_keys_of(*towers: Tower) -> TextKeys:
     return word_keys
 
 
-class _Pictures(Sequence[bytes]):
-    """The documents' encoded pictures, read batch by batch as a tower slices them."""
-
-    def __init__(self, docs: Sequence[ClipDoc], allow_files: bool) -> None:
-        self.docs, self.allow_files = docs, allow_files
-
-    def __len__(self) -> int:
-        return len(self.docs)
-
-    @overload
-    def __getitem__(self, position: int) -> bytes: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[bytes]: ...
-    def __getitem__(self, position: int | slice) -> bytes | list[bytes]:
-        if isinstance(position, slice):
-            return [self[i] for i in range(*position.indices(len(self)))]
-        from cliptune.data.pictures.images import image_bytes
-
-        doc = self.docs[position]
-        try:
-            return image_bytes(doc, allow_files=self.allow_files)
-        except BadImage as error:
-            raise BadImage(f"document {position} (id {doc.id}): {error}") from error
-
-
-def encode_docs(
+def _encode(
     tower: Tower, docs: DocList[ClipDoc], role: str, allow_files: bool
 ) -> NDArray[np.float32]:
-    """The embeddings [N, D] of what `tower` reads of `docs`; errors name `role` and document.
-
-    Raises:
-        BadInput: a document has no text.
-        BadImage: a picture can't be read or decoded.
-    """
-    if tower.name == "clip-vision":
-        try:
-            return tower.encode(_Pictures(docs, allow_files))
-        except BadImage as error:
-            raise BadImage(f"{role}: {error}") from error
+    """The embeddings [N, D] of what `tower` reads of `docs`; errors name `role` and document."""
     try:
+        if tower.name == VISION_TOWER:
+            return tower.encode(pictures_of(docs, allow_files=allow_files))
         return tower.encode(texts_of(docs))
-    except BadInput as error:
-        raise BadInput(f"{role}: {error}") from error
+    except (BadImage, BadInput) as error:
+        raise type(error)(f"{role}: {error}") from error
 
 
 def _check_length(name: str, values: Sequence[Hashable], n: int) -> None:

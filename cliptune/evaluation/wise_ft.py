@@ -8,28 +8,19 @@ is best on in-domain validation data; `Rule` does the latter within a bound on w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-import numpy as np
 from docarray import DocList
-from numpy.typing import NDArray
-from torch import Tensor
 
-from cliptune.data.equivalence import KeyedDocs
-from cliptune.data.pictures.pixels import decode_documents, take_rows
-from cliptune.data.validation import ANSWER, QUERY, complete_only, texts_of
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput, near_matches
+from cliptune.errors import BadInput, near_matches
 from cliptune.evaluation.metrics import METRICS
-from cliptune.evaluation.relevance import decide_answers
-from cliptune.evaluation.retrieval import Evaluation, evaluate_embeddings
-from cliptune.inference import get_tower
-from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
+from cliptune.evaluation.search_task import OnProgress, SearchTask
+from cliptune.inference.engines import both_towers
 from cliptune.models.loading import ClipModel
-from cliptune.models.tokenizers import token_keys
 from cliptune.models.wise_ft import (
     check_alpha,
     check_same_activation,
@@ -41,8 +32,6 @@ MAX_ALPHAS = 1001
 
 Documents = tuple[DocList[ClipDoc], DocList[ClipDoc]]
 """Queries with texts, and the pictures that they search."""
-OnProgress = Callable[[str, int, int], None]
-"""Told what is done, how many of it are, and how many there will be."""
 
 
 @dataclass(frozen=True)
@@ -63,79 +52,6 @@ class Pick:
 
     alpha: float
     reason: str
-
-
-@dataclass(frozen=True)
-class SearchTask:
-    """Labelled queries and pictures, tokenised and decoded once to be searched by many models."""
-
-    role: str
-    """Named in errors."""
-    tokens: Tensor
-    """int64 [U, L]: the distinct query texts, short ones first so that they share batches."""
-    rows: list[int]
-    """Each of the Q queries' row in `tokens`."""
-    query_labels: list[str]
-    pixels: NDArray[np.uint8]
-    """[N, H, W, 3], as the vision tower's preprocessing makes them."""
-    index_labels: list[str]
-
-    @classmethod
-    def prepare(
-        cls,
-        model: ClipModel,
-        documents: Documents,
-        role: str,
-        pixel_cache: Path | None,
-        tell: OnProgress,
-    ) -> SearchTask:
-        """Read `documents` by the tokenizer and the preprocessing of `model`; see `sweep`."""
-        is_given = documents[1] is not documents[0]
-        queries = complete_only(documents[0], QUERY, f"{role} queries")
-        index = complete_only(documents[1], ANSWER, f"{role} index")
-        texts = texts_of(queries)
-        distinct = sorted(dict.fromkeys(texts), key=len)
-        row = {text: number for number, text in enumerate(distinct)}
-        decoded = decode_documents(
-            index,
-            model.preprocessing,
-            cache_dir=pixel_cache,
-            on_progress=lambda done, total: tell(f"Decoding {role} pictures", done, total),
-        )
-        keys = token_keys(model.tokenizer, model.context_length)
-        searched = KeyedDocs.of(index, keys, decoded.digests)
-        answers = decide_answers(
-            KeyedDocs.of(queries, keys),
-            searched.subset(decoded.index),
-            each_once_for=None if is_given else VISION_TOWER,
-            role=f"{role} ",
-        )
-        return cls(
-            role=role,
-            tokens=model.tokenizer(distinct, model.context_length),
-            rows=[row[text] for text in texts],
-            query_labels=answers.query_labels,
-            pixels=take_rows(decoded.pixels, answers.index_rows),
-            index_labels=answers.index_labels,
-        )
-
-    def measure(self, model: ClipModel, limit: int) -> Evaluation:
-        """What `model` finds at k = `limit`.
-
-        Raises:
-            BadData: as `evaluate_embeddings`.
-        """
-        text, vision = get_tower(model, TEXT_TOWER), get_tower(model, VISION_TOWER)
-        try:
-            return evaluate_embeddings(
-                text.encode_tokens(self.tokens)[self.rows],
-                self.query_labels,
-                vision.encode_pixels(self.pixels),
-                self.index_labels,
-                limit=limit,
-            )
-        except BadData as error:
-            raise BadData(f"{self.role} data: {error}") from error
 
 
 def sweep(
@@ -184,19 +100,19 @@ def sweep(
     check_same_activation(before, after)
     tell = on_progress or (lambda *_: None)
     tasks = [
-        SearchTask.prepare(after, documents, role, pixel_cache, tell)
-        for role, documents in (("in-domain", in_domain), ("robust", robust))
+        SearchTask.prepare(
+            *both_towers(after), *documents, role=role, pixel_cache=pixel_cache, tell=tell
+        )
+        for role, documents in (("in-domain ", in_domain), ("robust ", robust))
         if documents is not None
     ]
     points = []
     tell("Measuring", 0, len(ordered))
     for alpha in ordered:
-        model = mix_models(before, after, alpha)
-        measured = [task.measure(model, limit) for task in tasks]
-        metrics, counts = measured[0].metrics, measured[0].counts()
-        point = Point(alpha, metrics, in_domain_counts=counts)
-        if robust is not None:
-            other = measured[1]
+        towers = both_towers(mix_models(before, after, alpha))
+        inside, *elsewhere = (task.measure(*task.embed(*towers), limit=limit) for task in tasks)
+        point = Point(alpha, inside.metrics, in_domain_counts=inside.counts())
+        for other in elsewhere:
             point = replace(point, robust=other.metrics, robust_counts=other.counts())
         points.append(point)
         tell("Measuring", len(points), len(ordered))

@@ -104,16 +104,22 @@ def _check_models(source: Index, target: Index) -> None:
         )
 
 
-def _same(doc: ClipDoc, other: ClipDoc | None, kept: Storage) -> bool:
-    """Whether they are alike in all but the picture's bytes, for which its digest stands.
-
-    Embeddings are alike if they are kept alike.
-    """
-    fields = ("text", "uri", "label", "image_digest", "model_digest")
+def same_document(doc: ClipDoc, other: ClipDoc | None) -> bool:
+    """Whether they are alike but for embedding and picture, for which its digest stands."""
+    fields = ("text", "uri", "label", "image_digest")
     return (
         other is not None
         and all(getattr(doc, name) == getattr(other, name) for name in fields)
         and same_tags(doc.tags, other.tags)
+    )
+
+
+def _same(doc: ClipDoc, other: ClipDoc | None, kept: Storage) -> bool:
+    """`same_document`, and embeddings that are alike if they are kept alike."""
+    return (
+        other is not None
+        and same_document(doc, other)
+        and doc.model_digest == other.model_digest
         and np.array_equal(_kept(doc, kept), _kept(other, kept))
     )
 

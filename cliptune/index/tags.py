@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -72,17 +72,14 @@ def term(path: str, *value: str | float | bool) -> str:
     return json.dumps([path, float(one) + 0.0])  # -0.0 becomes 0.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class TagColumns:
-    """What a document's tags put into the filter columns; the lists of one kind run in step."""
+    """What a document's tags put into the filter columns."""
 
-    terms: list[str] = field(default_factory=list)
-    number_paths: list[str] = field(default_factory=list)
-    number_min: list[float] = field(default_factory=list)
-    number_max: list[float] = field(default_factory=list)
-    string_paths: list[str] = field(default_factory=list)
-    string_min: list[str] = field(default_factory=list)
-    string_max: list[str] = field(default_factory=list)
+    terms: list[str]
+    numbers: dict[str, tuple[float, float]]
+    """The least and the greatest, by path."""
+    strings: dict[str, tuple[str, str]]
 
     @classmethod
     def of(cls, tags: Mapping[str, object]) -> TagColumns:
@@ -101,13 +98,9 @@ class TagColumns:
             if len(terms) > MAX_TERMS:
                 raise BadInput(f"tags have more than {MAX_TERMS} values")
         return cls(
-            terms=list(terms),
-            number_paths=list(numbers),
-            number_min=[min(values) for values in numbers.values()],
-            number_max=[max(values) for values in numbers.values()],
-            string_paths=list(strings),
-            string_min=[min(values) for values in strings.values()],
-            string_max=[max(values) for values in strings.values()],
+            list(terms),
+            {path: (min(values), max(values)) for path, values in numbers.items()},
+            {path: (min(values), max(values)) for path, values in strings.items()},
         )
 
 

@@ -82,14 +82,12 @@ class BatchingForward:
         Raises:
             BadInput: one of them is below what makes sense.
         """
-        if batch_size < 1:
-            raise BadInput(f"batch_size is {batch_size}: use a number from 1")
+        limits = {"batch_size": batch_size, "max_pending": max_pending, "threads": threads}
+        for name, value in limits.items():
+            if value < 1:
+                raise BadInput(f"{name} is {value}: use a number from 1")
         if max_wait < 0:
             raise BadInput(f"max_wait is {max_wait}: use a number of seconds from 0")
-        if max_pending < 1:
-            raise BadInput(f"max_pending is {max_pending}: use a number from 1")
-        if threads < 1:
-            raise BadInput(f"threads is {threads}: use a number from 1")
         self.forward = forward
         self.max_pending = max_pending
         self.batch_size = batch_size

@@ -69,23 +69,35 @@ def _encode_documents(model: Tower, docs: DocList[ClipDoc], fetch: bool) -> DocL
     if isinstance(model, TextTower):
         embeddings = model.encode(texts_of(docs))
     else:
-        embeddings = model.encode(_pictures(docs, fetch))
+        embeddings = model.encode(pictures_of(docs, fetch=fetch))
     for doc, embedding in zip(docs, embeddings, strict=True):
         doc.embedding = embedding
         doc.model_digest = model.digest
     return docs
 
 
-def _pictures(docs: DocList[ClipDoc], fetch: bool) -> list[bytes]:
+def pictures_of(
+    docs: DocList[ClipDoc], *, fetch: bool = False, allow_files: bool = True
+) -> list[bytes]:
+    """The documents' encoded pictures.
+
+    Args:
+        docs: the documents.
+        fetch: also from `http(s)` URLs.
+        allow_files: read them from local paths too, not only from the documents.
+
+    Raises:
+        BadImage: one can't be read; the message names the document.
+    """
     urls = [str(doc.uri) for doc in docs if doc.image is None and is_url(doc.uri)]
-    fetched = iter(fetch_all(urls) if fetch and urls else ())
+    fetched = dict(zip(urls, fetch_all(urls), strict=True)) if fetch and urls else {}
     pictures: list[bytes] = []
     for position, doc in enumerate(docs):
-        if not (fetch and doc.image is None and is_url(doc.uri)):
-            pictures.append(image_bytes(doc, allow_files=True))
-            continue
-        picture = next(fetched)
-        if isinstance(picture, BadImage):
-            raise BadImage(f"document {position} (id {doc.id}): {picture}")
-        pictures.append(picture)
+        try:
+            picture = fetched.get(str(doc.uri)) if doc.image is None else None
+            if isinstance(picture, BadImage):
+                raise picture
+            pictures.append(picture or image_bytes(doc, allow_files=allow_files))
+        except BadImage as error:
+            raise BadImage(f"document {position} (id {doc.id}): {error}") from error
     return pictures

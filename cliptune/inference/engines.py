@@ -16,6 +16,7 @@ from cliptune.errors import BadInput
 from cliptune.inference.towers import Forward, TextTower, VisionTower
 from cliptune.models.artifact import (
     TEXT_TOWER,
+    VISION_TOWER,
     Artifact,
     check_tower,
     open_artifact,
@@ -119,6 +120,13 @@ def get_tower(
     module = model.text_module if tower == TEXT_TOWER else model.vision_module
     forward = torch_forward(module, where, compiled=options.get("compiled", False))
     return _tower(model, tower, forward, where, batch_size)
+
+
+def both_towers(
+    model: str | Path | ClipModel, **options: Unpack[TowerOptions]
+) -> tuple[TextTower, VisionTower]:
+    """The text tower and the vision tower of `model`; see `get_tower`."""
+    return get_tower(model, TEXT_TOWER, **options), get_tower(model, VISION_TOWER, **options)
 
 
 def _torch_forward(

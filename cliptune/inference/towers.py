@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -77,13 +78,18 @@ class TextTower:
             self.observe("cache_misses", len(new))
         if new:
             with timed(self.observe, "preprocess_seconds"):
-                tokens = self.tokenizer(new, self.context_length)
-                self._count_truncated(new, tokens.numpy())
+                tokens = self.tokenize(new)
             encoded = dict(zip(new, self.encode_tokens(tokens), strict=True))
             if self.cache:
                 self.cache.put(encoded)
             embeddings |= encoded
         return np.stack([embeddings[text] for text in texts])
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """`texts` as int64 [N, L]; what is cut to the context is counted and told once."""
+        tokens = self.tokenizer(texts, self.context_length)
+        self._count_truncated(texts, tokens.numpy())
+        return tokens
 
     def encode_tokens(self, tokens: Tensor) -> NDArray[np.float32]:
         """Embed texts that are tokens already: int64 [N, L] to float32 [N, D] of unit length."""
@@ -93,6 +99,14 @@ class TextTower:
             check_wanted()
             parts.append(self.run(tokens[start : start + self.batch_size].numpy()))
         return unit_length(np.concatenate(parts))
+
+    def encode_distinct(self, tokens: Tensor) -> NDArray[np.float32]:
+        """As `encode_tokens`, equal texts once, and those of like length in one batch."""
+        distinct, back = torch.unique(tokens, dim=0, return_inverse=True)
+        order = (distinct != 0).sum(dim=1).argsort()
+        embeddings = self.encode_tokens(distinct[order])
+        places: NDArray[np.int64] = order.argsort()[back].numpy()
+        return embeddings[places]
 
     def _cut_and_forward(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         if not self.cuttable:

@@ -81,7 +81,7 @@ class Swap:
         Raises:
             NotFound: no swap was ever begun.
         """
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         if manifest is None:
             raise NotFound(f"{self.generations.index_uri}: its model was never swapped")
         return manifest
@@ -113,30 +113,26 @@ class Swap:
             Nothing is left of what was begun.
         """
         digest = model_digest(artifact)
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         slot = self.renew(artifact)
-        if slot == "next":
-            assert manifest is not None  # noqa: S101
-            assert manifest.next is not None  # noqa: S101
-            self._check_engine(manifest.next, self.generations.artifact(manifest.next))
-            return manifest.next
-        if slot == "current":
-            raise BadInput(f"{artifact} is the model that is served (digest {digest:.12})")
         if slot == "previous":
             raise BadInput(
                 f"{artifact} is the model that was served before (digest {digest:.12}): go back "
                 "to it with `cliptune swap --undo`"
-            )
-        if manifest and manifest.next:
-            raise NotReady(
-                f"model {manifest.next.label} is being prepared: go on with it, or "
-                "remove it with `cliptune swap --discard`"
             )
         first = None if manifest else self._first(served, storage)
         current = manifest.current if manifest else first
         assert current is not None  # noqa: S101
         if current.model_digest == digest:
             raise BadInput(f"{artifact} is the model that is served (digest {digest:.12})")
+        if manifest and manifest.next:
+            if slot != "next":
+                raise NotReady(
+                    f"model {manifest.next.label} is being prepared: go on with it, or "
+                    "remove it with `cliptune swap --discard`"
+                )
+            self._check_engine(manifest.next, self.generations.artifact(manifest.next))
+            return manifest.next
         number = (manifest.last if manifest else 0) + 1
         generation = _generation(number, artifact, digest, current.storage)
         self._synchronizer.forget(number)  # of another one that was refused
@@ -169,7 +165,7 @@ class Swap:
         Returns:
             Which generation's model it is: `current`, `previous` or `next`; None: of none.
         """
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         digest = model_digest(artifact)
         for slot, generation in manifest.by_slot.items() if manifest else ():
             if generation.model_digest == digest:
@@ -207,12 +203,12 @@ class Swap:
 
         self.progress.tell("comparing", 0, 0)
         manifest, generation = self.manifest, self._next()
-        text_tower = self._synchronizer.text_tower
+        towers = self._synchronizer.towers
         with self._indexes(generation) as (current, index):
             return quality.compare(
                 queries,
-                (current, text_tower(manifest.current)),
-                (index, text_tower(generation)),
+                (current, towers(manifest.current).text),
+                (index, towers(generation).text),
                 tolerance=tolerance,
             )
 
@@ -220,7 +216,7 @@ class Swap:
         """Titles of stored documents, as queries; before the first swap has begun, too."""
         from cliptune.reindex import quality
 
-        manifest = self.generations.read(fresh=True)
+        manifest = self.generations.read()
         with (
             self.generations.open(manifest.current)
             if manifest
@@ -322,14 +318,13 @@ class Swap:
         Raises:
             NotFound, BadInput, BadArtifact: the model lacks what the engine runs.
         """
-        self._synchronizer.text_tower(generation, model)
-        if not text:
-            self._synchronizer.vision_tower(generation, model)
+        towers = self._synchronizer.towers(generation, model)
+        _ = towers.text if text else (towers.text, towers.vision)
 
     def _undo_begin(self, generation: Generation, first: Generation | None) -> None:
         """Remove what a refused `begin` has made, as far as that can be done."""
         with suppress(CliptuneError, OSError):
-            manifest = self.generations.read(fresh=True)
+            manifest = self.generations.read()
             if manifest and generation.number in {g.number for g in manifest.by_slot.values()}:
                 return  # it was refused after all was done
             self.generations.remove(generation.number)

@@ -6,8 +6,10 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Self, TypeVar
+from functools import cached_property
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import numpy as np
 from docarray import DocList
@@ -16,10 +18,11 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput, CliptuneError, Unavailable
 from cliptune.index.base import Index
 from cliptune.index.checks import batched
-from cliptune.index.tags import same_tags
+from cliptune.index.migrate import same_document
 
 if TYPE_CHECKING:
     from cliptune.inference import TextTower, VisionTower
+    from cliptune.inference.engines import TowerOptions
 
 Result = TypeVar("Result")
 _LISTED = 1000
@@ -38,13 +41,30 @@ class CannotEmbed(CliptuneError):
     http_status = 409
 
 
-@dataclass(frozen=True)
 class Towers:
-    """Both towers of the model that documents are embedded by."""
+    """Both towers of the model that documents are embedded by, each loaded when it is needed.
 
-    vision: VisionTower
-    text: Callable[[], TextTower]
-    """Loaded when the first text asks for it: most indexes hold pictures alone."""
+    Most indexes hold pictures alone. The first use raises `NotFound`, `BadInput` or `BadArtifact`
+    if the model lacks what the engine runs.
+    """
+
+    def __init__(self, model: str | Path, **engine: Unpack[TowerOptions]) -> None:
+        """Of `model`, run as `engine` says."""
+        self._model, self._engine = model, engine
+
+    @cached_property
+    def text(self) -> TextTower:
+        """Embeds texts."""
+        from cliptune.inference import get_tower
+
+        return get_tower(self._model, "clip-text", **self._engine)
+
+    @cached_property
+    def vision(self) -> VisionTower:
+        """Embeds pictures."""
+        from cliptune.inference import get_tower
+
+        return get_tower(self._model, "clip-vision", **self._engine)
 
 
 @dataclass
@@ -148,7 +168,7 @@ def _sync(
 
     def to_embed() -> Iterator[str]:
         for doc, other in pairs:
-            if doc and _same(doc, other):
+            if doc and same_document(doc, other):
                 done.unchanged += 1
                 if done.unchanged % _LISTED == 0:
                     progress(done)
@@ -201,7 +221,7 @@ def _embed(docs: Iterable[ClipDoc], towers: Towers, done: SyncResult) -> list[Cl
     ]
     pairs = list(_embed_pictures(pictures, towers, done))
     if texts:
-        pairs += zip(texts, towers.text().encode([str(doc.text) for doc in texts]), strict=True)
+        pairs += zip(texts, towers.text.encode([str(doc.text) for doc in texts]), strict=True)
     for doc, embedding in pairs:
         doc.embedding = embedding  # type: ignore[assignment] # DocArray takes any array
         doc.model_digest = towers.vision.digest
@@ -269,29 +289,9 @@ def _side_by_side(ones: Iterator[ClipDoc], others: Iterator[ClipDoc]) -> Iterato
         ((str(doc.id), 1, doc) for doc in others),
         key=lambda item: item[:2],
     )
-    waiting: ClipDoc | None = None
-    for _, side, doc in numbered:
-        if side == 0:
-            if waiting:
-                yield waiting, None
-            waiting = doc
-        elif waiting and waiting.id == doc.id:
-            yield waiting, doc
-            waiting = None
-        else:
-            yield None, doc
-    if waiting:
-        yield waiting, None
-
-
-def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
-    """Whether they are alike in all but the embedding."""
-    fields = ("text", "uri", "label", "image_digest")
-    return (
-        other is not None
-        and all(getattr(doc, name) == getattr(other, name) for name in fields)
-        and same_tags(doc.tags, other.tags)
-    )
+    for _, same in groupby(numbered, key=lambda item: item[0]):
+        of_side = {side: doc for _, side, doc in same}
+        yield of_side.get(0), of_side.get(1)
 
 
 def check_same_documents(source: Index, target: Index) -> None:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from cliptune.index.versions import locks
 from cliptune.index.versions.manifest import Generation, Generations
 from cliptune.reindex import sync
-from cliptune.reindex.sync import SyncResult
+from cliptune.reindex.sync import SyncResult, Towers
 
 if TYPE_CHECKING:
     from cliptune.index import Index
-    from cliptune.inference import TextTower, VisionTower
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is done, how much of it, and of how much (0: unknown)."""
@@ -42,8 +41,7 @@ class Synchronizer:
         """Of `generations`; to be used by who holds `locks.swapping`."""
         self._generations = generations
         self._engine = engine
-        self._text: dict[int, TextTower] = {}
-        self._vision: dict[int, VisionTower] = {}
+        self._towers: dict[int, Towers] = {}
 
     def follow(
         self, current: Index, index: Index, generation: Generation, tell: OnProgress
@@ -87,7 +85,7 @@ class Synchronizer:
         def show(so_far: SyncResult) -> None:
             tell("embedding", min(so_far.seen, count), count)
 
-        towers = sync.Towers(self.vision_tower(generation), lambda: self.text_tower(generation))
+        towers = self.towers(generation)
         if everything:
             done = sync.sync_all(current, index, towers, show)
         else:
@@ -95,29 +93,12 @@ class Synchronizer:
         done.check()
         return done
 
-    def text_tower(self, generation: Generation, model: str | Path | None = None) -> TextTower:
-        """The text tower of a generation's model, loaded once: from `model`, or the copy kept.
-
-        Raises:
-            NotFound, BadInput, BadArtifact: the model lacks what the engine runs.
-        """
-        from cliptune.inference import get_tower
-
-        number, kept = generation.number, self._generations.artifact(generation)
-        if number not in self._text:
-            self._text[number] = get_tower(model or kept, "clip-text", **asdict(self._engine))
-        return self._text[number]
-
-    def vision_tower(self, generation: Generation, model: str | Path | None = None) -> VisionTower:
-        """`text_tower`, of pictures."""
-        from cliptune.inference import get_tower
-
-        number, kept = generation.number, self._generations.artifact(generation)
-        if number not in self._vision:
-            self._vision[number] = get_tower(model or kept, "clip-vision", **asdict(self._engine))
-        return self._vision[number]
+    def towers(self, generation: Generation, model: str | Path | None = None) -> Towers:
+        """A generation's towers: of `model`, or of the copy that is kept of it."""
+        kept = self._generations.artifact(generation)
+        made = Towers(model or kept, **asdict(self._engine))
+        return self._towers.setdefault(generation.number, made)
 
     def forget(self, number: int) -> None:
         """Let go of the towers of the generation `number`."""
-        self._text.pop(number, None)
-        self._vision.pop(number, None)
+        self._towers.pop(number, None)

@@ -67,7 +67,11 @@ def log_lines(level: str, message: str, clock: str | None) -> list[str]:
 
 def append_lines(folder: Path, lines: list[str]) -> None:
     """Add whole `lines` to the log in one write, so that lines of two writers never mix."""
-    handle = open_file(folder / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    _append(folder / LOG_FILE, lines)
+
+
+def _append(path: Path, lines: list[str]) -> None:
+    handle = open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         data = "".join(f"{line}\n" for line in lines).encode()
         while data:
@@ -171,9 +175,7 @@ class FolderRunLogger:
 def append_event(folder: Path, event: str, **values: object) -> None:
     """Add one event to `events.jsonl`."""
     line = json.dumps({"time": now(), "event": event, **values}, ensure_ascii=False)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    with os.fdopen(open_file(folder / EVENTS_FILE, flags), "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    _append(folder / EVENTS_FILE, [line])
 
 
 def read_progress(folder: Path) -> Progress | None:

@@ -35,12 +35,10 @@ class AnyRun(Protocol):
     @property
     def config(self) -> RunConfig:
         """All that the run was started with: options, callbacks, data."""
-        ...
 
     @property
     def description(self) -> str | None:
         """What was said about it when it was started."""
-        ...
 
     @property
     def artifact_id(self) -> str:
@@ -56,7 +54,6 @@ class AnyRun(Protocol):
         FAILED: `details` says why; `resume()` goes on with it. CANCELLED: by `cancel()`, or
         the machine was shut down in order; `resume()` goes on with it.
         """
-        ...
 
     def logs(self) -> str:
         """The log so far; of a failed run too, since it says what went wrong.
@@ -64,7 +61,6 @@ class AnyRun(Protocol):
         Raises:
             NotReady: the run is CREATED, and has not begun its log.
         """
-        ...
 
     def stream_logs(self, interval: float = 5) -> Iterator[str]:
         """Each line of the log once, in order and from the start, until the run ends.
@@ -83,11 +79,9 @@ class AnyRun(Protocol):
         Raises:
             Unavailable: the server can't be reached, or not again within two minutes.
         """
-        ...
 
     def progress(self) -> Progress | None:
         """The step under way: description, done, total, values; None before the first."""
-        ...
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """`{'before': {name: value}, 'after': {…}}` of the evaluation callbacks.
@@ -96,7 +90,6 @@ class AnyRun(Protocol):
             NotReady: the run has not finished.
             RunFailed: it failed.
         """
-        ...
 
     def evaluations(self) -> dict[str, dict[str, int]]:
         """What the figures of each evaluation must be read with, at any time.
@@ -104,15 +97,12 @@ class AnyRun(Protocol):
         `{'clip-text-to-clip-vision': {'n_queries': …, 'n_index': …, 'n_without_answers': …}}`:
         queries without a right answer in the index count as not found, before and after.
         """
-        ...
 
     def history(self) -> list[Epoch]:
         """What each finished epoch came to: epoch, loss, val_loss, metrics, …; at any time."""
-        ...
 
     def summary(self) -> RunSummary:
         """When it ran, how long, of what, and its best metric; at any time."""
-        ...
 
     def display_metrics(self) -> None:
         """Print a table of `metrics()` with the gains.
@@ -139,7 +129,6 @@ class AnyRun(Protocol):
             NotReady: the run has not finished, or no `EvaluationCallback` gathered examples.
             RunFailed: it failed.
         """
-        ...
 
     def display_examples(self, k: int = 5) -> Path | None:
         """Print tables of the best `k` results of each sample query, before and after.
@@ -163,7 +152,6 @@ class AnyRun(Protocol):
             RunFailed: it failed.
             BadArtifact: from a train Flow, it did not arrive whole.
         """
-        ...
 
     def wait(self, timeout: float | None = None) -> dict[str, str]:
         """Wait until the run ends, whichever way; returns `status()`.
@@ -187,7 +175,6 @@ class AnyRun(Protocol):
         Raises:
             NotReady: it runs on another machine than the one that is asked.
         """
-        ...
 
     def resume(self) -> Self:
         """Go on with a run that failed or was cancelled, from its last checkpoint.
@@ -195,7 +182,6 @@ class AnyRun(Protocol):
         Raises:
             NotReady: it has not ended, or it has finished.
         """
-        ...
 
 
 class RunCalls(Protocol):
@@ -203,21 +189,17 @@ class RunCalls(Protocol):
 
     def get_run(self, name: str, experiment_name: str | None = None) -> AnyRun:
         """As `cliptune.get_run`."""
-        ...
 
     def list_runs(
         self, experiment_name: str | None = None, page: int = 1, size: int = 50
     ) -> Sequence[AnyRun]:
         """As `cliptune.list_runs`."""
-        ...
 
     def delete_run(self, name: str, experiment_name: str | None = None) -> None:
         """As `cliptune.delete_run`."""
-        ...
 
     def delete_runs(self, experiment_name: str | None = None) -> None:
         """As `cliptune.delete_runs`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -252,24 +234,18 @@ class Session(RunCalls, Protocol):
 
     def fit(self, model: str, train_data: object, **options: object) -> AnyRun:
         """Start a run; arguments as `cliptune.fit`."""
-        ...
 
     def create_experiment(self, name: str = "default") -> Experiment:
         """As `cliptune.create_experiment`."""
-        ...
 
     def get_experiment(self, name: str = "default") -> Experiment:
         """As `cliptune.get_experiment`."""
-        ...
 
     def list_experiments(self) -> Sequence[Experiment]:
         """As `cliptune.list_experiments`."""
-        ...
 
     def delete_experiment(self, name: str) -> None:
         """As `cliptune.delete_experiment`."""
-        ...
 
     def delete_experiments(self) -> None:
         """As `cliptune.delete_experiments`."""
-        ...

@@ -51,13 +51,8 @@ def main(folder: Path, start: int) -> int:
         return _assist(folder, FolderRunLogger(folder, cancelled), rank)
     mark = ProcessMark.of(os.getpid())
     liveness.beat(folder)
-
-    def begin(record: Record) -> Changes | None:
-        if record.starts != start:
-            return None  # it was resumed by somebody who thought us dead
-        return {"status": Status.STARTED, "details": "", "started": now(), "process": mark}
-
-    record = update_record(folder, begin)
+    begun: Changes = {"status": Status.STARTED, "details": "", "started": now(), "process": mark}
+    record = _update(folder, start, begun)
     if record.starts != start:
         return 1
     if record.cancel_requested:
@@ -78,15 +73,14 @@ def main(folder: Path, start: int) -> int:
         logger.close()
         logger.status(status, details)
     _give_back_reserve(folder)  # the record needs some room, whatever has filled the disk
-
-    def end(record: Record) -> Changes | None:
-        if record.starts != start:
-            return None
-        return {"status": status, "details": details, "ended": now()}
-
     with contextlib.suppress(NotFound):  # deleted meanwhile
-        update_record(folder, end)
+        _update(folder, start, {"status": status, "details": details, "ended": now()})
     return 1 if status is Status.FAILED else 0
+
+
+def _update(folder: Path, start: int, changes: Changes) -> Record:
+    """Change the record, unless the run was resumed by somebody who thought us dead."""
+    return update_record(folder, lambda record: changes if record.starts == start else None)
 
 
 def _assist(folder: Path, logger: FolderRunLogger, rank: int) -> int:
@@ -119,6 +113,7 @@ def _train(folder: Path, record: Record, logger: FolderRunLogger, *, is_first: b
         Cancelled: the run was asked to stop.
     """
     from cliptune.runs.documents import referred_documents
+    from cliptune.settings import current
     from cliptune.training import TrainingOptions, train
     from cliptune.training.state import list_checkpoints
 
@@ -136,7 +131,17 @@ def _train(folder: Path, record: Record, logger: FolderRunLogger, *, is_first: b
     if record.starts > 1 and resume_from is None:
         logger.log("WARNING", "no checkpoint is left: the run begins again from its start")
     table = config.get("csv_options")
-    outcome = train(options, train_docs, eval_docs, callbacks, folder, logger, resume_from, table)
+    outcome = train(
+        options,
+        train_docs,
+        eval_docs,
+        callbacks,
+        folder,
+        logger,
+        resume_from,
+        table,
+        current().cache_dir / "pixels",
+    )
     return outcome.warning
 
 
@@ -282,17 +287,11 @@ def run(folder: Path, start: int) -> int:
         return main(folder, start)
     except Exception as error:
         details = explain(error)
-
-        def end(record: Record) -> Changes | None:
-            if record.starts != start or record.status.ended:
-                return None
-            return {"status": Status.FAILED, "details": details, "ended": now()}
-
         with contextlib.suppress(Exception):
             _log_origin(FolderRunLogger(folder), error)
         sys.stderr.write(f"FAILED: {details}\n")
         with contextlib.suppress(Exception):
-            update_record(folder, end)
+            _update(folder, start, {"status": Status.FAILED, "details": details, "ended": now()})
         return 1
 
 

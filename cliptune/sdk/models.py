@@ -227,11 +227,8 @@ def _towers(
     model: str, batch_size: int, select_model: str | None, device: str | None, is_onnx: bool
 ) -> TextTower | VisionTower | TwoTowers:
     need("train", "a model")
-    from cliptune.inference import get_tower
+    from cliptune.inference.engines import both_towers, get_tower
 
     if select_model is not None:
         return get_tower(model, select_model, is_onnx=is_onnx, device=device, batch_size=batch_size)
-    return TwoTowers(
-        get_tower(model, "clip-text", is_onnx=is_onnx, device=device, batch_size=batch_size),
-        get_tower(model, "clip-vision", is_onnx=is_onnx, device=device, batch_size=batch_size),
-    )
+    return TwoTowers(*both_towers(model, is_onnx=is_onnx, device=device, batch_size=batch_size))

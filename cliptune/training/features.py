@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cliptune.inference.engines import get_tower
-from cliptune.models.artifact import TEXT_TOWER
 from cliptune.models.loading import ClipModel
 from cliptune.models.modules import Head, cut_to_longest
 from cliptune.training.augmentation import to_input
@@ -35,13 +33,6 @@ def add_frozen_features(
     if is_frozen(clip, "text", but_head=True):
         with torch.no_grad(), Head.of_text(clip).taken_off():
             pairs.text_features = _text_features(model, pairs, device, batch_size)
-
-
-def text_embeddings(model: ClipModel, pairs: Pairs, batch_size: int) -> Tensor:
-    """Embeddings float32 [N, D] of the pairs' texts, of unit length; equal texts once."""
-    tower = get_tower(model, TEXT_TOWER, batch_size=batch_size)
-    unique, back = torch.unique(pairs.tokens, dim=0, return_inverse=True)
-    return torch.from_numpy(tower.encode_tokens(unique))[back]
 
 
 def _image_features(

@@ -11,12 +11,12 @@ import torch
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
-from cliptune.models.artifact import Artifact, Epoch, open_artifact
+from cliptune.inference.engines import get_tower
+from cliptune.models.artifact import TEXT_TOWER, Artifact, Epoch, open_artifact
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import pick_device
 from cliptune.training.callbacks import Callback, Callbacks
 from cliptune.training.distributed import World, own_device
-from cliptune.training.features import text_embeddings
 from cliptune.training.freezing import training_mode
 from cliptune.training.health import Health, Sign, finds_less, judge
 from cliptune.training.losses import LOSSES
@@ -74,6 +74,7 @@ def train(
     logger: RunLogger,
     resume_from: Path | None = None,
     csv_options: Mapping[str, object] | None = None,
+    pixel_cache: Path | None = None,
 ) -> Outcome:
     """Fine-tune `options.model` on `train_docs` and write `run_dir/artifact`.
 
@@ -84,7 +85,8 @@ def train(
     run would have had (on a CPU).
 
     `csv_options` say how the tables were read that the documents come from: the artifact keeps
-    them for whoever evaluates it on others.
+    them for whoever evaluates it on others. `pixel_cache` is a folder for decoded pictures;
+    without one they are kept in memory.
 
     Started by `torchrun`, the processes share each batch; the first one alone evaluates, runs the
     callbacks, reports and writes.
@@ -103,7 +105,7 @@ def train(
     torch.manual_seed(options.seed)
     model, adapters = load_trainable(options, device, logger)
     start_digest = model.digest
-    training = Training(options, model, device, run_dir, logger, world)
+    training = Training(options, model, device, run_dir, logger, world, pixel_cache)
     hooks = Callbacks(callbacks)
     try:
         run = _Run(training, train_docs, eval_docs, start_digest, hooks)
@@ -277,7 +279,8 @@ class _Run:
         if training.options.sampler == "random":
             return random_order(len(self.pairs), size, seed, position.epoch)
         training.model.clip.eval()
-        embeddings = text_embeddings(training.model, self.pairs, position.micro_batch_size)
+        tower = get_tower(training.model, TEXT_TOWER, batch_size=position.micro_batch_size)
+        embeddings = torch.from_numpy(tower.encode_distinct(self.pairs.tokens))
         # One process's rounding must not give it another order than the others have.
         embeddings = training.world.from_first(embeddings, training.device)
         return hard_negative_order(embeddings.numpy(), size, seed, position.epoch)

@@ -36,7 +36,6 @@ class Loss(Protocol):
             logit_bias: what is added to the logits, a scalar, for losses that have one.
             rows: the pairs to look at; all of them by default.
         """
-        ...
 
 
 def clip_loss(

@@ -76,10 +76,6 @@ Decay = Callable[[float, Mapping[str, object]], float]
 """(progress after the warm-up in [0, 1], options) to a factor in [0, 1]."""
 
 
-def _linear(progress: float, _: Mapping[str, object]) -> float:
-    return 1 - progress
-
-
 def _cosine(progress: float, options: Mapping[str, object]) -> float:
     cycles = _number(options, "num_cycles", 0.5)
     return max(0.0, 0.5 * (1 + math.cos(2 * math.pi * cycles * progress)))
@@ -95,17 +91,13 @@ def _polynomial(progress: float, options: Mapping[str, object]) -> float:
     return (1 - end) * math.pow(1 - progress, _number(options, "power", 1.0)) + end
 
 
-def _constant(_: float, __: Mapping[str, object]) -> float:
-    return 1.0
-
-
 SCHEDULES: dict[str, Decay] = {
-    "linear": _linear,
+    "linear": lambda progress, _: 1 - progress,
     "cosine": _cosine,
     "cosine_with_restarts": _cosine_with_restarts,
     "polynomial": _polynomial,
-    "constant": _constant,
-    "constant_with_warmup": _constant,
+    "constant": lambda *_: 1.0,
+    "constant_with_warmup": lambda *_: 1.0,
 }
 _OPTIONS = {
     "cosine": {"num_cycles"},

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -90,20 +91,19 @@ class TrainingOptions(BaseModel):
     seed: int = Field(42, ge=0, lt=2**31)
     """The same seed gives the same losses on a CPU."""
 
-    @field_validator("loss")
+    @field_validator("loss", "optimizer", "scheduler")
     @classmethod
-    def _known_loss(cls, value: str) -> str:
-        return _known("loss", value, LOSSES)
-
-    @field_validator("optimizer")
-    @classmethod
-    def _known_optimizer(cls, value: str) -> str:
-        return _known("optimizer", value, OPTIMIZERS)
-
-    @field_validator("scheduler")
-    @classmethod
-    def _known_scheduler(cls, value: str) -> str:
-        return _known("scheduler", value, SCHEDULES)
+    def _is_known(cls, value: str, field: ValidationInfo) -> str:
+        what = str(field.field_name)
+        tables: dict[str, Mapping[str, object]] = {
+            "loss": LOSSES,
+            "optimizer": OPTIMIZERS,
+            "scheduler": SCHEDULES,
+        }
+        known = tables[what]
+        if value not in known:
+            raise ValueError(f"unknown {what}, {near_matches(value, known)}")
+        return value
 
     @field_validator("freeze", mode="before")
     @classmethod
@@ -166,9 +166,3 @@ def explain(error: ValidationError) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         parts.append(f"{where} is {problem['input']!r}: {message}" if where else message)
     return "; ".join(parts)
-
-
-def _known(what: str, value: str, known: Mapping[str, object]) -> str:
-    if value not in known:
-        raise ValueError(f"unknown {what}, {near_matches(value, known)}")
-    return value

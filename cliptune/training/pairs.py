@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer, keys_of_tokens
-from cliptune.settings import current
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.samplers import Order
 
@@ -61,7 +61,12 @@ class Pairs:
 
 
 def read_pairs(
-    docs: DocList[ClipDoc], role: str, model: ClipModel, workers: int, logger: RunLogger
+    docs: DocList[ClipDoc],
+    role: str,
+    model: ClipModel,
+    workers: int,
+    logger: RunLogger,
+    pixel_cache: Path | None = None,
 ) -> Pairs:
     """Decode every picture once, and tokenise the texts; what can't be used is logged.
 
@@ -76,7 +81,7 @@ def read_pairs(
     decoded = decode_documents(
         docs,
         model.preprocessing,
-        cache_dir=current().cache_dir / "pixels",
+        cache_dir=pixel_cache,
         workers=workers,
         on_progress=lambda done, total: logger.progress(f"Decoding {role} pictures", done, total),
     )

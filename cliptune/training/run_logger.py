@@ -25,23 +25,18 @@ class RunLogger(Protocol):
 
     def log(self, level: str, message: str) -> None:
         """One line of the log; `level` is DEBUG, INFO, WARNING or ERROR."""
-        ...
 
     def progress(self, description: str, done: int, total: int, **values: float) -> None:
         """`done` of `total` steps of `description`, with the present values (loss, val_loss)."""
-        ...
 
     def metrics(self, metrics: RunMetrics) -> None:
         """The figures so far."""
-        ...
 
     def examples(self, examples: RunExamples) -> None:
         """Sample results of callbacks that gather them."""
-        ...
 
     def cancelled(self) -> bool:
         """Whether the run has been asked to stop."""
-        ...
 
 
 class StandardRunLogger:

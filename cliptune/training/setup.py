@@ -60,13 +60,18 @@ def read_data(
     Raises:
         BadData: too little to train on, or too many unreadable pictures.
     """
-    options, model, logger = training.options, training.model, training.logger
+    options = training.options
+
+    def read(docs: DocList[ClipDoc], role: str) -> Pairs:
+        workers, cache = options.num_workers, training.pixel_cache
+        return read_pairs(docs, role, training.model, workers, training.logger, cache)
+
     if not training.world.is_first:
         training.world.wait(training.device)  # rank 0 decodes; its cache is read then
-    pairs = read_pairs(train_docs, "training", model, options.num_workers, logger)
+    pairs = read(train_docs, "training")
     held_out = None
     if eval_docs:
-        held_out = read_pairs(eval_docs, "evaluation", model, options.num_workers, logger)
+        held_out = read(eval_docs, "evaluation")
         label_together(pairs, held_out)
     elif options.val_split:
         pairs, held_out = split_by_label(pairs, options.val_split, options.seed)

@@ -173,6 +173,8 @@ class Training:
     run_dir: Path
     logger: RunLogger
     world: World = field(default_factory=World)
+    pixel_cache: Path | None = None
+    """A folder for decoded pictures; None: they are kept in memory."""
     position: Position = field(default_factory=Position)
     epoch_metrics: dict[str, float] = field(default_factory=dict)
     """The metrics of the epoch that is ending."""

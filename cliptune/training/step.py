@@ -106,8 +106,7 @@ class Objective:
     @torch.no_grad()
     def value(self, batch: Batch) -> float:
         """The loss of `batch` (all of it in this process) without crops."""
-        embedded = [self._embed(batch, part, None, 0) for part in self._parts(batch)]
-        images, texts = (torch.cat([pair[i] for pair in embedded]) for i in (0, 1))
+        images, texts = self.embeddings(batch)
         strips = _strips(slice(0, len(batch)))
         return float(sum(self._strip_loss(images, texts, batch, rows) for rows in strips))
 

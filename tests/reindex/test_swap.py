@@ -709,7 +709,7 @@ def test_what_was_begun_is_undone_when_it_can_not_go_on(
             Swap.open(any_index) as swap,
         ):
             swap.begin(models[1], served=models[0])
-    assert generations.read(fresh=True) is None
+    assert generations.read() is None
     left = tree(generations.folder if in_server else Path(any_index))
     assert left.keys() - before.keys() == {PROGRESS if in_server else f"generations/{PROGRESS}"}
     assert "did not end" in read_progress(generations)["phase"]  # type: ignore[index]

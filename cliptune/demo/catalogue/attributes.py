@@ -7,6 +7,7 @@ vocabulary lacks, which is what fine-tuning is for.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 RGB = tuple[int, int, int]
@@ -79,12 +80,11 @@ PATTERNS: dict[str, tuple[tuple[str, ...], str]] = {
     "block": (("colour block", "two-tone"), "Regatta"),
     "print": (("printed", "graphic"), "Emblem"),
 }
-_FABRIC = ("solid", "solid", "solid", "stripes", "check", "tartan", "dots", "floral", "block")
-_KNIT = ("solid", "solid", "stripes", "chevron", "block", "houndstooth", "tartan")
-_TEE = ("solid", "solid", "stripes", "print", "print", "camouflage", "block", "dots", "floral")
-_FORMAL = ("solid", "solid", "pinstripes", "check", "houndstooth", "tartan")
-_PLAIN = ("solid",)
-_SPORT = ("solid", "solid", "block", "camouflage")
+_FABRIC = "solid solid solid stripes check tartan dots floral block"
+_KNIT = "solid solid stripes chevron block houndstooth tartan"
+_TEE = "solid solid stripes print print camouflage block dots floral"
+_FORMAL = "solid solid pinstripes check houndstooth tartan"
+_SPORT = "solid solid block camouflage"
 
 
 @dataclass(frozen=True)
@@ -94,192 +94,86 @@ class Kind:
     name: str
     plain: tuple[str, ...]
     trade: tuple[str, ...]
-    patterns: tuple[str, ...] = _PLAIN
-    genders: tuple[str, ...] = ("men", "women")
-    price: tuple[int, int] = (15, 60)
-    category: str = "clothing"
+    patterns: tuple[str, ...]
+    genders: tuple[str, ...]
+    price: tuple[int, int]
+    category: str
 
 
+def _kind(
+    name: str,
+    plain: str,
+    trade: str,
+    patterns: str = "solid",
+    genders: str = "men women",
+    price: tuple[int, int] = (15, 60),
+    category: str = "clothing",
+) -> Kind:
+    """A kind from words: names are parted by commas."""
+    names = tuple(plain.split(", ")), tuple(trade.split(", "))
+    return Kind(name, *names, tuple(patterns.split()), tuple(genders.split()), price, category)
+
+
+_shoes = functools.partial(_kind, category="footwear")
+_accessory = functools.partial(_kind, category="accessories")
+_ALL = "men women kids"
 KINDS: tuple[Kind, ...] = (
-    Kind(
-        "tshirt",
-        ("t-shirt", "tshirt"),
-        ("Crew T-Shirt", "Pocket Tee"),
-        _TEE,
-        ("men", "women", "kids"),
+    _kind("tshirt", "t-shirt, tshirt", "Crew T-Shirt, Pocket Tee", _TEE, _ALL),
+    _kind("longsleeve", "long sleeve t-shirt, long sleeve top", "Henley Top", _TEE),
+    _kind("shirt", "shirt", "Oxford Shirt, Overshirt", f"{_FABRIC} pinstripes"),
+    _kind("polo", "polo t-shirt, polo shirt", "Piqué Polo Shirt", "solid solid stripes block"),
+    _kind("tank", "tank top, vest", "Singlet Vest", _TEE),
+    _kind("blouse", "top, tunic", "Peplum Top, Smock Top", _FABRIC, "women"),
+    _kind("hoodie", "hoodie, sweatshirt", "Pullover Hoodie", f"{_SPORT} print", price=(35, 90)),
+    _kind("sweater", "sweater, jumper", "Guernsey Sweater, Fisherman Knit", _KNIT, price=(40, 120)),
+    _kind("jacket", "jacket", "Harrington Jacket, Bomber Jacket", _SPORT, price=(60, 200)),
+    _kind("coat", "coat", "Duffel Coat, Topcoat", _FORMAL, price=(90, 320)),
+    _kind("dress", "dress", "Shift Dress, Sundress", _FABRIC, "women kids", (30, 140)),
+    _kind("skirt", "skirt", "A-Line Skirt, Kilt", _FABRIC, "women", (25, 80)),
+    _kind("jeans", "jeans", "Selvedge Jeans, Denims", price=(40, 140)),
+    _kind("trousers", "trousers, pants", "Chino Trousers, Slacks", _FORMAL, price=(35, 120)),
+    _kind("shorts", "shorts", "Bermuda Shorts", "solid solid check camouflage floral"),
+    _kind("leggings", "leggings, capris", "Leggings, Yoga Tights", f"{_SPORT} floral", "women"),
+    _shoes("sneakers", "sports shoes, sneakers", "Runner Sneakers, Trainers", price=(40, 150)),
+    _shoes("casual", "casual shoes, loafers", "Deck Loafers, Moccasins", price=(40, 160)),
+    _shoes("boots", "boots, booties", "Chelsea Boots, Brogue Boots", price=(70, 240)),
+    _shoes("heels", "heels, pumps", "Court Heels, Stilettos", genders="women", price=(50, 200)),
+    _shoes("sandals", "sandals", "Strap Sandals, Espadrilles", price=(20, 90)),
+    _shoes(
+        "flipflops", "flip flops", "Beach Flip Flops", "solid solid stripes print", _ALL, (8, 30)
     ),
-    Kind("longsleeve", ("long sleeve t-shirt", "long sleeve top"), ("Henley Top",), _TEE),
-    Kind(
-        "shirt",
-        ("shirt",),
-        ("Oxford Shirt", "Overshirt"),
-        (*_FABRIC, "pinstripes"),
-        ("men", "women"),
-    ),
-    Kind(
-        "polo",
-        ("polo t-shirt", "polo shirt"),
-        ("Piqué Polo Shirt",),
-        ("solid", "solid", "stripes", "block"),
-    ),
-    Kind("tank", ("tank top", "vest"), ("Singlet Vest",), _TEE),
-    Kind("blouse", ("top", "tunic"), ("Peplum Top", "Smock Top"), _FABRIC, ("women",)),
-    Kind(
-        "hoodie", ("hoodie", "sweatshirt"), ("Pullover Hoodie",), (*_SPORT, "print"), price=(35, 90)
-    ),
-    Kind(
-        "sweater",
-        ("sweater", "jumper"),
-        ("Guernsey Sweater", "Fisherman Knit"),
-        _KNIT,
-        price=(40, 120),
-    ),
-    Kind("jacket", ("jacket",), ("Harrington Jacket", "Bomber Jacket"), _SPORT, price=(60, 200)),
-    Kind("coat", ("coat",), ("Duffel Coat", "Topcoat"), _FORMAL, price=(90, 320)),
-    Kind("dress", ("dress",), ("Shift Dress", "Sundress"), _FABRIC, ("women", "kids"), (30, 140)),
-    Kind("skirt", ("skirt",), ("A-Line Skirt", "Kilt"), _FABRIC, ("women",), (25, 80)),
-    Kind("jeans", ("jeans",), ("Selvedge Jeans", "Denims"), _PLAIN, price=(40, 140)),
-    Kind("trousers", ("trousers", "pants"), ("Chino Trousers", "Slacks"), _FORMAL, price=(35, 120)),
-    Kind(
-        "shorts",
-        ("shorts",),
-        ("Bermuda Shorts",),
-        ("solid", "solid", "check", "camouflage", "floral"),
-    ),
-    Kind(
-        "leggings",
-        ("leggings", "capris"),
-        ("Leggings", "Yoga Tights"),
-        (*_SPORT, "floral"),
-        ("women",),
-    ),
-    Kind(
-        "sneakers",
-        ("sports shoes", "sneakers"),
-        ("Runner Sneakers", "Trainers"),
-        price=(40, 150),
-        category="footwear",
-    ),
-    Kind(
-        "casual",
-        ("casual shoes", "loafers"),
-        ("Deck Loafers", "Moccasins"),
-        price=(40, 160),
-        category="footwear",
-    ),
-    Kind(
-        "boots",
-        ("boots", "booties"),
-        ("Chelsea Boots", "Brogue Boots"),
-        price=(70, 240),
-        category="footwear",
-    ),
-    Kind(
-        "heels",
-        ("heels", "pumps"),
-        ("Court Heels", "Stilettos"),
-        genders=("women",),
-        price=(50, 200),
-        category="footwear",
-    ),
-    Kind(
-        "sandals",
-        ("sandals",),
-        ("Strap Sandals", "Espadrilles"),
-        price=(20, 90),
-        category="footwear",
-    ),
-    Kind(
-        "flipflops",
-        ("flip flops",),
-        ("Beach Flip Flops",),
-        ("solid", "solid", "stripes", "print"),
-        ("men", "women", "kids"),
-        (8, 30),
-        "footwear",
-    ),
-    Kind(
+    _accessory(
         "handbag",
-        ("handbag",),
-        ("Tote Handbag", "Satchel"),
-        ("solid", "solid", "houndstooth", "block"),
-        ("women",),
+        "handbag",
+        "Tote Handbag, Satchel",
+        "solid solid houndstooth block",
+        "women",
         (40, 260),
-        "accessories",
     ),
-    Kind(
+    _accessory(
         "backpack",
-        ("backpack",),
-        ("Trail Backpack", "Rucksack"),
-        ("solid", "camouflage", "block"),
+        "backpack",
+        "Trail Backpack, Rucksack",
+        "solid camouflage block",
         price=(35, 140),
-        category="accessories",
     ),
-    Kind(
-        "wallet", ("wallet",), ("Card Wallet", "Billfold"), price=(20, 90), category="accessories"
+    _accessory("wallet", "wallet", "Card Wallet, Billfold", price=(20, 90)),
+    _accessory("belt", "belt", "Saddle Belt", price=(18, 80)),
+    _accessory("watch", "watch", "Field Watch, Chronograph", price=(60, 400)),
+    _accessory("sunglasses", "sunglasses", "Harbour Sunglasses, Shades", price=(20, 180)),
+    _accessory("cap", "cap", "Snapback Cap", "solid solid camouflage block", _ALL, (12, 40)),
+    _accessory(
+        "beanie", "beanie, woollen hat", "Dock Beanie, Toque", "solid stripes block", _ALL, (12, 45)
     ),
-    Kind("belt", ("belt",), ("Saddle Belt",), price=(18, 80), category="accessories"),
-    Kind(
-        "watch", ("watch",), ("Field Watch", "Chronograph"), price=(60, 400), category="accessories"
+    _accessory(
+        "scarf", "scarf, muffler", "Wrap Scarf, Shawl", f"{_FORMAL} stripes floral", price=(18, 95)
     ),
-    Kind(
-        "sunglasses",
-        ("sunglasses",),
-        ("Harbour Sunglasses", "Shades"),
-        price=(20, 180),
-        category="accessories",
+    _accessory(
+        "tie", "tie", "Silk Tie, Cravat", "solid stripes dots tartan chevron", "men", (18, 80)
     ),
-    Kind(
-        "cap",
-        ("cap",),
-        ("Snapback Cap",),
-        ("solid", "solid", "camouflage", "block"),
-        ("men", "women", "kids"),
-        (12, 40),
-        "accessories",
-    ),
-    Kind(
-        "beanie",
-        ("beanie", "woollen hat"),
-        ("Dock Beanie", "Toque"),
-        ("solid", "stripes", "block"),
-        ("men", "women", "kids"),
-        (12, 45),
-        "accessories",
-    ),
-    Kind(
-        "scarf",
-        ("scarf", "muffler"),
-        ("Wrap Scarf", "Shawl"),
-        (*_FORMAL, "stripes", "floral"),
-        price=(18, 95),
-        category="accessories",
-    ),
-    Kind(
-        "tie",
-        ("tie",),
-        ("Silk Tie", "Cravat"),
-        ("solid", "stripes", "dots", "tartan", "chevron"),
-        ("men",),
-        (18, 80),
-        "accessories",
-    ),
-    Kind(
-        "socks",
-        ("socks",),
-        ("Crew Socks",),
-        ("solid", "stripes", "dots", "block", "chevron"),
-        ("men", "women", "kids"),
-        (5, 22),
-        "accessories",
-    ),
-    Kind(
-        "gloves",
-        ("gloves",),
-        ("Driving Gloves", "Mitts"),
-        ("solid", "stripes", "houndstooth"),
-        price=(15, 70),
-        category="accessories",
+    _accessory("socks", "socks", "Crew Socks", "solid stripes dots block chevron", _ALL, (5, 22)),
+    _accessory(
+        "gloves", "gloves", "Driving Gloves, Mitts", "solid stripes houndstooth", price=(15, 70)
     ),
 )
 KIND_BY_NAME = {kind.name: kind for kind in KINDS}

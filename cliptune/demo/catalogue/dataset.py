@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
 from itertools import islice
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from docarray import DocList
 
-from cliptune.demo.catalogue.products import VARIANTS, Product, kind_of, range_products
+from cliptune.demo.catalogue.attributes import KIND_BY_NAME
+from cliptune.demo.catalogue.products import VARIANTS, Product, range_products
 from cliptune.demo.catalogue.render import render
 from cliptune.documents import ClipDoc
 from cliptune.errors import NotFound, near_matches
@@ -23,8 +24,8 @@ from cliptune.settings import current
 
 PICTURE_SIZE = 192
 _PACKAGE = "cliptune.demo.catalogue"
-FOLDER = "catalogue-v2"
-"""In the cache; raise its number when the drawings change, so that old ones aren't taken."""
+FOLDER = "catalogue-v3"
+"""In the cache; raise its number when what is kept changes, so that the old isn't taken."""
 _PARTS = {
     # part: (seed, number of products, of held-out looks)
     "train": (11, 900, False),
@@ -56,15 +57,16 @@ def load_catalogue(name: str) -> DocList[ClipDoc]:
             for i, product in enumerate(products)
         )
     pictures = _pictures(part, len(products) * VARIANTS)
+    drawn = itertools.product(enumerate(products), range(VARIANTS))
     return DocList[ClipDoc](
         ClipDoc(
-            id=f"{part}-{i // VARIANTS}-{i % VARIANTS}",
-            text=products[i // VARIANTS].title,
-            label=products[i // VARIANTS].title,
+            id=f"{part}-{i}-{variant}",
+            text=product.title,
+            label=product.title,
             image=picture,
-            tags=_tags(products[i // VARIANTS], i % VARIANTS),
+            tags=_tags(product, variant),
         )
-        for i, picture in enumerate(pictures)
+        for ((i, product), variant), picture in zip(drawn, pictures, strict=True)
     )
 
 
@@ -79,7 +81,7 @@ def part_products(part: str) -> list[Product]:
 def _tags(product: Product, variant: int) -> dict[str, str | float]:
     return {
         "brand": product.brand,
-        "category": kind_of(product).category,
+        "category": KIND_BY_NAME[product.kind].category,
         "kind": product.kind,
         "colour": product.trade_colour,
         "pattern": product.pattern,
@@ -136,27 +138,15 @@ def draw(product: Product, variant: int) -> bytes:
 
 
 def _write(folder: Path, pictures: list[bytes]) -> None:
-    data = b"".join(pictures)
-    (folder / "pictures.bin").write_bytes(data)
-    index = {
-        "lengths": [len(picture) for picture in pictures],
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
-    (folder / "index.json").write_text(json.dumps(index))
+    with ZipFile(folder / "pictures.bin", "w") as archive:
+        for number, picture in enumerate(pictures):
+            archive.writestr(str(number), picture)
 
 
 def _read(folder: Path) -> list[bytes] | None:
     """The pictures in `folder`, or None if they are not there or not whole."""
     try:
-        index = json.loads((folder / "index.json").read_text())
-        data = (folder / "pictures.bin").read_bytes()
-        lengths, digest = index["lengths"], index["sha256"]
-    except (OSError, ValueError, TypeError, KeyError):
+        with ZipFile(folder / "pictures.bin") as archive:
+            return [archive.read(name) for name in archive.namelist()]  # each has a checksum
+    except (OSError, BadZipFile):
         return None
-    if hashlib.sha256(data).hexdigest() != digest:
-        return None
-    pictures, start = [], 0
-    for length in lengths:
-        pictures.append(data[start : start + length])
-        start += length
-    return pictures

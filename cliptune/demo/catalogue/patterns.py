@@ -40,21 +40,6 @@ def _grid(size: int) -> tuple[Grid, Grid]:
     return u, v
 
 
-def _stripes(u: Grid, v: Grid, scale: float) -> Grid:
-    return ((v * 11 * scale) % 1 < 0.42).astype(np.float32)
-
-
-def _pinstripes(u: Grid, v: Grid, scale: float) -> Grid:
-    return ((u * 17 * scale) % 1 < 0.22).astype(np.float32)
-
-
-def _check(u: Grid, v: Grid, scale: float) -> Grid:
-    across = (u * 9 * scale) % 1 < 0.5
-    down = (v * 9 * scale) % 1 < 0.5
-    grid: Grid = (across.astype(np.float32) + down) / 2
-    return grid
-
-
 def _tartan(u: Grid, v: Grid, scale: float) -> Grid:
     def bands(x: Grid) -> Grid:
         phase = (x * 5 * scale) % 1
@@ -80,25 +65,21 @@ def _houndstooth(u: Grid, v: Grid, scale: float) -> Grid:
     return grid
 
 
-def _chevron(u: Grid, v: Grid, scale: float) -> Grid:
-    zigzag: Grid = np.abs((u * 7 * scale) % 1 - 0.5) * 2
-    return ((v * 9 * scale + zigzag * 0.9) % 1 < 0.45).astype(np.float32)
-
-
-def _block(u: Grid, v: Grid, scale: float) -> Grid:
-    return (v < 0.47).astype(np.float32)
-
-
-_WOVEN: dict[str, Callable[[Grid, Grid, float], Grid]] = {
-    "stripes": _stripes,
-    "pinstripes": _pinstripes,
-    "check": _check,
+_WOVEN: dict[str, Callable[[Grid, Grid, float], Grid | NDArray[np.bool_]]] = {
+    "stripes": lambda u, v, scale: (v * 11 * scale) % 1 < 0.42,
+    "pinstripes": lambda u, v, scale: (u * 17 * scale) % 1 < 0.22,
+    "check": lambda u, v, scale: (
+        (((u * 9 * scale) % 1 < 0.5).astype(np.float32) + ((v * 9 * scale) % 1 < 0.5)) / 2
+    ),
     "tartan": _tartan,
     "dots": _dots,
     "houndstooth": _houndstooth,
-    "chevron": _chevron,
-    "block": _block,
+    "chevron": lambda u, v, scale: (
+        (v * 9 * scale + np.abs((u * 7 * scale) % 1 - 0.5) * 2 * 0.9) % 1 < 0.45
+    ),
+    "block": lambda u, v, scale: v < 0.47,
 }
+"""How much of the accent each pixel has, in [0, 1]."""
 
 
 def _floral(

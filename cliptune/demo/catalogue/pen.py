@@ -13,7 +13,8 @@ from cliptune.demo.catalogue.patterns import fabric
 from cliptune.demo.catalogue.products import Product
 
 Point = tuple[float, float]
-Points = Sequence[Point]
+Points = Sequence[Point] | str
+"""Points, or their text as in SVG's `points`: `x,y x,y ...`; `!` behind one makes it a corner."""
 
 
 class Pen:
@@ -40,7 +41,7 @@ class Pen:
         edge: float = 0.62,
     ) -> None:
         """Fill an outline with the product's cloth, or with `fill`; its edge is drawn darker."""
-        outline = self._pixels(smooth_outline(points) if smooth else points)
+        outline = self._pixels(spline(points, closed=True) if smooth else points)
         if isinstance(fill, tuple):
             self.draw.polygon(outline, fill=(*fill, 255))
             base = fill
@@ -52,20 +53,20 @@ class Pen:
         if edge:
             self.draw.line([*outline, outline[0]], (*darker(base, edge), 255), self.line_width)
 
-    def both(self, points: Points, fill: RGB | None = None, **options: bool | float) -> None:
+    def both(self, points: Points, fill: RGB | None = None) -> None:
         """`piece` on the right and mirrored on the left."""
-        self.piece(points, fill, **options)  # type: ignore[arg-type]
-        self.piece(flip(points), fill, **options)  # type: ignore[arg-type]
+        self.piece(points, fill)
+        self.piece(flip(points), fill)
 
-    def symmetric(self, half: Points, fill: RGB | None = None, **options: bool | float) -> None:
+    def symmetric(self, half: Points, fill: RGB | None = None) -> None:
         """`piece` of an outline given as its right half, from top to bottom."""
-        self.piece([*half, *flip(half)[::-1]], fill, **options)  # type: ignore[arg-type]
+        self.piece([*parse(half), *flip(half)[::-1]], fill)
 
     def seam(
         self, points: Points, rgb: RGB | None = None, width: float = 1.0, *, smooth: bool = True
     ) -> None:
         """A line; by default in the cloth's colour, darker."""
-        path = self._pixels(smooth_line(points) if smooth else points)
+        path = self._pixels(spline(points, closed=False) if smooth else points)
         colour = rgb or darker(self.rgb, 0.66)
         thickness = max(1, round(self.line_width * width))
         self.draw.line(path, (*colour, 255), thickness, joint="curve")
@@ -101,23 +102,14 @@ class Pen:
         if kind == "ring":
             self.draw.ellipse(box, outline=ink, width=max(1, round(r * s * 0.45)))
         elif kind == "bar":
-            self.draw.rectangle(
-                (
-                    box[0] - r * s * 0.6,
-                    y * s - r * s * 0.4,
-                    box[2] + r * s * 0.6,
-                    y * s + r * s * 0.4,
-                ),
-                fill=ink,
-            )
+            dx, dy = r * s * 0.6, r * s * 0.4
+            self.draw.rectangle((box[0] - dx, y * s - dy, box[2] + dx, y * s + dy), fill=ink)
         elif kind == "diamond":
             self.draw.polygon(self._pixels([(x, y - r), (x + r, y), (x, y + r), (x - r, y)]), ink)
         elif kind == "star":
+            radii = [r * (1.15 if i % 2 == 0 else 0.45) for i in range(10)]
             corners = [
-                (
-                    x + math.sin(i * math.pi / 5) * r * (1.15 if i % 2 == 0 else 0.45),
-                    y - math.cos(i * math.pi / 5) * r * (1.15 if i % 2 == 0 else 0.45),
-                )
+                (x + math.sin(i * math.pi / 5) * radii[i], y - math.cos(i * math.pi / 5) * radii[i])
                 for i in range(10)
             ]
             self.draw.polygon(self._pixels(corners), ink)
@@ -126,12 +118,28 @@ class Pen:
             self.draw.line(self._pixels(wave), ink, max(1, round(r * s * 0.45)), joint="curve")
 
     def _pixels(self, points: Points) -> list[Point]:
-        return [(x * self.size, y * self.size) for x, y in points]
+        return [(x * self.size, y * self.size) for x, y in parse(points)]
+
+
+def parse(points: Points) -> Sequence[Point]:
+    """`points` as numbers; a corner stands twice."""
+    if not isinstance(points, str):
+        return points
+    parsed: list[Point] = []
+    for word in points.split():
+        x, y = word.removesuffix("!").split(",")
+        parsed += [(float(x), float(y))] * (2 if word.endswith("!") else 1)
+    return parsed
 
 
 def flip(points: Points) -> list[Point]:
     """Mirrored at the middle."""
-    return [(1 - x, y) for x, y in points]
+    return [(1 - x, y) for x, y in parse(points)]
+
+
+def placed(points: Points, x: float, y: float = 0.0, *, mirrored: bool = False) -> list[Point]:
+    """Moved by (`x`, `y`); mirrored first, at x = 0, if asked."""
+    return [(x - dx if mirrored else x + dx, y + dy) for dx, dy in parse(points)]
 
 
 def darker(rgb: RGB, factor: float) -> RGB:
@@ -144,17 +152,9 @@ def darker(rgb: RGB, factor: float) -> RGB:
     return r, g, b
 
 
-def smooth_outline(points: Points, steps: int = 6) -> list[Point]:
-    """A closed Catmull-Rom spline through `points`; a point given twice in a row is a corner."""
-    return _spline(points, steps, closed=True)
-
-
-def smooth_line(points: Points, steps: int = 6) -> list[Point]:
-    """An open Catmull-Rom spline through `points`."""
-    return _spline(points, steps, closed=False)
-
-
-def _spline(points: Points, steps: int, *, closed: bool) -> list[Point]:
+def spline(points: Points, steps: int = 6, *, closed: bool) -> list[Point]:
+    """A Catmull-Rom spline through `points`; a point given twice in a row is a corner."""
+    points = parse(points)
     n = len(points)
     result: list[Point] = []
     for i in range(n if closed else n - 1):

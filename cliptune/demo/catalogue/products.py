@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from cliptune.demo.catalogue.attributes import (
     BRANDS,
     COLOURS,
-    KIND_BY_NAME,
     KINDS,
     MARKS,
     PATTERNS,
@@ -167,8 +166,3 @@ def _accent(rng: random.Random, rgb: RGB) -> RGB:
 def _jitter(rng: random.Random, rgb: RGB, amount: int) -> RGB:
     r, g, b = (max(0, min(255, value + rng.randint(-amount, amount))) for value in rgb)
     return r, g, b
-
-
-def kind_of(product: Product) -> Kind:
-    """The kind that `product` is of."""
-    return KIND_BY_NAME[product.kind]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.data.validation import labels_of, texts_of
+from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
+from cliptune.evaluation.search_task import Embedded, SearchTask
 
 NEAR = 0.97
 """The cosine from which two pictures of different labels count as near-duplicates."""
@@ -53,40 +55,38 @@ class Faults:
 
 def find_faults(
     where: str,
-    docs: DocList[ClipDoc],
-    hashes: Sequence[str],
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    texts: NDArray[np.float32],
-    text_docs: DocList[ClipDoc],
+    task: SearchTask,
+    before: Embedded,
+    after: Embedded,
     logit_scale: float,
 ) -> Faults:
-    """`find_duplicates` and `find_mislabelled` of labelled documents.
+    """`find_duplicates` and `find_mislabelled` of the pictures that a search is about.
 
     Args:
-        where: what the documents are.
-        docs: N, with labels and pictures.
-        hashes: of the pictures' files, [N].
-        before: the pictures' embeddings by the model before fine-tuning, float32 [N, D].
+        where: what the pictures are of.
+        task: texts and pictures.
+        before: both's embeddings by the model before fine-tuning.
         after: likewise by the tuned model.
-        texts: embeddings of T texts by the tuned model, float32 [T, D].
-        text_docs: the T documents with these texts.
         logit_scale: the tuned model's factor on cosines.
     """
-    labels, text_labels = labels_of(docs), labels_of(text_docs)
+    answers, labels, text_labels = (
+        task.answers,
+        task.answers.index_labels,
+        task.answers.query_labels,
+    )
     return Faults(
         where,
-        docs,
-        find_duplicates(before, labels, hashes),
-        find_mislabelled(after, labels, texts, text_labels, logit_scale),
-        dict(zip(reversed(text_labels), reversed(texts_of(text_docs)), strict=True)),
+        answers.index,
+        find_duplicates(before[1], labels, task.digests),
+        find_mislabelled(after[1], labels, after[0], text_labels, logit_scale),
+        dict(zip(reversed(text_labels), reversed(texts_of(answers.queries)), strict=True)),
     )
 
 
 def find_duplicates(
     embeddings: NDArray[np.float32],
     labels: Sequence[str],
-    hashes: Sequence[str],
+    hashes: Sequence[str | None],
     *,
     threshold: float = NEAR,
     most: int = 24,
@@ -153,8 +153,7 @@ def find_mislabelled(
     own = np.array([place.get(label, -1) for label in labels])
     thresholds = _thresholds(pictures, own, directions, logit_scale)
     suspects: list[Mislabelled] = []
-    for start in range(0, len(pictures), _BLOCK):
-        probable = _probabilities(pictures[start : start + _BLOCK], directions, logit_scale)
+    for start, probable in _probabilities(pictures, directions, logit_scale):
         passing = np.where(probable >= thresholds, probable, -1.0)
         likely = passing.argmax(axis=1)
         for row in np.flatnonzero(passing.max(axis=1) >= 0):
@@ -180,9 +179,8 @@ def _thresholds(
 ) -> NDArray[np.float64]:
     """[L]: each label's mean probability among its own pictures; infinite where it has none."""
     total, count = np.zeros(len(directions)), np.zeros(len(directions))
-    for start in range(0, len(pictures), _BLOCK):
-        probable = _probabilities(pictures[start : start + _BLOCK], directions, logit_scale)
-        mine = own[start : start + _BLOCK]
+    for start, probable in _probabilities(pictures, directions, logit_scale):
+        mine = own[start : start + len(probable)]
         labelled = np.flatnonzero(mine >= 0)
         np.add.at(total, mine[labelled], probable[labelled, mine[labelled]])
         np.add.at(count, mine[labelled], 1)
@@ -191,9 +189,8 @@ def _thresholds(
 
 def _probabilities(
     pictures: NDArray[np.float32], directions: NDArray[np.float32], logit_scale: float
-) -> NDArray[np.float64]:
-    logits = logit_scale * (pictures @ directions.T).astype(np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    probabilities: NDArray[np.float64] = np.exp(logits)
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return probabilities
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """(First row, probabilities [n, L]) of some pictures at a time."""
+    for start in range(0, len(pictures), _BLOCK):
+        cosines = torch.from_numpy(pictures[start : start + _BLOCK] @ directions.T)
+        yield start, (logit_scale * cosines.double()).softmax(dim=1).numpy()

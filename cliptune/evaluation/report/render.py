@@ -21,14 +21,13 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.evaluation.bootstrap import Change
 from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
-from cliptune.evaluation.report.comparison import Comparison
+from cliptune.evaluation.report.comparison import HEADLINE, Comparison
 from cliptune.evaluation.report.curves import epoch_charts
 from cliptune.evaluation.report.data_issues import Faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.files import write_text
 from cliptune.models.artifact import Epoch
 
-HEADLINE = "reciprocal_rank"
 SHOWN_QUERIES = 10
 SHOWN_RESULTS = 5
 SHOWN_ANSWERS = 3
@@ -98,16 +97,18 @@ def _rows(changes: Mapping[str, Change], names: Sequence[str]) -> list[tuple[str
 
 def _query(comparison: Comparison, position: int) -> dict[str, object]:
     """A query's row: its right answers, and what both models found."""
-    doc = comparison.queries[position]
-    answers = [one for one in comparison.index if one.label == doc.label]
+    doc, index = comparison.queries[position], comparison.index
+    answers = [one for one in index if one.label == doc.label]
+    sides = []
+    for side, evaluation in (("before", comparison.before), ("after", comparison.after)):
+        [example] = evaluation.examples(comparison.queries, index, SHOWN_RESULTS, [position])
+        results = [{**match, **_card(index[match["position"]])} for match in example["matches"]]
+        sides.append((side, _rank(evaluation, position), results))
     return {
         "text": doc.text,
         "answers": [_card(one) for one in answers[:SHOWN_ANSWERS]],
         "n_answers": len(answers),
-        "sides": [
-            (side, _rank(evaluation, position), _found(comparison.index, evaluation, position))
-            for side, evaluation in (("before", comparison.before), ("after", comparison.after))
-        ],
+        "sides": sides,
     }
 
 
@@ -117,21 +118,6 @@ def _rank(evaluation: Evaluation, position: int) -> str:
     if not len(hits):
         return f"no right answer among the best {evaluation.limit}"
     return f"first right answer at rank {hits[0] + 1}"
-
-
-def _found(
-    index: DocList[ClipDoc], evaluation: Evaluation, position: int
-) -> list[dict[str, object]]:
-    return [
-        {**_card(index[int(answer)]), "score": float(score), "hit": bool(hit)}
-        for answer, score, hit in zip(
-            evaluation.ids[position][:SHOWN_RESULTS],
-            evaluation.scores[position][:SHOWN_RESULTS],
-            evaluation.hits[position][:SHOWN_RESULTS],
-            strict=True,
-        )
-        if answer >= 0
-    ]
 
 
 def _fault_cards(faults: Faults) -> dict[str, object]:

@@ -102,8 +102,6 @@ class LanceOptions:
 class Opened:
     """The folder's table, and what its stamp says of it."""
 
-    signature: tuple[int, int, int]
-    """Of the stamp's file: another one names another table."""
     stamp: Stamp
     table: Table
 
@@ -246,18 +244,13 @@ class LanceFolder:
         """The table that the stamp names now; None if there is none."""
         self.check_open()
         with self._guard:
-            try:
-                status = os.stat(self.path / STAMP_NAME)
-            except FileNotFoundError:
+            stamp = self._read_stamp()
+            if stamp is None:
                 self._opened = None
                 self._check_no_orphans()
                 return None
-            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if self._opened is None or self._opened.signature != signature:
+            if self._opened is None or self._opened.stamp != stamp:
                 self._opened = None
-                stamp = self._read_stamp()
-                if stamp is None:
-                    return None
                 try:
                     table = self._connected().open_table(stamp.table)
                     upgrade(table)
@@ -267,7 +260,7 @@ class LanceFolder:
                         f"({_first_line(error)})"
                     ) from error
                 self._check_note(stamp, table)
-                self._opened = Opened(signature, stamp, table)
+                self._opened = Opened(stamp, table)
             return self._opened
 
     def _check_note(self, stamp: Stamp, table: Table) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
 from cliptune.index.metadata import Storage, as_stored, check_storage
-from cliptune.index.tags import from_json
+from cliptune.index.tags import TagColumns, from_json
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 MATCH_COLUMNS = ["id", "text", "uri", "tags", "image_digest", "_distance"]
 DOC_COLUMNS = ["id", "text", "uri", "label", "tags", "image_digest"]
 _METADATA = b"cliptune"
-_TAG_COLUMNS = {
-    "terms": pa.string(),
-    "number_paths": pa.string(),
-    "number_min": pa.float64(),
-    "number_max": pa.float64(),
-    "string_paths": pa.string(),
-    "string_min": pa.string(),
-    "string_max": pa.string(),
+_TAG_COLUMNS: dict[str, tuple[pa.DataType, Callable[[TagColumns], Iterable[object]]]] = {
+    "terms": (pa.string(), lambda tags: tags.terms),
+    "number_paths": (pa.string(), lambda tags: tags.numbers),
+    "number_min": (pa.float64(), lambda tags: (least for least, _ in tags.numbers.values())),
+    "number_max": (pa.float64(), lambda tags: (most for _, most in tags.numbers.values())),
+    "string_paths": (pa.string(), lambda tags: tags.strings),
+    "string_min": (pa.string(), lambda tags: (first for first, _ in tags.strings.values())),
+    "string_max": (pa.string(), lambda tags: (last for _, last in tags.strings.values())),
 }
+"""Lists, of which those of one kind run in step."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def schema(dim: int, storage: Storage) -> pa.Schema:
             pa.field("uri", pa.string()),
             pa.field("label", pa.string()),
             pa.field("tags", pa.string(), nullable=False),
-            *(pa.field(name, pa.list_(kind)) for name, kind in _TAG_COLUMNS.items()),
+            *(pa.field(name, pa.list_(kind)) for name, (kind, _) in _TAG_COLUMNS.items()),
             pa.field("image", pa.large_binary()),
             pa.field("image_digest", pa.string()),
             pa.field("embedding", pa.list_(number, dim), nullable=False),
@@ -87,8 +88,8 @@ def to_table(batch: CheckedBatch, *, store_images: bool, storage: Storage) -> pa
         for name in ("id", "text", "uri", "label")
     }
     columns["tags"] = pa.array(batch.tags_json, pa.string())
-    for name, kind in _TAG_COLUMNS.items():
-        lists = [getattr(one, name) for one in batch.tag_columns]
+    for name, (kind, values) in _TAG_COLUMNS.items():
+        lists = [list(values(tags)) for tags in batch.tag_columns]
         columns[name] = pa.array(lists, pa.list_(kind))
     images = [doc.image if store_images else None for doc in docs]
     columns["image"] = pa.array(images, pa.large_binary())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -77,59 +78,40 @@ class Collection:
                     break
                 part.append(row)
             start += len(part)
-            self.server.call(
-                "writing",
-                lambda client, timeout: client.upsert(self.name, part, timeout=timeout),  # noqa: B023
-            )
+            self.server.client("writing").upsert(self.name, part)
 
     def delete(self, keys: list[str]) -> None:
         """Delete the entities with these keys."""
         for among in map(among_keys, batched(keys, KEYS_A_CALL)):
-            self.server.call(
-                "deleting",
-                lambda client, timeout: client.delete(self.name, filter=among, timeout=timeout),  # noqa: B023
-                loads=self.name,
-            )
+            self.server.client("deleting", loads=self.name).delete(self.name, filter=among)
 
     def graphs(self) -> tuple[int, int]:
         """(entities in graphs, entities that graphs are being built for)."""
-        graph: dict[str, int] = self.server.call(
-            "reading the status",
-            lambda client, timeout: client.describe_index(self.name, "embedding", timeout=timeout),
-        )
+        client = self.server.client("reading the status")
+        graph: dict[str, int] = client.describe_index(self.name, "embedding")
         return int(graph.get("indexed_rows", 0)), int(graph.get("pending_index_rows", 0))
 
     def search(self, queries: np.ndarray, k: int, where: str | None, ef: int) -> list[list[Hit]]:
         """Milvus' own `k` nearest of each query in float32 [Q, D], with their documents."""
-        hits: list[list[Hit]] = self.server.call(
-            "searching",
-            lambda client, timeout: client.search(
-                self.name,
-                data=list(queries),
-                limit=k,
-                filter=where or "",
-                output_fields=["document"],
-                anns_field="embedding",
-                search_params={"metric_type": "COSINE", "params": {"ef": min(ef, 32_768)}},
-                consistency_level=self._level,
-                timeout=timeout,
-            ),
-            loads=self.name,
+        hits: list[list[Hit]] = self.server.client("searching", loads=self.name).search(
+            self.name,
+            data=list(queries),
+            limit=k,
+            filter=where or "",
+            output_fields=["document"],
+            anns_field="embedding",
+            search_params={"metric_type": "COSINE", "params": {"ef": min(ef, 32_768)}},
+            consistency_level=self._level,
         )
         return hits
 
     def count(self, where: str | None, *, wait: bool = True) -> int:
         """How many entities `where` leaves; without `wait`, as the server knows it just now."""
-        [row] = self.server.call(
-            "counting",
-            lambda client, timeout: client.query(
-                self.name,
-                filter=where or "",
-                output_fields=["count(*)"],
-                consistency_level=self._level if wait else "Eventually",
-                timeout=timeout,
-            ),
-            loads=self.name,
+        [row] = self.server.client("counting", loads=self.name).query(
+            self.name,
+            filter=where or "",
+            output_fields=["count(*)"],
+            consistency_level=self._level if wait else "Eventually",
         )
         return int(row["count(*)"])
 
@@ -174,20 +156,14 @@ class Collection:
         # As Milvus' own iterators ask for a page: the first keys (perhaps less than `limit`), not
         # just any. Without a limit these settings would leave entities out.
         paged = {"limit": limit, "iterator": "True", "reduce_stop_for_best": "True"}
-        return list(
-            self.server.call(
-                "reading",
-                lambda client, timeout: client.query(
-                    self.name,
-                    filter=where,
-                    output_fields=["id", *fields],
-                    consistency_level=self._level,
-                    timeout=timeout,
-                    **(paged if limit else {}),
-                ),
-                loads=self.name,
-            )
+        entities = self.server.client("reading", loads=self.name).query(
+            self.name,
+            filter=where,
+            output_fields=["id", *fields],
+            consistency_level=self._level,
+            **(paged if limit else {}),
         )
+        return list(entities)
 
 
 def quoted(digits: str) -> str:
@@ -251,10 +227,8 @@ class Alias:
         return Collection(self._server, described["collection_name"], stamp)
 
     def _describe(self, name: str) -> Description:
-        described: Description = self._server.call(
-            "looking for the collection",
-            lambda client, timeout: client.describe_collection(name, timeout=timeout),
-        )
+        client = self._server.client("looking for the collection")
+        described: Description = client.describe_collection(name)
         return described
 
     def make(self, stamp: CollectionStamp) -> Collection | None:
@@ -283,10 +257,7 @@ class Alias:
         alias = self.address.collection
         try:
             self._server.call("making the collection", make)
-            self._server.call(
-                "making the collection",
-                lambda client, timeout: client.create_alias(name, alias, timeout=timeout),
-            )
+            self._server.client("making the collection").create_alias(name, alias)
         except (Unavailable, CollectionGone):
             there = self.find()
             if there is not None and there.name == name:  # only the answer was lost
@@ -300,11 +271,13 @@ class Alias:
     def orphans(self) -> list[Collection]:
         """The index's collections that have no name any more: left over, or robbed of it.
 
-        A collection is the index's by its name, and cliptune's by its description.
+        A collection is the index's by its name, and cliptune's by its description. Raises
+        `BadInput` if the database isn't there.
         """
         nameless = []
+        client = self._server.client("looking for the collection")
         pattern = re.compile(rf"{self.address.collection}_[0-9a-f]{{12}}")
-        for name in filter(pattern.fullmatch, self._collections("looking for the collection")):
+        for name in filter(pattern.fullmatch, client.list_collections()):
             try:
                 described = self._describe(name)
                 stamp = CollectionStamp.from_description(described["description"], name)
@@ -316,12 +289,7 @@ class Alias:
 
     def adopt(self, name: str) -> None:
         """Let the index's name stand for the collection `name` again."""
-        self._server.call(
-            "naming the collection",
-            lambda client, timeout: client.create_alias(
-                name, self.address.collection, timeout=timeout
-            ),
-        )
+        self._server.client("naming the collection").create_alias(name, self.address.collection)
 
     def clear(self) -> None:
         """Take the alias away, then its collection, and what was left over by others."""
@@ -329,32 +297,17 @@ class Alias:
         there = self.find()
         name = self.address.collection
         if there and there.name != name:
-            self._gone("clearing", lambda client, timeout: client.drop_alias(name, timeout=timeout))
+            with suppress(CollectionGone):
+                self._server.client("clearing").drop_alias(name)
         # Those without a name are left over from clears or first writes that were cut short.
         left_over = [one.name for one in self.orphans()]
         for one in dict.fromkeys([*left_over, *([there.name] if there else [])]):
             self._drop(one)
 
-    def _collections(self, action: str) -> list[str]:
-        """The names of all collections; raises `BadInput` if the database isn't there."""
-        return list(
-            self._server.call(
-                action, lambda client, timeout: client.list_collections(timeout=timeout)
-            )
-        )
-
     def _drop(self, name: str) -> None:
-        self._gone(
-            "clearing", lambda client, timeout: client.drop_collection(name, timeout=timeout)
-        )
+        with suppress(CollectionGone):
+            self._server.client("clearing").drop_collection(name)
         PictureFolder(self.options.pictures / name).clear()
-
-    def _gone(self, action: str, run: Callable[[MilvusClient, float], object]) -> None:
-        """`run`, which takes away what may be gone already."""
-        try:
-            self._server.call(action, run)
-        except CollectionGone:
-            return
 
 
 def _holds_documents(collection: Collection) -> bool:

@@ -204,8 +204,8 @@ def ordered_key(kind: str, path: str) -> str:
 def terms_of(doc: ClipDoc, columns: TagColumns) -> list[str]:
     """All terms of a document."""
     terms = [term_key(term) for term in columns.terms]
-    terms += [ordered_key("number", path) for path in columns.number_paths]
-    terms += [ordered_key("string", path) for path in columns.string_paths]
+    terms += [ordered_key("number", path) for path in columns.numbers]
+    terms += [ordered_key("string", path) for path in columns.strings]
     for name in ORDERED_FIELDS:
         value = getattr(doc, name)
         if value is not None:
@@ -215,19 +215,17 @@ def terms_of(doc: ClipDoc, columns: TagColumns) -> list[str]:
 
 def bounds_of(columns: TagColumns) -> tuple[dict[str, float | str], dict[str, float | str]]:
     """(`low`, `high`) of a document's tags."""
-    low: dict[str, float | str] = {}
-    high: dict[str, float | str] = {}
-    for path, least, greatest in zip(
-        columns.number_paths, columns.number_min, columns.number_max, strict=True
-    ):
-        key = ordered_key("number", path)
-        low[key], high[key] = least, greatest
-    for path, first, last in zip(
-        columns.string_paths, columns.string_min, columns.string_max, strict=True
-    ):
-        key = ordered_key("string", path)
-        low[key], high[key] = order_key(first), order_key(last)
-    return low, high
+    bounds: dict[str, tuple[float | str, float | str]] = {
+        **{ordered_key("number", path): ends for path, ends in columns.numbers.items()},
+        **{
+            ordered_key("string", path): (order_key(first), order_key(last))
+            for path, (first, last) in columns.strings.items()
+        },
+    }
+    return (
+        {key: least for key, (least, _) in bounds.items()},
+        {key: greatest for key, (_, greatest) in bounds.items()},
+    )
 
 
 def _hash(parts: list[str]) -> str:

@@ -20,7 +20,6 @@ from cliptune.index.filters.language import And, Compare, Field, In, Node, Not, 
 from cliptune.index.milvus.collection import (
     EVERYTHING,
     Collection,
-    Hit,
     among_keys,
     both,
     quoted,
@@ -45,25 +44,13 @@ NOTHING = 'id == ""'
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
-@dataclass
-class _Scored:
-    score: float
-    match: Match
-
-    @property
-    def order(self) -> tuple[float, bytes]:
-        """Best first, ties by id."""
-        return -self.score, str(self.match.id).encode()
-
-
+@dataclass(frozen=True)
 class Searcher:
-    """Searches of one collection under one filter."""
+    """Searches of one collection for what `where` leaves, with at least `ef` candidates."""
 
-    def __init__(self, collection: Collection, where: str | None, ef: int) -> None:
-        """Search what `where` leaves, with at least `ef` candidates."""
-        self.collection = collection
-        self.where = where
-        self.ef = ef
+    collection: Collection
+    where: str | None
+    ef: int
 
     def nearest(self, queries: np.ndarray, k: int) -> list[list[Match]]:
         """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""
@@ -108,12 +95,12 @@ class Searcher:
             for scores, keys in best
         ]
 
-    def _ask(self, queries: np.ndarray, k: int, also: str | None = None) -> list[list[_Scored]]:
+    def _ask(self, queries: np.ndarray, k: int, also: str | None = None) -> list[list[Match]]:
         where = both(self.where, also) if also else self.where
         answers = self.collection.search(queries, k, where, max(self.ef, 2 * k))
-        return [[_scored(hit) for hit in hits] for hits in answers]
+        return [[to_match(hit["entity"], hit["distance"]) for hit in hits] for hits in answers]
 
-    def _settle(self, query: np.ndarray, hits: list[_Scored], k: int, asked: int) -> list[Match]:
+    def _settle(self, query: np.ndarray, hits: list[Match], k: int, asked: int) -> list[Match]:
         """The `k` best, after asking for more where some may be missing."""
         if len(hits) < asked and self.collection.count(self.where, wait=False) > len(hits):
             # A graph search can run dry under a filter that leaves little.
@@ -124,33 +111,29 @@ class Searcher:
             [hits] = self._ask(query[None], asked)
         if len(hits) >= asked and _ends_in_tie(hits, k):
             hits = self._first_of_many_equals(query, hits, k)
-        return [hit.match for hit in sorted(hits, key=lambda hit: hit.order)[:k]]
+        return sorted(hits, key=_order)[:k]
 
-    def _first_of_many_equals(
-        self, query: np.ndarray, hits: list[_Scored], k: int
-    ) -> list[_Scored]:
+    def _first_of_many_equals(self, query: np.ndarray, hits: list[Match], k: int) -> list[Match]:
         """The hits with the first ids, where more are equal than Milvus ranks.
 
         The k-th id seen so far bounds the ids that still matter, so a search among those up to it
         finds nearer ones or shows that there are none.
         """
         while True:
-            best = sorted(hits, key=lambda hit: hit.order)[:k]
-            [among] = self._ask(
-                query[None], MAX_K, f"id <= {quoted(hex_of(str(best[-1].match.id)))}"
-            )
-            known = {str(hit.match.id): hit for hit in [*best, *among]}
-            hits = sorted(known.values(), key=lambda hit: hit.order)
-            if [hit.match.id for hit in hits[:k]] == [hit.match.id for hit in best]:
+            best = sorted(hits, key=_order)[:k]
+            [among] = self._ask(query[None], MAX_K, f"id <= {quoted(hex_of(str(best[-1].id)))}")
+            known = {str(hit.id): hit for hit in [*best, *among]}
+            hits = sorted(known.values(), key=_order)
+            if [hit.id for hit in hits[:k]] == [hit.id for hit in best]:
                 return hits
 
 
-def _scored(hit: Hit) -> _Scored:
-    match = to_match(hit["entity"], hit["distance"])
-    return _Scored(match.score, match)
+def _order(match: Match) -> tuple[float, bytes]:
+    """Best first, ties by id."""
+    return -match.score, str(match.id).encode()
 
 
-def _ends_in_tie(hits: list[_Scored], k: int) -> bool:
+def _ends_in_tie(hits: list[Match], k: int) -> bool:
     scores = sorted((hit.score for hit in hits), reverse=True)
     return scores[-1] == scores[k - 1]
 

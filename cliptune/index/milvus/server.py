@@ -8,9 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, cast, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay
@@ -244,6 +245,10 @@ class MilvusServer:
                 f"{timeout:g} s ({_reason(error)})"
             ) from error
 
+    def client(self, action: str, *, loads: str | None = None) -> MilvusClient:
+        """The client, whose methods are tried again: each is a `call`, and has the timeout."""
+        return cast("MilvusClient", _Calls(self, action, loads))
+
     def close(self) -> None:
         """Let go of the connection; any later call raises `BadInput`."""
         with self._guard:
@@ -288,10 +293,8 @@ class MilvusServer:
         import grpc
         from pymilvus.exceptions import MilvusException
 
-        try:
+        with suppress(MilvusException, grpc.RpcError):  # the call itself will say so
             self._connected(timeout).load_collection(collection, timeout=timeout)
-        except (MilvusException, grpc.RpcError):
-            return  # the call itself will say so
 
     def _raise_final(self, action: str, error: Exception) -> None:
         code, reason = getattr(error, "code", None), _reason(error)
@@ -310,6 +313,22 @@ class MilvusServer:
             raise CollectionGone(reason) from error
         if code in _FINAL or any(word in reason.lower() for word in _FINAL_WORDS):
             raise Unavailable(f"{self.address}: {action} failed ({reason})") from error
+
+
+class _Calls:
+    """A `MilvusClient` by `MilvusServer.call`."""
+
+    def __init__(self, server: MilvusServer, action: str, loads: str | None) -> None:
+        self._server, self._action, self._loads = server, action, loads
+
+    def __getattr__(self, method: str) -> Callable[..., object]:
+        def call(*args: object, **options: object) -> object:
+            def run(client: MilvusClient, timeout: float) -> object:
+                return getattr(client, method)(*args, timeout=timeout, **options)
+
+            return self._server.call(self._action, run, loads=self._loads)
+
+        return call
 
 
 def _reason(error: Exception) -> str:

@@ -190,10 +190,9 @@ class MilvusIndex(Index):
         def run(there: Collection | None) -> None:
             if there is None:
                 return
-            name = there.name
-            call = self._server.call
-            call("optimizing", lambda client, timeout: client.flush(name, timeout=timeout))
-            call("optimizing", lambda client, timeout: client.compact(name, timeout=timeout))
+            client = self._server.client("optimizing")
+            client.flush(there.name)
+            client.compact(there.name)
             wait_until(lambda: not there.graphs()[1], _BUILD_SECONDS, every=0.2)
 
             def wanted() -> set[str]:

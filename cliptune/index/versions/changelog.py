@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,24 +50,17 @@ class Changelog:
             Unavailable: it can't be written, so the write must not be made either.
         """
         line = json.dumps("*" if ids is None else list(ids)) + "\n"
-        try:
-            handle = open_file(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, private=True)
-            try:
-                size = os.fstat(handle).st_size
-                if size < max(synced, len(_FIRST)):
-                    size = max(synced, len(_FIRST))
-                    os.ftruncate(handle, size)
-                    line = f'"*"\n{line}'
-                # The end of a line that a full disk or a power cut left without one.
-                torn = size and os.pread(handle, 1, size - 1) != b"\n"
-                data = (b"\n" if torn else b"") + line.encode()
-                while data:
-                    data = data[os.write(handle, data) :]
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise Unavailable(f"{self.path}: can't be written ({error.strerror})") from error
+        with self._written(os.O_RDWR | os.O_APPEND) as handle:
+            size = os.fstat(handle).st_size
+            if size < max(synced, len(_FIRST)):
+                size = max(synced, len(_FIRST))
+                os.ftruncate(handle, size)
+                line = f'"*"\n{line}'
+            # The end of a line that a full disk or a power cut left without one.
+            torn = size and os.pread(handle, 1, size - 1) != b"\n"
+            data = (b"\n" if torn else b"") + line.encode()
+            while data:
+                data = data[os.write(handle, data) :]
 
     @property
     def size(self) -> int:
@@ -109,13 +103,22 @@ class Changelog:
         """
         try:
             make_folder(self.path.parent, private=True)
-            handle = open_file(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, private=True)
-            try:
+            with self._written(os.O_WRONLY | os.O_TRUNC) as handle:
                 os.write(handle, _FIRST)
+            sync_path(self.path.parent)
+        except OSError as error:
+            raise Unavailable(f"{self.path}: can't be written ({error.strerror})") from error
+
+    @contextmanager
+    def _written(self, flags: int) -> Iterator[int]:
+        """The file, open, and brought to disk at the end; raises `Unavailable`."""
+        try:
+            handle = open_file(self.path, flags | os.O_CREAT, private=True)
+            try:
+                yield handle
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            sync_path(self.path.parent)
         except OSError as error:
             raise Unavailable(f"{self.path}: can't be written ({error.strerror})") from error
 

@@ -32,15 +32,13 @@ def writing(generations_folder: Path, timeout: float = WRITE_TIMEOUT) -> Iterato
     Raises:
         Unavailable: writes were held for longer than `timeout`.
     """
-    _make(generations_folder)
+    refused = Unavailable("writes wait for a switch to another model: try again")
+    # Through the turnstile first: writers that come one after the other would never let a switch
+    # have the lock that all of them share.
     with ExitStack() as held:
-        try:
-            # Through the turnstile first: writers that come one after the other would never let a
-            # switch have the lock that all of them share.
-            with file_lock(generations_folder / _TURNSTILE, timeout, shared=True):
-                held.enter_context(file_lock(generations_folder / _WRITERS, timeout, shared=True))
-        except LockBusy:
-            raise Unavailable("writes wait for a switch to another model: try again") from None
+        with _locked(generations_folder / _TURNSTILE, timeout, refused, shared=True):
+            writers = _locked(generations_folder / _WRITERS, timeout, refused, shared=True)
+            held.enter_context(writers)
         yield
 
 
@@ -51,16 +49,13 @@ def writes_held(generations_folder: Path, timeout: float = HOLD_TIMEOUT) -> Iter
     Raises:
         Unavailable: a write took longer than `timeout`.
     """
-    _make(generations_folder)
-    with ExitStack() as held:
-        try:
-            for name in (_TURNSTILE, _WRITERS):
-                held.enter_context(file_lock(generations_folder / name, timeout))
-        except LockBusy:
-            raise Unavailable(
-                f"{generations_folder}: writes to the index did not end within {timeout:g} s: "
-                "try again"
-            ) from None
+    refused = Unavailable(
+        f"{generations_folder}: writes to the index did not end within {timeout:g} s: try again"
+    )
+    with (
+        _locked(generations_folder / _TURNSTILE, timeout, refused),
+        _locked(generations_folder / _WRITERS, timeout, refused),
+    ):
         yield
 
 
@@ -71,15 +66,8 @@ def swapping(generations_folder: Path) -> Iterator[None]:
     Raises:
         SwapUnderWay: another process is.
     """
-    _make(generations_folder)
-    with ExitStack() as held:
-        try:
-            # `is_swapping` has it for a moment.
-            held.enter_context(file_lock(generations_folder / _SWAP, 1))
-        except LockBusy:
-            raise SwapUnderWay(
-                f"{generations_folder}: another swap of this index is at work"
-            ) from None
+    refused = SwapUnderWay(f"{generations_folder}: another swap of this index is at work")
+    with _locked(generations_folder / _SWAP, 1, refused):  # `is_swapping` has it for a moment
         yield
 
 
@@ -88,8 +76,18 @@ def is_swapping(generations_folder: Path) -> bool:
     return is_locked(generations_folder / _SWAP)
 
 
-def _make(generations_folder: Path) -> None:
+@contextmanager
+def _locked(
+    path: Path, timeout: float, refused: Exception, *, shared: bool = False
+) -> Iterator[None]:
+    """Hold the lock, in a folder that is made; `refused` is raised while others hold it."""
     try:
-        make_folder(generations_folder, private=True)
+        make_folder(path.parent, private=True)
     except OSError as error:
-        raise Unavailable(f"{generations_folder}: can't be made ({error.strerror})") from error
+        raise Unavailable(f"{path.parent}: can't be made ({error.strerror})") from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(file_lock(path, timeout, shared=shared))
+        except LockBusy:
+            raise refused from None
+        yield

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
-import threading
 from collections.abc import Collection
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -117,37 +116,21 @@ class Generations:
         self.index_uri = str(index_uri)
         given = Path(folder).expanduser().absolute() if folder else None
         self.folder = given or default_folder(index_uri)
-        self._guard = threading.Lock()
-        self._signature: tuple[int, int, int] | None = None
-        self._manifest: Manifest | None = None
 
-    def read(self, *, fresh: bool = False) -> Manifest | None:
+    def read(self) -> Manifest | None:
         """The manifest; None if no swap was ever begun.
-
-        Args:
-            fresh: read the file even if its time and size are the same as last.
 
         Raises:
             BadInput: it is of a newer format.
             DamagedIndex: the file is no manifest, or is gone though there was one.
             Unavailable: it can't be read.
         """
-        path = self.folder / MANIFEST
         try:
-            status = os.stat(path)
-            signature = (status.st_ino, status.st_mtime_ns, status.st_size)
-            with self._guard:
-                if not fresh and signature == self._signature:
-                    return self._manifest
-            text = path.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
-            self._check_never_swapped()
-            return None
+            manifest = self._read(MANIFEST)
         except (OSError, UnicodeDecodeError) as error:
-            raise Unavailable(f"{path}: can't be read ({error})") from error
-        manifest = _parse(text, path)
-        with self._guard:
-            self._signature, self._manifest = signature, manifest
+            raise Unavailable(f"{self.folder / MANIFEST}: can't be read ({error})") from error
+        if manifest is None:
+            self._check_never_swapped()
         return manifest
 
     def read_copy(self) -> Manifest | None:
@@ -156,13 +139,16 @@ class Generations:
         Raises:
             DamagedIndex: the copy is no manifest.
         """
-        path = self.folder / COPY
         try:
-            return _parse(path.read_text(encoding="utf-8"), path)
+            return self._read(COPY)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DamagedIndex(f"{self.folder / COPY}: can't be read ({error})") from error
+
+    def _read(self, name: str) -> Manifest | None:
+        try:
+            return _parse((self.folder / name).read_text(encoding="utf-8"), self.folder / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise DamagedIndex(f"{path}: can't be read ({error})") from error
 
     def _check_never_swapped(self) -> None:
         """Raise `DamagedIndex` if there was a manifest: generation 0 may be long out of date."""
@@ -198,7 +184,7 @@ class Generations:
 
     def update(self, number: int, **changes: int | bool | None) -> Generation:
         """Write the manifest with another `caught_up` or `warm` of the generation `number`."""
-        manifest = self.read(fresh=True)
+        manifest = self.read()
         for slot, generation in manifest.by_slot.items() if manifest else ():
             if generation.number == number:
                 assert manifest is not None  # noqa: S101
@@ -243,7 +229,7 @@ class Generations:
         Those of the numbers `keep` stay. To be called by who holds `swapping`: a swap has files
         before the manifest names them.
         """
-        manifest = self.read(fresh=True)
+        manifest = self.read()
         if manifest is None:
             return
         kept = {*keep, *(generation.number for generation in manifest.by_slot.values())}
@@ -286,6 +272,7 @@ def numbered_uri(index_uri: str, number: int) -> str:
     return urlunsplit(parts._replace(path=f"{path}_g{number}"))
 
 
+@lru_cache(maxsize=64)  # a search reads it, and it hardly ever changes
 def _parse(text: str, path: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)

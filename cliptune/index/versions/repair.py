@@ -81,7 +81,7 @@ def _model(kept: Path, given: str | Path | None) -> ClipModel | None:
 
 def _repair_manifest(generations: Generations) -> list[Repaired]:
     try:
-        generations.read(fresh=True)
+        generations.read()
         return []
     except DamagedIndex as error:
         manifest = generations.read_copy()

@@ -166,9 +166,9 @@ class VersionedIndex(Index):
             }
         return status
 
-    def _current(self, *, fresh: bool = False) -> tuple[Index, Manifest | None]:
+    def _current(self) -> tuple[Index, Manifest | None]:
         """The current generation's index, and the manifest that says so."""
-        manifest = self.generations.read(fresh=fresh)
+        manifest = self.generations.read()
         with self._guard:
             self._check_open()
             if manifest != self._seen:
@@ -225,7 +225,7 @@ class VersionedIndex(Index):
     def _write(self, run: Callable[[Index, Manifest | None], Result]) -> Result:
         with locks.writing(self.generations.folder):
             # While writing is held, the manifest stays as it is read here.
-            return run(*self._current(fresh=True))
+            return run(*self._current())
 
     def _note(self, manifest: Manifest | None, ids: list[str] | None) -> None:
         for generation in (manifest.previous, manifest.next) if manifest else ():

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from docarray import DocList
-from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from cliptune.data.equivalence import KeyedDocs
-from cliptune.data.pictures.pixels import decode_documents, take_rows
 from cliptune.data.source import read_documents
-from cliptune.data.validation import ANSWER, QUERY, Needs, first_of, texts_of
+from cliptune.data.validation import ANSWER, QUERY, Needs, first_of
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadInput
+from cliptune.errors import BadInput
 from cliptune.evaluation.metrics import METRICS
-from cliptune.evaluation.relevance import Answers, decide_answers
-from cliptune.evaluation.retrieval import Evaluation, ExampleQuery, evaluate_embeddings
+from cliptune.evaluation.retrieval import Evaluation, ExampleQuery
+from cliptune.evaluation.search_task import SearchTask, Tower
 from cliptune.evaluation.tables import describe_counts
 from cliptune.inference.engines import get_tower
 from cliptune.models.artifact import TEXT_TOWER, TOWERS, VISION_TOWER
-from cliptune.models.tokenizers import token_keys
-from cliptune.settings import current
 from cliptune.training.callbacks.base import Callback
 from cliptune.training.state import Training
-
-_Inputs = list[str] | NDArray[np.uint8]
-"""What a tower is given: texts [N], or pixels [N, H, W, 3]."""
 
 
 class EvaluationCallback(Callback):
@@ -58,9 +49,7 @@ class EvaluationCallback(Callback):
     batch_size: int = Field(64, ge=1)
     num_workers: int = Field(4, ge=0)
 
-    _answers: Answers = PrivateAttr()
-    _query_inputs: _Inputs = PrivateAttr()
-    _index_inputs: _Inputs = PrivateAttr()
+    _task: SearchTask = PrivateAttr()
 
     @field_validator("model", "index_model")
     @classmethod
@@ -111,23 +100,21 @@ class EvaluationCallback(Callback):
             BadData: there are no documents, most lack what their tower reads, an id is there
                 twice, or all have one label.
         """
-        queries, query_inputs = self._load(training, self.query_data, self.model, "query_data")
-        if self.index_data is None and self.model == self.index_model:
-            index, index_inputs = queries, query_inputs
-        else:
-            role = "query_data" if self.index_data is None else "index_data"
-            data = self.query_data if self.index_data is None else self.index_data
-            index, index_inputs = self._load(training, data, self.index_model, role)
-        self._answers = decide_answers(
-            queries, index, each_once_for=self.index_model if self.index_data is None else None
+        queries = self._read(training, "query_data", self.model)
+        index = queries
+        if self.index_data is not None:
+            index = self._read(training, "index_data", self.index_model)
+        elif self.index_model != self.model:
+            index = self._read(training, "query_data", self.index_model)
+        self._task = SearchTask.prepare(
+            *self._towers(training),
+            queries,
+            index,
+            each_once=self.index_data is None,
+            pixel_cache=training.pixel_cache,
+            workers=self.num_workers,
+            warn=lambda words: training.logger.log("WARNING", words),
         )
-        self._query_inputs = query_inputs
-        rows = self._answers.index_rows
-        if isinstance(index_inputs, list):
-            self._index_inputs = [index_inputs[row] for row in rows]
-        else:
-            self._index_inputs = take_rows(index_inputs, rows)
-        self._check_labels()
         if f"{self.prefix}precision_at_k" not in training.position.before:
             evaluation = self._evaluate(training)
             training.position.before.update(self._named(evaluation))
@@ -147,71 +134,30 @@ class EvaluationCallback(Callback):
         training.after.update(self._named(evaluation))
         training.examples_after.update(self._examples(evaluation))
 
-    def _load(
-        self, training: Training, data: object, tower: str, role: str
-    ) -> tuple[KeyedDocs, _Inputs]:
-        """The documents that `tower` can read, and what it is given of them."""
+    def _read(self, training: Training, field: str, tower: str) -> DocList[ClipDoc]:
+        """The documents of `field` that `tower` can read."""
         needs = QUERY if tower == TEXT_TOWER else ANSWER
-        data_set = read_documents(data, role=role, needs=needs)
-        docs, left_out = data_set.docs, data_set.summary.left_out
-        if left_out:
-            training.logger.log(
-                "WARNING", f"{role}: {len(left_out)} left out: {first_of(left_out)}"
-            )
-        model = training.model
-        keys = token_keys(model.tokenizer, model.context_length)
-        if tower == TEXT_TOWER:
-            return KeyedDocs.of(docs, keys), texts_of(docs)
-        decoded = decode_documents(
-            docs,
-            training.model.preprocessing,
-            cache_dir=current().cache_dir / "pixels",
-            workers=self.num_workers,
-        )
-        if decoded.problems:
-            training.logger.log(
-                "WARNING",
-                f"{role}: {len(decoded.problems)} unreadable pictures are left out: "
-                f"{first_of(decoded.problems)}",
-            )
-        kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
-        pictures = [decoded.digests[i] for i in decoded.index]
-        return KeyedDocs.of(kept, keys, pictures), decoded.pixels
-
-    def _check_labels(self) -> None:
-        labels = {*self._answers.query_labels, *self._answers.index_labels}
-        if len(labels) == 1:
-            raise BadData(
-                f"all query and index documents have the label {labels.pop()!r}, which makes "
-                "everything relevant: give them different labels or texts"
-            )
+        data_set = read_documents(getattr(self, field), role=field, needs=needs)
+        if left_out := data_set.summary.left_out:
+            words = f"{field}: {len(left_out)} left out: {first_of(left_out)}"
+            training.logger.log("WARNING", words)
+        return data_set.docs
 
     def _evaluate(self, training: Training) -> Evaluation:
-        answers = self._answers
-        query_ids: Sequence[Hashable] | None = None
-        index_ids: Sequence[Hashable] | None = None
-        if self.model == self.index_model and self.exclude_self:
-            query_ids = answers.own or [str(doc.id) for doc in answers.queries]
-            index_ids = (
-                range(len(answers.index)) if answers.own else [str(d.id) for d in answers.index]
-            )
-        return evaluate_embeddings(
-            self._encode(training, self._query_inputs),
-            answers.query_labels,
-            self._encode(training, self._index_inputs),
-            answers.index_labels,
+        training.model.clip.eval()
+        return self._task.measure(
+            *self._task.embed(*self._towers(training)),
             limit=self.limit,
-            query_ids=query_ids,
-            index_ids=index_ids,
+            exclude_self=self.exclude_self and self.model == self.index_model,
         )
 
-    def _encode(self, training: Training, inputs: _Inputs) -> NDArray[np.float32]:
-        training.model.clip.eval()
-        if isinstance(inputs, list):
-            text_tower = get_tower(training.model, TEXT_TOWER, batch_size=self.batch_size)
-            return text_tower.encode(inputs)
-        vision_tower = get_tower(training.model, VISION_TOWER, batch_size=self.batch_size)
-        return vision_tower.encode_pixels(inputs)
+    def _towers(self, training: Training) -> tuple[Tower, Tower]:
+        """Those of the queries and of the index."""
+        model, size = training.model, self.batch_size
+        return (
+            get_tower(model, self.model, batch_size=size),
+            get_tower(model, self.index_model, batch_size=size),
+        )
 
     def _named(self, evaluation: Evaluation) -> dict[str, float]:
         return {self.prefix + metric: value for metric, value in evaluation.metrics.items()}
@@ -219,6 +165,6 @@ class EvaluationCallback(Callback):
     def _examples(self, evaluation: Evaluation) -> dict[str, list[ExampleQuery]]:
         if not self.gather_examples:
             return {}
-        answers = self._answers
+        answers = self._task.answers
         queries = evaluation.examples(answers.queries, answers.index, k=self.limit)
         return {self.prefix[:-1]: queries}

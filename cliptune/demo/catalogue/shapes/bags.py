@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cliptune.demo.catalogue.attributes import RGB
 from cliptune.demo.catalogue.pen import Pen, darker
 
@@ -18,37 +16,23 @@ def handbag(pen: Pen) -> None:
     strap = darker(pen.rgb, 0.7)
     for height, width in ((0.08, 0.17), (0.12, 0.15)):
         pen.seam(
-            [
-                (0.5 - width, top + 0.05),
-                (0.5 - width * 0.9, height + 0.1),
-                (0.5, height),
-                (0.5 + width * 0.9, height + 0.1),
-                (0.5 + width, top + 0.05),
-            ],
+            (
+                f"{0.5 - width},{top + 0.05} {0.5 - width * 0.9},{height + 0.1} 0.5,{height} "
+                f"{0.5 + width * 0.9},{height + 0.1} {0.5 + width},{top + 0.05}"
+            ),
             strap,
             5,
         )
     slope = (0.0, 0.05, -0.04)[seed % 3]
     pen.symmetric(
-        [
-            (0.5, top),
-            (0.78 - slope, top),
-            (0.78 - slope, top),
-            (0.82 + slope, 0.88),
-            (0.8 + slope, 0.92),
-            (0.5, 0.93),
-        ]
+        f"0.5,{top} {0.78 - slope},{top}! {0.82 + slope},0.88 {0.8 + slope},0.92 0.5,0.93"
     )
     if seed // 3 % 2:
         pen.symmetric(
-            [
-                (0.5, top - 0.01),
-                (0.785 - slope, top - 0.01),
-                (0.785 - slope, top - 0.01),
-                (0.77 - slope, 0.56),
-                (0.64, 0.66),
-                (0.5, 0.67),
-            ],
+            (
+                f"0.5,{top - 0.01} {0.785 - slope},{top - 0.01}! {0.77 - slope},0.56 0.64,0.66 "
+                "0.5,0.67"
+            ),
             darker(pen.rgb, 0.88),
         )
         pen.box(0.46, 0.62, 0.54, 0.7, BRASS, 0.012)
@@ -64,26 +48,15 @@ def handbag(pen: Pen) -> None:
 def backpack(pen: Pen) -> None:
     """A backpack with a front pocket, a grab handle and shoulder straps."""
     strap = darker(pen.rgb, 0.6)
-    pen.seam([(0.44, 0.12), (0.46, 0.055), (0.54, 0.055), (0.56, 0.12)], strap, 5)
-    pen.seams([(0.72, 0.24), (0.83, 0.4), (0.83, 0.68), (0.74, 0.84)], strap, 7)
+    pen.seam("0.44,0.12 0.46,0.055 0.54,0.055 0.56,0.12", strap, 5)
+    pen.seams("0.72,0.24 0.83,0.4 0.83,0.68 0.74,0.84", strap, 7)
+    pen.symmetric("0.5,0.09 0.66,0.12 0.745,0.26 0.77,0.6 0.765,0.9 0.72,0.945 0.5,0.955")
+    pen.seam("0.29,0.42 0.31,0.24 0.5,0.17 0.69,0.24 0.71,0.42", STEEL, 2.4)
     pen.symmetric(
-        [
-            (0.5, 0.09),
-            (0.66, 0.12),
-            (0.745, 0.26),
-            (0.77, 0.6),
-            (0.765, 0.9),
-            (0.72, 0.945),
-            (0.5, 0.955),
-        ]
+        "0.5,0.53 0.68,0.54 0.7,0.6 0.705,0.87 0.66,0.905 0.5,0.91", darker(pen.rgb, 0.86)
     )
-    pen.seam([(0.29, 0.42), (0.31, 0.24), (0.5, 0.17), (0.69, 0.24), (0.71, 0.42)], STEEL, 2.4)
-    pen.symmetric(
-        [(0.5, 0.53), (0.68, 0.54), (0.7, 0.6), (0.705, 0.87), (0.66, 0.905), (0.5, 0.91)],
-        darker(pen.rgb, 0.86),
-    )
-    pen.seam([(0.33, 0.6), (0.5, 0.59), (0.67, 0.6)], STEEL, 2.4)
-    pen.both([(0.735, 0.6), (0.79, 0.62), (0.79, 0.88), (0.745, 0.9)], darker(pen.rgb, 0.75))
+    pen.seam("0.33,0.6 0.5,0.59 0.67,0.6", STEEL, 2.4)
+    pen.both("0.735,0.6 0.79,0.62 0.79,0.88 0.745,0.9", darker(pen.rgb, 0.75))
     pen.mark((0.5, 0.74), 0.042)
 
 
@@ -113,22 +86,15 @@ def belt(pen: Pen) -> None:
     edge = darker(pen.rgb, 0.62)
     for shade, width in ((edge, 16.0), (pen.rgb, 13.5)):
         pen.seam(
-            [
-                (0.56, 0.38),
-                (0.72, 0.42),
-                (0.74, 0.56),
-                (0.56, 0.66),
-                (0.32, 0.62),
-                (0.2, 0.46),
-                (0.34, 0.28),
-                (0.62, 0.24),
-                (0.84, 0.36),
-            ],
+            (
+                "0.56,0.38 0.72,0.42 0.74,0.56 0.56,0.66 0.32,0.62 0.2,0.46 0.34,0.28 0.62,0.24 "
+                "0.84,0.36"
+            ),
             shade,
             width,
         )
     for shade, width in ((edge, 16.0), (pen.rgb, 13.5)):
-        pen.seam([(0.3, 0.8), (0.6, 0.78), (0.86, 0.6), (0.87, 0.44), (0.8, 0.34)], shade, width)
+        pen.seam("0.3,0.8 0.6,0.78 0.86,0.6 0.87,0.44 0.8,0.34", shade, width)
     for i in range(4):
         pen.dot((0.4 + i * 0.075, 0.795 - i * 0.006), 0.009, darker(pen.rgb, 0.35))
     pen.box(0.1, 0.69, 0.32, 0.9, metal, 0.02)
@@ -136,9 +102,4 @@ def belt(pen: Pen) -> None:
     pen.seam([(0.12, 0.795), (0.29, 0.795)], metal, 3.5)
 
 
-SHAPES: dict[str, Callable[[Pen], None]] = {
-    "handbag": handbag,
-    "backpack": backpack,
-    "wallet": wallet,
-    "belt": belt,
-}
+SHAPES = (handbag, backpack, wallet, belt)

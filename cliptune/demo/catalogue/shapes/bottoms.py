@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cliptune.demo.catalogue.attributes import RGB
 from cliptune.demo.catalogue.pen import Pen, darker
 
@@ -17,21 +15,9 @@ def _legs(
     top = 0.07
     inner, outer = ankle
     pen.both(
-        [
-            (0.5, top),
-            (0.5, top),
-            (0.5 + waist, top),
-            (0.5 + waist, top),
-            (0.5 + hip, top + 0.2),
-            (0.5 + (hip + outer) / 2, (crotch + hem) / 2),
-            (0.5 + outer, hem),
-            (0.5 + outer, hem),
-            (0.5 + inner, hem + 0.005),
-            (0.5 + inner, hem + 0.005),
-            (0.515, crotch),
-            (0.5, crotch),
-            (0.5, crotch),
-        ]
+        f"0.5,{top}! {0.5 + waist},{top}! {0.5 + hip},{top + 0.2} "
+        f"{0.5 + (hip + outer) / 2},{(crotch + hem) / 2} {0.5 + outer},{hem}! "
+        f"{0.5 + inner},{hem + 0.005}! 0.515,{crotch} 0.5,{crotch}!"
     )
     pen.seam([(0.5, top + 0.05), (0.5, crotch)], darker(pen.rgb, 0.6))
     pen.seams([(0.5 + inner, hem - 0.02), (0.5 + outer, hem - 0.025)])
@@ -54,9 +40,9 @@ def jeans(pen: Pen) -> None:
             (r, g, b),
             edge=0,
         )
-    pen.seams([(0.57, 0.11), (0.6, 0.165), (0.69, 0.185)], THREAD, 1.4)
+    pen.seams("0.57,0.11 0.6,0.165 0.69,0.185", THREAD, 1.4)
     pen.seams([(0.695, 0.3), (0.685 + wide, 0.94)], THREAD, 1.0)
-    pen.seam([(0.5, 0.11), (0.535, 0.2), (0.5, 0.29)], THREAD, 1.2)
+    pen.seam("0.5,0.11 0.535,0.2 0.5,0.29", THREAD, 1.2)
     for x in (0.36, 0.44, 0.56, 0.64):
         pen.box(x - 0.008, 0.05, x + 0.008, 0.11, pen.rgb, 0.003)
     pen.dot((0.5, 0.08), 0.013, THREAD)
@@ -97,15 +83,7 @@ def skirt(pen: Pen) -> None:
     hem = (0.66, 0.8, 0.94)[seed % 3]
     flare = (0.2, 0.29, 0.36)[seed // 3 % 3]
     pen.symmetric(
-        [
-            (0.5, 0.12),
-            (0.645, 0.11),
-            (0.645, 0.11),
-            (0.6 + flare * 0.45, 0.36),
-            (0.5 + flare, hem),
-            (0.5 + flare, hem),
-            (0.5, hem + 0.025),
-        ]
+        f"0.5,0.12 0.645,0.11! {0.6 + flare * 0.45},0.36 {0.5 + flare},{hem}! 0.5,{hem + 0.025}"
     )
     pen.box(0.35, 0.08, 0.65, 0.135, darker(pen.rgb, 0.8), 0.008)
     for x in (-0.8, -0.5, -0.2, 0.1, 0.4, 0.7):
@@ -113,10 +91,4 @@ def skirt(pen: Pen) -> None:
     pen.mark((0.6, 0.165), 0.014)
 
 
-SHAPES: dict[str, Callable[[Pen], None]] = {
-    "jeans": jeans,
-    "trousers": trousers,
-    "shorts": shorts,
-    "leggings": leggings,
-    "skirt": skirt,
-}
+SHAPES = (jeans, trousers, shorts, leggings, skirt)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cliptune.demo.catalogue.attributes import RGB
-from cliptune.demo.catalogue.pen import Pen, darker
+from cliptune.demo.catalogue.pen import Pen, darker, placed
 
 STEEL: RGB = (176, 180, 186)
 
@@ -19,38 +17,23 @@ def _fit(pen: Pen) -> tuple[float, float]:
     return chest + vary, waist + vary
 
 
-def _sleeves(pen: Pen, chest: float, length: str, shoulder: float = 0.17) -> None:
+def _sleeves(pen: Pen, chest: float, length: str) -> None:
     """Both sleeves: `short`, `long` or `cap`."""
     x, drop = 0.5 + chest, pen.rng.uniform(-0.02, 0.02)
-    top = (0.5 + chest * 0.86, shoulder)
-    pit = (x - 0.005, 0.38)
-    if length == "short":
-        outer = [top, top, (x + 0.1, 0.27), (x + 0.16, 0.38 + drop), (x + 0.16, 0.38 + drop)]
-        cuff = [(x + 0.06, 0.45 + drop), (x + 0.06, 0.45 + drop)]
-    elif length == "cap":
-        outer = [top, top, (x + 0.07, 0.24), (x + 0.1, 0.3 + drop), (x + 0.1, 0.3 + drop)]
-        cuff = [(x + 0.02, 0.36), (x + 0.02, 0.36)]
-    else:
-        outer = [
-            top,
-            top,
-            (x + 0.085, 0.3),
-            (x + 0.125, 0.55),
-            (x + 0.15, 0.83 + drop),
-            (x + 0.15, 0.83 + drop),
-        ]
-        cuff = [(x + 0.065, 0.85 + drop), (x + 0.065, 0.85 + drop), (x + 0.035, 0.6)]
-    pen.both([*outer, *cuff, pit, pit])
+    top, pit = (0.5 + chest * 0.86, 0.17), (x - 0.005, 0.38)
     if length == "long":
-        pen.seams([(x + 0.058, 0.815 + drop), (x + 0.148, 0.795 + drop)])
+        outer, inner = (x + 0.15, 0.83 + drop), (x + 0.065, 0.85 + drop)
+        above, below = [(x + 0.085, 0.3), (x + 0.125, 0.55)], [(x + 0.035, 0.6)]
+        cuff = [(x + 0.058, 0.815 + drop), (x + 0.148, 0.795 + drop)]
     else:
-        offset = 0.022
-        pen.seams(
-            [
-                (cuff[0][0] - 0.004, cuff[0][1] - offset),
-                (outer[-1][0] - 0.012, outer[-1][1] - offset),
-            ]
-        )
+        if length == "short":
+            elbow, outer, inner = (x + 0.1, 0.27), (x + 0.16, 0.38 + drop), (x + 0.06, 0.45 + drop)
+        else:
+            elbow, outer, inner = (x + 0.07, 0.24), (x + 0.1, 0.3 + drop), (x + 0.02, 0.36)
+        above, below = [elbow], []
+        cuff = [(inner[0] - 0.004, inner[1] - 0.022), (outer[0] - 0.012, outer[1] - 0.022)]
+    pen.both([top, top, *above, outer, outer, inner, inner, *below, pit, pit])
+    pen.seams(cuff)
 
 
 def _body(
@@ -60,34 +43,16 @@ def _body(
     hem: float,
     neck: float = 0.085,
     depth: float = 0.19,
-    shoulder: float = 0.165,
     flare: float = 0.0,
 ) -> None:
     """Torso with a round neckline of half width `neck` down to `depth`."""
-    left = 0.5
     pen.symmetric(
-        [
-            (left, depth),
-            (left + neck * 0.7, depth - 0.022),
-            (left + neck, 0.125),
-            (left + neck, 0.125),
-            (left + chest * 0.86, shoulder),
-            (left + chest * 0.86, shoulder),
-            (left + chest * 0.93, 0.28),
-            (left + chest, 0.38),
-            (left + waist, 0.6),
-            (left + waist + 0.012 + flare, hem),
-            (left + waist + 0.012 + flare, hem),
-            (left, hem + 0.012),
-        ]
+        f"0.5,{depth} {0.5 + neck * 0.7},{depth - 0.022} {0.5 + neck},0.125! "
+        f"{0.5 + chest * 0.86},0.165! {0.5 + chest * 0.93},0.28 {0.5 + chest},0.38 "
+        f"{0.5 + waist},0.6 {0.5 + waist + 0.012 + flare},{hem}! 0.5,{hem + 0.012}"
     )
-    pen.seam(
-        [
-            (left - waist - flare, hem - 0.022),
-            (left, hem - 0.01),
-            (left + waist + flare, hem - 0.022),
-        ]
-    )
+    rim = hem - 0.022
+    pen.seam([(0.5 - waist - flare, rim), (0.5, hem - 0.01), (0.5 + waist + flare, rim)])
 
 
 def _inside(pen: Pen, neck: float, depth: float) -> None:
@@ -100,15 +65,12 @@ def _inside(pen: Pen, neck: float, depth: float) -> None:
 
 def _round_neck(pen: Pen, neck: float = 0.085, depth: float = 0.19) -> None:
     _inside(pen, neck, depth)
-    rib = [
-        (0.5 - neck, 0.122),
-        (0.5 - neck * 0.7, depth - 0.02),
-        (0.5, depth),
-        (0.5 + neck * 0.7, depth - 0.02),
-        (0.5 + neck, 0.122),
-    ]
+    rib = (
+        f"{0.5 - neck},0.122 {0.5 - neck * 0.7},{depth - 0.02} 0.5,{depth} "
+        f"{0.5 + neck * 0.7},{depth - 0.02} {0.5 + neck},0.122"
+    )
     pen.seam(rib, darker(pen.rgb, 0.8), 3.2)
-    pen.seam([(x, y + 0.014) for x, y in rib])
+    pen.seam(placed(rib, 0.0, 0.014))
 
 
 def _v_neck(pen: Pen, depth: float = 0.27) -> None:
@@ -120,21 +82,10 @@ def _v_neck(pen: Pen, depth: float = 0.27) -> None:
 def _collar(pen: Pen, placket: float, width: float = 0.11) -> None:
     """A turned-down collar and a buttoned placket down to `placket`."""
     inner = darker(pen.rgb, 0.5)
-    pen.piece([(0.42, 0.11), (0.58, 0.11), (0.5, 0.2)], inner, smooth=False)
+    pen.piece("0.42,0.11 0.58,0.11 0.5,0.2", inner, smooth=False)
     pen.seam([(0.482, 0.2), (0.482, placket)], smooth=False)
     pen.seam([(0.518, 0.2), (0.518, placket)], smooth=False)
-    pen.both(
-        [
-            (0.5, 0.195),
-            (0.5, 0.195),
-            (0.585, 0.105),
-            (0.585, 0.105),
-            (0.5 + width, 0.17),
-            (0.5 + width, 0.17),
-            (0.548, 0.235),
-            (0.548, 0.235),
-        ]
-    )
+    pen.both(f"0.5,0.195! 0.585,0.105! {0.5 + width},0.17! 0.548,0.235!")
     button = (238, 236, 230) if sum(pen.rgb) < 420 else darker(pen.rgb, 0.5)
     y = 0.25
     while y < placket - 0.02:
@@ -171,10 +122,7 @@ def shirt(pen: Pen) -> None:
     _sleeves(pen, chest, "short" if pen.product.seed % 3 == 0 else "long")
     _body(pen, chest, waist, 0.9, depth=0.15)
     _collar(pen, 0.89)
-    pen.seam(
-        [(0.56, 0.34), (0.66, 0.34), (0.66, 0.45), (0.61, 0.47), (0.56, 0.45), (0.56, 0.34)],
-        smooth=False,
-    )
+    pen.seam("0.56,0.34 0.66,0.34 0.66,0.45 0.61,0.47 0.56,0.45 0.56,0.34", smooth=False)
     pen.mark((0.61, 0.31), 0.017)
 
 
@@ -193,27 +141,10 @@ def tank(pen: Pen) -> None:
     chest, waist = _fit(pen)
     hem = 0.88
     pen.symmetric(
-        [
-            (0.5, 0.27),
-            (0.57, 0.25),
-            (0.6, 0.1),
-            (0.6, 0.1),
-            (0.655, 0.1),
-            (0.655, 0.1),
-            (0.66, 0.25),
-            (0.5 + chest, 0.37),
-            (0.5 + chest, 0.37),
-            (0.5 + waist, 0.6),
-            (0.51 + waist, hem),
-            (0.51 + waist, hem),
-            (0.5, hem + 0.01),
-        ]
+        f"0.5,0.27 0.57,0.25 0.6,0.1! 0.655,0.1! 0.66,0.25 {0.5 + chest},0.37! "
+        f"{0.5 + waist},0.6 {0.51 + waist},{hem}! 0.5,{hem + 0.01}"
     )
-    pen.seam(
-        [(0.4, 0.1), (0.43, 0.25), (0.5, 0.27), (0.57, 0.25), (0.6, 0.1)],
-        darker(pen.rgb, 0.78),
-        2.5,
-    )
+    pen.seam("0.4,0.1 0.43,0.25 0.5,0.27 0.57,0.25 0.6,0.1", darker(pen.rgb, 0.78), 2.5)
     pen.mark((0.5, 0.33), 0.018)
 
 
@@ -232,19 +163,12 @@ def hoodie(pen: Pen) -> None:
     """A hooded sweatshirt with a pouch pocket."""
     chest, waist = _fit(pen)
     chest, waist = chest + 0.02, waist + 0.02
-    pen.symmetric([(0.5, 0.03), (0.59, 0.05), (0.635, 0.14), (0.6, 0.2), (0.5, 0.26)])
+    pen.symmetric("0.5,0.03 0.59,0.05 0.635,0.14 0.6,0.2 0.5,0.26")
     _sleeves(pen, chest, "long")
     _body(pen, chest, waist, 0.85, neck=0.1, depth=0.25)
-    pen.symmetric(
-        [(0.5, 0.075), (0.555, 0.09), (0.575, 0.16), (0.53, 0.22), (0.5, 0.24)],
-        darker(pen.rgb, 0.5),
-    )
-    pen.seams([(0.535, 0.225), (0.545, 0.3), (0.54, 0.36)], (236, 236, 232), 1.6)
-    pen.seam(
-        [(0.38, 0.8), (0.38, 0.7), (0.43, 0.6), (0.57, 0.6), (0.62, 0.7), (0.62, 0.8)],
-        width=1.6,
-        smooth=False,
-    )
+    pen.symmetric("0.5,0.075 0.555,0.09 0.575,0.16 0.53,0.22 0.5,0.24", darker(pen.rgb, 0.5))
+    pen.seams("0.535,0.225 0.545,0.3 0.54,0.36", (236, 236, 232), 1.6)
+    pen.seam("0.38,0.8 0.38,0.7 0.43,0.6 0.57,0.6 0.62,0.7 0.62,0.8", width=1.6, smooth=False)
     pen.seam([(0.5 - waist, 0.81), (0.5 + waist, 0.81)], width=1.6)
     pen.mark((0.5, 0.44), 0.034)
 
@@ -271,7 +195,7 @@ def jacket(pen: Pen) -> None:
     chest, waist = chest + 0.02, waist + 0.015
     _sleeves(pen, chest, "long")
     _body(pen, chest, waist, 0.83, neck=0.1, depth=0.14)
-    pen.symmetric([(0.5, 0.08), (0.59, 0.075), (0.59, 0.075), (0.612, 0.15), (0.5, 0.19)])
+    pen.symmetric("0.5,0.08 0.59,0.075! 0.612,0.15 0.5,0.19")
     pen.box(0.5 - waist - 0.01, 0.785, 0.51 + waist, 0.845, darker(pen.rgb, 0.8), 0.01)
     pen.seam([(0.5, 0.09), (0.5, 0.83)], STEEL, 3.2, smooth=False)
     pen.dot((0.5, 0.2), 0.013, STEEL)
@@ -285,47 +209,16 @@ def coat(pen: Pen) -> None:
     chest, waist = _fit(pen)
     x = 0.5 + chest * 0.78
     pen.both(
-        [
-            (x, 0.11),
-            (x, 0.11),
-            (x + 0.1, 0.22),
-            (x + 0.135, 0.45),
-            (x + 0.14, 0.68),
-            (x + 0.14, 0.68),
-            (x + 0.06, 0.69),
-            (x + 0.06, 0.69),
-            (x + 0.02, 0.4),
-        ]
+        f"{x},0.11! {x + 0.1},0.22 {x + 0.135},0.45 {x + 0.14},0.68! {x + 0.06},0.69! "
+        f"{x + 0.02},0.4"
     )
     pen.symmetric(
-        [
-            (0.5, 0.1),
-            (0.57, 0.07),
-            (0.57, 0.07),
-            (x, 0.11),
-            (x, 0.11),
-            (0.49 + chest, 0.3),
-            (0.5 + waist * 0.92, 0.46),
-            (0.53 + waist, 0.95),
-            (0.53 + waist, 0.95),
-            (0.5, 0.96),
-        ]
+        f"0.5,0.1 0.57,0.07! {x},0.11! {0.49 + chest},0.3 {0.5 + waist * 0.92},0.46 "
+        f"{0.53 + waist},0.95! 0.5,0.96"
     )
     pen.seam([(0.5, 0.36), (0.5, 0.955)], darker(pen.rgb, 0.5), 1.4, smooth=False)
-    pen.piece([(0.44, 0.075), (0.56, 0.075), (0.5, 0.34)], darker(pen.rgb, 0.45), smooth=False)
-    pen.both(
-        [
-            (0.56, 0.065),
-            (0.56, 0.065),
-            (0.615, 0.15),
-            (0.615, 0.15),
-            (0.59, 0.185),
-            (0.62, 0.2),
-            (0.62, 0.2),
-            (0.505, 0.37),
-            (0.505, 0.37),
-        ]
-    )
+    pen.piece("0.44,0.075 0.56,0.075 0.5,0.34", darker(pen.rgb, 0.45), smooth=False)
+    pen.both("0.56,0.065! 0.615,0.15! 0.59,0.185 0.62,0.2! 0.505,0.37!")
     button = darker(pen.rgb, 0.4)
     for y in (0.4, 0.49, 0.58):
         pen.dot((0.455, y), 0.013, button)
@@ -340,53 +233,17 @@ def dress(pen: Pen) -> None:
     flare = (0.14, 0.2, 0.26)[seed // 3 % 3] + rng.uniform(-0.01, 0.01)
     sleeved = seed // 9 % 2 == 0
     if sleeved:
-        pen.both(
-            [
-                (0.63, 0.1),
-                (0.63, 0.1),
-                (0.72, 0.17),
-                (0.745, 0.27),
-                (0.745, 0.27),
-                (0.66, 0.29),
-                (0.66, 0.29),
-            ]
-        )
+        pen.both("0.63,0.1! 0.72,0.17 0.745,0.27! 0.66,0.29!")
     strap = 0.63 if sleeved else 0.605
     pen.symmetric(
-        [
-            (0.5, 0.2),
-            (0.555, 0.175),
-            (0.575, 0.08),
-            (0.575, 0.08),
-            (strap, 0.085),
-            (strap, 0.085),
-            (0.632, 0.22),
-            (0.652, 0.3),
-            (0.605, 0.46),
-            (0.605, 0.46),
-            (0.56 + flare * 0.7, 0.66),
-            (0.53 + flare, hem),
-            (0.53 + flare, hem),
-            (0.5, hem + 0.02),
-        ]
+        f"0.5,0.2 0.555,0.175 0.575,0.08! {strap},0.085! 0.632,0.22 0.652,0.3 0.605,0.46! "
+        f"{0.56 + flare * 0.7},0.66 {0.53 + flare},{hem}! 0.5,{hem + 0.02}"
     )
-    pen.seam([(0.425, 0.08), (0.445, 0.175), (0.5, 0.2), (0.555, 0.175), (0.575, 0.08)], width=2)
+    pen.seam("0.425,0.08 0.445,0.175 0.5,0.2 0.555,0.175 0.575,0.08", width=2)
     belt = pen.accent if seed % 2 else darker(pen.rgb, 0.7)
-    pen.piece([(0.394, 0.445), (0.606, 0.445), (0.61, 0.48), (0.39, 0.48)], belt, smooth=False)
+    pen.piece("0.394,0.445 0.606,0.445 0.61,0.48 0.39,0.48", belt, smooth=False)
     for x in (-0.75, -0.4, 0.0, 0.4, 0.75):
         pen.seam([(0.5 + x * 0.1, 0.49), (0.5 + x * (flare + 0.02), hem - 0.015)])
 
 
-SHAPES: dict[str, Callable[[Pen], None]] = {
-    "tshirt": tshirt,
-    "longsleeve": longsleeve,
-    "shirt": shirt,
-    "polo": polo,
-    "tank": tank,
-    "blouse": blouse,
-    "hoodie": hoodie,
-    "sweater": sweater,
-    "jacket": jacket,
-    "coat": coat,
-    "dress": dress,
-}
+SHAPES = (tshirt, longsleeve, shirt, polo, tank, blouse, hoodie, sweater, jacket, coat, dress)

@@ -1,0 +1,181 @@
+"""A search whose documents are read once, to be measured by many models or engines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from docarray import DocList
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cliptune.data.equivalence import KeyedDocs
+from cliptune.data.pictures.pixels import decode_documents, take_rows
+from cliptune.data.validation import ANSWER, QUERY, Problem, first_of, split_complete, texts_of
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadData
+from cliptune.evaluation.relevance import Answers, decide_answers
+from cliptune.evaluation.retrieval import Evaluation, measure, text_keys_of
+from cliptune.inference import TextTower, VisionTower
+from cliptune.models.artifact import TEXT_TOWER
+
+log = logging.getLogger("cliptune")
+
+Tower = TextTower | VisionTower
+Embeddings = NDArray[np.float32]
+Embedded = tuple[Embeddings, Embeddings]
+"""Of queries [Q, D] and of what they search [N, D], float32, of unit length."""
+OnProgress = Callable[[str, int, int], None]
+"""Told what is done, how many of it are, and how many there will be."""
+Inputs = Tensor | NDArray[np.uint8]
+"""Tokens int64 [N, L], or pixels [N, H, W, 3] as a vision tower's preprocessing makes them."""
+_BATCHES_A_STEP = 8
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """Queries and what they search, as a text or a vision tower is given them."""
+
+    answers: Answers
+    digests: list[str | None]
+    """[N]: SHA-256 of the searched documents' pictures."""
+    n_left_out: int
+    """How many documents of the index lack what its tower reads, or a picture that can be read."""
+    role: str
+    query_inputs: Inputs
+    index_inputs: Inputs
+
+    @classmethod
+    def prepare(
+        cls,
+        query_tower: Tower,
+        index_tower: Tower,
+        queries: DocList[ClipDoc],
+        index: DocList[ClipDoc],
+        *,
+        each_once: bool | None = None,
+        role: str = "",
+        pixel_cache: Path | None = None,
+        workers: int = 0,
+        tell: OnProgress = lambda *_: None,
+        warn: Callable[[str], None] = log.warning,
+    ) -> SearchTask:
+        """Tokenise texts, decode pictures, and decide on right answers.
+
+        Documents that lack what their tower reads, and unreadable pictures, are left out and told.
+
+        Args:
+            query_tower: says what is read of the queries; its tokenizer or preprocessing counts.
+            index_tower: likewise of the index.
+            queries: the queries.
+            index: what they search.
+            each_once: see `decide_answers`; by default where `index` is `queries`.
+            role: such as `in-domain `, named in errors and progress.
+            pixel_cache: a folder for decoded pictures; without one they are kept in memory.
+            workers: threads that decode; 0: one a core.
+            tell: of the progress.
+            warn: told what is left out.
+
+        Raises:
+            BadData: as `decode_documents`, or most documents lack what is read of them.
+            BadInput: as `decide_answers`.
+        """
+        keys = text_keys_of(query_tower, index_tower)
+
+        def read(tower: Tower, docs: DocList[ClipDoc], side: str) -> tuple[KeyedDocs, Inputs]:
+            def left_out(problems: list[Problem]) -> None:
+                if problems:
+                    warn(f"{role}{side}: {len(problems)} left out: {first_of(problems)}")
+
+            needs = QUERY if tower.name == TEXT_TOWER else ANSWER
+            docs, problems = split_complete(docs, needs, f"{role}{side}")
+            if not docs:
+                raise BadData(f"{role}{side}: no documents")
+            left_out(problems)
+            if isinstance(tower, TextTower):
+                return KeyedDocs.of(docs, keys), tower.tokenize(texts_of(docs))
+            decoded = decode_documents(
+                docs,
+                tower.preprocessing,
+                cache_dir=pixel_cache,
+                workers=workers,
+                on_progress=lambda done, total: tell(f"Decoding {role}pictures", done, total),
+            )
+            left_out(decoded.problems)
+            table = KeyedDocs.of(docs, keys, decoded.digests).subset(decoded.index)
+            return table, decoded.pixels
+
+        is_given = index is not queries
+        asked, query_inputs = read(query_tower, queries, "queries")
+        searched, index_inputs = asked, query_inputs
+        if is_given or index_tower.name != query_tower.name:
+            searched, index_inputs = read(index_tower, index, "index")
+        each_once = not is_given if each_once is None else each_once
+        answers = decide_answers(
+            asked, searched, each_once_for=index_tower.name if each_once else None, role=role
+        )
+        rows = answers.index_rows
+        return cls(
+            answers,
+            [searched.pictures[row] for row in rows],
+            len(index) - len(searched.docs),
+            role,
+            query_inputs,
+            _take(index_inputs, rows),
+        )
+
+    def embed(
+        self, query_tower: Tower, index_tower: Tower, tell: OnProgress = lambda *_: None
+    ) -> Embedded:
+        """The embeddings by these towers.
+
+        Raises:
+            BadData: the towers take pictures of another size than the task was prepared for.
+        """
+
+        def encode(tower: Tower, inputs: Inputs) -> Embeddings:
+            if isinstance(inputs, Tensor):
+                return cast(TextTower, tower).encode_distinct(inputs)
+            tower, count = cast(VisionTower, tower), len(inputs)
+            if tower.preprocessing.size != inputs.shape[1:3]:
+                raise BadData(
+                    f"the two models take pictures of {tower.preprocessing.size} and "
+                    f"{inputs.shape[1:3]} pixels: compare a model with the one that it comes from"
+                )
+            step, parts = _BATCHES_A_STEP * tower.batch_size, []
+            for start in range(0, count, step):
+                parts.append(tower.encode_pixels(inputs[start : start + step]))
+                tell(f"Encoding {self.role}pictures", min(start + step, count), count)
+            return np.concatenate(parts)
+
+        return encode(query_tower, self.query_inputs), encode(index_tower, self.index_inputs)
+
+    def measure(
+        self,
+        query_emb: Embeddings,
+        index_emb: Embeddings,
+        *,
+        limit: int,
+        exclude_self: bool = False,
+    ) -> Evaluation:
+        """What is found at k = `limit`; `exclude_self`: a query does not find itself.
+
+        Raises:
+            BadData: as `evaluate_embeddings`; the message begins with the role.
+        """
+        try:
+            return measure(
+                self.answers, query_emb, index_emb, limit=limit, exclude_self=exclude_self
+            )
+        except BadData as error:
+            if not self.role:
+                raise
+            raise BadData(f"{self.role}data: {error}") from error
+
+
+def _take(inputs: Inputs, rows: list[int]) -> Inputs:
+    return inputs[rows] if isinstance(inputs, Tensor) else take_rows(inputs, rows)
