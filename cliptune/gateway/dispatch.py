@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -23,13 +22,15 @@ from cliptune.protocol.limits import check_docs
 from cliptune.settings import Settings
 
 if TYPE_CHECKING:
-    from cliptune.protocol.jina_types import RouteProto, RuntimeArguments, ServicerContext
+    from cliptune.protocol.jina_types import RouteProto, ServicerContext
 
 D = TypeVar("D", bound=BaseDoc)
 
 
 Docs = DocList[ClipDoc] | DocList[RankDoc] | DocList[TrainRequest]
 """What requests are made of."""
+Addresses = dict[str, list[str]] | list[str]
+"""Where an executor's replicas are; by protocol, or with the one that there is."""
 
 
 class Handler(Protocol):
@@ -37,7 +38,8 @@ class Handler(Protocol):
 
     admission: Admission
     settings: Settings
-    runtime_args: RuntimeArguments
+    addresses: Mapping[str, Addresses]
+    """By the executors' names."""
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request, and its answer."""
@@ -98,7 +100,7 @@ class Dispatcher:
 
     async def ready(self, timeout: float = 2.0) -> dict[str, bool]:
         """Which executors' servers answer; a busy one does too."""
-        addresses = json.loads(self.handler.runtime_args.deployments_addresses)
+        addresses = self.handler.addresses
 
         async def alive(address: str) -> bool:
             try:
@@ -107,7 +109,7 @@ class Dispatcher:
                 return False
             return True
 
-        async def any_alive(given: dict[str, list[str]] | list[str] | None) -> bool:
+        async def any_alive(given: Addresses) -> bool:
             listed = given.get("GRPC", given.get("grpc")) if isinstance(given, dict) else given
             return any(await asyncio.gather(*(alive(address) for address in listed or [])))
 

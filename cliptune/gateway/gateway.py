@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,13 +23,13 @@ from cliptune.gateway.admission import EVERYBODY, PRESENTED, Admission
 from cliptune.gateway.auth import AuthInterceptor, text_metadata
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
-from cliptune.gateway.dispatch import Dispatcher
+from cliptune.gateway.dispatch import Addresses, Dispatcher
 from cliptune.gateway.grpc_requests import check_single, checked, choose_executors, unpack
 from cliptune.gateway.streams import in_order, until_ended, until_ending
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
 from cliptune.protocol import jina_compat, redaction, wire_errors
-from cliptune.protocol.endpoints import TRAIN_FLOW, flow_of
+from cliptune.protocol.endpoints import TRAIN_FLOW, answered_by, flow_of
 from cliptune.protocol.jina_compat import (
     BaseGateway,
     CompositeBaseServer,
@@ -57,9 +58,16 @@ class RequestHandler(GatewayRequestHandler):
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Take Jina's own arguments; all else comes from the environment."""
         jina_compat.note_calls()
+        jina_compat.name_who_is_away()
         super().__init__(*args, **kwargs)
         self.settings = Settings.read()
-        self.admission = Admission.of(self.settings)
+        self.addresses: Mapping[str, Addresses] = json.loads(
+            self.runtime_args.deployments_addresses
+        )
+        flow = flow_of(self.addresses)
+        self.admission = Admission.of(self.settings, flow)
+        self.endpoints = answered_by(self.addresses, flow)
+        jina_compat.tell_endpoints(self.streamer, self.endpoints)
 
     async def process_single_data(
         self, request: DataRequest, context: ServicerContext | None = None
@@ -200,17 +208,14 @@ class RequestHandler(GatewayRequestHandler):
     def _endpoint(self, request: DataRequest) -> str:
         """The endpoint as metrics name it."""
         asked = self._header(request).exec_endpoint
-        return asked if asked in jina_compat.endpoints(self.streamer) else OTHER
+        return asked if asked in self.endpoints else OTHER
 
-    def _check_endpoint(self, endpoint: str, streams: bool) -> None:
-        streaming = jina_compat.endpoints(self.streamer)
-        known = [name for name in streaming if name[:2] != "_j"]
-        shown = sorted(name for name in known if not name.startswith("_"))
-        asked = endpoint[:100]
-        if known and endpoint not in known:
-            raise NotFound(f"no endpoint {asked!r}: {near_matches(asked, shown)}")
-        if known and streaming[endpoint] != streams:
-            raise BadInput(f"{asked!r} is no endpoint of this kind of call")
+    def _check_endpoint(self, path: str, streams: bool) -> None:
+        shown = path[:100]
+        if (endpoint := self.endpoints.get(path)) is None:
+            raise NotFound(f"no endpoint {shown!r}: {near_matches(shown, sorted(self.endpoints))}")
+        if endpoint.streams != streams:
+            raise BadInput(f"{shown!r} is no endpoint of this kind of call")
 
 
 class HttpServer(FastAPIBaseServer):
@@ -315,14 +320,12 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         self.gateways = self.servers  # Jina's older name for them
 
     async def setup_server(self) -> None:
-        """Begin to serve; clip-as-service's clients last, when the executors are there."""
+        """Begin to serve; what an executor is needed for that isn't there yet is refused."""
         with startup.reporting("gateway"):
             await self._set_up()
 
     async def _set_up(self) -> None:
         handler = self._request_handler
-        await jina_compat.learn_endpoints(handler.streamer, self.is_cancel)
-        handler.admission.endpoints = flow_of(jina_compat.endpoints(handler.streamer))
         await super().setup_server()
         if self._clip_service_port:
             settings = handler.settings
@@ -349,7 +352,6 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         self.req_handler_cls = RequestHandler
         handler = super()._get_request_handler()
         assert isinstance(handler, RequestHandler)  # noqa: S101
-        jina_compat.leave_executors_out(handler.streamer)
         return handler
 
 

@@ -7,7 +7,7 @@ endpoint is a line here, a method of an executor, and one of `Client`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -405,6 +405,13 @@ TRAIN_FLOW = _table(
 """Those of a train Flow."""
 
 
-def flow_of(bound: Mapping[str, object]) -> dict[str, Endpoint[BaseDoc]]:
-    """The endpoints of the Flow whose executors bind these paths."""
-    return max((SEARCH_FLOW, TRAIN_FLOW), key=lambda flow: len(flow.keys() & bound.keys()))
+def flow_of(executors: Collection[str]) -> dict[str, Endpoint[BaseDoc]]:
+    """The endpoints of the Flow that has executors of these names."""
+    return max((SEARCH_FLOW, TRAIN_FLOW), key=lambda flow: len(answered_by(executors, flow)))
+
+
+def answered_by(
+    executors: Collection[str], flow: Mapping[str, Endpoint[BaseDoc]]
+) -> dict[str, Endpoint[BaseDoc]]:
+    """Those of a Flow's endpoints that one of these executors binds, or several."""
+    return {path: one for path, one in flow.items() if set(one.executors) & set(executors)}

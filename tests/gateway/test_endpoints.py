@@ -66,9 +66,10 @@ def test_executors_bind_what_the_table_says(flow: dict[str, Endpoint]) -> None:
         ), path
 
 
-def test_the_flow_is_known_by_its_endpoints() -> None:
-    assert flow_of(dict.fromkeys(SEARCH_FLOW)) is SEARCH_FLOW
-    assert flow_of({"/fit": False, "/status": False, "_jina_dry_run_": False}) is TRAIN_FLOW
+def test_the_flow_is_known_by_its_executors() -> None:
+    assert flow_of({"text", "vision", "indexer"}) is SEARCH_FLOW
+    assert flow_of({"text", "one of your own"}) is SEARCH_FLOW
+    assert flow_of({"trainer"}) is TRAIN_FLOW
 
 
 @contextmanager
