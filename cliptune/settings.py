@@ -43,6 +43,8 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes of one machine share their metrics; prometheus_client reads it when imported."""
 MOST = 2**31 - 1
 """The largest of any whole number here."""
+MAX_DOCS = 256
+"""Documents in one request, unless a server's operator says otherwise."""
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -401,7 +403,9 @@ class Bounds(Section):
         "of one request or WebSocket message; of one request's fetched pictures",
         unit="bytes",
     )
-    max_docs: Count = _told(256, "in one request", read_by=("client", *_FLOWS), unit="documents")
+    max_docs: Count = _told(
+        MAX_DOCS, "in one request", read_by=("client", *_FLOWS), unit="documents"
+    )
     max_text: Count = _told(
         100_000,
         "of one text; the tower reads its first 77 tokens",

@@ -114,7 +114,7 @@ def add(
     tell(docs.summary)
     if not keep_untitled and any("title" in one.reason for one in docs.summary.left_out):
         notices.print("--keep-untitled indexes pictures without a title too", style="yellow")
-    with Client(server) as client, progress_bar(stays=True) as report:
+    with Client.from_environment(server) as client, progress_bar(stays=True) as report:
 
         def show(so_far: Indexed) -> None:
             report("indexing", so_far.seen, len(docs))
@@ -141,7 +141,7 @@ def status(as_json: AsJson = False, server: Address = SERVER) -> None:
     from cliptune.protocol.redaction import with_note
     from cliptune.serving import Client
 
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         found = client.status()
     found |= {part: with_note(found[part]) for part in ("index", "model", "vision")}
     if as_json:
@@ -191,7 +191,7 @@ def get(
     """Show stored documents."""
     from cliptune.serving import Client
 
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         docs = client.get(ids)
     missing = [one for one in dict.fromkeys(ids) if one not in {str(doc.id) for doc in docs}]
     if as_json:
@@ -223,7 +223,7 @@ def delete(
 
     if not ids and filter_ is None:
         raise BadInput("give ids, or --filter; `cliptune index clear` deletes everything")
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         found = client.matching(ids or None, filter_)
         warn(found.warnings)
         if not found.documents:
@@ -240,7 +240,7 @@ def clear(yes: Yes = False, server: Address = SERVER) -> None:
     """Delete everything in a search Flow's index."""
     from cliptune.serving import Client
 
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         if not (count := client.status()["documents"]):
             console.print("The index is empty already.")
             return
@@ -275,7 +275,7 @@ def prune(
         kept |= {str(doc.id) for doc in docs}
     if not force:
         _check_ids_known(docs, data)
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         count, gone = 0, []
         for one in client.ids():
             count += 1

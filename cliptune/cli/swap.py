@@ -169,7 +169,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
         engine = EngineOptions(settings.onnx, settings.precision, settings.device, batch_size)
         state = settings.generations_of(uri)
         return Place(uri, state, settings.artifact, engine, None, settings.index_storage)
-    client = Client(server)
+    client = Client.from_environment(server)
     status = client.status()
     # Paths are told to a key of the role admin; others find them noted on the same machine.
     found, model = with_note(status["index"]), with_note(status["model"])

@@ -5,7 +5,7 @@ this at all, is there room (`Admission.check`). And when it is known what is ask
 
 ::
 
-    with admission.admit(PRESENTED.get(), "/index", documents=64):
+    with admission.admit(PRESENTED.get(), INDEX.path, documents=64):
         response = await …   # counts as pending until the block ends
 
 `auth.py` puts the key that came with a call over gRPC or HTTP into `PRESENTED`;
@@ -26,14 +26,13 @@ from docarray import BaseDoc
 
 from cliptune.errors import Forbidden, Overloaded, RateLimited, Unauthorized
 from cliptune.gateway.api_keys import ROLES, Key, KeyFile
-from cliptune.observability import metrics
-from cliptune.protocol.endpoints import SEARCH_FLOW, Endpoint, Permission
+from cliptune.protocol.endpoints import PROMETHEUS, SEARCH_FLOW, Endpoint, Permission
 from cliptune.settings import Settings
 
 PRESENTED: ContextVar[str | None] = ContextVar("presented API key", default=None)
 """The API key that came with the call being served."""
 
-_BESIDE: dict[str, Permission] = {metrics.PATH: "monitor"}
+_BESIDE: dict[str, Permission] = {PROMETHEUS: "monitor"}
 """What paths that are no endpoints need; others need `admin`."""
 EVERYBODY = Key("everybody", b"", "admin")
 """Who asks where there are no keys."""

@@ -61,7 +61,7 @@ def add_routes(
 ) -> None:
     """Offer `endpoints` at their paths; requests of clip-as-service's clients go to `adapter`."""
     for endpoint in endpoints.values():
-        name = endpoint.path.strip("/")
+        name = endpoint.name
         plain = endpoint.takes is None and "GET" in endpoint.methods
         for method in endpoint.methods:
             about, answer = endpoint.about, _of_body(dispatcher, endpoint, adapter)

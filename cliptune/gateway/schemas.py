@@ -29,7 +29,7 @@ from cliptune.errors import (
 )
 from cliptune.gateway import multipart
 from cliptune.protocol import wire_errors
-from cliptune.protocol.endpoints import SEARCH_FLOW, describe
+from cliptune.protocol.endpoints import ROOT, SEARCH_FLOW, describe
 from cliptune.protocol.limits import Tally, check_count, count_inside, parse_json
 from cliptune.settings import Settings, current
 
@@ -103,7 +103,7 @@ class CallBody(BaseModel):
     """What `/post` takes, for the reference: `clip_service.http` reads it."""
 
     data: list[CallItem] = Field(default_factory=list)
-    exec_endpoint: str = Field("/", alias="execEndpoint")
+    exec_endpoint: str = Field(ROOT.path, alias="execEndpoint")
     parameters: dict[str, object] | None = None
 
 

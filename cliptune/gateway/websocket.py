@@ -16,6 +16,7 @@ from cliptune.gateway.schemas import to_json
 from cliptune.gateway.streams import in_order, open_socket, until_ended
 from cliptune.observability.request_log import observed
 from cliptune.protocol import wire_errors
+from cliptune.protocol.endpoints import SOCKET
 from cliptune.protocol.limits import parse_json
 
 WINDOW = 8
@@ -44,7 +45,7 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
             call.status = str(error.http_status if error else 200)
             return await asyncio.to_thread(lambda: to_json(content).decode())
 
-    @app.websocket("/ws")
+    @app.websocket(SOCKET)
     async def socket(connection: WebSocket) -> None:
         """Each message a call; errors are answers, and the connection goes on."""
         try:

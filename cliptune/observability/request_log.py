@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cliptune.observability import metrics, request_ids, tracing
 from cliptune.observability.logs import log_call
 from cliptune.protocol import redaction
+from cliptune.protocol.endpoints import HEALTHZ, PROMETHEUS, READYZ
 from cliptune.settings import Settings, current
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 """The endpoint of requests to what there is not: a client can't make up new time series."""
-_UNOBSERVED = (metrics.PATH, "/healthz", "/readyz")
+_UNOBSERVED = (PROMETHEUS, HEALTHZ, READYZ)
 
 
 @dataclass
@@ -134,7 +135,7 @@ def observe_app(app: FastAPI, settings: Settings) -> FastAPI:
     """Count, trace and log the requests to `app`, and offer `/metrics`."""
     if settings.metrics_port is None:
 
-        @app.get(metrics.PATH, tags=["health"])
+        @app.get(PROMETHEUS, tags=["health"])
         async def prometheus() -> Response:
             """Figures for Prometheus."""
             body, kind = await asyncio.to_thread(metrics.exposition)

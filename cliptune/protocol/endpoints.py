@@ -241,6 +241,11 @@ class Endpoint(Generic[Given]):
     for_clip_service: bool = False
     """Whether clip-as-service's clients may call it."""
 
+    @property
+    def name(self) -> str:
+        """As the client's method and messages have it."""
+        return self.path.strip("/")
+
 
 _ENCODERS = ("text", "vision")
 _ALL = ("text", "vision", "indexer")
@@ -415,3 +420,19 @@ def answered_by(
 ) -> dict[str, Endpoint[BaseDoc]]:
     """Those of a Flow's endpoints that one of these executors binds, or several."""
     return {path: one for path, one in flow.items() if set(one.executors) & set(executors)}
+
+
+# What HTTP offers besides: the paths of what is no endpoint.
+
+HEALTHZ, READYZ, PROMETHEUS = "/healthz", "/readyz", "/metrics"
+DOCS, OPENAPI = "/docs", "/openapi.json"
+PICTURES = "/pictures/"
+"""Below it are the stored documents' pictures; they need what `GET` needs."""
+POST = "/post"
+"""clip-as-service's form of a call: the body says what is asked."""
+SOCKET = "/ws"
+"""The same over a WebSocket."""
+DRY_RUN = "/dry_run"
+"""Whether it lives, as Jina's clients ask."""
+OPEN_PATHS = (ROOT.path, DOCS, OPENAPI, HEALTHZ, READYZ, DRY_RUN)
+"""What needs no key: the search page itself (it asks its reader for one), the reference, health."""

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from cliptune.files import make_folder, write_text
+from cliptune.protocol.endpoints import PICTURES
 from cliptune.settings import current
 
 OPERATOR_PARAMETER = "_operator"
@@ -40,7 +41,7 @@ _KEPT = 90 * 24 * 3600.0
 def image_url(identity: str, has_picture: bool, uri: str | None) -> str | None:
     """Where a client finds an indexed document's picture: here, or where its link leads."""
     if has_picture:
-        return f"{BASE.get()}/pictures/{quote(identity, safe='')}"
+        return f"{BASE.get()}{PICTURES}{quote(identity, safe='')}"
     return shown_link(uri)
 
 

@@ -1,4 +1,4 @@
-"""A Flow whose parts are started one by one, as Kubernetes does: each does what it can meanwhile."""
+"""A Flow whose parts are started one by one, as on Kubernetes: each does what it can meanwhile."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from cliptune.gateway.schemas import (
 )
 from cliptune.gateway.streams import in_order, open_socket, until_ended
 from cliptune.protocol import wire_errors
+from cliptune.protocol.endpoints import ROOT
 from cliptune.protocol.limits import (
     Tally,
     check_count,
@@ -186,7 +187,7 @@ def _document(doc: Document) -> dict[str, object]:
 def add_websocket(app: FastAPI, adapter: Adapter) -> None:
     """Answer binary requests at `/`, as Jina's WebSocket client sends them."""
 
-    @app.websocket("/")
+    @app.websocket(ROOT.path)
     async def talk(socket: WebSocket) -> None:
         try:
             check_origin(socket.headers)
