@@ -336,12 +336,6 @@ class Listening(Section):
     drain: Count = _told(
         30, "in which a server that was told to end answers what it has taken", unit="seconds"
     )
-    start_failures: Path | None = _told(
-        None,
-        "where the parts of a Flow that starts say why they can't",
-        default="set by `cliptune serve`",
-        allowed="a folder",
-    )
 
 
 class Asking(Section):
@@ -597,14 +591,8 @@ class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
         """The environment of a process that is to have these settings, and all else as here."""
         ours = set(map(variable_of, type(self).model_fields))
         kept = {name: value for name, value in os.environ.items() if name not in ours}
-        return kept | self._variables()
-
-    def hand_down(self) -> None:
-        """Have the processes that are forked from here on take these settings."""
-        os.environ.update(self._variables())
-
-    def _variables(self) -> dict[str, str]:
-        return {variable_of(name): _written(getattr(self, name)) for name in self.model_fields_set}
+        given = self.model_fields_set
+        return kept | {variable_of(name): _written(getattr(self, name)) for name in given}
 
 
 def _written(value: object) -> str:

@@ -30,7 +30,7 @@ from cliptune.protocol.endpoints import (
     PROMETHEUS,
     READYZ,
 )
-from cliptune.settings import current
+from cliptune.settings import Settings
 
 
 def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
@@ -57,7 +57,7 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
         # asking first: such a request says where it comes from.
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             try:
-                check_origin(request.headers)
+                check_origin(request.headers, settings)
             except Forbidden as error:
                 return error_response(error)
         try:
@@ -181,14 +181,14 @@ def known_query(request: HTTPConnection) -> None:
             raise BadInput(f"parameter {name} is given {len(given)} times")
 
 
-def check_origin(headers: Headers) -> None:
+def check_origin(headers: Headers, settings: Settings) -> None:
     """Refuse what a page of another site asks.
 
     Raises:
         Forbidden: the origin is neither this service nor in CLIPTUNE_CORS_ORIGINS.
     """
     origin = headers.get("origin")
-    if not origin or origin in current().cors_origins:
+    if not origin or origin in settings.cors_origins:
         return
     try:
         own = urlsplit(origin).netloc == headers.get("host")

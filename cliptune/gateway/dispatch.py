@@ -12,13 +12,13 @@ from cliptune.documents import ClipDoc, RankDoc
 from cliptune.gateway.admission import Admission
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
-from cliptune.protocol.endpoints import Endpoint, read_parameters
+from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.jina_compat import (
     DataRequest,
     SingleDocumentRequest,
     send_health_check_async,
 )
-from cliptune.protocol.limits import check_docs
+from cliptune.protocol.limits import Limits
 from cliptune.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Handler(Protocol):
 
     admission: Admission
     settings: Settings
+    limits: Limits
     addresses: Mapping[str, Addresses]
     """By the executors' names."""
 
@@ -73,10 +74,9 @@ class Dispatcher:
         sent: Docs = DocList[ClipDoc]() if docs is None else docs
 
         def check_and_pack() -> DataRequest:
-            checked = read_parameters(endpoint.parameters, parameters)
-            if endpoint.takes is not None and issubclass(endpoint.takes, ClipDoc):
-                check_docs([doc for doc in sent if isinstance(doc, ClipDoc)])
-                checked.check_documents(len(sent))
+            # What `ask` refuses of messages, before there is one.
+            self.handler.limits.check_parameters(parameters or {})
+            self.handler.limits.check_docs([doc for doc in sent if isinstance(doc, ClipDoc)])
             return _data_request(endpoint.path, sent, parameters)
 
         # Beside the event loop: a request may hold many documents, and an answer many matches.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from docarray import BaseDoc
 from fastapi import FastAPI
 
 from cliptune.errors import (
@@ -29,7 +30,7 @@ from cliptune.gateway.streams import in_order, until_ended, until_ending
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
 from cliptune.protocol import jina_compat, redaction, wire_errors
-from cliptune.protocol.endpoints import TRAIN_FLOW, answered_by, flow_of
+from cliptune.protocol.endpoints import TRAIN_FLOW, Endpoint, answered_by, flow_of
 from cliptune.protocol.jina_compat import (
     BaseGateway,
     CompositeBaseServer,
@@ -40,6 +41,7 @@ from cliptune.protocol.jina_compat import (
     SingleDocumentRequest,
     jina_pb2,
 )
+from cliptune.protocol.limits import Limits
 from cliptune.settings import Settings, bracketed
 from cliptune.version import __version__
 
@@ -61,6 +63,7 @@ class RequestHandler(GatewayRequestHandler):
         jina_compat.name_who_is_away()
         super().__init__(*args, **kwargs)
         self.settings = Settings.read()
+        self.limits = Limits(self.settings)
         self.addresses: Mapping[str, Addresses] = json.loads(
             self.runtime_args.deployments_addresses
         )
@@ -77,7 +80,7 @@ class RequestHandler(GatewayRequestHandler):
         request, refused = await self._unpack(request)
         given_id = told.get(request_ids.HEADER) or self._header(request).request_id
         with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
-            call.endpoint, call.status = self._endpoint(request), "OK"
+            call.endpoint, call.status = self._shown(request), "OK"
             if context is not None:
                 returned = ((request_ids.HEADER, request_ids.current.get()),)
                 await context.send_initial_metadata(returned)
@@ -94,13 +97,14 @@ class RequestHandler(GatewayRequestHandler):
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
-        documents = await checked(request)
+        documents = await checked(request, self.limits)
         endpoint = request.header.exec_endpoint
         with self.admission.admit(PRESENTED.get(), endpoint, documents) as key:
             redaction.OPERATOR.set(key is not EVERYBODY and key.role == "admin")
             try:
-                self._check_endpoint(endpoint, streams=False)
-                send_along(request)
+                asked = self._endpoint(endpoint, streams=False)
+                self.limits.check_asked(asked, documents, request.parameters)
+                send_along(request, self.settings)
                 choose_executors(request, self.admission.endpoints)
                 for wait in (*SWITCH_WAITS, None):
                     response = await jina_compat.ask_executors(self.streamer, request)
@@ -143,7 +147,7 @@ class RequestHandler(GatewayRequestHandler):
     async def _unpack(self, request: DataRequest) -> tuple[DataRequest, CliptuneError | None]:
         """The request, parsed; or an empty one in its place, and what is wrong with it."""
         try:
-            await unpack(request)
+            await unpack(request, self.limits)
         except CliptuneError as error:
             return DataRequest(), error
         return request, None
@@ -151,7 +155,7 @@ class RequestHandler(GatewayRequestHandler):
     async def _answer(self, request: DataRequest) -> DataRequest:
         request, refused = await self._unpack(request)
         with observed("grpc", self._header(request).request_id) as call:
-            call.endpoint, call.status = self._endpoint(request), "OK"
+            call.endpoint, call.status = self._shown(request), "OK"
             try:
                 if refused is not None:
                     raise refused
@@ -173,10 +177,10 @@ class RequestHandler(GatewayRequestHandler):
     ) -> AsyncIterator[SingleDocumentRequest]:
         """One document in, many out."""
         try:
-            await unpack(request)
-            endpoint = check_single(request)
+            await unpack(request, self.limits)
+            endpoint = check_single(request, self.limits)
             with self.admission.admit_stream(PRESENTED.get(), endpoint):
-                self._check_endpoint(endpoint, streams=True)
+                self._endpoint(endpoint, streams=True)
                 responses = jina_compat.stream_from_executors(self.streamer, request)
                 with suppress(StopAsyncIteration):
                     while True:
@@ -205,17 +209,24 @@ class RequestHandler(GatewayRequestHandler):
             empty: HeaderProto = jina_pb2.HeaderProto()
             return empty
 
-    def _endpoint(self, request: DataRequest) -> str:
+    def _shown(self, request: DataRequest) -> str:
         """The endpoint as metrics name it."""
         asked = self._header(request).exec_endpoint
         return asked if asked in self.endpoints else OTHER
 
-    def _check_endpoint(self, path: str, streams: bool) -> None:
+    def _endpoint(self, path: str, streams: bool) -> Endpoint[BaseDoc]:
+        """The endpoint that is asked for.
+
+        Raises:
+            NotFound: there is none.
+            BadInput: it streams, or doesn't, other than the call.
+        """
         shown = path[:100]
         if (endpoint := self.endpoints.get(path)) is None:
             raise NotFound(f"no endpoint {shown!r}: {near_matches(shown, sorted(self.endpoints))}")
         if endpoint.streams != streams:
             raise BadInput(f"{shown!r} is no endpoint of this kind of call")
+        return endpoint
 
 
 class HttpServer(FastAPIBaseServer):

@@ -51,7 +51,7 @@ def add_clip_service(app: FastAPI, adapter: Adapter) -> None:
     @app.post(POST, openapi_extra=body_schema(CallBody, example), tags=["encode"])
     async def post(request: Request) -> Response:
         """clip-as-service's form of a call: any endpoint, `/` is `/encode`."""
-        body = await read_json(request)
+        body = await read_json(request, adapter.limits)
         if not isinstance(body, dict):
             raise BadInput(f"the body must be a JSON object, got {body!r:.80}")
         return await answer_json(adapter, body)

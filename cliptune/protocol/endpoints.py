@@ -16,12 +16,10 @@ from docarray import BaseDoc
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
-from cliptune.errors import BadInput, TooLarge
+from cliptune.errors import BadInput
 from cliptune.names import DATA_SET
 from cliptune.protocol.documents import FileChunk, LogItem, Report, TrainRequest, TrainResult
-from cliptune.protocol.limits import check_parameters
 from cliptune.protocol.status import FlowStatus
-from cliptune.settings import current
 
 Permission = Literal["read", "write", "monitor", "admin"]
 Method = Literal["GET", "POST"]
@@ -34,9 +32,6 @@ class Parameters(BaseModel):
     """Parameters of an endpoint; unknown ones are errors, since they would have no effect."""
 
     model_config = ConfigDict(extra="forbid")
-
-    def check_documents(self, count: int) -> None:
-        """Refuse what would be too much for so many documents: nothing, for most endpoints."""
 
 
 class NoParameters(Parameters):
@@ -67,21 +62,6 @@ class SearchParameters(Parameters):
     model: Literal["current", "previous", "next"] | None = Field(
         None, description="Of a swap: the model served (default), that before, or that prepared."
     )
-
-    def check_documents(self, count: int) -> None:
-        """Refuse a search that asks for too much.
-
-        Raises:
-            TooLarge: `count` queries have more than `max_matches` matches together, with those
-                left out.
-        """
-        asked = count * (self.limit + self.offset)
-        if asked > (most := current().max_matches):
-            raise TooLarge(
-                f"{count} queries with limit {self.limit} and offset {self.offset} are {asked} "
-                f"matches, the limit of one request is {most}: send fewer queries at once, "
-                "or ask for fewer matches"
-            )
 
 
 class DeleteParameters(Parameters):
@@ -142,7 +122,6 @@ def read_parameters(kind: type[P], parameters: Mapping[str, object] | None) -> P
     """
     # Keys with a leading underscore are Jina's own.
     given = {k: v for k, v in (parameters or {}).items() if not k.startswith("_")}
-    check_parameters(given)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -236,6 +215,8 @@ class Endpoint(Generic[Given]):
     """Whether one request has many answers."""
     takes_forms: bool = False
     """Whether pictures may come as a form over HTTP too."""
+    may_be_empty: bool = False
+    """Whether its requests need no documents, though it takes some."""
     texts_skip_vision: bool = False
     """Whether requests of nothing but texts go past the vision encoder."""
     for_clip_service: bool = False
@@ -392,7 +373,7 @@ ARTIFACT = Endpoint(
 )  # fmt: skip
 DATA = replace(
     _training("/data", "Keep a part of a data set; without documents, say if it is there."),
-    takes=ClipDoc, parameters=PartParameters, methods=(),
+    takes=ClipDoc, parameters=PartParameters, methods=(), may_be_empty=True,
 )  # fmt: skip
 
 

@@ -24,11 +24,7 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
 from cliptune.protocol.endpoints import ENCODE, SEARCH
-from cliptune.protocol.limits import (
-    count_messages,
-    count_values,
-    parse_json,
-)
+from cliptune.protocol.limits import Limits, count_messages, count_values
 from cliptune.serving import Client
 from cliptune.settings import Settings
 from tests.pictures import base64_of, picture
@@ -298,8 +294,10 @@ def test_values_are_counted_before_they_are_parsed(text: str) -> None:
         <= exact + sum(text.count(end) for end in ("[]", "{}")) + text.count("[") + text.count("{")
     )
     with pytest.raises(TooLarge):
-        parse_json(b"[" + b"1," * LIMITS.max_values + b"1]")
-    assert parse_json(json_body([", [{" * LIMITS.max_values])) == [", [{" * LIMITS.max_values]
+        Limits(LIMITS).parse_json(b"[" + b"1," * LIMITS.max_values + b"1]")
+    assert Limits(LIMITS).parse_json(json_body([", [{" * LIMITS.max_values])) == [
+        ", [{" * LIMITS.max_values
+    ]
 
 
 def test_messages_are_counted_before_they_are_parsed() -> None:
