@@ -43,6 +43,8 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes of one machine share their metrics; prometheus_client reads it when imported."""
 MOST = 2**31 - 1
 """The largest of any whole number here."""
+MAX_DOCS = 256
+"""Documents in one request, unless a server's operator says otherwise."""
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -334,12 +336,6 @@ class Listening(Section):
     drain: Count = _told(
         30, "in which a server that was told to end answers what it has taken", unit="seconds"
     )
-    start_failures: Path | None = _told(
-        None,
-        "where the parts of a Flow that starts say why they can't",
-        default="set by `cliptune serve`",
-        allowed="a folder",
-    )
 
 
 class Asking(Section):
@@ -401,7 +397,9 @@ class Bounds(Section):
         "of one request or WebSocket message; of one request's fetched pictures",
         unit="bytes",
     )
-    max_docs: Count = _told(256, "in one request", read_by=("client", *_FLOWS), unit="documents")
+    max_docs: Count = _told(
+        MAX_DOCS, "in one request", read_by=("client", *_FLOWS), unit="documents"
+    )
     max_text: Count = _told(
         100_000,
         "of one text; the tower reads its first 77 tokens",
@@ -593,14 +591,8 @@ class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
         """The environment of a process that is to have these settings, and all else as here."""
         ours = set(map(variable_of, type(self).model_fields))
         kept = {name: value for name, value in os.environ.items() if name not in ours}
-        return kept | self._variables()
-
-    def hand_down(self) -> None:
-        """Have the processes that are forked from here on take these settings."""
-        os.environ.update(self._variables())
-
-    def _variables(self) -> dict[str, str]:
-        return {variable_of(name): _written(getattr(self, name)) for name in self.model_fields_set}
+        given = self.model_fields_set
+        return kept | {variable_of(name): _written(getattr(self, name)) for name in given}
 
 
 def _written(value: object) -> str:

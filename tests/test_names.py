@@ -65,7 +65,7 @@ LOOK_UPS = {
     "the server's runs": lambda name: training.manage({"action": "get", "name": name}),
     "the server's list": lambda name: training.manage({"experiment_name": name}),
     "the server's experiment": lambda n: training.manage_experiments({"action": "get", "name": n}),
-    "the server's data": lambda name: training.store_part([], {"name": name}),
+    "the server's data": lambda name: training.store_part([], {"name": name}, Path("uploads")),
     "the server's model": lambda name: training.evaluate({"model": name, "query_data": "a"}),
     "the server's fit": lambda n: training.fit({"model": n, "train_data": n, "run_name": n}),
     "the server's artifact": lambda name: training.fit({"model_artifact": name, "train_data": "a"}),

@@ -157,7 +157,10 @@ def search_with(
         samples = run.example_results()["before"][EVALUATION]
         samples = samples[:: len(samples) // QUERIES][:QUERIES]
         addresses = f"grpc://localhost:{grpc_port}", f"http://localhost:{http_port}"
-        with Client(addresses[0]) as grpc, Client(addresses[1]) as http:
+        with (
+            Client.from_environment(addresses[0]) as grpc,
+            Client.from_environment(addresses[1]) as http,
+        ):
             grpc.clear()  # an earlier demo's model may have filled it
             count = grpc.index(index_docs, show_progress=True)
             console.print(f"{count} pictures indexed")

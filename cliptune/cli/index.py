@@ -114,7 +114,7 @@ def add(
     tell(docs.summary)
     if not keep_untitled and any("title" in one.reason for one in docs.summary.left_out):
         notices.print("--keep-untitled indexes pictures without a title too", style="yellow")
-    with Client(server) as client, progress_bar(stays=True) as report:
+    with Client.from_environment(server) as client, progress_bar(stays=True) as report:
 
         def show(so_far: Indexed) -> None:
             report("indexing", so_far.seen, len(docs))
@@ -140,17 +140,19 @@ def status(as_json: AsJson = False, server: Address = SERVER) -> None:
     """Say how much a search Flow's index holds, of which model, and how it is searched."""
     from cliptune.protocol.redaction import with_note
     from cliptune.serving import Client
+    from cliptune.settings import Settings
 
-    with Client(server) as client:
-        found = client.status()
-    found |= {part: with_note(found[part]) for part in ("index", "model", "vision")}
+    home = Settings.read().home
+    with Client.from_environment(server) as client:
+        flow = client.status()
+    flow |= {part: with_note(home, flow[part]) for part in ("index", "model", "vision")}
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        typer.echo(json.dumps(flow, indent=2, ensure_ascii=False, default=str))
         return
-    index, model = found["index"], found["model"]
+    index, model = flow["index"], flow["model"]
     table = Table(show_header=False, box=None)
     rows = {
-        "documents": f"{found['documents']:,}".replace(",", " "),
+        "documents": f"{flow['documents']:,}".replace(",", " "),
         "searched": _how_searched(index),
         "model": f"{index['model_digest'] or 'none yet':.12}",
         "served": f"{model.get('model_digest', '')!s:.12}  ({model.get('artifact', '')})",
@@ -165,9 +167,9 @@ def status(as_json: AsJson = False, server: Address = SERVER) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
-    if not found["documents"]:
+    if not flow["documents"]:
         console.print("The index is empty: `cliptune index TABLE` fills it.", highlight=False)
-    if not found["searchable"]:
+    if not flow["searchable"]:
         console.print(
             "[yellow]The server serves another model than the index is of: nothing can be found. "
             "Serve the index's model, or `cliptune swap` it.[/]"
@@ -191,7 +193,7 @@ def get(
     """Show stored documents."""
     from cliptune.serving import Client
 
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         docs = client.get(ids)
     missing = [one for one in dict.fromkeys(ids) if one not in {str(doc.id) for doc in docs}]
     if as_json:
@@ -223,16 +225,16 @@ def delete(
 
     if not ids and filter_ is None:
         raise BadInput("give ids, or --filter; `cliptune index clear` deletes everything")
-    with Client(server) as client:
-        found = client.matching(ids or None, filter_)
-        warn(found.warnings)
-        if not found.documents:
+    with Client.from_environment(server) as client:
+        matching = client.matching(ids or None, filter_)
+        warn(matching.warnings)
+        if not matching.documents:
             console.print("Nothing found, so nothing was deleted.")
             return
         if dry_run:
-            console.print(f"{found.documents} documents would be deleted")
+            console.print(f"{matching.documents} documents would be deleted")
             return
-        confirm(f"delete {found.documents} documents", yes)
+        confirm(f"delete {matching.documents} documents", yes)
         console.print(f"{client.delete(ids or None, filter_)} documents deleted")
 
 
@@ -240,7 +242,7 @@ def clear(yes: Yes = False, server: Address = SERVER) -> None:
     """Delete everything in a search Flow's index."""
     from cliptune.serving import Client
 
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         if not (count := client.status()["documents"]):
             console.print("The index is empty already.")
             return
@@ -275,7 +277,7 @@ def prune(
         kept |= {str(doc.id) for doc in docs}
     if not force:
         _check_ids_known(docs, data)
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         count, gone = 0, []
         for one in client.ids():
             count += 1
@@ -326,9 +328,9 @@ def _listed(ids: list[str]) -> str:
 
 
 def _default_report() -> Path:
-    from cliptune.settings import current
+    from cliptune.settings import Settings
 
-    return current().home / "logs" / f"left-out-{datetime.now():%Y-%m-%d-%H%M%S}.csv"
+    return Settings.read().home / "logs" / f"left-out-{datetime.now():%Y-%m-%d-%H%M%S}.csv"
 
 
 def _write_left_out(path: Path, left_out: list[LeftOut]) -> None:

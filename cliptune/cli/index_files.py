@@ -141,6 +141,6 @@ def _existing(uri: str) -> VersionedIndex:
 def _open(uri: str, storage: str | None = None) -> VersionedIndex:
     """The index at `uri`: of several generations, the current one's."""
     from cliptune.index.versions.versioned_index import VersionedIndex
-    from cliptune.settings import current
+    from cliptune.settings import Settings
 
-    return VersionedIndex(uri, current().generations_of(uri), storage=storage)
+    return VersionedIndex(uri, Settings.read().generations_of(uri), storage=storage)

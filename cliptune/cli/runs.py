@@ -154,8 +154,8 @@ def runs(
     """
     if context.invoked_subcommand is not None:
         return
-    found = _session(server).list_runs(experiment_name=experiment, page=page, size=size)
-    summaries = [run.summary() for run in found]
+    listed = _session(server).list_runs(experiment_name=experiment, page=page, size=size)
+    summaries = [run.summary() for run in listed]
     if as_json:
         rows = [asdict(one) for one in summaries]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -208,9 +208,9 @@ def delete(
     A run that is under way is stopped first. Artifacts that were saved elsewhere stay.
     """
     session = _session(server)
-    found = [session.get_run(name, experiment) for name in dict.fromkeys(names)]
-    confirm(f"delete {', '.join(run.name for run in found)}", yes)
-    for run in found:
+    chosen = [session.get_run(name, experiment) for name in dict.fromkeys(names)]
+    confirm(f"delete {', '.join(run.name for run in chosen)}", yes)
+    for run in chosen:
         session.delete_run(run.name, run.experiment_name)
         console.print(f"run {run.name} deleted")
 

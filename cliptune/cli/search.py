@@ -38,7 +38,7 @@ def search(
     if picture and not Path(query).is_file():
         raise NotFound(f"no picture at {query}")
     asked = Path(query).read_bytes() if picture else query
-    with Client(server) as client:
+    with Client.from_environment(server) as client:
         result = client.search(asked, limit=limit, filter=filter_)
     matches = result.matches
     warn(result.warnings)

@@ -169,16 +169,16 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
         engine = EngineOptions(settings.onnx, settings.precision, settings.device, batch_size)
         state = settings.generations_of(uri)
         return Place(uri, state, settings.artifact, engine, None, settings.index_storage)
-    client = Client(server)
+    client = Client.from_environment(server)
     status = client.status()
     # Paths are told to a key of the role admin; others find them noted on the same machine.
-    found, model = with_note(status["index"]), with_note(status["model"])
-    if "index_uri" not in found:
+    index_status, model = (with_note(settings.home, status[part]) for part in ("index", "model"))
+    if "index_uri" not in index_status:
         raise BadInput(
             f"{server} does not say where its index is: give the command on its machine as its "
             "user, with CLIPTUNE_HOME as it has it; or a key of the role admin; or --index"
         )
-    uri, state = found["index_uri"], found["generations_folder"]
+    uri, state = index_status["index_uri"], index_status["generations_folder"]
     here = Path(uri).is_dir() if "://" not in uri else Path(state).is_dir()
     if not here:
         raise BadInput(
@@ -186,7 +186,7 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
             "where it is, for example by kubectl exec, with --index"
         )
     engine = EngineOptions(bool(model["onnx"]), model["precision"], settings.device, batch_size)
-    return Place(uri, state, model["artifact"], engine, client, found["storage"])
+    return Place(uri, state, model["artifact"], engine, client, index_status["storage"])
 
 
 def _queries(work: Swap, queries: str | None, table: CsvOptions, sample: int) -> list[Query]:

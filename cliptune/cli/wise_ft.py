@@ -159,7 +159,7 @@ def _sweep(
 ) -> list[Point]:
     """`sweep` under a progress bar, with the pixels in the cache that training uses."""
     from cliptune.evaluation.wise_ft import sweep
-    from cliptune.settings import current
+    from cliptune.settings import Settings
 
     with progress_bar() as show:
         return sweep(
@@ -169,7 +169,7 @@ def _sweep(
             in_domain,
             robust,
             limit=limit,
-            pixel_cache=current().cache_dir / "pixels",
+            pixel_cache=Settings.read().cache_dir / "pixels",
             on_progress=show,
         )
 

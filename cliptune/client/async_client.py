@@ -13,8 +13,8 @@ from docarray import DocList
 
 from cliptune.client import calls, inputs, messages, profiling
 from cliptune.client.base import BaseClient
-from cliptune.client.batching import D, Many, SendingOptions, arun_many, arun_steps
-from cliptune.client.calls import Matching, Query, Rows, Updated
+from cliptune.client.batching import D, Many, SendingOptions, arun_many
+from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
@@ -115,7 +115,7 @@ class AsyncClient(BaseClient):
         inputs.check_several(docs, "update")
         total = Updated(updated=0, missing=[])
         async with aclosing(
-            inputs.abatches_of(docs, inputs.to_change, batch_size, keep_errors=False)
+            inputs.abatches_of(docs, inputs.to_change, batch_size, self.max_docs)
         ) as batches:
             async for batch in batches:
                 total = calls.joined(total, await self._ask(calls.update(batch)))
@@ -126,56 +126,29 @@ class AsyncClient(BaseClient):
         self,
         query: Query,
         limit: int = ...,
-        offset: int = ...,
-        filter: Filter | None = ...,
-        score_threshold: float | None = ...,
-        exact: bool = ...,
-        model: str | None = ...,
-        include_total: bool = ...,
-        **options: Unpack[SendingOptions],
+        **options: Unpack[SearchOptions],
     ) -> SearchResult: ...
     @overload
     async def search(
         self,
         query: Iterable[Query] | AsyncIterable[Query],
         limit: int = ...,
-        offset: int = ...,
-        filter: Filter | None = ...,
-        score_threshold: float | None = ...,
-        exact: bool = ...,
-        model: str | None = ...,
-        include_total: bool = ...,
-        **options: Unpack[SendingOptions],
+        **options: Unpack[SearchOptions],
     ) -> DocList[SearchResult]: ...
     async def search(
         self,
         query: Query | Iterable[Query] | AsyncIterable[Query],
         limit: int = 10,
-        offset: int = 0,
-        filter: Filter | None = None,
-        score_threshold: float | None = None,
-        exact: bool = False,
-        model: str | None = None,
-        include_total: bool = False,
-        **options: Unpack[SendingOptions],
+        **options: Unpack[SearchOptions],
     ) -> SearchResult | DocList[SearchResult]:
         """As `Client.search`."""
-        asked = {
-            "limit": limit,
-            "offset": offset,
-            "filter": filter,
-            "score_threshold": score_threshold,
-            "exact": exact,
-            "model": model,
-            "include_total": include_total,
-        }
-        return await self._many(calls.search(query, asked, options))
+        return await self._many(calls.search(query, limit, options))
 
     async def get(
         self, ids: str | Iterable[str], include_embedding: bool = False
     ) -> DocList[ClipDoc]:
         """As `Client.get`."""
-        return await arun_steps(calls.get(ids, include_embedding), self._ask)
+        return await calls.get(self._ask, ids, include_embedding, self.max_docs)
 
     async def delete(
         self, ids: str | Iterable[str] | None = None, filter: Filter | None = None
@@ -218,7 +191,7 @@ class AsyncClient(BaseClient):
 
     async def _many(self, many: Many[D, R]) -> R:
         self._transport.check_open()
-        return await arun_many(many, self._ask)
+        return await arun_many(many, self._ask, self.max_docs)
 
     async def _ask(self, call: Call[R]) -> R:
         if call.repeatable:

@@ -1,7 +1,7 @@
 """Calls of many items: in batches, several at once, with callbacks, and no good item lost to a bad.
 
-What is sent next, and what becomes of an answer, is decided once (`Many`, `deliver`): `run_many`
-waits for it in threads, `arun_many` on an event loop.
+What is sent next, and what becomes of an answer, is written once, as coroutines. On an event loop
+they wait; in threads what they await is there already (see `now`), and they run through.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import inspect
 from collections import deque
 from collections.abc import (
     AsyncIterable,
+    AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Generator,
     Iterable,
     Iterator,
@@ -24,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypedDict, TypeVar, cast
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import numpy as np
 from docarray import DocList
@@ -34,16 +36,33 @@ from cliptune.client.inputs import Item, abatches_of, batches_of, check_several,
 from cliptune.client.messages import Call, doc_list, documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError
+from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.limits import name
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 D = TypeVar("D", bound=ClipDoc)
-Steps = Generator[Call[object], object, R]
-"""Calls one after the other, each made when the last one's answer, or error, is known."""
 Callback = Callable[[DocList[Any]], object]
 """Takes documents of the kind that the call gives."""
 OnError = Callable[[CliptuneError, DocList[ClipDoc]], object]
+
+
+class Ask(Protocol):
+    """Makes a call."""
+
+    def __call__(self, call: Call[R], /) -> Coroutine[Any, Any, R]:
+        """What it is answered."""
+
+
+def now(work: Coroutine[Any, Any, R]) -> R:
+    """What a coroutine returns that never has to wait."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    work.close()
+    raise RuntimeError("it had to wait, and there is no event loop")
 
 
 class SendingOptions(TypedDict, total=False):
@@ -108,13 +127,11 @@ class Answered(Generic[D]):
 class Many(Generic[D, R_co]):
     """A call of many items."""
 
-    endpoint: str
+    endpoint: Endpoint[D]
     given: Iterable[object] | AsyncIterable[object]
     """The items, see `inputs.to_doc`."""
     prepare: Callable[[ClipDoc], ClipDoc]
     """What is sent of a document."""
-    kind: type[D]
-    """What comes back for it."""
     sending: Sending
     take: Callable[[Answered[D]], None]
     """Keeps what is wanted of a batch's answers."""
@@ -123,7 +140,7 @@ class Many(Generic[D, R_co]):
 
     def __post_init__(self) -> None:
         """Check what was given."""
-        check_several(self.given, self.endpoint.strip("/"))
+        check_several(self.given, self.endpoint.name)
 
     @property
     def keep_errors(self) -> bool:
@@ -133,7 +150,7 @@ class Many(Generic[D, R_co]):
     def call(self, docs: Sequence[ClipDoc]) -> Call[DocList[D]]:
         """One request."""
         parameters = plain_mapping(self.sending.parameters or {})
-        return documents(self.endpoint, docs, self.kind, parameters)
+        return documents(self.endpoint, docs, parameters)
 
     def told(self, answered: Answered[D]) -> Iterator[Callable[[], object]]:
         """The callbacks that are due for a batch that has been sent."""
@@ -150,34 +167,27 @@ class Many(Generic[D, R_co]):
         """Keep what is wanted of a batch; gives the callbacks that are due then."""
         self.take(answered)
         if (on_done := self.sending.on_done) is not None and answered.answers:
-            yield partial(on_done, doc_list(self.kind, answered.in_order()))
+            yield partial(on_done, doc_list(self.endpoint.gives, answered.in_order()))
 
 
 def _docs(items: list[Item]) -> DocList[ClipDoc]:
     return DocList[ClipDoc]([item.doc for item in items])
 
 
-def answer_to(call: Call[R]) -> Steps[R]:
-    """One of the `Steps`: the call's answer."""
-    # Whoever makes the calls sends back what each is answered; the type of a generator knows no
-    # more than that this is some object.
-    return cast(R, (yield call))
-
-
-def deliver(many: Many[D, object], items: list[Item]) -> Steps[Answered[D]]:
+async def deliver(many: Many[D, object], items: list[Item], ask: Ask) -> Answered[D]:
     """Send a batch; where documents are refused and errors are kept, the others without them."""
     answered = Answered[D](items, {}, [(item.error, [item]) for item in items if item.error])
-    yield from _send(many, answered, [item for item in items if not item.error])
+    await _send(many, answered, [item for item in items if not item.error], ask)
     answered.failed.sort(key=lambda failure: failure[1][0].position)
     return answered
 
 
-def _send(many: Many[D, object], answered: Answered[D], items: list[Item]) -> Steps[None]:
+async def _send(many: Many[D, object], answered: Answered[D], items: list[Item], ask: Ask) -> None:
     if not items:
         return
     sent = [item.sent for item in items if item.sent is not None]
     try:
-        answers = yield from answer_to(many.call(sent))
+        answers = await ask(many.call(sent))
         answered.answers |= {
             item.position: answer for item, answer in zip(items, answers, strict=True)
         }
@@ -192,11 +202,11 @@ def _send(many: Many[D, object], answered: Answered[D], items: list[Item]) -> St
             raise
         if at is not None:
             answered.failed.append((error, [items[at]]))
-            yield from _send(many, answered, items[:at] + items[at + 1 :])
+            await _send(many, answered, items[:at] + items[at + 1 :], ask)
         elif isinstance(error, BadInput) and not isinstance(error, BadFilter):
             middle = len(items) // 2
-            yield from _send(many, answered, items[:middle])
-            yield from _send(many, answered, items[middle:])
+            await _send(many, answered, items[:middle], ask)
+            await _send(many, answered, items[middle:], ask)
         else:
             answered.failed.append((error, items))
 
@@ -211,121 +221,126 @@ def _at_fault(error: CliptuneError, items: list[Item]) -> int | None:
     return 0 if len(items) == 1 else None
 
 
-def run_steps(steps: Steps[R], ask: Callable[[Call[object]], object]) -> R:
-    """Make the calls of `steps` by `ask`; returns what they come to."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                answer = ask(call)
-            except CliptuneError as error:
-                call = steps.throw(error)
-            else:
-                call = steps.send(answer)
-    except StopIteration as end:
-        result: R = end.value
-        return result
+class _Begun(Awaitable[R_co], Protocol[R_co]):
+    """Work under way: a task of a loop, or a thread's."""
+
+    def cancel(self) -> object:
+        """Give it up."""
 
 
-async def arun_steps(steps: Steps[R], ask: Callable[[Call[object]], Awaitable[object]]) -> R:
-    """As `run_steps`, on an event loop."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                answer = await ask(call)
-            except CliptuneError as error:
-                call = steps.throw(error)
-            else:
-                call = steps.send(answer)
-    except StopIteration as end:
-        result: R = end.value
-        return result
+class _InThread(Generic[R]):
+    """A thread's work, of which the result is there once it is awaited: the caller waits."""
+
+    def __init__(self, future: Future[R]) -> None:
+        self.future = future
+
+    def __await__(self) -> Generator[None, None, R]:
+        return self.future.result()
+        yield
+
+    def cancel(self) -> object:
+        return self.future.cancel()
 
 
-def run_many(many: Many[D, R], ask: Callable[[Call[object]], object]) -> R:
+def run_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
     """Send all batches, `prefetch` at once; answers are taken in their order.
 
     No more is read of what was given than is on its way, so a generator of any length is fine.
+
+    Args:
+        many: what is asked.
+        ask: makes a call without ever waiting for a loop.
+        max_docs: documents in one request.
     """
-    if isinstance(many.given, AsyncIterable):
-        raise BadInput(f"{many.endpoint.strip('/')} takes an asynchronous iterable in AsyncClient")
-    sending = many.sending
-    waiting: deque[tuple[list[Item], Future[Answered[D]]]] = deque()
-    batches = batches_of(many.given, many.prepare, sending.batch_size, keep_errors=many.keep_errors)
+    given, sending = many.given, many.sending
+    if isinstance(given, AsyncIterable):
+        raise BadInput(f"{many.endpoint.name} takes an asynchronous iterable in AsyncClient")
+    keep = many.keep_errors
+    ready = batches_of(given, many.prepare, sending.batch_size, max_docs, keep_errors=keep)
 
-    def take_first() -> None:
-        items, future = waiting.popleft()
-        try:
-            answered = future.result()
-            for tell in many.told(answered):
-                tell()
-        finally:
-            for tell in many.told_always(items):
-                tell()
-        for tell in many.taken(answered):
-            tell()
-        advance(len(items))
+    async def batches() -> AsyncIterator[list[Item]]:
+        for batch in ready:
+            yield batch
 
-    with (
-        _progress(many) as advance,
-        ThreadPoolExecutor(sending.prefetch, thread_name_prefix="cliptune-client") as pool,
-    ):
-        try:
-            for batch in batches:
-                waiting.append((batch, pool.submit(run_steps, deliver(many, batch), ask)))
-                if len(waiting) >= sending.prefetch:
-                    take_first()
-            while waiting:
-                take_first()
-        finally:
-            for _, future in waiting:
-                future.cancel()
-    return many.result()
+    async def call(told: Callable[[], object]) -> None:
+        told()
+
+    threads = ThreadPoolExecutor(sending.prefetch, thread_name_prefix="cliptune-client")
+    with threads:
+        return now(
+            _run(
+                many,
+                batches(),
+                lambda batch: _InThread(threads.submit(lambda: now(deliver(many, batch, ask)))),
+                call,
+            )
+        )
 
 
-async def arun_many(many: Many[D, R], ask: Callable[[Call[object]], Awaitable[object]]) -> R:
+async def arun_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
     """As `run_many`, on an event loop; cancelled, it cancels the calls under way."""
-    sending = many.sending
-    waiting: deque[tuple[list[Item], asyncio.Task[Answered[D]]]] = deque()
-    batches = abatches_of(
-        many.given, many.prepare, sending.batch_size, keep_errors=many.keep_errors
-    )
+    keep, size = many.keep_errors, many.sending.batch_size
+    tasks: set[asyncio.Task[Answered[D]]] = set()
+
+    def begin(batch: list[Item]) -> asyncio.Task[Answered[D]]:
+        task = asyncio.create_task(deliver(many, batch, ask))
+        tasks.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    def ended(task: asyncio.Task[Answered[D]]) -> None:
+        tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # of one that nobody takes any more, it is none of the log's business
+
+    async def call(told: Callable[[], object]) -> None:
+        if inspect.isawaitable(returned := told()):
+            await returned
+
+    async with aclosing(
+        abatches_of(many.given, many.prepare, size, max_docs, keep_errors=keep)
+    ) as batches:
+        try:
+            return await _run(many, batches, begin, call)
+        finally:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(
+    many: Many[D, R],
+    batches: AsyncIterable[list[Item]],
+    begin: Callable[[list[Item]], _Begun[Answered[D]]],
+    call: Callable[[Callable[[], object]], Awaitable[None]],
+) -> R:
+    """See `run_many`; `begin` sends a batch, `call` calls a callback."""
+    waiting: deque[tuple[list[Item], _Begun[Answered[D]]]] = deque()
 
     async def take_first() -> None:
-        items, task = waiting[0]
+        items, begun = waiting[0]
         try:
-            answered = await task
-            for tell in many.told(answered):
-                await _awaited(tell())
+            answered = await begun
+            for told in many.told(answered):
+                await call(told)
         finally:
             waiting.popleft()
-            for tell in many.told_always(items):
-                await _awaited(tell())
-        for tell in many.taken(answered):
-            await _awaited(tell())
+            for told in many.told_always(items):
+                await call(told)
+        for told in many.taken(answered):
+            await call(told)
         advance(len(items))
 
     with _progress(many) as advance:
-        async with aclosing(batches):
-            try:
-                async for batch in batches:
-                    steps = arun_steps(deliver(many, batch), ask)
-                    waiting.append((batch, asyncio.create_task(steps)))
-                    if len(waiting) >= sending.prefetch:
-                        await take_first()
-                while waiting:
+        try:
+            async for batch in batches:
+                waiting.append((batch, begin(batch)))
+                if len(waiting) >= many.sending.prefetch:
                     await take_first()
-            finally:
-                for _, task in waiting:
-                    task.cancel()
-                await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+            while waiting:
+                await take_first()
+        finally:
+            for _, begun in waiting:
+                begun.cancel()
     return many.result()
-
-
-async def _awaited(returned: object) -> None:
-    if inspect.isawaitable(returned):
-        await returned
 
 
 @contextmanager
@@ -338,7 +353,7 @@ def _progress(many: Many[D, object]) -> Iterator[Callable[[int], None]]:
 
     total = len(many.given) if isinstance(many.given, Sized) else None
     with Progress() as bar:
-        task = bar.add_task(many.endpoint.strip("/"), total=total)
+        task = bar.add_task(many.endpoint.name, total=total)
         yield lambda count: bar.advance(task, count)
 
 

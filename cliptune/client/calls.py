@@ -1,35 +1,27 @@
 """What each call of a client asks, and what it makes of the answers: for threads and event loops.
 
-A call is `Steps`, or `Many` items: `Client` and `AsyncClient` have no more to do than to wait.
+`Client` and `AsyncClient` have no more to do than to make a `Call`, or one of `Many` items.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
 from cliptune.client import inputs, messages
-from cliptune.client.batching import (
-    Answered,
-    Many,
-    Sending,
-    SendingOptions,
-    Steps,
-    answer_to,
-    rows_of,
-)
+from cliptune.client.batching import Answered, Ask, Many, Sending, SendingOptions, rows_of
 from cliptune.client.inputs import Content, Filter, Item
 from cliptune.client.messages import Call, Json
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput
-from cliptune.settings import current
+from cliptune.protocol.endpoints import CLEAR, DELETE, ENCODE, GET, INDEX, RANK, SEARCH, UPDATE
 
 log = logging.getLogger("cliptune")
 Rows = NDArray[np.float32]
@@ -72,7 +64,7 @@ def encode(
             return data
         return DocList[ClipDoc](kept) if as_documents else rows_of(kept)
 
-    return Many("/encode", data, inputs.to_encode, ClipDoc, sending, take, result)
+    return Many(ENCODE, data, inputs.to_encode, sending, take, result)
 
 
 def rank(docs: Some, options: SendingOptions) -> Many[RankDoc, DocList[RankDoc] | None]:
@@ -87,7 +79,7 @@ def rank(docs: Some, options: SendingOptions) -> Many[RankDoc, DocList[RankDoc] 
     def result() -> DocList[RankDoc] | None:
         return ranked if sending.on_done is None else None
 
-    return Many("/rank", docs, inputs.to_rank, RankDoc, sending, take, result)
+    return Many(RANK, docs, inputs.to_rank, sending, take, result)
 
 
 def index(docs: Some, batch_size: int, options: SendingOptions) -> Many[ClipDoc, int]:
@@ -100,15 +92,32 @@ def index(docs: Some, batch_size: int, options: SendingOptions) -> Many[ClipDoc,
 
     options.setdefault("prefetch", 1)
     sending = Sending(batch_size, **options)
-    return Many("/index", docs, inputs.to_store, ClipDoc, sending, take, lambda: stored)
+    return Many(INDEX, docs, inputs.to_store, sending, take, lambda: stored)
+
+
+class SearchOptions(SendingOptions, total=False):
+    """What `search` may be told besides: parameters of the endpoint, and for several queries how
+    they are sent.
+    """
+
+    offset: int
+    """How many of the best to leave out, for paging."""
+    filter: Filter | None
+    """Over tags: `price < 30 and brand == 'Nordvik'`."""
+    score_threshold: float | None
+    """Only matches of at least this cosine similarity."""
+    exact: bool
+    """Compare with every document, without the ANN index."""
+    model: str | None
+    """Of a `cliptune swap`: `current` (as without), `previous` or `next`."""
+    include_total: bool
+    """Say in `total` of each result how many documents the filter leaves."""
 
 
 def search(
-    query: object,
-    parameters: Mapping[str, object],
-    options: SendingOptions,
+    query: object, limit: int, options: SearchOptions
 ) -> Many[SearchResult, SearchResult | DocList[SearchResult]]:
-    """`Client.search`; `parameters` that are None or False are left out.
+    """`Client.search`; parameters that are None or False are left out.
 
     Raises:
         BadInput: it is neither a query nor several.
@@ -119,8 +128,12 @@ def search(
     given = [query] if one else query
     if not isinstance(given, Iterable | AsyncIterable):
         raise BadInput(f"query is a {type(query).__name__}: a text, a picture or a ClipDoc")
-    asked = {k: v for k, v in parameters.items() if v is not None and v is not False}
-    options["parameters"] = {**asked, **(options.get("parameters") or {})}
+    sending: dict[str, Any] = dict(options)
+    asked = {name: sending.pop(name, None) for name in SEARCH.parameters.model_fields}
+    chosen = {
+        name: value for name, value in asked.items() if value is not None and value is not False
+    }
+    sending["parameters"] = {"limit": limit, **chosen, **(sending.get("parameters") or {})}
     results = DocList[SearchResult]()
 
     def take(answered: Answered[SearchResult]) -> None:
@@ -129,8 +142,7 @@ def search(
     def result() -> SearchResult | DocList[SearchResult]:
         return results[0] if one else results
 
-    sending = Sending(**options)
-    return Many("/search", given, inputs.to_encode, SearchResult, sending, take, result)
+    return Many(SEARCH, given, inputs.to_encode, Sending(**sending), take, result)
 
 
 class Updated(TypedDict):
@@ -146,7 +158,7 @@ def update(batch: list[Item]) -> Call[Updated]:
     """One request of `Client.update`."""
     sent = [item.sent for item in batch if item.sent is not None]
     return messages.report(
-        "/update",
+        UPDATE,
         lambda report: Updated(
             updated=_count(report, "updated"), missing=_texts(report, "missing")
         ),
@@ -161,15 +173,14 @@ def joined(total: Updated, more: Updated) -> Updated:
     )
 
 
-def get(wanted: object, include_embedding: bool) -> Steps[DocList[ClipDoc]]:
+async def get(ask: Ask, wanted: object, include_embedding: bool, max_docs: int) -> DocList[ClipDoc]:
     """`Client.get`."""
-    found = DocList[ClipDoc]()
+    stored = DocList[ClipDoc]()
     rest = iter(inputs.id_list(wanted))
     parameters = {"include_embedding": bool(include_embedding)}
-    most = current().max_docs
-    while part := [ClipDoc(id=one) for one in islice(rest, most)]:
-        found.extend((yield from answer_to(messages.documents("/get", part, ClipDoc, parameters))))
-    return found
+    while part := [ClipDoc(id=one) for one in islice(rest, max_docs)]:
+        stored.extend(await ask(messages.documents(GET, part, parameters)))
+    return stored
 
 
 def delete(chosen: object, filter: Filter | None) -> Call[int]:
@@ -180,13 +191,13 @@ def delete(chosen: object, filter: Filter | None) -> Call[int]:
             log.warning("%s: %s", filter, sentence)
         return _count(report, "deleted")
 
-    return messages.report("/delete", read, _chosen(chosen, filter), repeatable=False)
+    return messages.report(DELETE, read, _chosen(chosen, filter), repeatable=False)
 
 
 def matching(chosen: object, filter: Filter | None) -> Call[Matching]:
     """`Client.matching`."""
     return messages.report(
-        "/delete",
+        DELETE,
         lambda report: Matching(_count(report, "matched"), _texts(report, "warnings")),
         {**_chosen(chosen, filter), "dry_run": True},
     )
@@ -194,7 +205,7 @@ def matching(chosen: object, filter: Filter | None) -> Call[Matching]:
 
 def clear() -> Call[int]:
     """`Client.clear`."""
-    return messages.report("/clear", lambda report: _count(report, "deleted"), repeatable=False)
+    return messages.report(CLEAR, lambda report: _count(report, "deleted"), repeatable=False)
 
 
 def page_of_ids(after: str | None, limit: int) -> Call[list[str]]:

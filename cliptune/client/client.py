@@ -12,8 +12,8 @@ from docarray import DocList
 from cliptune.client import calls, inputs, messages, profiling
 from cliptune.client.async_client import AsyncClient
 from cliptune.client.base import BaseClient
-from cliptune.client.batching import D, Many, SendingOptions, run_many, run_steps
-from cliptune.client.calls import Matching, Query, Rows, Updated
+from cliptune.client.batching import D, Many, SendingOptions, now, run_many
+from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
@@ -50,7 +50,8 @@ class Client(BaseClient):
     May be used by other processes: forked ones, and those that it is pickled for, make connections
     of their own. An `api_key` is never in a pickle: what is unpickled has it in this process, in
     those forked from it, and in those that multiprocessing starts with the client among their
-    arguments; anywhere else it takes that process' CLIPTUNE_API_KEY.
+    arguments; anywhere else it takes that process' CLIPTUNE_API_KEY. All else that a client does is
+    by its arguments alone: `Client.from_environment()` reads the environment.
     """
 
     def __enter__(self) -> Client:
@@ -152,7 +153,7 @@ class Client(BaseClient):
         """
         inputs.check_several(docs, "update")
         total = Updated(updated=0, missing=[])
-        for batch in inputs.batches_of(docs, inputs.to_change, batch_size, keep_errors=False):
+        for batch in inputs.batches_of(docs, inputs.to_change, batch_size, self.max_docs):
             total = calls.joined(total, self._ask(calls.update(batch)))
         return total
 
@@ -161,38 +162,20 @@ class Client(BaseClient):
         self,
         query: Query,
         limit: int = ...,
-        offset: int = ...,
-        filter: Filter | None = ...,
-        score_threshold: float | None = ...,
-        exact: bool = ...,
-        model: str | None = ...,
-        include_total: bool = ...,
-        **options: Unpack[SendingOptions],
+        **options: Unpack[SearchOptions],
     ) -> SearchResult: ...
     @overload
     def search(
         self,
         query: Iterable[Query],
         limit: int = ...,
-        offset: int = ...,
-        filter: Filter | None = ...,
-        score_threshold: float | None = ...,
-        exact: bool = ...,
-        model: str | None = ...,
-        include_total: bool = ...,
-        **options: Unpack[SendingOptions],
+        **options: Unpack[SearchOptions],
     ) -> DocList[SearchResult]: ...
     def search(
         self,
         query: Query | Iterable[Query],
         limit: int = 10,
-        offset: int = 0,
-        filter: Filter | None = None,
-        score_threshold: float | None = None,
-        exact: bool = False,
-        model: str | None = None,
-        include_total: bool = False,
-        **options: Unpack[SendingOptions],
+        **options: Unpack[SearchOptions],
     ) -> SearchResult | DocList[SearchResult]:
         """The pictures nearest to a text, or to a picture; of several queries, for each one.
 
@@ -201,36 +184,22 @@ class Client(BaseClient):
                 document; or an iterable of those, where texts may also be pictures' paths and
                 `data:` URIs.
             limit: at most so many matches.
-            offset: how many of the best to leave out, for paging.
-            filter: over tags: `price < 30 and brand == 'Nordvik'`.
-            score_threshold: only matches of at least this cosine similarity.
-            exact: compare with every document, without the ANN index.
-            model: of a `cliptune swap`: `current` (as without), `previous` or `next`.
-            include_total: say in `total` of each result how many documents the filter leaves.
-            options: for several queries, see `SendingOptions`.
+            options: `filter`, `offset`, `score_threshold`, `exact`, `model` and `include_total`,
+                and for several queries those of sending: see `SearchOptions`.
 
         Raises:
             NotFound: there is no such model.
             BadFilter: the filter is wrong; the message gives the position.
             ModelMismatch: the index holds embeddings of another model.
         """
-        asked = {
-            "limit": limit,
-            "offset": offset,
-            "filter": filter,
-            "score_threshold": score_threshold,
-            "exact": exact,
-            "model": model,
-            "include_total": include_total,
-        }
-        return self._many(calls.search(query, asked, options))
+        return self._many(calls.search(query, limit, options))
 
     def get(self, ids: str | Iterable[str], include_embedding: bool = False) -> DocList[ClipDoc]:
         """The stored documents with these ids, without their pictures, in the order asked for.
 
         Ids that aren't there are left out. `image_digest` tells the pictures apart.
         """
-        return run_steps(calls.get(ids, include_embedding), self._ask)
+        return now(calls.get(self._asked, ids, include_embedding, self.max_docs))
 
     def delete(self, ids: str | Iterable[str] | None = None, filter: Filter | None = None) -> int:
         """Delete documents by ids, or those that a filter holds for; returns how many.
@@ -316,25 +285,21 @@ class Client(BaseClient):
         self,
         query: Query | Iterable[Query] | AsyncIterable[Query],
         limit: int = 10,
-        offset: int = 0,
-        filter: Filter | None = None,
-        score_threshold: float | None = None,
-        exact: bool = False,
-        model: str | None = None,
-        include_total: bool = False,
-        **options: Unpack[SendingOptions],
+        **options: Unpack[SearchOptions],
     ) -> SearchResult | DocList[SearchResult]:
         """As `search`."""
-        return await AsyncClient.of(self).search(
-            query, limit, offset, filter, score_threshold, exact, model, include_total, **options
-        )
+        return await AsyncClient.of(self).search(query, limit, **options)
 
     def _many(self, many: Many[D, R]) -> R:
         self._transport.check_open()
-        return run_many(many, self._ask)
+        return run_many(many, self._asked, self.max_docs)
 
     def _ask(self, call: Call[R]) -> R:
         if call.repeatable:
             return self._retries.call(partial(self._transport.ask, call))
         self._transport.touch()
         return self._transport.ask(call)
+
+    async def _asked(self, call: Call[R]) -> R:
+        """As `_ask`, for what is written as coroutines."""
+        return self._ask(call)

@@ -16,6 +16,7 @@ from cliptune.client.messages import Call, document_of, one_document
 from cliptune.client.transport import Transport, bearer, read_ca, split_address
 from cliptune.errors import BadInput, CliptuneError, TooLarge, Unavailable
 from cliptune.protocol import grpc_options, wire_errors
+from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest
 
 D = TypeVar("D", bound=BaseDoc)
@@ -38,9 +39,9 @@ class GrpcTransport(Transport):
         Args:
             address: where the server is.
             timeout: seconds.
-            api_key: None: CLIPTUNE_API_KEY, or none.
-            ca_file: the certificates (PEM) that a `grpcs://` server's may be signed by; None:
-                CLIPTUNE_CA_FILE, or those that everybody trusts.
+            api_key: None: none is sent.
+            ca_file: the certificates (PEM) that a `grpcs://` server's may be signed by; None: those
+                that everybody trusts.
 
         Raises:
             BadInput: the address is of another form, or the certificates can't be read.
@@ -113,15 +114,15 @@ class GrpcTransport(Transport):
             raise self._is_closed() from None
         return await asyncio.to_thread(call.read, answer)
 
-    def stream(self, endpoint: str, doc: BaseDoc, kind: type[D]) -> Iterator[D]:
-        """Send one document; yields the documents that come back, as `kind`."""
+    def stream(self, endpoint: Endpoint[D], doc: BaseDoc) -> Iterator[D]:
+        """Send one document; yields the documents that come back."""
         message = one_document(endpoint, doc)
         connection = self._connected()
         try:
             for answer in connection.stream(message, metadata=self._metadata):
                 if (failure := wire_errors.from_status(answer.header.status)) is not None:
                     raise failure
-                yield document_of(kind, answer)
+                yield document_of(endpoint, answer)
         except grpc.RpcError as error:
             raise self._error(error, connection) from None
 

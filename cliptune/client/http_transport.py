@@ -98,9 +98,9 @@ class HttpTransport(Transport):
         return await asyncio.to_thread(self._read, call, response)
 
     def _written(self, call: Call[object]) -> tuple[str, bytes]:
-        endpoint, body = call.json()
+        path, body = call.json()
         try:
-            return self.address + endpoint, orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+            return self.address + path, orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         except TypeError as error:
             raise BadInput(f"not fit for JSON: {error}") from None
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike, fsdecode
 from typing import TypeVar
 
@@ -18,7 +19,6 @@ from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, CliptuneError
 from cliptune.protocol.limits import has_text, name
-from cliptune.settings import current
 
 D = TypeVar("D", bound=ClipDoc)
 MAX_BATCH_BYTES = 16 * 1024 * 1024
@@ -232,14 +232,19 @@ def _ready(kind: type[D], doc: ClipDoc, **more: object) -> D:
     )
 
 
-def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+def batches(items: Iterable[Item], batch_size: int, max_docs: int) -> Iterator[list[Item]]:
     """Items in batches within the server's limits; those that aren't sent count for nothing.
+
+    Args:
+        items: what is to be sent.
+        batch_size: items in a batch, at most.
+        max_docs: documents in one, with their matches.
 
     Raises:
         BadInput: `batch_size` is out of range.
     """
-    if not 1 <= batch_size <= current().max_docs:
-        raise BadInput(f"batch_size is {batch_size}: expected 1 to {current().max_docs}")
+    if not 1 <= batch_size <= max_docs:
+        raise BadInput(f"batch_size is {batch_size}: expected 1 to {max_docs}")
     batch: list[Item] = []
     size = count = 0
     for item in items:
@@ -247,7 +252,7 @@ def batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
         if isinstance(item.sent, RankDoc):
             held.extend(item.sent.matches)
         weight = sum(len(one.image or b"") for one in held)
-        full = len(batch) >= batch_size or count + len(held) > current().max_docs
+        full = len(batch) >= batch_size or count + len(held) > max_docs
         if batch and (full or size + weight > MAX_BATCH_BYTES):
             yield batch
             batch, size, count = [], 0, 0
@@ -262,33 +267,43 @@ def batches_of(
     data: Iterable[object],
     prepare: Callable[[ClipDoc], ClipDoc],
     batch_size: int,
+    max_docs: int,
     *,
-    keep_errors: bool,
+    keep_errors: bool = False,
     first: int = 0,
 ) -> Iterator[list[Item]]:
     """What was given, ready to be sent; see `to_items` and `batches`."""
-    return batches(to_items(data, prepare, keep_errors=keep_errors, first=first), batch_size)
+    items = to_items(data, prepare, keep_errors=keep_errors, first=first)
+    return batches(items, batch_size, max_docs)
 
 
 async def abatches_of(
     data: Iterable[object] | AsyncIterable[object],
     prepare: Callable[[ClipDoc], ClipDoc],
     batch_size: int,
+    max_docs: int,
     *,
-    keep_errors: bool,
+    keep_errors: bool = False,
 ) -> AsyncGenerator[list[Item], None]:
     """As `batches_of`, on an event loop; what isn't asynchronous is iterated over beside it.
 
     Pictures are read, and written as PNG, beside it too.
     """
+    ready = partial(
+        batches_of,
+        prepare=prepare,
+        batch_size=batch_size,
+        max_docs=max_docs,
+        keep_errors=keep_errors,
+    )
     if not isinstance(data, AsyncIterable):
-        ready = batches_of(data, prepare, batch_size, keep_errors=keep_errors)
-        while (batch := await asyncio.to_thread(next, ready, None)) is not None:
+        of_data = ready(data)
+        while (batch := await asyncio.to_thread(next, of_data, None)) is not None:
             yield batch
         return
 
     def all_of(given: list[object], first: int) -> list[list[Item]]:
-        return list(batches_of(given, prepare, batch_size, keep_errors=keep_errors, first=first))
+        return list(ready(given, first=first))
 
     all_of([], 0)  # a wrong batch size is told before anything is read
     given: list[object] = []

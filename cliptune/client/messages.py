@@ -20,6 +20,7 @@ from cliptune.documents import RankDoc
 from cliptune.errors import BadInput
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import Report
+from cliptune.protocol.endpoints import IDS, STATUS, Endpoint
 from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest, Header
 from cliptune.protocol.limits import check_depth
 from cliptune.protocol.status import FlowStatus
@@ -28,8 +29,6 @@ D = TypeVar("D", bound=BaseDoc)
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 Json = dict[str, object]
-_BINARY = ("/encode", "/rank", "/get")
-"""Endpoints that answer embeddings as base64 where they are asked to."""
 
 
 def doc_list(kind: type[D], docs: Iterable[D] = ()) -> DocList[D]:
@@ -42,7 +41,7 @@ def doc_list(kind: type[D], docs: Iterable[D] = ()) -> DocList[D]:
 class Call(Generic[R_co]):
     """A request, and how its answer is read."""
 
-    endpoint: str
+    endpoint: Endpoint[BaseDoc]
     read_message: Callable[[DocumentsRequest], R_co]
     """Reads the answer over gRPC."""
     read_json: Callable[[Json], R_co]
@@ -52,7 +51,7 @@ class Call(Generic[R_co]):
     repeatable: bool = True
     """Whether it may be made again where nobody knows what became of it."""
     over_http: tuple[str, Json] | None = None
-    """The endpoint and the body over HTTP, where they are others."""
+    """The path and the body over HTTP, where they are others."""
 
     def message(self) -> DocumentsRequest:
         """As gRPC's message.
@@ -62,7 +61,7 @@ class Call(Generic[R_co]):
         """
         sent = [doc.model_copy() for doc in self.docs or ()]
         tags.pack(sent)
-        message = DocumentsRequest(header=_header(self.endpoint))
+        message = DocumentsRequest(header=_header(self.endpoint.path))
         message.data.docs = DocListProto(
             docs=[doc.to_protobuf() for doc in sent]
         ).SerializeToString()
@@ -75,7 +74,7 @@ class Call(Generic[R_co]):
         return message
 
     def json(self) -> tuple[str, Json]:
-        """The endpoint and the body over HTTP.
+        """The path and the body over HTTP.
 
         Raises:
             BadInput: parameters or tags can't be sent.
@@ -85,14 +84,12 @@ class Call(Generic[R_co]):
         if self.parameters:
             check_depth(self.parameters, "parameters")
         if self.docs is None:
-            return self.endpoint, dict(self.parameters)
+            return self.endpoint.path, dict(self.parameters)
         tags.check(self.docs)
-        body: Json = {"data": [to_item(doc) for doc in self.docs]}
+        body: Json = {"data": [to_item(doc) for doc in self.docs], "encoding_format": "base64"}
         if self.parameters:
             body["parameters"] = self.parameters
-        if self.endpoint in _BINARY:
-            body["encoding_format"] = "base64"
-        return self.endpoint, body
+        return self.endpoint.path, body
 
     def read(self, message: DocumentsRequest) -> R_co:
         """What a gRPC answer holds.
@@ -106,18 +103,17 @@ class Call(Generic[R_co]):
 
 
 def documents(
-    endpoint: str,
+    endpoint: Endpoint[D],
     docs: Sequence[BaseDoc],
-    kind: type[D],
     parameters: Mapping[str, object] | None = None,
 ) -> Call[DocList[D]]:
-    """A call with documents, answered by documents of `kind`."""
-    as_docs = partial(_docs_of_message, kind)
-    return Call(endpoint, as_docs, partial(_docs_of_json, kind), docs, parameters or {})
+    """A call with documents, answered by those that the endpoint gives."""
+    as_docs, as_json = partial(_docs_of_message, endpoint.gives), partial(_docs_of_json, endpoint)
+    return Call(endpoint, as_docs, as_json, docs, parameters or {})
 
 
 def report(
-    endpoint: str,
+    endpoint: Endpoint[Report],
     read: Callable[[Json], R],
     parameters: Mapping[str, object] | None = None,
     docs: Sequence[BaseDoc] | None = None,
@@ -138,35 +134,36 @@ def status() -> Call[Json]:
     def joined(message: DocumentsRequest) -> Json:
         return FlowStatus.of(_docs_of_message(Report, message)).to_json()
 
-    return Call("/status", joined, lambda body: body)
+    return Call(STATUS, joined, lambda body: body)
 
 
 def ids(parameters: Mapping[str, object]) -> Call[list[str]]:
     """A call for a page of ids."""
 
-    def of_docs(message: DocumentsRequest) -> list[str]:
+    def of_message(message: DocumentsRequest) -> list[str]:
         listed = DocListProto.FromString(message.data.docs)
         return [str(doc.data["id"].text) for doc in listed.docs]
 
     def of_json(body: Json) -> list[str]:
-        found = body["ids"]
-        return list(map(str, found)) if isinstance(found, list) else []
+        listed = body["ids"]
+        return list(map(str, listed)) if isinstance(listed, list) else []
 
-    return Call("/ids", of_docs, of_json, None, parameters)
+    return Call(IDS, of_message, of_json, None, parameters)
 
 
-def one_document(endpoint: str, doc: BaseDoc) -> DocumentRequest:
+def one_document(endpoint: Endpoint[BaseDoc], doc: BaseDoc) -> DocumentRequest:
     """The message of a call that is answered by a stream."""
-    return DocumentRequest(header=_header(endpoint), document=doc.to_protobuf().SerializeToString())
+    document = doc.to_protobuf().SerializeToString()
+    return DocumentRequest(header=_header(endpoint.path), document=document)
 
 
-def document_of(kind: type[D], message: DocumentRequest) -> D:
+def document_of(endpoint: Endpoint[D], message: DocumentRequest) -> D:
     """One document of the stream."""
-    return kind.from_protobuf(DocProto.FromString(message.document))
+    return endpoint.gives.from_protobuf(DocProto.FromString(message.document))
 
 
-def _header(endpoint: str) -> Header:
-    return Header(request_id=uuid.uuid4().hex, exec_endpoint=endpoint)
+def _header(path: str) -> Header:
+    return Header(request_id=uuid.uuid4().hex, exec_endpoint=path)
 
 
 def _docs_of_message(kind: type[D], message: DocumentsRequest) -> DocList[D]:
@@ -176,13 +173,12 @@ def _docs_of_message(kind: type[D], message: DocumentsRequest) -> DocList[D]:
     return docs
 
 
-def _docs_of_json(kind: type[D], body: Json) -> DocList[D]:
-    found = body["data"]
+def _docs_of_json(endpoint: Endpoint[D], body: Json) -> DocList[D]:
+    items = body["data"]
     # Of a search, said once of all queries.
     shared = {"warnings": body["warnings"]} if "warnings" in body else {}
-    return doc_list(
-        kind, [_doc(kind, {**one, **shared}) for one in (found if isinstance(found, list) else ())]
-    )
+    listed = items if isinstance(items, list) else []
+    return doc_list(endpoint.gives, [_doc(endpoint.gives, {**item, **shared}) for item in listed])
 
 
 def to_item(doc: BaseDoc) -> Json:

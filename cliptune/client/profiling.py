@@ -7,6 +7,7 @@ from datetime import datetime
 
 from cliptune.client.inputs import Content, to_doc, to_encode
 from cliptune.client.messages import Call, Json
+from cliptune.protocol.endpoints import ENCODE, POST, ROOT, STATUS
 from cliptune.protocol.jina_messages_pb2 import DocumentsRequest
 
 Routes = list[tuple[str, float]]
@@ -22,9 +23,9 @@ def call(content: Content) -> Call[Routes]:
     elif doc is not None:
         item = {"text": doc.text}
     # clip-as-service's form of an answer is the only one over HTTP with Jina's routes.
-    over_http: tuple[str, Json] = ("/post", {"data": [item], "execEndpoint": "/"})
-    endpoint = "/status" if doc is None else "/encode"
+    over_http: tuple[str, Json] = (POST, {"data": [item], "execEndpoint": ROOT.path})
     docs = None if doc is None else [doc]
+    endpoint = STATUS if doc is None else ENCODE
     return Call(endpoint, _of_message, _of_json, docs, over_http=over_http)
 
 

@@ -32,11 +32,24 @@ from cliptune.errors import (
 from cliptune.files import make_folder, open_file
 from cliptune.protocol import wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest, TrainResult
+from cliptune.protocol.endpoints import (
+    ARTIFACT,
+    CANCEL,
+    DATA,
+    EVALUATE,
+    EXPERIMENTS,
+    FIT,
+    LOGS,
+    METRICS,
+    RUN_STATUS,
+    RUNS,
+    Endpoint,
+)
 from cliptune.runs.logs import Progress
 from cliptune.runs.record import RunConfig, Status
 from cliptune.runs.session import AnyRun, Experiment, Session
 from cliptune.runs.summary import RunSummary
-from cliptune.settings import current
+from cliptune.settings import MAX_DOCS
 
 if TYPE_CHECKING:
     from cliptune.models.artifact import Epoch
@@ -107,9 +120,7 @@ class RemoteRun(AnyRun):
 
     @override
     def logs(self) -> str:
-        return "\n".join(
-            item.line or "" for item in self._session.stream("/logs", self._id, LogItem)
-        )
+        return "\n".join(item.line or "" for item in self._session.stream(LOGS, self._id))
 
     @override
     def follow(self, interval: float = 1, *, bars: bool = True) -> Iterator[str | Progress]:
@@ -117,7 +128,7 @@ class RemoteRun(AnyRun):
         seen, answered = 0, 0.0
         while True:
             try:
-                for item in self._session.stream("/logs", {**arguments, "start": seen}, LogItem):
+                for item in self._session.stream(LOGS, {**arguments, "start": seen}):
                     answered = time.monotonic()
                     if item.progress:
                         yield Progress(**json.loads(item.progress))
@@ -135,18 +146,18 @@ class RemoteRun(AnyRun):
 
     @override
     def metrics(self) -> dict[str, dict[str, float]]:
-        metrics: dict[str, dict[str, float]] = self._session.call("/metrics", self._id)
+        metrics: dict[str, dict[str, float]] = self._session.call(METRICS, self._id)
         return metrics
 
     @override
     def evaluations(self) -> dict[str, dict[str, int]]:
         arguments = {**self._id, "evaluations": True}
-        evaluations: dict[str, dict[str, int]] = self._session.call("/metrics", arguments)
+        evaluations: dict[str, dict[str, int]] = self._session.call(METRICS, arguments)
         return evaluations
 
     @override
     def example_results(self) -> RunExamples:
-        examples: RunExamples = self._session.call("/metrics", {**self._id, "examples": True})
+        examples: RunExamples = self._session.call(METRICS, {**self._id, "examples": True})
         return examples
 
     @override
@@ -158,7 +169,7 @@ class RemoteRun(AnyRun):
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             with os.fdopen(open_file(beside, flags), "wb") as file:
-                for chunk in self._session.stream("/artifact", self._id, FileChunk):
+                for chunk in self._session.stream(ARTIFACT, self._id):
                     file.write(chunk.data or b"")
                     digest.update(chunk.data or b"")
                     expected = chunk.sha256
@@ -171,12 +182,12 @@ class RemoteRun(AnyRun):
 
     @override
     def cancel(self) -> dict[str, str]:
-        status: dict[str, str] = self._session.call("/cancel", self._id)
+        status: dict[str, str] = self._session.call(CANCEL, self._id)
         return status
 
     @override
     def resume(self) -> RemoteRun:
-        self._session.call("/runs", {"action": "resume", **self._id})
+        self._session.call(RUNS, {"action": "resume", **self._id})
         return self
 
     @property
@@ -184,7 +195,7 @@ class RemoteRun(AnyRun):
         return {"name": self.name, "experiment_name": self.experiment_name}
 
     def _described(self) -> _Described:
-        described: _Described = self._session.call("/status", self._id)
+        described: _Described = self._session.call(RUN_STATUS, self._id)
         return described
 
 
@@ -209,17 +220,19 @@ class RemoteSession(Session):
         timeout: float = 3600.0,
         api_key: str | None = None,
         ca_file: str | None = None,
+        *,
+        max_docs: int = MAX_DOCS,
     ) -> None:
         """Take the train Flow at `address`, `grpc://host:port` (or `grpcs://`).
 
-        `api_key` and `ca_file` are as `Client`'s.
+        `api_key`, `ca_file` and `max_docs` are as `Client`'s.
 
         Raises:
             BadInput: the address is of another form.
         """
         if not address.startswith(("grpc://", "grpcs://")):
             raise BadInput(f"address {address!r}: expected grpc://host:port of a train Flow")
-        self.address = address
+        self.address, self.max_docs = address, max_docs
         self._transport = GrpcTransport(address, timeout, api_key, ca_file)
 
     def __repr__(self) -> str:
@@ -249,28 +262,28 @@ class RemoteSession(Session):
         for name, value in given.items():
             if isinstance(value, Path):
                 given[name] = str(value)
-        return RemoteRun(self, self.call("/fit", {"model": str(model), **given}))
+        return RemoteRun(self, self.call(FIT, {"model": str(model), **given}))
 
     @override
     def get_run(self, name: str, experiment_name: str | None = None) -> RemoteRun:
         arguments = {"action": "get", "name": name, "experiment_name": experiment_name}
-        return RemoteRun(self, self.call("/runs", arguments))
+        return RemoteRun(self, self.call(RUNS, arguments))
 
     @override
     def list_runs(
         self, experiment_name: str | None = None, page: int = 1, size: int = 50
     ) -> list[RemoteRun]:
         arguments = {"experiment_name": experiment_name, "page": page, "size": size}
-        return [RemoteRun(self, described) for described in self.call("/runs", arguments)]
+        return [RemoteRun(self, described) for described in self.call(RUNS, arguments)]
 
     @override
     def delete_run(self, name: str, experiment_name: str | None = None) -> None:
         arguments = {"action": "delete", "name": name, "experiment_name": experiment_name}
-        self.call("/runs", arguments)
+        self.call(RUNS, arguments)
 
     @override
     def delete_runs(self, experiment_name: str | None = None) -> None:
-        self.call("/runs", {"action": "delete_all", "experiment_name": experiment_name})
+        self.call(RUNS, {"action": "delete_all", "experiment_name": experiment_name})
 
     @override
     def create_experiment(self, name: str = "default") -> Experiment:
@@ -310,7 +323,7 @@ class RemoteSession(Session):
             k: self._data(v, csv_options, k, needs[k]) for k, v in data.items() if v is not None
         }
         arguments = {"model": model, "limit": limit, **named}
-        metrics: dict[str, float] = self.call("/evaluate", arguments)
+        metrics: dict[str, float] = self.call(EVALUATE, arguments)
         return metrics
 
     def push(self, data: Any, name: str, csv_options: Any = None, *, replace: bool = False) -> None:
@@ -330,30 +343,28 @@ class RemoteSession(Session):
         )
         self._upload(sent, name, replace=replace)
 
-    def call(self, endpoint: str, arguments: Mapping[str, object]) -> Any:
+    def call(self, endpoint: Endpoint[TrainResult], arguments: Mapping[str, object]) -> Any:
         """Call an endpoint of the Trainer; returns its result."""
         try:
             text = json.dumps({k: plain(v) for k, v in arguments.items() if v is not None})
         except TypeError as error:
             raise BadInput(f"arguments can't be sent: {error}") from None
         docs = DocList[TrainRequest]([TrainRequest(arguments=text)])
-        return json.loads(self._transport.post(endpoint, docs, None, TrainResult)[0].result)
+        return json.loads(self._transport.post(endpoint, docs)[0].result)
 
-    def stream(self, endpoint: str, arguments: Mapping[str, object], kind: type[S]) -> Iterator[S]:
+    def stream(self, endpoint: Endpoint[S], arguments: Mapping[str, object]) -> Iterator[S]:
         """Call a streaming endpoint; yields its documents."""
         given = {k: v for k, v in arguments.items() if v is not None}
-        for item in self._transport.stream(
-            endpoint, TrainRequest(arguments=json.dumps(given)), kind
-        ):
+        for item in self._transport.stream(endpoint, TrainRequest(arguments=json.dumps(given))):
             if item.error:
                 raise wire_errors.from_text(item.error)
             yield item
 
     def _ask(self, action: str, name: str | None = None) -> Any:
-        return self.call("/experiments", {"action": action, "name": name})
+        return self.call(EXPERIMENTS, {"action": action, "name": name})
 
-    def _experiment(self, found: dict[str, str]) -> Experiment:
-        return Experiment(found["name"], found["created"], self)
+    def _experiment(self, kept: dict[str, str]) -> Experiment:
+        return Experiment(kept["name"], kept["created"], self)
 
     def _data(self, data: Any, csv_options: Any, role: str, needs: Needs) -> str:
         """The name that the server knows `data` by, after sending what it doesn't have.
@@ -389,14 +400,14 @@ class RemoteSession(Session):
         return bool(self._send(DocList[ClipDoc](), {"name": name})["stored"])
 
     def _upload(self, docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> None:
-        batches = list(_batches(docs))
+        batches = list(_batches(docs, self.max_docs))
         # Parts of one upload never meet those of another of the same name.
         upload = {"name": name, "upload": uuid.uuid4().hex, "parts": len(batches)}
         for part, batch in enumerate(batches):
             self._send(batch, {**upload, "part": part, "replace": replace})
 
     def _send(self, docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> Any:
-        return json.loads(self._transport.post("/data", docs, parameters, TrainResult)[0].result)
+        return json.loads(self._transport.post(DATA, docs, parameters)[0].result)
 
     def _callback(self, callback: Any, csv_options: Any) -> Any:
         if isinstance(callback, str):
@@ -424,11 +435,11 @@ def _picture(doc: ClipDoc) -> bytes | None:
         return b""  # the run counts it among the pictures that can't be read
 
 
-def _batches(docs: DocList[ClipDoc]) -> Iterator[DocList[ClipDoc]]:
+def _batches(docs: DocList[ClipDoc], max_docs: int) -> Iterator[DocList[ClipDoc]]:
     batch, size = DocList[ClipDoc](), 0
     for doc in docs:
         weight = len(doc.image or b"")
-        if batch and (len(batch) == current().max_docs or size + weight > MAX_BATCH_BYTES):
+        if batch and (len(batch) == max_docs or size + weight > MAX_BATCH_BYTES):
             yield batch
             batch, size = DocList[ClipDoc](), 0
         batch.append(doc)

@@ -16,7 +16,7 @@ from docarray import BaseDoc, DocList
 
 from cliptune.client.messages import Call, documents
 from cliptune.errors import BadInput, NotReady, Unavailable
-from cliptune.settings import current
+from cliptune.protocol.endpoints import Endpoint
 
 D = TypeVar("D", bound=BaseDoc)
 R = TypeVar("R")
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 def bearer(api_key: str | None, header: str) -> dict[str, str]:
     """The header that carries the key, if there is one."""
-    key = (api_key or current().api_key or "").strip()
+    key = (api_key or "").strip()
     if not key:
         return {}
     if not key.isascii() or not key.isprintable():
@@ -34,13 +34,12 @@ def bearer(api_key: str | None, header: str) -> dict[str, str]:
 
 def read_ca(ca_file: str | None) -> bytes | None:
     """The certificates to trust; None: those that everybody trusts."""
-    path = ca_file or current().ca_file
-    if not path:
+    if not ca_file:
         return None
     try:
-        return Path(path).read_bytes()
+        return Path(ca_file).read_bytes()
     except OSError as error:
-        raise BadInput(f"ca_file {path}: {error.strerror}") from None
+        raise BadInput(f"ca_file {ca_file}: {error.strerror}") from None
 
 
 def split_address(address: str) -> SplitResult:
@@ -123,13 +122,12 @@ class Transport(ABC):
 
     def post(
         self,
-        endpoint: str,
+        endpoint: Endpoint[D],
         docs: Sequence[BaseDoc],
-        parameters: Mapping[str, object] | None,
-        kind: type[D],
+        parameters: Mapping[str, object] | None = None,
     ) -> DocList[D]:
-        """Send `docs` to `endpoint`; returns its documents as `kind`."""
-        return self.ask(documents(endpoint, docs, kind, parameters))
+        """Send `docs` to `endpoint`; returns the documents of its answer."""
+        return self.ask(documents(endpoint, docs, parameters))
 
     def _is_closed(self) -> NotReady:
         return NotReady(f"the client of {self.address} is closed: make a new one")

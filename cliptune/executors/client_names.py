@@ -9,6 +9,7 @@ has sent, so no answer tells which files there are.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cliptune import runs
@@ -23,7 +24,6 @@ from cliptune.models.names import (
 )
 from cliptune.models.registry import SHORT_NAMES, known_models
 from cliptune.sdk.models import ArtifactId
-from cliptune.settings import current
 
 MAX_NAME = 220
 """Characters of a name."""
@@ -31,8 +31,8 @@ _PATH = re.compile(r"[/\\:]|^[.~]|\.\.")
 _NO_FILES = "paths of the server are not read"
 
 
-def model_name(value: object, what: str = "model") -> str:
-    """`value` if clients may name that model: a short name, listed weights, an allowed hub model.
+def model_name(value: object, hub_models: Sequence[str] = (), what: str = "model") -> str:
+    """`value` if clients may name that model: a short name, listed weights, or one of `hub_models`.
 
     Raises:
         BadInput: it is no name, or it names a file, or a hub model that isn't allowed.
@@ -43,7 +43,7 @@ def model_name(value: object, what: str = "model") -> str:
     if text in SHORT_NAMES:
         return text
     if isinstance(parsed, HubName):
-        return _hub_model(parsed, text, what)
+        return _hub_model(parsed, text, what, hub_models)
     if isinstance(parsed, LocalName):
         if _is_path(text):
             raise BadInput(f"{what} {text!r}: give a name; {_NO_FILES}")
@@ -67,7 +67,7 @@ def artifact_id(value: object, what: str = "model_artifact") -> ArtifactId:
     return ArtifactId(text)
 
 
-def model_or_run(value: object, what: str = "model") -> str | Path:
+def model_or_run(value: object, hub_models: Sequence[str] = (), what: str = "model") -> str | Path:
     """A model's name, or the artifact folder of one of this server's runs.
 
     Raises:
@@ -79,7 +79,7 @@ def model_or_run(value: object, what: str = "model") -> str | Path:
     text = _text(value, what)
     _, slash, name = text.rpartition("/")
     if not isinstance(parse_model_name(text), LocalName) or text in SHORT_NAMES:
-        return model_name(text, what)
+        return model_name(text, hub_models, what)
     try:
         return find_artifact(artifact_id(text, what))
     except NotFound as error:
@@ -125,8 +125,7 @@ def _listed(parsed: OpenClipName, text: str, what: str) -> str:
     raise NotFound(f"{what} {text!r}: unknown weights {file!r}; {near_matches(file, tags)}")
 
 
-def _hub_model(parsed: HubName, text: str, what: str) -> str:
-    allowed = current().hub_models
+def _hub_model(parsed: HubName, text: str, what: str, allowed: Sequence[str]) -> str:
     for one in allowed:
         # An organisation's name alone isn't the beginning of another's.
         if parsed.repository.startswith(one if "/" in one else f"{one}/"):

@@ -96,9 +96,11 @@ class Encoder(ObservedExecutor):
             "artifact": settings.artifact,
             "onnx": settings.onnx,
             "precision": settings.precision,
-            "place": redaction.note({"artifact": settings.artifact}),
+            "place": redaction.note(settings.home, {"artifact": settings.artifact}),
         }
-        self.towers: ServedTowers[Any] = ServedTowers(load, settings.artifact, generations, told)
+        self.towers: ServedTowers[Any] = ServedTowers(
+            load, settings.artifact, generations, told, self.own_paths()
+        )
 
     def tower_status(self, **own: int) -> TowerStatus:
         """Which model is served, and how; `own`: fields of this kind of tower."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,7 @@ from cliptune.data.pictures.images import decoded_pixels, image_bytes
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.executors.fetching import Fetcher
-from cliptune.protocol.limits import check_count, check_docs, has_image, has_text, name
-from cliptune.settings import current
+from cliptune.protocol.limits import has_image, has_text, name
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -26,10 +26,8 @@ def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
     """Embed the documents with a text; the others get the model's digest alone.
 
     Raises:
-        BadInput: no documents, or one has neither text nor picture: its position and id.
-        TooLarge: a limit is exceeded.
+        BadInput: one has neither text nor picture: its position and id.
     """
-    check_docs(docs)
     for position, doc in enumerate(docs):
         if not has_text(doc) and not has_image(doc):
             raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
@@ -41,38 +39,36 @@ def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
 
 
 def embed_pictures(
-    tower: VisionTower, docs: DocList[ClipDoc], fetcher: Fetcher | None = None
+    tower: VisionTower, docs: DocList[ClipDoc], pictures: Pictures
 ) -> DocList[ClipDoc]:
     """Embed the pictures of the documents without a text.
 
     The pictures themselves are dropped then: who sent them has them, and they are the bulk of
-    an answer. `fetcher` reads those that are given by URI; None: they are refused.
+    an answer.
 
     Raises:
         BadImage: a picture can't be read or decoded: the document's position and id.
     """
     chosen = [(i, doc) for i, doc in enumerate(docs) if not has_text(doc)]
-    _embed_pictures(tower, chosen, fetcher)
+    pictures.embed(tower, chosen)
     for doc in docs:
         doc.image = None
     return docs
 
 
 def embed_all_pictures(
-    tower: VisionTower, docs: DocList[ClipDoc], fetcher: Fetcher | None = None
+    tower: VisionTower, docs: DocList[ClipDoc], pictures: Pictures
 ) -> DocList[ClipDoc]:
-    """Embed the picture of each document, whatever its text; `fetcher` as in `embed_pictures`.
+    """Embed the picture of each document, whatever its text.
 
     Raises:
-        BadInput: no documents, or one has no picture: its position and id.
+        BadInput: one has no picture: its position and id.
         BadImage: a picture can't be read or decoded: likewise.
-        TooLarge: a limit is exceeded.
     """
-    check_docs(docs)
     for position, doc in enumerate(docs):
         if not has_image(doc):
             raise BadInput(f"{name(position, doc)} has no picture: only pictures are indexed")
-    _embed_pictures(tower, list(enumerate(docs)), fetcher)
+    pictures.embed(tower, list(enumerate(docs)))
     return docs
 
 
@@ -80,10 +76,8 @@ def embed_all_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc
     """Embed the text of each document, whatever its picture.
 
     Raises:
-        BadInput: no documents, or one has no text: its position and id.
-        TooLarge: a limit is exceeded.
+        BadInput: one has no text: its position and id.
     """
-    check_docs(docs)
     for position, doc in enumerate(docs):
         if not has_text(doc):
             raise BadInput(f"{name(position, doc)} has no text")
@@ -92,75 +86,94 @@ def embed_all_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc
 
 
 def embed_new_pictures(
-    tower: VisionTower, docs: DocList[ClipDoc], fetcher: Fetcher | None = None
+    tower: VisionTower, docs: DocList[ClipDoc], pictures: Pictures
 ) -> DocList[ClipDoc]:
     """Embed the pictures of the documents that have one; the others keep what is stored.
 
-    A URI is read if `fetcher` may read it; else it is a link to be shown, and the picture stays.
+    A URI is read if it may be; else it is a link to be shown, and the picture stays.
 
     Raises:
-        BadInput: no documents.
         BadImage: a picture can't be read or decoded: the document's position and id.
-        TooLarge: a limit is exceeded.
     """
-    check_docs(docs)
     for doc in docs:
         doc.embedding = doc.model_digest = None  # never trust what a client sent along
 
     def is_link(doc: ClipDoc) -> bool:
-        return _is_elsewhere(doc) and not (fetcher and fetcher.covers(str(doc.uri)))
+        return _is_elsewhere(doc) and not pictures.covers(doc)
 
     new = [(i, doc) for i, doc in enumerate(docs) if has_image(doc) and not is_link(doc)]
-    _embed_pictures(tower, new, fetcher)
+    pictures.embed(tower, new)
     return docs
 
 
-def _embed_pictures(
-    tower: VisionTower, docs: list[tuple[int, ClipDoc]], fetcher: Fetcher | None
-) -> None:
-    elsewhere = [doc for _, doc in docs if _is_elsewhere(doc)] if fetcher else []
-    fetched = iter(fetcher.read_all([str(doc.uri) for doc in elsewhere]) if fetcher else ())
-    pictures = []
-    for position, doc in docs:
-        try:
-            if fetcher and _is_elsewhere(doc):
-                picture = next(fetched)
-                if isinstance(picture, BadImage):
-                    raise picture
-                pictures.append(picture)
-            else:
-                pictures.append(image_bytes(doc, allow_files=False))
-        except BadImage as error:
-            raise BadImage(f"{name(position, doc)}: {error}") from None
-    if not pictures:
-        return
-    _check_pixels(docs, pictures, tower)
-    try:
-        embeddings = tower.encode(pictures)
-    except BadImage as error:
-        raise _named(error, docs, pictures, tower) or error from None
-    for (_, doc), picture in zip(docs, pictures, strict=True):
-        doc.image = picture  # what the index stores; a data: URI is not needed any more
-        if doc.uri and doc.uri.startswith("data:"):
-            doc.uri = None
-    _set([doc for _, doc in docs], tower, embeddings)
+@dataclass(frozen=True)
+class Pictures:
+    """How the pictures of requests are read."""
 
+    max_all_pixels: int
+    """Of all pictures of a request, as they are decoded."""
+    fetcher: Fetcher | None = None
+    """Reads those that are given by URI; None: they are refused."""
 
-def _check_pixels(
-    docs: list[tuple[int, ClipDoc]], pictures: list[bytes], tower: VisionTower
-) -> None:
-    """Refuse pictures that are too large together, before one of them is decoded."""
-    total = 0
-    for (position, doc), picture in zip(docs, pictures, strict=True):
+    def covers(self, doc: ClipDoc) -> bool:
+        """Whether a document's picture is elsewhere, and may be read there."""
+        return self.fetcher is not None and self.fetcher.covers(str(doc.uri))
+
+    def embed(self, tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None:
+        """Set the embeddings of documents, which are given with their positions.
+
+        Raises:
+            BadImage: a picture can't be read or decoded: the document's position and id.
+            TooLarge: there are too many pixels.
+        """
+        if not docs:
+            return
+        pictures = self._read(docs)
+        self._check_pixels(docs, pictures, tower)
         try:
-            total += decoded_pixels(picture, tower.preprocessing)
+            embeddings = tower.encode(pictures)
         except BadImage as error:
-            raise BadImage(f"{name(position, doc)}: {error}") from None
-        if total > (most := current().max_all_pixels):
-            raise TooLarge(
-                f"{name(position, doc)}: with those before it {total} pixels, the limit of one "
-                f"request is {most}: send fewer pictures at once, or smaller ones"
-            )
+            raise _named(error, docs, pictures, tower) or error from None
+        for (_, doc), picture in zip(docs, pictures, strict=True):
+            doc.image = picture  # what the index stores; a data: URI is not needed any more
+            if doc.uri and doc.uri.startswith("data:"):
+                doc.uri = None
+        _set([doc for _, doc in docs], tower, embeddings)
+
+    def _read(self, docs: list[tuple[int, ClipDoc]]) -> list[bytes]:
+        elsewhere = [doc for _, doc in docs if _is_elsewhere(doc)] if self.fetcher else []
+        uris = [str(doc.uri) for doc in elsewhere]
+        fetched = iter(self.fetcher.read_all(uris) if self.fetcher else ())
+        pictures = []
+        for position, doc in docs:
+            try:
+                if self.fetcher and _is_elsewhere(doc):
+                    picture = next(fetched)
+                    if isinstance(picture, BadImage):
+                        raise picture
+                    pictures.append(picture)
+                else:
+                    pictures.append(image_bytes(doc, allow_files=False))
+            except BadImage as error:
+                raise BadImage(f"{name(position, doc)}: {error}") from None
+        return pictures
+
+    def _check_pixels(
+        self, docs: list[tuple[int, ClipDoc]], pictures: list[bytes], tower: VisionTower
+    ) -> None:
+        """Refuse pictures that are too large together, before one of them is decoded."""
+        total = 0
+        for (position, doc), picture in zip(docs, pictures, strict=True):
+            try:
+                total += decoded_pixels(picture, tower.preprocessing)
+            except BadImage as error:
+                raise BadImage(f"{name(position, doc)}: {error}") from None
+            if total > self.max_all_pixels:
+                raise TooLarge(
+                    f"{name(position, doc)}: with those before it {total} pixels, the limit of one "
+                    f"request is {self.max_all_pixels}: send fewer pictures at once, or smaller "
+                    "ones"
+                )
 
 
 def _is_elsewhere(doc: ClipDoc) -> bool:
@@ -195,8 +208,7 @@ def rank_texts(tower: TextTower, docs: DocList[RankDoc]) -> DocList[RankDoc]:
     """Embed the texts among the documents and their matches.
 
     Raises:
-        BadInput: no documents, one without matches, or one of them has neither text nor picture.
-        TooLarge: a limit is exceeded; matches count as documents.
+        BadInput: a document has no matches, or one of them neither text nor picture.
     """
     flat = _flat(docs)
     embed_texts(tower, flat)
@@ -204,16 +216,16 @@ def rank_texts(tower: TextTower, docs: DocList[RankDoc]) -> DocList[RankDoc]:
 
 
 def rank_pictures(
-    tower: VisionTower, docs: DocList[RankDoc], fetcher: Fetcher | None = None
+    tower: VisionTower, docs: DocList[RankDoc], pictures: Pictures
 ) -> DocList[RankDoc]:
-    """Embed the pictures, and sort the matches by how well they fit; `fetcher` reads URIs.
+    """Embed the pictures, and sort the matches by how well they fit.
 
     Raises:
         BadImage: a picture can't be read or decoded.
     """
     flat = _flat(docs)
     try:
-        embed_pictures(tower, flat, fetcher)
+        embed_pictures(tower, flat, pictures)
     except BadImage as error:
         raise BadImage(f"{error} (matches counted)") from None
     for doc in docs:
@@ -223,7 +235,6 @@ def rank_pictures(
 
 def _flat(docs: DocList[RankDoc]) -> DocList[ClipDoc]:
     """Each document followed by its matches: the same objects."""
-    check_docs(docs)
     for position, doc in enumerate(docs):
         if not doc.matches:
             raise BadInput(f"{name(position, doc)} has no matches to rank")
@@ -232,8 +243,6 @@ def _flat(docs: DocList[RankDoc]) -> DocList[ClipDoc]:
                 raise BadInput(
                     f"{name(position, doc)}: match {number} has neither a text nor a picture"
                 )
-    count = len(docs) + sum(len(doc.matches) for doc in docs)
-    check_count(count, "documents and matches")
     flat = DocList[ClipDoc]()
     for doc in docs:
         flat.append(doc)

@@ -19,7 +19,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
 from contextlib import AbstractContextManager
@@ -36,7 +36,7 @@ from cliptune.executors.uris import (
     read_prefixes,
     split,
 )
-from cliptune.settings import Network, Settings, current
+from cliptune.settings import Settings
 
 # Addresses inside which others are wrapped: NAT64, 6to4, Teredo.
 _WRAPPING = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "2001::/32")]
@@ -45,10 +45,11 @@ _WRAPPING = [ipaddress.ip_network(n) for n in ("64:ff9b::/96", "2002::/16", "200
 class Fetcher:
     """Reads pictures below allowed prefixes, several at once."""
 
-    def __init__(self, prefixes: list[Prefix], networks: Iterable[Network] = ()) -> None:
-        """Take what is allowed; threads start with the first picture."""
+    def __init__(self, prefixes: list[Prefix], settings: Settings) -> None:
+        """Take what is allowed, and the settings that bound it; threads start when needed."""
         self.prefixes = prefixes
-        self.networks = tuple(networks)
+        self.networks, self.seconds = settings.allow_networks, settings.fetch_seconds
+        self.most, self.most_together = settings.fetch_bytes, settings.max_body
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="cliptune-fetch")
 
     @classmethod
@@ -59,16 +60,16 @@ class Fetcher:
             BadInput: a variable is wrong.
         """
         prefixes = read_prefixes(settings.allow_uris)
-        return cls(prefixes, settings.allow_networks) if prefixes else None
+        return cls(prefixes, settings) if prefixes else None
 
     def read_all(self, uris: list[str]) -> list[bytes | BadImage]:
         """The bytes of each URI, or why there are none, in order."""
-        budget = Budget(current().max_body)  # as if they had been sent
+        budget = Budget(self.most_together)  # as if they had been sent
         begun = [self._threads.submit(self._read, uri, budget) for uri in uris]
         # Those that wait for a thread have as long again for each full round before them.
         rounds = 1 + len(uris) // AT_ONCE
-        deadline = time.monotonic() + current().fetch_seconds * rounds + 1
-        return [_result(one, uri, deadline) for one, uri in zip(begun, uris, strict=True)]
+        deadline = time.monotonic() + self.seconds * rounds + 1
+        return [self._result(one, uri, deadline) for one, uri in zip(begun, uris, strict=True)]
 
     def read(self, uri: str) -> bytes:
         """The bytes of one URI.
@@ -94,7 +95,7 @@ class Fetcher:
     def _read(self, uri: str, budget: Budget) -> bytes:
         if budget.spent:
             raise BadImage(f"uri {uri[:200]!r} is not read: {budget.spent}")
-        deadline = time.monotonic() + current().fetch_seconds
+        deadline = time.monotonic() + self.seconds
         for _ in range(MAX_REDIRECTS + 1):
             parts = split(uri)
             if not self._is_allowed(parts):
@@ -119,8 +120,8 @@ class Fetcher:
                 self._check_file(Path(os.path.realpath(f"/proc/self/fd/{handle}")), shown)
                 if not stat.S_ISREG(os.fstat(handle).st_mode):
                     raise BadImage(f"file {shown!r} is not a regular file")
-                deadline = time.monotonic() + current().fetch_seconds
-                return _read_bounded(file, budget, shown, deadline)
+                deadline = time.monotonic() + self.seconds
+                return self._read_bounded(file, budget, shown, deadline)
         except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or "not a file name"
             raise BadImage(f"file {shown!r}: {reason}") from None
@@ -139,7 +140,7 @@ class Fetcher:
         for address in self._addresses(uri):
             try:
                 with _connect(uri, address, deadline) as pool:
-                    return _exchange(pool, uri, deadline, budget)
+                    return self._exchange(pool, uri, deadline, budget)
             except (urllib3.exceptions.HTTPError, OSError) as raised:
                 error = raised
         raise BadImage(f"uri {shown!r} can't be read: {type(error).__name__}")
@@ -168,6 +169,51 @@ class Fetcher:
             return True
         wrapped = any(ip in network for network in _WRAPPING)
         return ip.is_global and not ip.is_multicast and not wrapped
+
+    def _exchange(
+        self, pool: _Pool, uri: SplitResult, deadline: float, budget: Budget
+    ) -> bytes | str:
+        target = (uri.path or "/") + (f"?{uri.query}" if uri.query else "")
+        shown = uri.geturl()[:200]
+        headers = {"Host": uri.netloc, "Accept": "image/*", "Accept-Encoding": "identity"}
+        response = pool.request(
+            "GET",
+            target,
+            headers=headers,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        try:
+            if response.status in (301, 302, 303, 307, 308) and response.headers.get("location"):
+                return str(response.headers["location"])
+            if response.status != 200:
+                raise BadImage(f"uri {shown!r}: the server answered {response.status}")
+            return self._read_bounded(response, budget, shown, deadline)
+        finally:
+            response.close()
+
+    def _read_bounded(self, file: _Readable, budget: Budget, shown: str, deadline: float) -> bytes:
+        parts = []
+        size = 0
+        while part := file.read(CHUNK):
+            size += len(part)
+            if size > self.most:
+                raise BadImage(f"{shown!r} has more than {self.most} bytes, the limit")
+            if time.monotonic() > deadline:
+                raise BadImage(f"{shown!r} did not arrive within {self.seconds} s")
+            budget.take(len(part))
+            parts.append(part)
+        return b"".join(parts)
+
+    def _result(self, begun: Future[bytes], uri: str, deadline: float) -> bytes | BadImage:
+        try:
+            return begun.result(max(0.0, deadline - time.monotonic()))
+        except LateError:
+            begun.cancel()
+            return BadImage(f"uri {uri[:200]!r} did not arrive within {self.seconds} s")
+        except BadImage as error:
+            return error
 
 
 class _Readable(Protocol):
@@ -230,44 +276,3 @@ def _connect(uri: SplitResult, address: str, deadline: float) -> AbstractContext
         server_hostname=uri.hostname,
         assert_hostname=uri.hostname,
     )
-
-
-def _exchange(pool: _Pool, uri: SplitResult, deadline: float, budget: Budget) -> bytes | str:
-    target = (uri.path or "/") + (f"?{uri.query}" if uri.query else "")
-    shown = uri.geturl()[:200]
-    headers = {"Host": uri.netloc, "Accept": "image/*", "Accept-Encoding": "identity"}
-    response = pool.request(
-        "GET", target, headers=headers, redirect=False, preload_content=False, decode_content=False
-    )
-    try:
-        if response.status in (301, 302, 303, 307, 308) and response.headers.get("location"):
-            return str(response.headers["location"])
-        if response.status != 200:
-            raise BadImage(f"uri {shown!r}: the server answered {response.status}")
-        return _read_bounded(response, budget, shown, deadline)
-    finally:
-        response.close()
-
-
-def _read_bounded(file: _Readable, budget: Budget, shown: str, deadline: float) -> bytes:
-    parts = []
-    size = 0
-    while part := file.read(CHUNK):
-        size += len(part)
-        if size > current().fetch_bytes:
-            raise BadImage(f"{shown!r} has more than {current().fetch_bytes} bytes, the limit")
-        if time.monotonic() > deadline:
-            raise BadImage(f"{shown!r} did not arrive within {current().fetch_seconds} s")
-        budget.take(len(part))
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _result(begun: Future[bytes], uri: str, deadline: float) -> bytes | BadImage:
-    try:
-        return begun.result(max(0.0, deadline - time.monotonic()))
-    except LateError:
-        begun.cancel()
-        return BadImage(f"uri {uri[:200]!r} did not arrive within {current().fetch_seconds} s")
-    except BadImage as error:
-        return error

@@ -71,7 +71,7 @@ class Indexer(ObservedExecutor):
             tidy=True,
         )
         self.optimizer = indexing.BackgroundOptimizer(self.store)
-        self.place = redaction.note(indexing.where(self.store))
+        self.place = redaction.note(settings.home, indexing.where(self.store))
         self._count_rows()
 
     @requests(on=[INDEX.path, INDEX_TEXTS.path])
@@ -159,6 +159,6 @@ class Indexer(ObservedExecutor):
 
     def close(self) -> None:
         """Let go of the index's files."""
-        redaction.forget(self.place)
+        redaction.forget(self.settings.home, self.place)
         self.optimizer.close()
         self.store.close()

@@ -21,7 +21,7 @@ from cliptune.protocol.endpoints import (
     IndexParameters,
     SearchParameters,
 )
-from cliptune.protocol.limits import check_docs, name
+from cliptune.protocol.limits import name
 from cliptune.protocol.status import IndexStatus
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
@@ -41,7 +41,6 @@ def add(
         BadInput: a document can't be stored.
         ModelMismatch: the index holds embeddings of another model.
     """
-    check_docs(docs)
     tags.unpack(docs)
     index.add(docs)
     if parameters is None or not parameters.include_embedding:
@@ -60,8 +59,6 @@ def search(
         BadFilter: the filter is wrong.
         ModelMismatch: the index holds embeddings of another model.
     """
-    check_docs(docs)
-    parameters.check_documents(len(docs))
     by_model: dict[str, list[int]] = {}
     for position, doc in enumerate(docs):
         if doc.embedding is None or doc.model_digest is None:
@@ -163,7 +160,6 @@ def _matched(index: Index, ids: list[str] | None, filter: Filter | None) -> int:
 
 def get(index: Index, docs: DocList[ClipDoc], parameters: GetParameters) -> DocList[ClipDoc]:
     """The stored documents with the ids of `docs`."""
-    check_docs(docs)
     stored = index.get(
         [str(doc.id) for doc in docs],
         include_embedding=parameters.include_embedding,
@@ -222,7 +218,6 @@ def update(index: Index, docs: DocList[ClipDoc]) -> dict[str, object]:
         BadInput: a document can't be stored.
         ModelMismatch: the index holds embeddings of another model.
     """
-    check_docs(docs)
     tags.unpack(docs)
     ids = list(dict.fromkeys(str(doc.id) for doc in docs))
     stored = index.get(ids, include_embedding=True, include_image=True)

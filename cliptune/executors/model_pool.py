@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from cliptune.errors import BadInput, CliptuneError, NotFound, NotReady, Unavailable
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
 from cliptune.index.versions.models import model_digest
 from cliptune.protocol import redaction
-from cliptune.settings import current
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -56,6 +54,7 @@ class ServedTowers(Generic[Tower]):
         artifact: str,
         generations: Generations,
         settings: Mapping[str, object] | None = None,
+        own_paths: Sequence[str] = (),
     ) -> None:
         """Load the current tower.
 
@@ -64,6 +63,7 @@ class ServedTowers(Generic[Tower]):
             artifact: what to serve where there is no manifest.
             generations: whose manifest is followed.
             settings: what `status` says besides.
+            own_paths: what is for the operator alone.
 
         Raises:
             CliptuneError: it can't be loaded.
@@ -71,6 +71,7 @@ class ServedTowers(Generic[Tower]):
         self._load = load
         self._generations = generations
         self._settings = settings or {}
+        self._hidden = [*own_paths, str(generations.folder)]
         self._guard = threading.Lock()
         self._loading: dict[str, Future[None]] = {}
         self._failed: dict[str, _Failure] = {}
@@ -137,10 +138,11 @@ class ServedTowers(Generic[Tower]):
             failed = {digest: why.words for digest, why in self._failed.items()}
         settings = dict(self._settings)
         if not redaction.OPERATOR.get():
-            artifact = str(settings.get("artifact", ""))
-            hidden: list[str | Path] = [current().home, artifact, self._generations.folder]
-            failed = {one: redaction.without_paths(words, hidden) for one, words in failed.items()}
-            settings["artifact"] = redaction.base_name(artifact)
+            failed = {
+                digest: redaction.without_paths(words, self._hidden)
+                for digest, words in failed.items()
+            }
+            settings["artifact"] = redaction.base_name(str(settings.get("artifact", "")))
         return {**settings, "loaded": loaded, **({"not_loaded": failed} if failed else {})}
 
     def _look(self) -> Manifest | None:

@@ -48,7 +48,9 @@ class Trainer(ObservedExecutor):
     @requests(on=FIT.path)
     def fit(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """Start a run; arguments as `cliptune.fit`, with data sets given by name."""
-        return training.answer(training.fit(training.read_arguments(docs)))
+        return training.answer(
+            training.fit(training.read_arguments(docs), self.settings.hub_models)
+        )
 
     @requests(on=RUN_STATUS.path)
     def status(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
@@ -92,7 +94,8 @@ class Trainer(ObservedExecutor):
     def evaluate(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """The metrics of a model or of a run's artifact over data sets of this server."""
         allowed = {"model", "query_data", "index_data", "limit"}
-        return training.answer(training.evaluate(training.read_arguments(docs, allowed)))
+        arguments = training.read_arguments(docs, allowed)
+        return training.answer(training.evaluate(arguments, self.settings.hub_models))
 
     @requests(on=ARTIFACT.path)
     async def artifact(self, doc: TrainRequest, **kwargs: object) -> FileChunk:  # type: ignore[misc]
@@ -111,7 +114,9 @@ class Trainer(ObservedExecutor):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[TrainResult]:
         """Keep a part of a data set; without documents, say whether there is one."""
-        return training.answer(training.store_part(docs, parameters))
+        return training.answer(
+            training.store_part(docs, parameters, self.settings.home / "uploads")
+        )
 
     def close(self) -> None:
         """Let streams end."""

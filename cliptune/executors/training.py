@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,7 @@ from cliptune.protocol.endpoints import (
     RunParameters,
     read_parameters,
 )
-from cliptune.protocol.limits import check_docs
 from cliptune.runs.session import Experiment
-from cliptune.settings import current
 
 if TYPE_CHECKING:
     from cliptune.runs import Run
@@ -77,12 +75,12 @@ def answer(result: object) -> DocList[TrainResult]:
     return DocList[TrainResult]([TrainResult(result=json.dumps(result))])
 
 
-def fit(arguments: dict[str, Any]) -> dict[str, object]:
-    """Start a run; returns what `describe` returns."""
+def fit(arguments: dict[str, Any], hub_models: Sequence[str] = ()) -> dict[str, object]:
+    """Start a run; returns what `describe` returns. Of the hub, `hub_models` may be named."""
     from cliptune.sdk.local import LocalSession
 
     given = {name: value for name, value in arguments.items() if value is not None}
-    given["model"] = client_names.model_name(given.get("model", BUILTIN))
+    given["model"] = client_names.model_name(given.get("model", BUILTIN), hub_models)
     if "model_artifact" in given:
         given["model_artifact"] = client_names.artifact_id(given["model_artifact"])
     for name in ("train_data", "eval_data"):
@@ -216,7 +214,7 @@ def _said(experiment: Experiment) -> dict[str, str]:
     return {"name": experiment.name, "created": experiment.created}
 
 
-def evaluate(arguments: Mapping[str, object]) -> dict[str, float]:
+def evaluate(arguments: Mapping[str, object], hub_models: Sequence[str] = ()) -> dict[str, float]:
     """The metrics of a model, or of a run's artifact, over data sets of the server.
 
     With them come `n_queries`, `n_index` and `n_without_answers` (see `Evaluation`).
@@ -227,7 +225,7 @@ def evaluate(arguments: Mapping[str, object]) -> dict[str, float]:
     from cliptune.evaluation.retrieval import evaluate as evaluate_towers
     from cliptune.inference import get_tower
 
-    model = client_names.model_or_run(arguments.get("model") or BUILTIN)
+    model = client_names.model_or_run(arguments.get("model") or BUILTIN, hub_models)
     query_data = client_names.data_set(arguments.get("query_data"), "query_data")
     index_data = query_data
     if arguments.get("index_data") is not None:
@@ -247,10 +245,12 @@ def evaluate(arguments: Mapping[str, object]) -> dict[str, float]:
     return {**evaluation.metrics, **evaluation.counts()}
 
 
-def store_part(docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> dict[str, object]:
+def store_part(
+    docs: DocList[ClipDoc], parameters: Mapping[str, object], uploads: Path
+) -> dict[str, object]:
     """`/data`: keep one part of a data set; with the last one the set is there under its name.
 
-    Without documents: whether there is a data set of that name.
+    Without documents: whether there is a data set of that name. Parts are in `uploads` until then.
 
     Raises:
         AlreadyExists: there is one, and `replace` is not given.
@@ -261,7 +261,6 @@ def store_part(docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> dict
     there = given.name in list_pushed()
     if not docs:
         return {"name": given.name, "stored": there}
-    check_docs(docs)
     if given.part >= given.parts:
         raise BadInput(f"part is {given.part} of {given.parts} parts: count from 0")
     if there and not given.replace:
@@ -270,7 +269,6 @@ def store_part(docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> dict
         if doc.uri and not doc.uri.startswith("data:"):
             doc.uri = None  # a path of the client's machine means nothing here
     tags.unpack(docs)
-    uploads = current().home / "uploads"
     # Two uploads of one name may run at once: each has a folder of its own.
     folder = uploads / f"{given.name}-{given.upload}"
     with _lock:

@@ -7,6 +7,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.executors.encoder import Encoder
 from cliptune.executors.encoding import (
+    Pictures,
     embed_all_pictures,
     embed_new_pictures,
     embed_pictures,
@@ -26,29 +27,30 @@ class CLIPVisionEncoder(Encoder):
     def __init__(self, **kwargs: Any) -> None:
         """Load the vision tower, as `Encoder`; URIs are read where the settings allow it."""
         super().__init__(**kwargs)
-        self.fetcher = Fetcher.allowed_by(self.settings)
+        fetcher = Fetcher.allowed_by(self.settings)
+        self.pictures = Pictures(self.settings.max_all_pixels, fetcher)
 
     @requests(on=[ROOT.path, ENCODE.path, SEARCH.path])
     def encode(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents without a text."""
         tower = self.towers.of(doc.model_digest for doc in docs)
-        return embed_pictures(tower, docs, self.fetcher)
+        return embed_pictures(tower, docs, self.pictures)
 
     @requests(on=INDEX.path)
     def index(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
         """Embed each document's picture; its text is the title, shown and not embedded."""
-        return embed_all_pictures(self.towers.pick(), docs, self.fetcher)
+        return embed_all_pictures(self.towers.pick(), docs, self.pictures)
 
     @requests(on=RANK.path)
     def rank(self, docs: DocList[RankDoc], **kwargs: object) -> DocList[RankDoc]:
         """Embed the pictures among documents and matches, and sort the matches."""
         both = [one.model_digest for doc in docs for one in (doc, *doc.matches)]
-        return rank_pictures(self.towers.of(both), docs, self.fetcher)
+        return rank_pictures(self.towers.of(both), docs, self.pictures)
 
     @requests(on=UPDATE.path)
     def update(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
         """Embed the pictures that are to replace stored ones."""
-        return embed_new_pictures(self.towers.pick(), docs, self.fetcher)
+        return embed_new_pictures(self.towers.pick(), docs, self.pictures)
 
     @requests(on=STATUS.path)
     def status(self, docs: DocList[Report], **kwargs: object) -> DocList[Report]:

@@ -5,7 +5,7 @@ this at all, is there room (`Admission.check`). And when it is known what is ask
 
 ::
 
-    with admission.admit(PRESENTED.get(), "/index", documents=64):
+    with admission.admit(PRESENTED.get(), INDEX.path, documents=64):
         response = await …   # counts as pending until the block ends
 
 `auth.py` puts the key that came with a call over gRPC or HTTP into `PRESENTED`;
@@ -26,14 +26,13 @@ from docarray import BaseDoc
 
 from cliptune.errors import Forbidden, Overloaded, RateLimited, Unauthorized
 from cliptune.gateway.api_keys import ROLES, Key, KeyFile
-from cliptune.observability import metrics
-from cliptune.protocol.endpoints import SEARCH_FLOW, Endpoint, Permission
+from cliptune.protocol.endpoints import PROMETHEUS, SEARCH_FLOW, Endpoint, Permission
 from cliptune.settings import Settings
 
 PRESENTED: ContextVar[str | None] = ContextVar("presented API key", default=None)
 """The API key that came with the call being served."""
 
-_BESIDE: dict[str, Permission] = {metrics.PATH: "monitor"}
+_BESIDE: dict[str, Permission] = {PROMETHEUS: "monitor"}
 """What paths that are no endpoints need; others need `admin`."""
 EVERYBODY = Key("everybody", b"", "admin")
 """Who asks where there are no keys."""
@@ -89,12 +88,20 @@ class Admission:
     to work in the midst of a stream too.
     """
 
-    def __init__(self, keys: KeyFile | None = None, settings: Settings | None = None) -> None:
-        """Take the keys (None: everybody may do everything), and the settings that bound it."""
-        self.keys = keys
-        self.settings = settings or Settings.read()
-        self.endpoints: Mapping[str, Endpoint[BaseDoc]] = SEARCH_FLOW
-        """Those of this gateway's Flow."""
+    def __init__(
+        self,
+        settings: Settings,
+        keys: KeyFile | None = None,
+        endpoints: Mapping[str, Endpoint[BaseDoc]] = SEARCH_FLOW,
+    ) -> None:
+        """Take what bounds it, and who and what is admitted.
+
+        Args:
+            settings: the gateway's.
+            keys: None: everybody may do everything.
+            endpoints: those of its Flow.
+        """
+        self.settings, self.keys, self.endpoints = settings, keys, endpoints
         self.ending = asyncio.Event()
         """Set when the gateway has been told to end."""
         self.pending = self.documents = self.held = self.streams = 0
@@ -103,14 +110,14 @@ class Admission:
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
 
     @classmethod
-    def of(cls, settings: Settings) -> Admission:
+    def of(cls, settings: Settings, endpoints: Mapping[str, Endpoint[BaseDoc]]) -> Admission:
         """With the keys of CLIPTUNE_API_KEYS_FILE, if it is set.
 
         Raises:
             BadInput: the file can't be read.
         """
         path = settings.api_keys_file
-        return cls(KeyFile(path) if path else None, settings)
+        return cls(settings, KeyFile(path) if path else None, endpoints)
 
     def identify(self, presented: str | None) -> Key:
         """Whose key it is.

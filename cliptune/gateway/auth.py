@@ -17,18 +17,12 @@ from cliptune.errors import CliptuneError
 from cliptune.gateway.admission import PRESENTED, Admission
 from cliptune.gateway.schemas import error_response
 from cliptune.protocol import wire_errors
-from cliptune.protocol.endpoints import GET
+from cliptune.protocol.endpoints import GET, OPEN_PATHS, PICTURES, POST
 
 if TYPE_CHECKING:
     from cliptune.protocol.jina_types import HandlerCallDetails, ServicerContext
 
-OPEN_PATHS = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", "/dry_run")
-"""What needs no key: the search page itself (it asks its reader for one), the reference, health."""
-PICTURES = "/pictures/"
-"""Below it are the stored documents' pictures; they need what `GET` needs."""
 OPEN_SERVICE = "/grpc.health.v1.Health/"
-ANY_PATHS = ("/post",)
-"""Here the body says what is asked."""
 SUBPROTOCOL = "cliptune"
 BEARER = "bearer."
 """Before the key in a WebSocket's list of subprotocols: a browser can't send other headers."""
@@ -100,7 +94,7 @@ class AuthMiddleware:
         if scope["type"] == "websocket" or path not in OPEN_PATHS:
             endpoint = GET.path if path.startswith(PICTURES) else path
             try:
-                free = scope["type"] == "websocket" or endpoint in ANY_PATHS
+                free = scope["type"] == "websocket" or endpoint == POST
                 self.admission.check(PRESENTED.get(), None if free else endpoint)
             except CliptuneError as error:
                 if scope["type"] == "websocket":

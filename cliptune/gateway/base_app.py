@@ -17,12 +17,20 @@ from starlette.requests import HTTPConnection
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
 from cliptune.gateway import docs_page
-from cliptune.gateway.auth import OPEN_PATHS, PICTURES, AuthMiddleware
+from cliptune.gateway.auth import AuthMiddleware
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.schemas import error_response, json_response
-from cliptune.observability import metrics
 from cliptune.protocol import redaction, wire_errors
-from cliptune.settings import current
+from cliptune.protocol.endpoints import (
+    DOCS,
+    HEALTHZ,
+    OPEN_PATHS,
+    OPENAPI,
+    PICTURES,
+    PROMETHEUS,
+    READYZ,
+)
+from cliptune.settings import Settings
 
 
 def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
@@ -49,7 +57,7 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
         # asking first: such a request says where it comes from.
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             try:
-                check_origin(request.headers)
+                check_origin(request.headers, settings)
             except Forbidden as error:
                 return error_response(error)
         try:
@@ -103,25 +111,25 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
         response.headers.update(error.headers or {})
         return response
 
-    @app.get("/docs", include_in_schema=False)
+    @app.get(DOCS, include_in_schema=False)
     async def docs() -> Response:
         headers = {"Content-Security-Policy": docs_page.policy(), "Referrer-Policy": "no-referrer"}
         page = docs_page.page(app.openapi(), redaction.PREFIX.get())
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
-    @app.get("/openapi.json", include_in_schema=False)
+    @app.get(OPENAPI, include_in_schema=False)
     async def openapi() -> Response:
         description = app.openapi()
         if prefix := redaction.PREFIX.get():
             description = {**description, "servers": [{"url": prefix}]}
         return json_response(description)
 
-    @app.get("/healthz", tags=["health"])
+    @app.get(HEALTHZ, tags=["health"])
     async def healthz() -> dict[str, str]:
         """Whether the gateway lives."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["health"])
+    @app.get(READYZ, tags=["health"])
     async def readyz(
         need: Literal["all", "any"] = Query("all", description="How many executors must answer."),
     ) -> Response:
@@ -144,7 +152,7 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-ANY_QUERY = (*OPEN_PATHS, metrics.PATH)
+ANY_QUERY = (*OPEN_PATHS, PROMETHEUS)
 """What pages link to, and health checks ask, with whatever they like behind the `?`."""
 
 
@@ -173,14 +181,14 @@ def known_query(request: HTTPConnection) -> None:
             raise BadInput(f"parameter {name} is given {len(given)} times")
 
 
-def check_origin(headers: Headers) -> None:
+def check_origin(headers: Headers, settings: Settings) -> None:
     """Refuse what a page of another site asks.
 
     Raises:
         Forbidden: the origin is neither this service nor in CLIPTUNE_CORS_ORIGINS.
     """
     origin = headers.get("origin")
-    if not origin or origin in current().cors_origins:
+    if not origin or origin in settings.cors_origins:
         return
     try:
         own = urlsplit(origin).netloc == headers.get("host")

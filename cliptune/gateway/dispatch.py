@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -13,23 +12,25 @@ from cliptune.documents import ClipDoc, RankDoc
 from cliptune.gateway.admission import Admission
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
-from cliptune.protocol.endpoints import Endpoint, read_parameters
+from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.jina_compat import (
     DataRequest,
     SingleDocumentRequest,
     send_health_check_async,
 )
-from cliptune.protocol.limits import check_docs
+from cliptune.protocol.limits import Limits
 from cliptune.settings import Settings
 
 if TYPE_CHECKING:
-    from cliptune.protocol.jina_types import RouteProto, RuntimeArguments, ServicerContext
+    from cliptune.protocol.jina_types import RouteProto, ServicerContext
 
 D = TypeVar("D", bound=BaseDoc)
 
 
 Docs = DocList[ClipDoc] | DocList[RankDoc] | DocList[TrainRequest]
 """What requests are made of."""
+Addresses = dict[str, list[str]] | list[str]
+"""Where an executor's replicas are; by protocol, or with the one that there is."""
 
 
 class Handler(Protocol):
@@ -37,7 +38,9 @@ class Handler(Protocol):
 
     admission: Admission
     settings: Settings
-    runtime_args: RuntimeArguments
+    limits: Limits
+    addresses: Mapping[str, Addresses]
+    """By the executors' names."""
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request, and its answer."""
@@ -71,10 +74,9 @@ class Dispatcher:
         sent: Docs = DocList[ClipDoc]() if docs is None else docs
 
         def check_and_pack() -> DataRequest:
-            checked = read_parameters(endpoint.parameters, parameters)
-            if endpoint.takes is not None and issubclass(endpoint.takes, ClipDoc):
-                check_docs([doc for doc in sent if isinstance(doc, ClipDoc)])
-                checked.check_documents(len(sent))
+            # What `ask` refuses of messages, before there is one.
+            self.handler.limits.check_parameters(parameters or {})
+            self.handler.limits.check_docs([doc for doc in sent if isinstance(doc, ClipDoc)])
             return _data_request(endpoint.path, sent, parameters)
 
         # Beside the event loop: a request may hold many documents, and an answer many matches.
@@ -98,7 +100,7 @@ class Dispatcher:
 
     async def ready(self, timeout: float = 2.0) -> dict[str, bool]:
         """Which executors' servers answer; a busy one does too."""
-        addresses = json.loads(self.handler.runtime_args.deployments_addresses)
+        addresses = self.handler.addresses
 
         async def alive(address: str) -> bool:
             try:
@@ -107,7 +109,7 @@ class Dispatcher:
                 return False
             return True
 
-        async def any_alive(given: dict[str, list[str]] | list[str] | None) -> bool:
+        async def any_alive(given: Addresses) -> bool:
             listed = given.get("GRPC", given.get("grpc")) if isinstance(given, dict) else given
             return any(await asyncio.gather(*(alive(address) for address in listed or [])))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from docarray import BaseDoc
 from fastapi import FastAPI
 
 from cliptune.errors import (
@@ -22,13 +24,13 @@ from cliptune.gateway.admission import EVERYBODY, PRESENTED, Admission
 from cliptune.gateway.auth import AuthInterceptor, text_metadata
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
-from cliptune.gateway.dispatch import Dispatcher
+from cliptune.gateway.dispatch import Addresses, Dispatcher
 from cliptune.gateway.grpc_requests import check_single, checked, choose_executors, unpack
 from cliptune.gateway.streams import in_order, until_ended, until_ending
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
 from cliptune.protocol import jina_compat, redaction, wire_errors
-from cliptune.protocol.endpoints import TRAIN_FLOW, flow_of
+from cliptune.protocol.endpoints import TRAIN_FLOW, Endpoint, answered_by, flow_of
 from cliptune.protocol.jina_compat import (
     BaseGateway,
     CompositeBaseServer,
@@ -39,6 +41,7 @@ from cliptune.protocol.jina_compat import (
     SingleDocumentRequest,
     jina_pb2,
 )
+from cliptune.protocol.limits import Limits
 from cliptune.settings import Settings, bracketed
 from cliptune.version import __version__
 
@@ -57,9 +60,17 @@ class RequestHandler(GatewayRequestHandler):
     def __init__(self, *args: object, **kwargs: object) -> None:
         """Take Jina's own arguments; all else comes from the environment."""
         jina_compat.note_calls()
+        jina_compat.name_who_is_away()
         super().__init__(*args, **kwargs)
         self.settings = Settings.read()
-        self.admission = Admission.of(self.settings)
+        self.limits = Limits(self.settings)
+        self.addresses: Mapping[str, Addresses] = json.loads(
+            self.runtime_args.deployments_addresses
+        )
+        flow = flow_of(self.addresses)
+        self.admission = Admission.of(self.settings, flow)
+        self.endpoints = answered_by(self.addresses, flow)
+        jina_compat.tell_endpoints(self.streamer, self.endpoints)
 
     async def process_single_data(
         self, request: DataRequest, context: ServicerContext | None = None
@@ -69,7 +80,7 @@ class RequestHandler(GatewayRequestHandler):
         request, refused = await self._unpack(request)
         given_id = told.get(request_ids.HEADER) or self._header(request).request_id
         with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
-            call.endpoint, call.status = self._endpoint(request), "OK"
+            call.endpoint, call.status = self._shown(request), "OK"
             if context is not None:
                 returned = ((request_ids.HEADER, request_ids.current.get()),)
                 await context.send_initial_metadata(returned)
@@ -86,13 +97,14 @@ class RequestHandler(GatewayRequestHandler):
 
     async def ask(self, request: DataRequest) -> DataRequest:
         """One request; raises the `CliptuneError` that a client is told of."""
-        documents = await checked(request)
+        documents = await checked(request, self.limits)
         endpoint = request.header.exec_endpoint
         with self.admission.admit(PRESENTED.get(), endpoint, documents) as key:
             redaction.OPERATOR.set(key is not EVERYBODY and key.role == "admin")
             try:
-                self._check_endpoint(endpoint, streams=False)
-                send_along(request)
+                asked = self._endpoint(endpoint, streams=False)
+                self.limits.check_asked(asked, documents, request.parameters)
+                send_along(request, self.settings)
                 choose_executors(request, self.admission.endpoints)
                 for wait in (*SWITCH_WAITS, None):
                     response = await jina_compat.ask_executors(self.streamer, request)
@@ -135,7 +147,7 @@ class RequestHandler(GatewayRequestHandler):
     async def _unpack(self, request: DataRequest) -> tuple[DataRequest, CliptuneError | None]:
         """The request, parsed; or an empty one in its place, and what is wrong with it."""
         try:
-            await unpack(request)
+            await unpack(request, self.limits)
         except CliptuneError as error:
             return DataRequest(), error
         return request, None
@@ -143,7 +155,7 @@ class RequestHandler(GatewayRequestHandler):
     async def _answer(self, request: DataRequest) -> DataRequest:
         request, refused = await self._unpack(request)
         with observed("grpc", self._header(request).request_id) as call:
-            call.endpoint, call.status = self._endpoint(request), "OK"
+            call.endpoint, call.status = self._shown(request), "OK"
             try:
                 if refused is not None:
                     raise refused
@@ -165,10 +177,10 @@ class RequestHandler(GatewayRequestHandler):
     ) -> AsyncIterator[SingleDocumentRequest]:
         """One document in, many out."""
         try:
-            await unpack(request)
-            endpoint = check_single(request)
+            await unpack(request, self.limits)
+            endpoint = check_single(request, self.limits)
             with self.admission.admit_stream(PRESENTED.get(), endpoint):
-                self._check_endpoint(endpoint, streams=True)
+                self._endpoint(endpoint, streams=True)
                 responses = jina_compat.stream_from_executors(self.streamer, request)
                 with suppress(StopAsyncIteration):
                     while True:
@@ -197,20 +209,24 @@ class RequestHandler(GatewayRequestHandler):
             empty: HeaderProto = jina_pb2.HeaderProto()
             return empty
 
-    def _endpoint(self, request: DataRequest) -> str:
+    def _shown(self, request: DataRequest) -> str:
         """The endpoint as metrics name it."""
         asked = self._header(request).exec_endpoint
-        return asked if asked in jina_compat.endpoints(self.streamer) else OTHER
+        return asked if asked in self.endpoints else OTHER
 
-    def _check_endpoint(self, endpoint: str, streams: bool) -> None:
-        streaming = jina_compat.endpoints(self.streamer)
-        known = [name for name in streaming if name[:2] != "_j"]
-        shown = sorted(name for name in known if not name.startswith("_"))
-        asked = endpoint[:100]
-        if known and endpoint not in known:
-            raise NotFound(f"no endpoint {asked!r}: {near_matches(asked, shown)}")
-        if known and streaming[endpoint] != streams:
-            raise BadInput(f"{asked!r} is no endpoint of this kind of call")
+    def _endpoint(self, path: str, streams: bool) -> Endpoint[BaseDoc]:
+        """The endpoint that is asked for.
+
+        Raises:
+            NotFound: there is none.
+            BadInput: it streams, or doesn't, other than the call.
+        """
+        shown = path[:100]
+        if (endpoint := self.endpoints.get(path)) is None:
+            raise NotFound(f"no endpoint {shown!r}: {near_matches(shown, sorted(self.endpoints))}")
+        if endpoint.streams != streams:
+            raise BadInput(f"{shown!r} is no endpoint of this kind of call")
+        return endpoint
 
 
 class HttpServer(FastAPIBaseServer):
@@ -315,14 +331,12 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         self.gateways = self.servers  # Jina's older name for them
 
     async def setup_server(self) -> None:
-        """Begin to serve; clip-as-service's clients last, when the executors are there."""
+        """Begin to serve; what an executor is needed for that isn't there yet is refused."""
         with startup.reporting("gateway"):
             await self._set_up()
 
     async def _set_up(self) -> None:
         handler = self._request_handler
-        await jina_compat.learn_endpoints(handler.streamer, self.is_cancel)
-        handler.admission.endpoints = flow_of(jina_compat.endpoints(handler.streamer))
         await super().setup_server()
         if self._clip_service_port:
             settings = handler.settings
@@ -349,7 +363,6 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         self.req_handler_cls = RequestHandler
         handler = super()._get_request_handler()
         assert isinstance(handler, RequestHandler)  # noqa: S101
-        jina_compat.leave_executors_out(handler.streamer)
         return handler
 
 

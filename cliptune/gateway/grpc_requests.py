@@ -14,17 +14,8 @@ from google.protobuf.message import DecodeError
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.jina_compat import SingleDocumentRequest, jina_pb2
-from cliptune.protocol.limits import (
-    LARGE,
-    MAX_DEPTH,
-    Tally,
-    check_count,
-    check_message,
-    check_parameters,
-    count_messages,
-)
+from cliptune.protocol.limits import LARGE, MAX_DEPTH, Limits, Tally, count_messages
 from cliptune.protocol.wire_errors import UNREADABLE
-from cliptune.settings import current
 
 if TYPE_CHECKING:
     from cliptune.protocol.jina_types import DataRequest, DocProto, NodeProto
@@ -37,7 +28,7 @@ _TYPES = ("", "id", "ndarray")
 _NUMBERS = re.compile(r"[<=|]?(u?int(8|16|32|64)|float(16|32|64)|[ui][1248]|f[248])")
 
 
-async def unpack(request: DataRequest | SingleDocumentRequest) -> None:
+async def unpack(request: DataRequest | SingleDocumentRequest, limits: Limits) -> None:
     """Parse a `DataRequest`'s or a `SingleDocumentRequest`'s bytes, the large ones elsewhere.
 
     Raises:
@@ -48,44 +39,44 @@ async def unpack(request: DataRequest | SingleDocumentRequest) -> None:
     if not isinstance(raw, bytes):
         return
     if len(raw) < LARGE:
-        _parse(request, raw)
+        _parse(request, raw, limits)
     else:
-        await asyncio.to_thread(_parse, request, raw)
+        await asyncio.to_thread(_parse, request, raw, limits)
 
 
-def _parse(request: DataRequest | SingleDocumentRequest, raw: bytes) -> None:
+def _parse(request: DataRequest | SingleDocumentRequest, raw: bytes, limits: Limits) -> None:
     single = isinstance(request, SingleDocumentRequest)
     kind = jina_pb2.SingleDocumentRequestProto if single else jina_pb2.DataRequestProto
-    check_message(raw, kind.DESCRIPTOR)
+    limits.check_message(raw, kind.DESCRIPTOR)
     try:
         _ = request.proto_with_data
     except (DecodeError, ValueError):  # a ValueError for an empty message
         raise BadInput(UNREADABLE) from None
 
 
-async def checked(request: DataRequest) -> int:
+async def checked(request: DataRequest, limits: Limits) -> int:
     """`check_request`, of a large message beside the event loop."""
     if request.is_decompressed_with_data and request.proto_with_data.ByteSize() < LARGE:
-        return check_request(request)
-    return await asyncio.to_thread(check_request, request)
+        return check_request(request, limits)
+    return await asyncio.to_thread(check_request, request, limits)
 
 
-def check_request(request: DataRequest) -> int:
+def check_request(request: DataRequest, limits: Limits) -> int:
     """Check a `DataRequest`, and take out what clients have no say in; returns its documents.
 
     Raises:
         BadInput: it is no message, or asks for what isn't offered.
         TooLarge: it has too many documents.
     """
-    _check_message(request)
+    _check_message(request, limits)
     proto = request.proto_with_data
     if proto.data.WhichOneof("documents") == "docs_bytes":
         raise BadInput("docs_bytes: send the documents as messages (docs)")
     docs = proto.data.docs.docs
-    check_count(len(docs))
-    tally = Tally()
+    limits.check_count(len(docs))
+    tally = limits.tally()
     count = sum(_check_doc(doc, f"document {i}", tally) for i, doc in enumerate(docs))
-    check_count(count, "documents and matches")
+    limits.check_count(count, "documents and matches")
     return len(docs)
 
 
@@ -97,15 +88,15 @@ def choose_executors(request: DataRequest, endpoints: Mapping[str, Endpoint[Base
         request.header.target_executor = ALL_BUT_VISION
 
 
-def check_single(request: SingleDocumentRequest) -> str:
+def check_single(request: SingleDocumentRequest, limits: Limits) -> str:
     """Check a `SingleDocumentRequest` likewise; returns its endpoint."""
-    _check_message(request)
+    _check_message(request, limits)
     proto = request.proto_with_data
-    _check_doc(proto.document, "the document", Tally())
+    _check_doc(proto.document, "the document", limits.tally())
     return proto.header.exec_endpoint
 
 
-def _check_message(request: DataRequest | SingleDocumentRequest) -> None:
+def _check_message(request: DataRequest | SingleDocumentRequest, limits: Limits) -> None:
     """Check what both kinds of messages have."""
     try:
         proto = request.proto_with_data
@@ -122,7 +113,7 @@ def _check_message(request: DataRequest | SingleDocumentRequest) -> None:
     header.ClearField("status")
     del proto.routes[:]
     # Two messages for each value at most: a `Value`, and the entry of the map that it is in.
-    allowed = current().max_parameters
+    allowed = limits.bounds.max_parameters
     most = 2 * allowed + 1
     raw = proto.parameters.SerializeToString()
     if count_messages(raw, proto.parameters.DESCRIPTOR, most) > most:
@@ -134,7 +125,7 @@ def _check_message(request: DataRequest | SingleDocumentRequest) -> None:
     for name in names:
         if "__" in name:  # Jina's form for one executor alone
             raise BadInput(f"parameters: {name[:100]} is unknown")
-    check_parameters(names)
+    limits.check_parameters(names)
 
 
 def _is_text(doc: DocProto) -> bool:

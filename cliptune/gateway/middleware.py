@@ -20,9 +20,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune.errors import BadJson, CliptuneError, UnsupportedCoding
-from cliptune.gateway.auth import PICTURES
 from cliptune.gateway.schemas import error_response
 from cliptune.protocol import redaction
+from cliptune.protocol.endpoints import PICTURES
 from cliptune.settings import Settings
 
 CODINGS = ("gzip", "deflate")

@@ -6,8 +6,7 @@ import base64
 from typing import TYPE_CHECKING
 
 from cliptune.errors import BadInput, BadJson, TooLarge, shown
-from cliptune.protocol.limits import parse_json
-from cliptune.settings import current
+from cliptune.protocol.limits import Limits
 
 if TYPE_CHECKING:
     from python_multipart.multipart import File
@@ -25,7 +24,9 @@ def is_form(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
 
 
-def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dict[str, object]:
+def read_form(
+    raw: bytes, content_type: str, parameters: tuple[str, ...], limits: Limits
+) -> dict[str, object]:
     """The body `{"data": […], "parameters": {…}}` that a form stands for.
 
     Each `image` is a document; `id`, `text`, `label`, `uri` and `tags` (JSON) are of the only one.
@@ -34,6 +35,7 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
         raw: the body.
         content_type: its header, with the boundary.
         parameters: the names of the parameters that may be fields of their own.
+        limits: how much there may be.
 
     Raises:
         BadJson: it is no form.
@@ -42,7 +44,7 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
     """
     pictures: list[bytes] = []
     fields: dict[str, str] = {}
-    for name, value in _parts(raw, content_type):
+    for name, value in _parts(raw, content_type, limits.bounds.max_docs):
         if name == PICTURE:
             pictures.append(value)
             continue
@@ -59,7 +61,7 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
     given: dict[str, object] = {name: fields[name] for name in parameters if name in fields}
     for name in OBJECTS:
         if name in fields:
-            content = _object(fields[name], name)
+            content = _object(fields[name], name, limits)
             if name == "tags":
                 of_document["tags"] = content
             else:
@@ -73,9 +75,9 @@ def read_form(raw: bytes, content_type: str, parameters: tuple[str, ...]) -> dic
     return {"data": data or [of_document], "parameters": given}
 
 
-def _object(text: str, name: str) -> dict[str, object]:
+def _object(text: str, name: str, limits: Limits) -> dict[str, object]:
     try:
-        value = parse_json(text.encode())
+        value = limits.parse_json(text.encode())
     except TooLarge:
         raise
     except ValueError as error:
@@ -85,14 +87,14 @@ def _object(text: str, name: str) -> dict[str, object]:
     return value
 
 
-def _parts(raw: bytes, content_type: str) -> list[tuple[str, bytes]]:
+def _parts(raw: bytes, content_type: str, most: int) -> list[tuple[str, bytes]]:
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import create_form_parser, parse_options_header
 
     parts: list[tuple[str, bytes]] = []
 
     def keep(name: bytes | None, value: bytes | None) -> None:
-        if len(parts) >= (most := current().max_docs) + 32:
+        if len(parts) >= most + 32:
             raise TooLarge(f"form: more than {most} pictures and their fields, the limit")
         parts.append(((name or b"").decode("utf-8", "replace"), value or b""))
 

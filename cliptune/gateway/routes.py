@@ -32,7 +32,7 @@ from cliptune.gateway.schemas import (
 )
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
 from cliptune.protocol.endpoints import Endpoint
-from cliptune.protocol.limits import check_parameters
+from cliptune.protocol.limits import Limits
 
 T = TypeVar("T")
 Asked = dict[str, object]
@@ -61,7 +61,7 @@ def add_routes(
 ) -> None:
     """Offer `endpoints` at their paths; requests of clip-as-service's clients go to `adapter`."""
     for endpoint in endpoints.values():
-        name = endpoint.path.strip("/")
+        name = endpoint.name
         plain = endpoint.takes is None and "GET" in endpoint.methods
         for method in endpoint.methods:
             about, answer = endpoint.about, _of_body(dispatcher, endpoint, adapter)
@@ -98,29 +98,33 @@ def _of_body(
     default: Asked | None = {} if endpoint.takes in (None, TrainRequest) else None
 
     async def answer(request: Request) -> Response:
-        body = await read_json(request, default, form)
+        body = await read_json(request, dispatcher.handler.limits, default, form)
         if adapter is not None and is_request(body):  # they post to any endpoint that they see
             return await answer_json(adapter, {"execEndpoint": endpoint.path} | body)
-        docs, parameters, encoding = await asyncio.to_thread(_read, endpoint, body)
+        docs, parameters, encoding = await asyncio.to_thread(
+            _read, endpoint, body, dispatcher.handler.limits
+        )
         answered, _ = await dispatcher.call(endpoint, docs, parameters)
         return await asyncio.to_thread(_respond, endpoint, answered, encoding)
 
     return answer
 
 
-def _read(endpoint: Endpoint[BaseDoc], body: object) -> tuple[Docs, Asked, EncodingFormat]:
+def _read(
+    endpoint: Endpoint[BaseDoc], body: object, limits: Limits
+) -> tuple[Docs, Asked, EncodingFormat]:
     """The documents of a body, the parameters, and how the answer has embeddings."""
     if endpoint.takes is None:
-        check_parameters(body if isinstance(body, dict) else {})
-        given = fit(body, endpoint.parameters)
+        limits.check_parameters(body if isinstance(body, dict) else {})
+        given = fit(body, endpoint.parameters, limits)
         return DocList[ClipDoc](), given.model_dump(exclude_none=True), "float"
     if endpoint.takes is TrainRequest:
-        arguments = fit(body, Arguments).model_dump()
+        arguments = fit(body, Arguments, limits).model_dump()
         return DocList[TrainRequest]([_train_request(arguments)]), {}, "float"
     if endpoint.takes is RankDoc:
-        compared = fit(body, RankBody)
+        compared = fit(body, RankBody, limits)
         return to_rank_docs(compared.data), compared.parameters, compared.encoding_format
-    read = fit(body, DataBody)
+    read = fit(body, DataBody, limits)
     return to_docs(read.data), read.parameters, read.encoding_format
 
 

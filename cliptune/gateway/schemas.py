@@ -29,13 +29,13 @@ from cliptune.errors import (
 )
 from cliptune.gateway import multipart
 from cliptune.protocol import wire_errors
-from cliptune.protocol.endpoints import SEARCH_FLOW, describe
-from cliptune.protocol.limits import Tally, check_count, count_inside, parse_json
-from cliptune.settings import Settings, current
+from cliptune.protocol.endpoints import ROOT, SEARCH_FLOW, describe
+from cliptune.protocol.limits import Limits
+from cliptune.settings import MAX_DOCS, Bounds
 
 FORMS = [path for path, one in SEARCH_FLOW.items() if one.takes_forms and one.methods]
 """Where pictures may come as a form."""
-_MOST = f"{Settings.model_fields['max_docs'].default} (`CLIPTUNE_MAX_DOCS`)"
+_MOST = f"{MAX_DOCS} (`CLIPTUNE_MAX_DOCS`)"
 
 
 class Item(BaseModel):
@@ -103,14 +103,14 @@ class CallBody(BaseModel):
     """What `/post` takes, for the reference: `clip_service.http` reads it."""
 
     data: list[CallItem] = Field(default_factory=list)
-    exec_endpoint: str = Field("/", alias="execEndpoint")
+    exec_endpoint: str = Field(ROOT.path, alias="execEndpoint")
     parameters: dict[str, object] | None = None
 
 
 B = TypeVar("B", bound=BaseModel)
 
 
-async def read_bytes(request: Request) -> bytes:
+async def read_bytes(request: Request, limits: Bounds) -> bytes:
     """The body, at most `max_body` bytes.
 
     Raises:
@@ -120,7 +120,6 @@ async def read_bytes(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     stream = aiter(request.stream())
-    limits = current()
     deadline = asyncio.get_running_loop().time() + limits.body_timeout
     while True:
         left = deadline - asyncio.get_running_loop().time()
@@ -145,12 +144,16 @@ async def read_bytes(request: Request) -> bytes:
 
 
 async def read_json(
-    request: Request, default: object = None, form: tuple[str, ...] | None = None
+    request: Request,
+    limits: Limits,
+    default: object = None,
+    form: tuple[str, ...] | None = None,
 ) -> object:
     """The body's JSON; of an empty one `default`, if that is given.
 
     Args:
         request: whose body is read.
+        limits: how much it may hold.
         default: see above.
         form: the parameters that may be fields of a form with pictures, which is read as the JSON
             that it stands for; None: there are no forms here.
@@ -167,33 +170,36 @@ async def read_json(
             f"{', '.join(FORMS)} a form (multipart/form-data) with the picture as its field "
             "'image': curl -F image=@boots.jpg"
         )
-    raw = await read_bytes(request)
+    raw = await read_bytes(request, limits.bounds)
     if multipart.is_form(kind) and form is not None:
-        return await asyncio.to_thread(multipart.read_form, raw, kind, form)
+        return await asyncio.to_thread(multipart.read_form, raw, kind, form, limits)
     if not raw.strip():
         if default is None:
             raise BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
         return default
     try:
-        return await asyncio.to_thread(parse_json, raw)
+        return await asyncio.to_thread(limits.parse_json, raw)
     except TooLarge:
         raise
     except ValueError as error:
         raise BadJson(f"the body is not JSON: {error}") from None
 
 
-def fit(body: object, kind: type[B]) -> B:
+def fit(body: object, kind: type[B], limits: Limits) -> B:
     """JSON as `kind`.
 
     Raises:
         BadInput: it doesn't fit; the message names the place and the value.
+        TooLarge: it has too many documents, with their matches.
     """
     if not isinstance(body, dict):
         raise BadInput(f"the body must be a JSON object, got {body!r:.80}")
-    items = body.get("data")
     # Before thousands of items are looked at one by one.
-    if isinstance(items, list):
-        check_count(len(items))
+    if isinstance(items := body.get("data"), list):
+        limits.check_count(len(items))
+        within = [item.get("matches") for item in items if isinstance(item, dict)]
+        matches = sum(len(one) for one in within if isinstance(one, list))
+        limits.check_count(len(items) + matches, "documents and matches")
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -205,11 +211,7 @@ def to_docs(items: list[Item]) -> DocList[ClipDoc]:
 
     Raises:
         BadImage: a picture isn't base64, or no pixels; the message gives its position.
-        TooLarge: texts or tags exceed a limit.
     """
-    tally = Tally()
-    for i, item in enumerate(items):
-        tally.add(item.text, count_inside(item.tags), f"document {i}")
     return DocList[ClipDoc](
         [ClipDoc(**_fields(item, f"document {i}")) for i, item in enumerate(items)]
     )
@@ -217,8 +219,6 @@ def to_docs(items: list[Item]) -> DocList[ClipDoc]:
 
 def to_rank_docs(items: list[RankItem]) -> DocList[RankDoc]:
     """The documents of a body, each with its matches; raises as `to_docs` does."""
-    count = len(items) + sum(len(item.matches) for item in items)
-    check_count(count, "documents and matches")
     docs = DocList[RankDoc]()
     for position, item in enumerate(items):
         place = f"document {position}"

@@ -19,7 +19,7 @@ from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.routes import add_routes, body_schema
 from cliptune.gateway.schemas import CallBody, read_json
 from cliptune.gateway.websocket import add_socket
-from cliptune.protocol.endpoints import GET, SEARCH_FLOW
+from cliptune.protocol.endpoints import DRY_RUN, GET, PICTURES, POST, ROOT, SEARCH_FLOW
 
 PAGE_POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; "
@@ -46,17 +46,17 @@ def make_app(dispatcher: Dispatcher) -> FastAPI:
 
 def add_clip_service(app: FastAPI, adapter: Adapter) -> None:
     """What clip-as-service's clients ask for by names of its own."""
-    example: JsonValue = {"data": [{"text": "red rain boots"}], "execEndpoint": "/"}
+    example: JsonValue = {"data": [{"text": "red rain boots"}], "execEndpoint": ROOT.path}
 
-    @app.post("/post", openapi_extra=body_schema(CallBody, example), tags=["encode"])
+    @app.post(POST, openapi_extra=body_schema(CallBody, example), tags=["encode"])
     async def post(request: Request) -> Response:
         """clip-as-service's form of a call: any endpoint, `/` is `/encode`."""
-        body = await read_json(request)
+        body = await read_json(request, adapter.limits)
         if not isinstance(body, dict):
             raise BadInput(f"the body must be a JSON object, got {body!r:.80}")
         return await answer_json(adapter, body)
 
-    @app.get("/dry_run", include_in_schema=False)
+    @app.get(DRY_RUN, include_in_schema=False)
     async def dry_run() -> dict[str, JsonValue]:
         """Whether it lives, as Jina's clients ask."""
         return {"code": 0, "description": "", "exception": None}
@@ -70,12 +70,12 @@ def add_page(app: FastAPI, dispatcher: Dispatcher) -> None:
     # Only the page's own script and style run, whatever else gets into it.
     policy = PAGE_POLICY.format(script=_hash_of("script", page), style=_hash_of("style", page))
 
-    @app.get("/", include_in_schema=False)
+    @app.get(ROOT.path, include_in_schema=False)
     async def search_page() -> Response:
         headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
-    @app.get("/pictures/{identity:path}", tags=["search"])
+    @app.get(PICTURES + "{identity:path}", tags=["search"])
     async def picture(identity: str, request: Request) -> Response:
         """An indexed picture."""
         docs = DocList[ClipDoc]([ClipDoc(id=identity)])

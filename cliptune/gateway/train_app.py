@@ -10,7 +10,7 @@ from cliptune.gateway.base_app import new_app
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.routes import add_routes
 from cliptune.gateway.schemas import json_response
-from cliptune.protocol.endpoints import TRAIN_FLOW
+from cliptune.protocol.endpoints import ROOT, TRAIN_FLOW
 
 DESCRIPTION = """Fine-tune CLIP on this machine, from another one.
 
@@ -25,7 +25,7 @@ def make_app(dispatcher: Dispatcher) -> FastAPI:
     add_routes(app, dispatcher, TRAIN_FLOW)
     calls = sorted(path for path, one in TRAIN_FLOW.items() if "POST" in one.methods)
 
-    @app.get("/", include_in_schema=False)
+    @app.get(ROOT.path, include_in_schema=False)
     async def root() -> Response:
         return json_response({"service": "cliptune training", "calls": calls})
 

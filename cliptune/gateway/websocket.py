@@ -16,7 +16,7 @@ from cliptune.gateway.schemas import to_json
 from cliptune.gateway.streams import in_order, open_socket, until_ended
 from cliptune.observability.request_log import observed
 from cliptune.protocol import wire_errors
-from cliptune.protocol.limits import parse_json
+from cliptune.protocol.endpoints import SOCKET
 
 WINDOW = 8
 """Messages of one WebSocket that are worked on at once; those after them wait at the client's."""
@@ -25,12 +25,12 @@ POLICY, RESTART = 1008, 1012
 
 def add_socket(app: FastAPI, adapter: Adapter) -> None:
     """Add `/ws`: what `adapter` answers at `/post`, a message each way for each call."""
-    admission = adapter.dispatcher.handler.admission
+    handler = adapter.dispatcher.handler
 
     async def reply(message: str | bytes) -> str:
         with observed("websocket") as call:
             try:
-                body = await asyncio.to_thread(parse_json, message)
+                body = await asyncio.to_thread(handler.limits.parse_json, message)
                 if not isinstance(body, dict):
                     raise BadInput(f"a message must be a JSON object, got {body!r:.80}")
                 content, error = await answer_body(adapter, body)
@@ -44,22 +44,22 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
             call.status = str(error.http_status if error else 200)
             return await asyncio.to_thread(lambda: to_json(content).decode())
 
-    @app.websocket("/ws")
+    @app.websocket(SOCKET)
     async def socket(connection: WebSocket) -> None:
         """Each message a call; errors are answers, and the connection goes on."""
         try:
-            check_origin(connection.headers)
+            check_origin(connection.headers, handler.settings)
         except Forbidden as error:
             await connection.close(POLICY, str(error)[:100])
             return
         offered = connection.scope.get("subprotocols") or ()
         await connection.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         try:
-            with open_socket(admission) as stop:
-                taken = until_ended(admission, _messages(connection, stop))
+            with open_socket(handler.admission) as stop:
+                taken = until_ended(handler.admission, _messages(connection, stop))
                 async for answer in in_order(taken, reply, WINDOW):
                     await connection.send_text(answer)
-            if admission.ending.is_set():
+            if handler.admission.ending.is_set():
                 await connection.close(RESTART, "this service is ending")
         except (WebSocketDisconnect, RuntimeError):
             return  # the client has gone, and needs no answer

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 from cliptune.observability import request_ids
 from cliptune.protocol import jina_compat
-from cliptune.settings import Settings, current
+from cliptune.settings import Settings
 
 access_log = logging.getLogger("cliptune.access")
+access_log.disabled = True  # until `setup` says that logs are JSON: its fields are all it has
 
 
 class JsonFormatter(logging.Formatter):
@@ -57,6 +58,7 @@ def setup(service: str, settings: Settings) -> None:
     handler.addFilter(lambda record: bool(record.getMessage().strip()))
     logging.root.handlers = [handler]
     logging.getLogger("cliptune").setLevel(logging.INFO)
+    access_log.disabled = False
     for name in list(logging.root.manager.loggerDict):
         logger = logging.getLogger(name)
         if logger.handlers:
@@ -65,7 +67,7 @@ def setup(service: str, settings: Settings) -> None:
 
 
 def log_call(message: str, **fields: object) -> None:
-    """A line about a request; the id is added."""
-    if current().log_format == "json":
+    """A line about a request, where logs are JSON; the id is added."""
+    if not access_log.disabled:
         given = {name: value for name, value in fields.items() if value is not None}
         access_log.info(message, extra={"fields": given})

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Response
-from opentelemetry.trace import Span
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune.observability import metrics, request_ids, tracing
 from cliptune.observability.logs import log_call
 from cliptune.protocol import redaction
-from cliptune.settings import Settings, current
+from cliptune.protocol.endpoints import HEALTHZ, PROMETHEUS, READYZ
+from cliptune.settings import Settings
 
 if TYPE_CHECKING:
     from cliptune.protocol.jina_compat import DataRequest
 
 OTHER = "other"
 """The endpoint of requests to what there is not: a client can't make up new time series."""
-_UNOBSERVED = (metrics.PATH, "/healthz", "/readyz")
+_UNOBSERVED = (PROMETHEUS, HEALTHZ, READYZ)
 
 
 @dataclass
@@ -80,22 +80,20 @@ def finish(call: Call, seconds: float) -> None:
     )
 
 
-def send_along(request: DataRequest, identity: str | None = None, span: Span | None = None) -> None:
+def send_along(request: DataRequest, settings: Settings) -> None:
     """Let the executors know a Jina `request`'s id, and the span that it belongs to.
 
-    Both are by default this context's; where it has no id, the one in the request's header.
+    Both are this context's; where it has no id, the one in the request's header.
     """
-    identity = identity or request_ids.current.get()
-    identity = identity or request_ids.accept(request.header.request_id)
+    identity = request_ids.current.get() or request_ids.accept(request.header.request_id)
     request.header.request_id = identity
     parameters = {**(request.parameters or {}), request_ids.PARAMETER: identity}
-    settings = current()
     # Over what a client may have sent: who asks, and by which address, is ours to say.
     parameters[redaction.OPERATOR_PARAMETER] = redaction.OPERATOR.get()
     parameters[redaction.BASE_PARAMETER] = (
         settings.public_url or redaction.PREFIX.get() or settings.root_path
     )
-    tracing.send_along(parameters, span)
+    tracing.send_along(parameters)
     request.parameters = parameters
 
 
@@ -134,7 +132,7 @@ def observe_app(app: FastAPI, settings: Settings) -> FastAPI:
     """Count, trace and log the requests to `app`, and offer `/metrics`."""
     if settings.metrics_port is None:
 
-        @app.get(metrics.PATH, tags=["health"])
+        @app.get(PROMETHEUS, tags=["health"])
         async def prometheus() -> Response:
             """Figures for Prometheus."""
             body, kind = await asyncio.to_thread(metrics.exposition)

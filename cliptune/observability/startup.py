@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict
 
 from cliptune.errors import CliptuneError
 from cliptune.files import write_text
-from cliptune.settings import current
 
 log = logging.getLogger("cliptune")
 Init = TypeVar("Init", bound=Callable[..., None])
 _reported_in: int | None = None
 """The process that has reported: what follows from the first failure isn't one of its own."""
+_folder: Path | None = None
 
 
 class Failure(BaseModel):
@@ -40,6 +40,12 @@ class Failure(BaseModel):
     """For people."""
 
 
+def report_to(folder: Path) -> None:
+    """Have failures of this process, and of those that are forked from it, noted in a folder."""
+    global _folder
+    _folder = folder
+
+
 def report(part: str, error: BaseException) -> None:
     """Note in the log, and for who started this process, that `part` can't start: once."""
     global _reported_in
@@ -50,9 +56,9 @@ def report(part: str, error: BaseException) -> None:
     # Where it comes from is of use only if it wasn't raised for people to read.
     origin = None if isinstance(error, CliptuneError) else error
     log.error("%s can't start: %s", failure.part, failure.message, exc_info=origin)
-    with suppress(OSError, CliptuneError):  # it stands in the log
-        if folder := current().start_failures:
-            write_text(folder / f"{os.getpid()}.json", failure.model_dump_json())
+    if _folder is not None:
+        with suppress(OSError):  # it stands in the log
+            write_text(_folder / f"{os.getpid()}.json", failure.model_dump_json())
 
 
 @contextmanager

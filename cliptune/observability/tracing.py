@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from multiprocessing.util import Finalize
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
@@ -52,23 +51,16 @@ def setup(service: str, settings: Settings) -> None:
 
 
 @contextmanager
-def span(
-    name: str, parent: str | None, kind: SpanKind = SpanKind.SERVER, **attributes: AttributeValue
-) -> Iterator[Span]:
+def span(name: str, parent: str | None, **attributes: AttributeValue) -> Iterator[Span]:
     """A span for the block, below the one whose `traceparent` is `parent`.
 
     What the block raises is named in it.
     """
     context = _format.extract({HEADER: parent}) if parent else None
     with _tracer.start_as_current_span(
-        name, context, kind, attributes=attributes, record_exception=False
+        name, context, SpanKind.SERVER, attributes=attributes, record_exception=False
     ) as current:
         yield current
-
-
-def begin(name: str, **attributes: AttributeValue) -> Span:
-    """A span without a parent that is to be ended by its `end`, for where there is no block."""
-    return _tracer.start_span(name, Context(), SpanKind.SERVER, attributes=attributes)
 
 
 def stage(name: str, seconds: float) -> None:
@@ -84,15 +76,15 @@ def note_status(current: Span, status: str) -> None:
         current.set_status(Status(StatusCode.ERROR, status))
 
 
-def send_along(parameters: MutableMapping[str, object], current: Span | None = None) -> None:
-    """Add a span, by default the current one, to `parameters`, if spans are sent anywhere."""
+def send_along(parameters: MutableMapping[str, object]) -> None:
+    """Add the current span to `parameters`, if spans are sent anywhere."""
     carrier: dict[str, str] = {}
-    _format.inject(carrier, trace.set_span_in_context(current) if current else None)
+    _format.inject(carrier)
     if HEADER in carrier:
         parameters[PARAMETER] = carrier[HEADER]
 
 
 def parent_of(given: Mapping[str, object]) -> str | None:
     """The `traceparent` in a request's parameters."""
-    found = given.get(PARAMETER)
-    return found if isinstance(found, str) else None
+    parent = given.get(PARAMETER)
+    return parent if isinstance(parent, str) else None

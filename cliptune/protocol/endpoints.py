@@ -7,7 +7,7 @@ endpoint is a line here, a method of an executor, and one of `Client`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -16,12 +16,10 @@ from docarray import BaseDoc
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
-from cliptune.errors import BadInput, TooLarge
+from cliptune.errors import BadInput
 from cliptune.names import DATA_SET
 from cliptune.protocol.documents import FileChunk, LogItem, Report, TrainRequest, TrainResult
-from cliptune.protocol.limits import check_parameters
 from cliptune.protocol.status import FlowStatus
-from cliptune.settings import current
 
 Permission = Literal["read", "write", "monitor", "admin"]
 Method = Literal["GET", "POST"]
@@ -34,9 +32,6 @@ class Parameters(BaseModel):
     """Parameters of an endpoint; unknown ones are errors, since they would have no effect."""
 
     model_config = ConfigDict(extra="forbid")
-
-    def check_documents(self, count: int) -> None:
-        """Refuse what would be too much for so many documents: nothing, for most endpoints."""
 
 
 class NoParameters(Parameters):
@@ -67,21 +62,6 @@ class SearchParameters(Parameters):
     model: Literal["current", "previous", "next"] | None = Field(
         None, description="Of a swap: the model served (default), that before, or that prepared."
     )
-
-    def check_documents(self, count: int) -> None:
-        """Refuse a search that asks for too much.
-
-        Raises:
-            TooLarge: `count` queries have more than `max_matches` matches together, with those
-                left out.
-        """
-        asked = count * (self.limit + self.offset)
-        if asked > (most := current().max_matches):
-            raise TooLarge(
-                f"{count} queries with limit {self.limit} and offset {self.offset} are {asked} "
-                f"matches, the limit of one request is {most}: send fewer queries at once, "
-                "or ask for fewer matches"
-            )
 
 
 class DeleteParameters(Parameters):
@@ -142,7 +122,6 @@ def read_parameters(kind: type[P], parameters: Mapping[str, object] | None) -> P
     """
     # Keys with a leading underscore are Jina's own.
     given = {k: v for k, v in (parameters or {}).items() if not k.startswith("_")}
-    check_parameters(given)
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -236,10 +215,17 @@ class Endpoint(Generic[Given]):
     """Whether one request has many answers."""
     takes_forms: bool = False
     """Whether pictures may come as a form over HTTP too."""
+    may_be_empty: bool = False
+    """Whether its requests need no documents, though it takes some."""
     texts_skip_vision: bool = False
     """Whether requests of nothing but texts go past the vision encoder."""
     for_clip_service: bool = False
     """Whether clip-as-service's clients may call it."""
+
+    @property
+    def name(self) -> str:
+        """As the client's method and messages have it."""
+        return self.path.strip("/")
 
 
 _ENCODERS = ("text", "vision")
@@ -387,7 +373,7 @@ ARTIFACT = Endpoint(
 )  # fmt: skip
 DATA = replace(
     _training("/data", "Keep a part of a data set; without documents, say if it is there."),
-    takes=ClipDoc, parameters=PartParameters, methods=(),
+    takes=ClipDoc, parameters=PartParameters, methods=(), may_be_empty=True,
 )  # fmt: skip
 
 
@@ -405,6 +391,29 @@ TRAIN_FLOW = _table(
 """Those of a train Flow."""
 
 
-def flow_of(bound: Mapping[str, object]) -> dict[str, Endpoint[BaseDoc]]:
-    """The endpoints of the Flow whose executors bind these paths."""
-    return max((SEARCH_FLOW, TRAIN_FLOW), key=lambda flow: len(flow.keys() & bound.keys()))
+def flow_of(executors: Collection[str]) -> dict[str, Endpoint[BaseDoc]]:
+    """The endpoints of the Flow that has executors of these names."""
+    return max((SEARCH_FLOW, TRAIN_FLOW), key=lambda flow: len(answered_by(executors, flow)))
+
+
+def answered_by(
+    executors: Collection[str], flow: Mapping[str, Endpoint[BaseDoc]]
+) -> dict[str, Endpoint[BaseDoc]]:
+    """Those of a Flow's endpoints that one of these executors binds, or several."""
+    return {path: one for path, one in flow.items() if set(one.executors) & set(executors)}
+
+
+# What HTTP offers besides: the paths of what is no endpoint.
+
+HEALTHZ, READYZ, PROMETHEUS = "/healthz", "/readyz", "/metrics"
+DOCS, OPENAPI = "/docs", "/openapi.json"
+PICTURES = "/pictures/"
+"""Below it are the stored documents' pictures; they need what `GET` needs."""
+POST = "/post"
+"""clip-as-service's form of a call: the body says what is asked."""
+SOCKET = "/ws"
+"""The same over a WebSocket."""
+DRY_RUN = "/dry_run"
+"""Whether it lives, as Jina's clients ask."""
+OPEN_PATHS = (ROOT.path, DOCS, OPENAPI, HEALTHZ, READYZ, DRY_RUN)
+"""What needs no key: the search page itself (it asks its reader for one), the reference, health."""

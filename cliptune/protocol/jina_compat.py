@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import wraps
@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import cliptune.docarray_compat  # noqa: F401 - Jina declares documents, too
+from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
 from cliptune.protocol import grpc_options, wire_errors
 
@@ -49,18 +50,24 @@ def _make_its_folder() -> None:
 
 _make_its_folder()
 
-from docarray import DocList
+from docarray import BaseDoc, DocList
 from jina import Flow
+from jina._docarray import LegacyDocumentJina
 from jina.logging import formatter
 from jina.orchestrate.pods import Pod
 from jina.proto import jina_pb2, jina_pb2_grpc, serializer
 from jina.serve import helper
+from jina.serve.executors import __dry_run_endpoint__ as _DRY_RUN
 from jina.serve.networking.connection_stub import _ConnectionStubs
 from jina.serve.runtimes.asyncio import AsyncNewLoopRuntime
+from jina.serve.runtimes.gateway.graph.topology_graph import TopologyGraph
 from jina.serve.runtimes.worker.request_handling import WorkerRequestHandler
 
 if TYPE_CHECKING:
+    import grpc
+
     from cliptune.protocol import jina_types
+    from cliptune.protocol.endpoints import Endpoint
     from cliptune.protocol.jina_types import (
         BaseGateway,
         Call,
@@ -71,6 +78,7 @@ if TYPE_CHECKING:
         FastAPIBaseServer,
         GatewayRequestHandler,
         GatewayStreamer,
+        GraphNode,
         GRPCServer,
         Part,
         Request,
@@ -321,21 +329,48 @@ def stream_from_executors(
     return streamer.rpc_stream_doc(request=request)
 
 
-def learn_endpoints(streamer: GatewayStreamer, is_cancel: object) -> Awaitable[None]:
-    """Ask the executors which endpoints they bind, until they answer or `is_cancel` is set."""
-    return streamer._get_endpoints_input_output_models(is_cancel=is_cancel)
+def tell_endpoints(streamer: GatewayStreamer, flow: Mapping[str, Endpoint[BaseDoc]]) -> None:
+    """Tell the gateway which of the endpoints of `flow` each executor binds.
 
-
-def endpoints(streamer: GatewayStreamer) -> dict[str, bool]:
-    """The endpoints that the executors bind, and which of them stream; none yet: an empty dict."""
-    models = streamer._endpoints_models_map or {}
-    return {name: bool(model["is_generator"]) for name, model in models.items()}
-
-
-def leave_executors_out(streamer: GatewayStreamer) -> None:
-    """Have a Flow whose executors don't bind all the same endpoints.
-
-    Jina wants each executor of a chain to bind the endpoints of those before it. Ours don't need
-    to: an executor is left out where it doesn't bind an endpoint.
+    Jina would ask the executors, and not serve before all of them have answered: with one that is
+    away there would be no gateway. It would also want each executor of a chain to bind the
+    endpoints of those before it; ours are left out where they don't bind one. An executor that
+    `flow` doesn't know is sent everything, and leaves alone what it doesn't bind.
     """
+    for node in streamer.topology_graph.all_nodes:
+        bound = {path: one for path, one in flow.items() if node.name in one.executors}
+        if bound:
+            node._pydantic_models_by_endpoint = {
+                **{path: _models(one) for path, one in bound.items()},
+                _DRY_RUN: {"input": LegacyDocumentJina, "output": LegacyDocumentJina},
+            }
+            node.endpoints = list(node._pydantic_models_by_endpoint)
+    streamer.topology_graph._all_endpoints = set(flow)
+    streamer._endpoints_models_map = {path: _models(one) for path, one in flow.items()}
+    streamer._get_endpoints_input_output_models = _nothing
     streamer._validate_flow_docarray_compatibility = lambda: None
+
+
+def _models(endpoint: Endpoint[BaseDoc]) -> dict[str, object]:
+    return {
+        "input": endpoint.takes or ClipDoc,
+        "output": endpoint.gives,
+        "is_generator": endpoint.streams,
+        "is_singleton_doc": endpoint.streams,
+    }
+
+
+async def _nothing(is_cancel: object) -> None:
+    """Nobody is asked."""
+
+
+def name_who_is_away() -> None:
+    """Have an executor that can't be reached called by its name; its addresses are for the log."""
+
+    def around(_: Callable[..., None]) -> Callable[..., None]:
+        def tell(self: GraphNode, err: grpc.aio.AioRpcError) -> None:
+            raise wire_errors.no_answer(err, f"the executor {self.name!r}") from None
+
+        return tell
+
+    _replace(TopologyGraph._ReqReplyNode, "_handle_internalnetworkerror", around)

@@ -170,13 +170,26 @@ class _RequestStreamer(Protocol):
     ) -> tuple[_Responses, object]: ...
     def _result_handler(self, responses: object) -> DataRequest: ...
 
+class GraphNode(Protocol):
+    """An executor, as the gateway sees it."""
+
+    name: str
+    endpoints: Sequence[str] | None
+    _pydantic_models_by_endpoint: Mapping[str, Mapping[str, object]] | None
+
+class _Graph(Protocol):
+    _all_endpoints: set[str] | None
+    @property
+    def all_nodes(self) -> Sequence[GraphNode]: ...
+
 class GatewayStreamer:
     """The way to the executors."""
 
+    topology_graph: _Graph
     _streamer: _RequestStreamer
     _endpoints_models_map: Mapping[str, Mapping[str, object]] | None
     _validate_flow_docarray_compatibility: Callable[[], None]
-    def _get_endpoints_input_output_models(self, is_cancel: object) -> Awaitable[None]: ...
+    _get_endpoints_input_output_models: Callable[[object], Awaitable[None]]
     def rpc_stream_doc(
         self, request: SingleDocumentRequest
     ) -> AsyncIterator[SingleDocumentRequest]: ...

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import orjson
+from docarray import BaseDoc
 from google.protobuf.descriptor import Descriptor
 
-from cliptune.documents import ClipDoc
+from cliptune.documents import ClipDoc, RankDoc
 from cliptune.errors import BadInput, TooLarge
-from cliptune.settings import current
+from cliptune.protocol.endpoints import Endpoint, SearchParameters, read_parameters
+from cliptune.settings import Bounds
 
 MAX_DEPTH = 16
 """Levels of lists and objects in tags and parameters: protobuf reads about 30."""
@@ -27,14 +29,6 @@ _CHUNK = 1 << 20
 _QUOTE, _COMMA, _LIST, _OBJECT = b'",[{'
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _STEPS = {_FIXED64: 8, _FIXED32: 4}
-
-
-def _check_filter(value: object) -> None:
-    most = current().max_filter
-    if isinstance(value, str) and len(value) > most:
-        raise TooLarge(f"a filter of {len(value)} characters, the limit is {most}")
-    if isinstance(value, dict) and (count := count_inside(value)) > most // 10:
-        raise TooLarge(f"a filter of {count} values, the limit is {most // 10}")
 
 
 def check_depth(value: object, place: str) -> None:
@@ -49,20 +43,6 @@ def check_depth(value: object, place: str) -> None:
         if not level:
             return
     raise BadInput(f"{place} is nested deeper than {MAX_DEPTH} levels")
-
-
-def check_parameters(parameters: Mapping[str, object]) -> None:
-    """Refuse parameters that are nested too deeply, or too many, to be sent on.
-
-    Raises:
-        BadInput: one is nested deeper than `MAX_DEPTH` levels.
-        TooLarge: they hold more than `max_parameters` values, or a filter is too long.
-    """
-    for key, value in parameters.items():
-        check_depth(value, f"parameters: {key[:100]}")
-    if (count := count_inside(parameters)) > (most := current().max_parameters):
-        raise TooLarge(f"parameters: {count} values, the limit is {most}")
-    _check_filter(parameters.get("filter"))
 
 
 def count_inside(value: object) -> int:
@@ -88,8 +68,9 @@ def _held_by(values: Iterable[object]) -> list[object]:
 class Tally:
     """What the documents of one request have together, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         """Nothing yet."""
+        self.bounds = bounds
         self.tags = self.characters = 0
 
     def add(self, text: str | None, tags: int, what: str) -> None:
@@ -98,52 +79,116 @@ class Tally:
         Raises:
             TooLarge: it, or all of them together, exceed a limit; the message begins with `what`.
         """
-        limits = current()
-        length = len(text or "")
-        if length > limits.max_text:
-            raise TooLarge(f"{what}: text of {length} characters, the limit is {limits.max_text}")
-        if tags > limits.max_tags:
+        most, length = self.bounds, len(text or "")
+        if length > most.max_text:
+            raise TooLarge(f"{what}: text of {length} characters, the limit is {most.max_text}")
+        if tags > most.max_tags:
             raise TooLarge(
                 f"{what}: {tags} tags (those in lists and objects count), the limit is "
-                f"{limits.max_tags}"
+                f"{most.max_tags}"
             )
         self.characters += length
         self.tags += tags
-        if self.characters > limits.max_all_text:
-            raise TooLarge(
-                f"{what}: with those before it {self.characters} characters of text, the limit of "
-                f"one request is {limits.max_all_text}: send fewer documents at once"
-            )
-        if self.tags > limits.max_all_tags:
-            raise TooLarge(
-                f"{what}: with those before it {self.tags} tags, the limit of one request is "
-                f"{limits.max_all_tags}: send fewer documents at once"
-            )
+        for together, unit, limit in (
+            (self.characters, "characters of text", most.max_all_text),
+            (self.tags, "tags", most.max_all_tags),
+        ):
+            if together > limit:
+                raise TooLarge(
+                    f"{what}: with those before it {together} {unit}, the limit of one request is "
+                    f"{limit}: send fewer documents at once"
+                )
 
 
-def check_count(count: int, what: str = "documents") -> None:
-    """Refuse a request of too many documents.
+class Limits:
+    """What a server's operator lets a request hold: asked where requests enter, and nowhere else.
 
-    Raises:
-        TooLarge: there are more than `max_docs`.
+    Whatever exceeds a limit raises `TooLarge`, which names it.
     """
-    if count > (most := current().max_docs):
-        raise TooLarge(f"{count} {what} in one request, the limit is {most}")
 
+    def __init__(self, bounds: Bounds) -> None:
+        """Take the settings."""
+        self.bounds = bounds
 
-def check_docs(docs: Sequence[ClipDoc]) -> None:
-    """Refuse requests beyond the limits.
+    def tally(self) -> Tally:
+        """For the documents of one request."""
+        return Tally(self.bounds)
 
-    Raises:
-        BadInput: no documents.
-        TooLarge: too many of them, or their texts or tags exceed a limit.
-    """
-    if not docs:
-        raise BadInput("the request has no documents")
-    check_count(len(docs))
-    tally = Tally()
-    for position, doc in enumerate(docs):
-        tally.add(doc.text, count_inside(doc.tags), name(position, doc))
+    def check_count(self, count: int, what: str = "documents") -> None:
+        """Refuse a request of too many documents."""
+        if count > (most := self.bounds.max_docs):
+            raise TooLarge(f"{count} {what} in one request, the limit is {most}")
+
+    def check_docs(self, docs: Sequence[ClipDoc]) -> None:
+        """Refuse too many documents, with their matches, and too much text or too many tags."""
+        self.check_count(len(docs))
+        tally, count = self.tally(), 0
+        for position, doc in enumerate(docs):
+            for one in (doc, *(doc.matches if isinstance(doc, RankDoc) else ())):
+                tally.add(one.text, count_inside(one.tags), name(position, doc))
+                count += 1
+        self.check_count(count, "documents and matches")
+
+    def check_parameters(self, parameters: Mapping[str, object]) -> None:
+        """Refuse parameters that are nested too deeply, or too many, to be sent on.
+
+        Raises:
+            BadInput: one is nested deeper than `MAX_DEPTH` levels.
+        """
+        for key, value in parameters.items():
+            check_depth(value, f"parameters: {key[:100]}")
+        if (count := count_inside(parameters)) > (most := self.bounds.max_parameters):
+            raise TooLarge(f"parameters: {count} values, the limit is {most}")
+        filter, most = parameters.get("filter"), self.bounds.max_filter
+        if isinstance(filter, str) and len(filter) > most:
+            raise TooLarge(f"a filter of {len(filter)} characters, the limit is {most}")
+        if isinstance(filter, dict) and (count := count_inside(filter)) > most // 10:
+            raise TooLarge(f"a filter of {count} values, the limit is {most // 10}")
+
+    def check_asked(
+        self, endpoint: Endpoint[BaseDoc], documents: int, given: Mapping[str, object]
+    ) -> None:
+        """Refuse what an endpoint doesn't have, or too many matches of so many documents.
+
+        Raises:
+            BadInput: the parameters aren't the endpoint's, or there are no documents.
+        """
+        asked = read_parameters(endpoint.parameters, given)
+        if not documents and endpoint.takes is not None and not endpoint.may_be_empty:
+            raise BadInput("the request has no documents")
+        if not isinstance(asked, SearchParameters):
+            return
+        matches = documents * (asked.limit + asked.offset)
+        if matches > (most := self.bounds.max_matches):
+            raise TooLarge(
+                f"{documents} queries with limit {asked.limit} and offset {asked.offset} are "
+                f"{matches} matches, the limit of one request is {most}: send fewer queries at "
+                "once, or ask for fewer matches"
+            )
+
+    def parse_json(self, raw: str | bytes) -> object:
+        """The JSON of a body. To be called beside the event loop where it is `LARGE`.
+
+        Raises:
+            ValueError: it isn't JSON.
+        """
+        encoded = raw.encode("utf-8", "replace") if isinstance(raw, str) else raw
+        most = self.bounds.max_values
+        if (count := count_values(encoded, most)) > most:
+            raise TooLarge(
+                f"the body holds {count} values (numbers, texts, lists, objects), the limit is "
+                f"{most}; send pictures as base64, and fewer documents in one request"
+            )
+        return orjson.loads(raw)
+
+    def check_message(self, raw: bytes, descriptor: Descriptor) -> None:
+        """Refuse a protobuf message of too many values, beside the event loop if it is `LARGE`."""
+        most = self.bounds.max_values
+        if count_messages(raw, descriptor, most) > most:
+            raise TooLarge(
+                f"the message holds more than {most} values, the limit; send fewer tags, and "
+                "fewer documents in one request"
+            )
 
 
 def name(position: int, doc: ClipDoc) -> str:
@@ -159,23 +204,6 @@ def has_text(doc: ClipDoc) -> bool:
 def has_image(doc: ClipDoc) -> bool:
     """Whether there is a picture, or what should be one."""
     return doc.image is not None or bool(doc.uri)
-
-
-def parse_json(raw: str | bytes) -> object:
-    """The JSON of a body. To be called beside the event loop where it is `LARGE`.
-
-    Raises:
-        TooLarge: it holds more than `max_values` values.
-        ValueError: it isn't JSON.
-    """
-    encoded = raw.encode("utf-8", "replace") if isinstance(raw, str) else raw
-    most = current().max_values
-    if (count := count_values(encoded, most)) > most:
-        raise TooLarge(
-            f"the body holds {count} values (numbers, texts, lists, objects), the limit is "
-            f"{most}; send pictures as base64, and fewer documents in one request"
-        )
-    return orjson.loads(raw)
 
 
 def count_values(raw: bytes, enough: int) -> int:
@@ -196,20 +224,6 @@ def count_values(raw: bytes, enough: int) -> int:
         count += int(np.count_nonzero(between & (quotes & 1 == 0)))
         inside = quotes[-1] & 1
     return count
-
-
-def check_message(raw: bytes, descriptor: Descriptor) -> None:
-    """Refuse a protobuf message of too many values. To be called beside the loop if `LARGE`.
-
-    Raises:
-        TooLarge: there are more than `max_values`.
-    """
-    most = current().max_values
-    if count_messages(raw, descriptor, most) > most:
-        raise TooLarge(
-            f"the message holds more than {most} values, the limit; send fewer tags, and "
-            "fewer documents in one request"
-        )
 
 
 def count_messages(raw: bytes, descriptor: Descriptor, enough: int) -> int:

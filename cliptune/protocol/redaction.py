@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from cliptune.files import make_folder, write_text
-from cliptune.settings import current
+from cliptune.protocol.endpoints import PICTURES
 
 OPERATOR_PARAMETER = "_operator"
 """The parameter by which executors know that a request is the operator's."""
@@ -33,6 +33,7 @@ BASE: ContextVar[str] = ContextVar("pictures at", default="")
 PREFIX: ContextVar[str] = ContextVar("path prefix", default="")
 """The path below which the current request's client sees this service: empty, or `/shop`."""
 _NAME = re.compile(r"[0-9a-f]{32}")
+_NOTES = "places"
 _KEPT = 90 * 24 * 3600.0
 """Seconds for which a note stays that its process has not taken away."""
 
@@ -40,7 +41,7 @@ _KEPT = 90 * 24 * 3600.0
 def image_url(identity: str, has_picture: bool, uri: str | None) -> str | None:
     """Where a client finds an indexed document's picture: here, or where its link leads."""
     if has_picture:
-        return f"{BASE.get()}/pictures/{quote(identity, safe='')}"
+        return f"{BASE.get()}{PICTURES}{quote(identity, safe='')}"
     return shown_link(uri)
 
 
@@ -73,9 +74,9 @@ def without_paths(text: str, paths: Iterable[str | Path]) -> str:
     return text
 
 
-def note(values: dict[str, str]) -> str:
+def note(home: Path, values: dict[str, str]) -> str:
     """Note places in CLIPTUNE_HOME, readable by this user alone; returns the note's name."""
-    folder = make_folder(current().home / "places", private=True)
+    folder = make_folder(home / _NOTES, private=True)
     for old in folder.glob("*.json"):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > _KEPT:
@@ -85,21 +86,20 @@ def note(values: dict[str, str]) -> str:
     return name
 
 
-def forget(name: str) -> None:
+def forget(home: Path, name: str) -> None:
     """Take a note away."""
-    (current().home / "places" / f"{name}.json").unlink(missing_ok=True)
+    (home / _NOTES / f"{name}.json").unlink(missing_ok=True)
 
 
-def with_note(values: dict[str, Any]) -> dict[str, Any]:
-    """A part of a server's status, with the places that were noted on this machine."""
-    return {**values, **read_note(values.get("place"))}
+def with_note(home: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """A part of a server's status, with the places that were noted on this machine.
 
-
-def read_note(name: object) -> dict[str, str]:
-    """The places that were noted under a name; empty: not on this machine, or by another user."""
+    There are none where it is another machine, or another user's.
+    """
+    name = values.get("place")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        return {}
+        return values
     try:
-        return dict(json.loads((current().home / "places" / f"{name}.json").read_text()))
+        return {**values, **json.loads((home / _NOTES / f"{name}.json").read_text())}
     except (OSError, ValueError):
-        return {}
+        return values

@@ -140,14 +140,18 @@ def from_exception(error: BaseException) -> CliptuneError:
     if isinstance(error, DecodeError):
         return BadInput(UNREADABLE)
     if isinstance(error, grpc.aio.AioRpcError):
-        log.error("an executor did not answer: %s", error.details())
-        late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        return Unavailable(
-            "an executor took too long" if late else "an executor of this service can't be reached"
-        )
+        return no_answer(error, "an executor")
     import traceback
 
     return internal("".join(traceback.format_exception(error)))
+
+
+def no_answer(error: grpc.aio.AioRpcError, executor: str) -> Unavailable:
+    """What a client is told where an executor did not answer; where it is stays in the log."""
+    log.error("%s did not answer: %s", executor, error.details())
+    late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    what = "took too long" if late else "can't be reached"
+    return Unavailable(f"{executor} of this service {what}")
 
 
 def from_status(status: StatusProto) -> CliptuneError | None:

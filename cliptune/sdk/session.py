@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cliptune.runs.session import AnyRun, Experiment, Session
 from cliptune.sdk.local import LocalSession
-from cliptune.settings import current
+from cliptune.settings import Settings
 
 if TYPE_CHECKING:
     from cliptune.client.remote import RemoteSession
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 def connect(address: str, api_key: str | None = None, ca_file: str | None = None) -> RemoteSession:
     """The calls of this module at a train Flow, such as `grpc://host:52000`.
 
-    `api_key` and `ca_file` are as `cliptune.serving.Client`'s.
+    `api_key` and `ca_file` are as `cliptune.serving.Client`'s; None: what CLIPTUNE_API_KEY and
+    CLIPTUNE_CA_FILE say.
     """
     from cliptune.client.remote import RemoteSession
 
-    return RemoteSession(address, api_key=api_key, ca_file=ca_file)
+    known = Settings.read(api_key=api_key, ca_file=ca_file)
+    return RemoteSession(
+        address, api_key=known.api_key, ca_file=known.ca_file, max_docs=known.max_docs
+    )
 
 
 def session(address: str | None = None) -> Session:
     """At the train Flow at `address`, else at that which the environment names, else here."""
-    server = address or current().server
+    server = address or Settings.read().server
     return connect(server) if server else LocalSession()
 
 

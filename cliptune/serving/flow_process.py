@@ -24,7 +24,7 @@ from pydantic import BaseModel
 from cliptune.files import write_text
 from cliptune.observability import startup
 from cliptune.observability.startup import Failure
-from cliptune.settings import METRICS_FOLDER, Settings, bracketed
+from cliptune.settings import METRICS_FOLDER, Settings, bracketed, variable_of
 
 if TYPE_CHECKING:
     from cliptune.protocol.jina_compat import Flow
@@ -60,9 +60,8 @@ def main(flow_yml: Path, state_file: Path) -> None:
     reports = state_file.parent / "failures"
     reports.mkdir()
     try:
-        settings = Settings.read(start_failures=reports)
-        settings.hand_down()
-        _run(flow_yml, state_file, settings)
+        startup.report_to(reports)
+        _run(flow_yml, state_file, Settings.read())
     except Exception as error:
         if not startup.failures(reports):  # else Jina's error says no more than that one failed
             startup.report("flow", error)
@@ -113,7 +112,7 @@ def load(flow_yml: Path, settings: Settings) -> Flow:
     if "uses_with" in gateway and settings.clip_service_port is not None:
         gateway["uses_with"]["clip_service_port"] = settings.clip_service_port
     host = gateway["host"] = settings.host or gateway["host"]
-    Settings.read(host=host).hand_down()
+    os.environ[variable_of("host")] = host  # for the parts, which are forked from here
     if ":" in host:
         gateway["host"] = "127.0.0.1"  # Jina knows IPv4 alone: our servers bind the address
     if host not in ("0.0.0.0", "::"):  # noqa: S104 (nothing is bound here)

@@ -20,7 +20,9 @@ from docarray import BaseDoc, DocList
 import cliptune
 from cliptune import errors
 from cliptune.client.batching import Sending, SendingOptions
+from cliptune.client.calls import SearchOptions
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
+from cliptune.protocol.endpoints import SEARCH
 from cliptune.serving import AsyncClient, Client
 from tests.client.test_connections import Echo
 from tests.pictures import COLOURS, picture, shop
@@ -59,6 +61,8 @@ def test_options_are_typed_and_have_their_defaults() -> None:
     assert fields.pop("batch_size") == "int"
     typed = inspect.get_annotations(SendingOptions)
     assert fields == {name: kind.__forward_arg__ for name, kind in typed.items()}
+    of_search = inspect.get_annotations(SearchOptions).keys() - typed.keys()
+    assert of_search | {"limit"} == SEARCH.parameters.model_fields.keys()
 
 
 def as_plain(value: Any) -> Any:

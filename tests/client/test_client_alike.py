@@ -270,6 +270,9 @@ class TestWithoutAServer:
         assert again._api_key == "ct_secret", "in the same process"
         monkeypatch.setattr("cliptune.client.base._KEYS", {})
         assert pickle.loads(raw)._api_key is None, "elsewhere"
+        monkeypatch.setenv("CLIPTUNE_API_KEY", "ct_another")
+        assert pickle.loads(raw)._api_key == "ct_another", "what that process has"
+        assert Client(client.address)._api_key is None
 
 
 def _encode(client: Client) -> np.ndarray:

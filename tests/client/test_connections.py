@@ -17,6 +17,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc
 from cliptune.errors import Unavailable
 from cliptune.protocol import grpc_options
+from cliptune.protocol.endpoints import ENCODE
 from cliptune.serving import Client
 from tests.ports import free_port
 
@@ -150,7 +151,7 @@ def echo() -> Iterator[Echo]:
 
 def asking(client: Client) -> Callable[[], str]:
     docs = DocList[ClipDoc]([ClipDoc(id="one", text="a")])
-    return lambda: str(client._transport.post("/encode", docs, None, ClipDoc)[0].id)
+    return lambda: str(client._transport.post(ENCODE, docs)[0].id)
 
 
 def test_a_server_that_is_back_is_found_at_once(echo: Echo) -> None:

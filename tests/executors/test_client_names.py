@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
 from cliptune.runs.documents import referred_documents
 from cliptune.runs.experiments import create_run
+from cliptune.settings import Settings
 from tests.pictures import picture
 
 
@@ -83,9 +85,9 @@ def answer(call: Callable[[Any], Any], value: Any) -> str:
 
 
 LOOK_UPS: dict[str, Callable[[Any], Any]] = {
-    "model": client_names.model_name,
+    "model": lambda value: client_names.model_name(value, ("laion",)),
     "artifact": client_names.artifact_id,
-    "either": client_names.model_or_run,
+    "either": lambda value: client_names.model_or_run(value, ("laion",)),
     "data": lambda value: client_names.data_set(value, "train_data"),
     "fit": lambda value: training.fit({"model": value or "", "train_data": "catalogue-eval"}),
     "fit-artifact": lambda value: training.fit(
@@ -124,7 +126,6 @@ LOOK_UPS: dict[str, Callable[[Any], Any]] = {
 def test_nothing_hostile_is_taken_and_no_answer_tells_what_exists(
     look_up: str, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CLIPTUNE_HUB_MODELS", "laion")
     monkeypatch.setattr("cliptune.runs.Run.start", lambda run: pytest.fail(f"started {run}"))
     cases = hostile(there)
     with_files = [answer(LOOK_UPS[look_up], value) for value in cases]
@@ -136,25 +137,23 @@ def test_nothing_hostile_is_taken_and_no_answer_tells_what_exists(
     assert [answer(LOOK_UPS[look_up], value) for value in cases] == with_files
 
 
-def test_what_clients_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_clients_may_name() -> None:
     for name in ("builtin", "clip-base-en", "ViT-B-32::openai", "RN50::random",
                  "ViT-B-16-SigLIP::webli", "ViT-B-32::laion2b-s34b-b79k"):  # fmt: skip
         assert client_names.model_name(name) == client_names.model_or_run(name) == name
     hub = "hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-    monkeypatch.delenv("CLIPTUNE_HUB_MODELS", raising=False)
     with pytest.raises(BadInput, match=r"takes no models of the hub.*CLIPTUNE_HUB_MODELS"):
         client_names.model_name(hub)
     for allowed, is_taken in (
         ("laion", True), ("laion/", True), ("timm, laion/CLIP-ViT-B", True), (hub[7:], True),
         ("lai", False), ("laion/CLIP-ViT-L", False), ("timm", False), ("", False),
     ):  # fmt: skip
-        monkeypatch.setenv("CLIPTUNE_HUB_MODELS", allowed)
-        assert answer(client_names.model_name, hub).startswith("taken") == is_taken, allowed
+        hub_models = Settings.read(hub_models=allowed).hub_models
+        told = answer(partial(client_names.model_name, hub_models=hub_models), hub)
+        assert told.startswith("taken") == is_taken, allowed
     for wrong in ("laion/a/b", "../x", "hf-hub:laion", "*"):
-        monkeypatch.setenv("CLIPTUNE_HUB_MODELS", wrong)
-        with pytest.raises(BadInput, match="CLIPTUNE_HUB_MODELS"):
-            client_names.model_name(hub)
-    monkeypatch.delenv("CLIPTUNE_HUB_MODELS")
+        with pytest.raises(BadInput, match="hub_models"):
+            Settings.read(hub_models=wrong)
     assert client_names.data_set("catalogue-eval", "x") == "catalogue-eval"
     with pytest.raises(NotFound, match="did you mean 'openai'"):
         client_names.model_name("ViT-B-32::opanai")

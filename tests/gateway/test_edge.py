@@ -22,6 +22,7 @@ from docarray import DocList
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.gateway.api_keys import make_key, new_key
+from cliptune.protocol.endpoints import GET
 from cliptune.serving import Client, serve
 from tests.pictures import base64_of, picture
 from tests.ports import free_ports
@@ -116,7 +117,7 @@ def test_a_client_can_not_say_that_it_is_the_operator(edge: dict[str, Any]) -> N
     with Client(f"grpc://[::1]:{edge['grpc']}", api_key=edge["keys"]["search"]) as client:
         given = {"_operator": True, "_pictures_at": "https://evil.example"}
         docs = DocList[ClipDoc]([ClipDoc(id="a/1")])
-        [found] = client._transport.post("/get", docs, given, ClipDoc)
+        [found] = client._transport.post(GET, docs, given)
         assert found.uri is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,8 @@ from cliptune.executors.text_encoder import CLIPTextEncoder
 from cliptune.executors.trainer import Trainer
 from cliptune.executors.vision_encoder import CLIPVisionEncoder
 from cliptune.gateway.api_keys import make_key
-from cliptune.protocol.endpoints import SEARCH_FLOW, TRAIN_FLOW, Endpoint, flow_of
+from cliptune.protocol import endpoints
+from cliptune.protocol.endpoints import ENCODE, ROOT, SEARCH_FLOW, TRAIN_FLOW, Endpoint, flow_of
 from tests.ports import free_ports
 
 EXECUTORS = {
@@ -66,9 +69,25 @@ def test_executors_bind_what_the_table_says(flow: dict[str, Endpoint]) -> None:
         ), path
 
 
-def test_the_flow_is_known_by_its_endpoints() -> None:
-    assert flow_of(dict.fromkeys(SEARCH_FLOW)) is SEARCH_FLOW
-    assert flow_of({"/fit": False, "/status": False, "_jina_dry_run_": False}) is TRAIN_FLOW
+def test_no_other_module_spells_a_path() -> None:
+    told = {path for flow in (SEARCH_FLOW, TRAIN_FLOW) for path in flow} - {ROOT.path}
+    named = {endpoints.HEALTHZ, endpoints.READYZ, endpoints.PICTURES, endpoints.POST}
+    table = Path(endpoints.__file__)
+    package = table.parents[1]
+    files = [*package.rglob("*.py"), *(package.parent / "executors").rglob("*.py")]
+    assert len(files) > 100
+    for file in files:
+        if file == table:
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in told | named, f"{file}:{node.lineno}"
+
+
+def test_the_flow_is_known_by_its_executors() -> None:
+    assert flow_of({"text", "vision", "indexer"}) is SEARCH_FLOW
+    assert flow_of({"text", "one of your own"}) is SEARCH_FLOW
+    assert flow_of({"trainer"}) is TRAIN_FLOW
 
 
 @contextmanager
@@ -120,7 +139,7 @@ def test_a_new_endpoint_is_a_line_of_the_table_and_an_executor(tmp_path: Path) -
         assert content["example"] == body
 
         def over_grpc(path: str, key: str) -> list[str | None]:
-            call = messages.documents(path, [ClipDoc(text="boots")], ClipDoc)
+            call = messages.documents(replace(ENCODE, path=path), [ClipDoc(text="boots")])
             with closing(GrpcTransport(f"grpc://127.0.0.1:{grpc_port}", 30, key)) as transport:
                 return [doc.text for doc in transport.ask(call)]
 

@@ -18,6 +18,10 @@ from cliptune.executors.base import BoundedThreads
 from cliptune.gateway.grpc_requests import ALL_BUT_VISION, check_request, choose_executors
 from cliptune.gateway.streams import in_order
 from cliptune.protocol.endpoints import SEARCH_FLOW
+from cliptune.protocol.limits import Limits
+from cliptune.settings import Settings
+
+LIMITS = Limits(Settings.read())
 
 
 def made(*docs: ClipDoc) -> DataRequest:
@@ -39,12 +43,12 @@ def test_what_is_good_passes_and_what_clients_have_no_say_in_is_taken_out() -> N
     request.proto_with_data.routes.add().executor = "forged"
     request.header.status.code = 1
     arrived = sent(request)
-    assert check_request(arrived) == 2
+    assert check_request(arrived, LIMITS) == 2
     assert not arrived.routes
     assert arrived.header.status.code == 0
     arrived.document_array_cls = DocList[ClipDoc]
     np.testing.assert_array_equal(arrived.docs[0].embedding, [1, 1, 1])
-    assert check_request(sent(made())) == 0
+    assert check_request(sent(made()), LIMITS) == 0
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def test_bytes_that_are_no_message(raw: bytes) -> None:
             with suppress(Exception):
                 _ = request.header
         with pytest.raises(BadInput, match="can't be read"):
-            check_request(request)
+            check_request(request, LIMITS)
 
 
 def test_only_what_is_nothing_but_texts_passes_the_vision_executor_by() -> None:
@@ -73,7 +77,7 @@ def test_only_what_is_nothing_but_texts_passes_the_vision_executor_by() -> None:
         request = made(*docs)
         request.header.exec_endpoint = endpoint
         arrived = sent(request)
-        check_request(arrived)
+        check_request(arrived, LIMITS)
         choose_executors(arrived, SEARCH_FLOW)
         assert arrived.header.target_executor == expected
 
@@ -82,21 +86,21 @@ def test_what_is_not_offered() -> None:
     request = made()
     request.proto_with_data.data.docs_bytes = b"\x80\x04."
     with pytest.raises(BadInput, match="docs_bytes"):
-        check_request(sent(request))
+        check_request(sent(request), LIMITS)
     request = made()
     request.header.target_executor = "(a+)+$"
     with pytest.raises(BadInput, match="target_executor"):
-        check_request(sent(request))
+        check_request(sent(request), LIMITS)
     request = made()
     request.parameters = {"indexer__folder": "x"}
     with pytest.raises(BadInput, match="indexer__folder is unknown"):
-        check_request(sent(request))
+        check_request(sent(request), LIMITS)
     request = made()
     request.parameters = {"limit": float("nan")}
     with pytest.raises(BadInput, match="parameters"):
-        check_request(sent(request))
+        check_request(sent(request), LIMITS)
     with pytest.raises(TooLarge, match="257 documents"):
-        check_request(sent(made(*(ClipDoc(text="a") for _ in range(257)))))
+        check_request(sent(made(*(ClipDoc(text="a") for _ in range(257)))), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +122,7 @@ def test_arrays_that_are_none(dtype: str, shape: list[int], size: int, words: st
     dense.buffer = bytes(size)
     dense.shape.extend(shape)
     with pytest.raises(BadInput, match=f"document 0: embedding.*{words}"):
-        check_request(sent(request))
+        check_request(sent(request), LIMITS)
 
 
 def test_types_that_are_none_of_ours() -> None:
@@ -127,11 +131,11 @@ def test_types_that_are_none_of_ours() -> None:
     request.header.exec_endpoint = "/rank"
     request.document_array_cls = DocList[RankDoc]
     request.data.docs = DocList[RankDoc]([doc])
-    assert check_request(sent(request)) == 1
+    assert check_request(sent(request), LIMITS) == 1
     sent_doc = request.proto_with_data.data.docs.docs[0]
     sent_doc.data["matches"].doc_array.docs[0].data["text"].type = "torch_tensor"
     with pytest.raises(BadInput, match="document 0: matches.0: text: 'torch_tensor'"):
-        check_request(sent(request))
+        check_request(sent(request), LIMITS)
 
 
 def test_a_stream_is_answered_in_order_and_read_no_further_than_its_window() -> None:

@@ -101,7 +101,7 @@ def test_a_broken_file_keeps_the_keys_from_before(
 
 def test_roles(tmp_path: Path) -> None:
     keys = [(role, role, role) for role in ("search", "write", "monitor", "admin")]
-    admission = Admission(KeyFile(write(tmp_path / "keys", *keys)))
+    admission = Admission(Settings.read(), KeyFile(write(tmp_path / "keys", *keys)))
 
     def allowed(role: str) -> set[str]:
         found = set()
@@ -135,7 +135,7 @@ def test_roles(tmp_path: Path) -> None:
 
 
 def test_without_a_file_everybody_may_do_everything() -> None:
-    with Admission().admit(None, "/clear", 0):
+    with Admission(Settings.read()).admit(None, "/clear", 0):
         pass
 
 
@@ -158,7 +158,7 @@ def test_limits_of_a_key(tmp_path: Path) -> None:
     slow = make_key("slow", "slow", "search", requests=0.001).line()
     many = make_key("many", "many", "search", documents=0.01).line()
     (tmp_path / "keys").write_text(f"{slow}\n{many}\n{make_key('free', 'free').line()}")
-    admission = Admission(KeyFile(tmp_path / "keys"))
+    admission = Admission(Settings.read(), KeyFile(tmp_path / "keys"))
     with admission.admit("slow", "/search", 1):
         pass
     with (
@@ -182,8 +182,7 @@ def test_limits_of_a_key(tmp_path: Path) -> None:
 
 def test_the_queue_is_bounded() -> None:
     admission = Admission(
-        None,
-        Settings.read(max_pending=2, max_pending_docs=100, max_held=1000, max_streams=1),
+        Settings.read(max_pending=2, max_pending_docs=100, max_held=1000, max_streams=1)
     )
     with admission.admit(None, "/encode", 256):  # larger than the limit, but alone
         with pytest.raises(Overloaded, match="limit is 100"), admission.admit(None, "/encode", 1):

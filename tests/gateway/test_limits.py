@@ -23,11 +23,8 @@ from PIL import Image
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, TooLarge
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
-from cliptune.protocol.limits import (
-    count_messages,
-    count_values,
-    parse_json,
-)
+from cliptune.protocol.endpoints import ENCODE, SEARCH
+from cliptune.protocol.limits import Limits, count_messages, count_values
 from cliptune.serving import Client
 from cliptune.settings import Settings
 from tests.pictures import base64_of, picture
@@ -162,18 +159,14 @@ def test_grpc_refuses_the_same(server: Server) -> None:
     with heartbeat(server.http) as beats, Client(server.grpc, timeout=60) as client:
         for doc in (ClipDoc(text="a", tags=TAGS), ClipDoc(text="a", tags={"a": nested(4, 30)})):
             with pytest.raises(TooLarge, match="limit"):
-                client._transport.post("/search", DocList[ClipDoc]([doc]), None, ClipDoc)
+                client._transport.post(SEARCH, DocList[ClipDoc]([doc]))
         with pytest.raises(TooLarge, match="limit"):
             client.search("a", filter="a < 1 or " * 1_000_000)
         with pytest.raises(CliptuneError, match="limit"):
             client.delete(["a"] * (LIMITS.max_parameters + 1))
+        docs = DocList[ClipDoc]([ClipDoc(image=PNG_48_MP.getvalue())] * 200)
         with pytest.raises(TooLarge, match="limit"):
-            client._transport.post(
-                "/encode",
-                DocList[ClipDoc]([ClipDoc(image=PNG_48_MP.getvalue())] * 200),
-                None,
-                ClipDoc,
-            )
+            client._transport.post(ENCODE, docs)
     assert max(beats.took) < 2.5
 
 
@@ -267,7 +260,7 @@ def _ask_and_go(server: Server, protocol: str, raw: bytes) -> None:
     elif protocol == "grpc":
         docs = DocList[ClipDoc]([ClipDoc(image=PNG_48_MP.getvalue()) for _ in range(20)])
         with Client(server.grpc, timeout=0.7) as client, pytest.raises(CliptuneError):
-            client._transport.post("/encode", docs, None, ClipDoc)
+            client._transport.post(ENCODE, docs)
     else:
         import websockets
 
@@ -301,8 +294,10 @@ def test_values_are_counted_before_they_are_parsed(text: str) -> None:
         <= exact + sum(text.count(end) for end in ("[]", "{}")) + text.count("[") + text.count("{")
     )
     with pytest.raises(TooLarge):
-        parse_json(b"[" + b"1," * LIMITS.max_values + b"1]")
-    assert parse_json(json_body([", [{" * LIMITS.max_values])) == [", [{" * LIMITS.max_values]
+        Limits(LIMITS).parse_json(b"[" + b"1," * LIMITS.max_values + b"1]")
+    assert Limits(LIMITS).parse_json(json_body([", [{" * LIMITS.max_values])) == [
+        ", [{" * LIMITS.max_values
+    ]
 
 
 def test_messages_are_counted_before_they_are_parsed() -> None:

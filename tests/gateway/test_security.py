@@ -134,8 +134,15 @@ def test_tls_is_needed_and_checked(secure: Secure) -> None:
 def test_a_key_from_the_environment(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPTUNE_API_KEY", "search")
     monkeypatch.setenv("CLIPTUNE_CA_FILE", secure.ca)
+    monkeypatch.setenv("CLIPTUNE_MAX_DOCS", "77")
     for address in (secure.grpc, secure.http):
-        assert Client(address).encode(["a"]).shape == (1, 32)
+        with Client.from_environment(address) as client:
+            assert client.encode(["a"]).shape == (1, 32)
+            assert client.max_docs == 77
+        with Client(address, ca_file=secure.ca) as client, pytest.raises(Unauthorized):
+            client.encode(["a"])
+    monkeypatch.setenv("CLIPTUNE_SEARCH_SERVER", secure.http)
+    assert Client.from_environment().address == secure.http
     with pytest.raises(BadInput, match="API key"):
         Client(secure.http, api_key="a\nb")
     with pytest.raises(BadInput, match="ca_file"):

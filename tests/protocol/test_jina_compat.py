@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from jina.serve.runtimes.gateway.streamer import GatewayStreamer
 
 from cliptune.protocol import jina_compat
 
@@ -24,6 +25,10 @@ CHANGED: dict[Callable[..., object], str] = {
     jina_compat.Request.add_exception: "581ebbeb820719be",
     jina_compat._ConnectionStubs._init_stubs: "292d0364f5f375ef",
     jina_compat.serializer.DataRequestProto.SerializeToString: "917bccd37058428c",
+    jina_compat.TopologyGraph._ReqReplyNode._handle_internalnetworkerror: "f342dda01e4e9b0d",
+    jina_compat.TopologyGraph._ReqReplyNode._wait_previous_and_send: "0028a250e9989849",
+    jina_compat.TopologyGraph._get_all_endpoints: "eac90b88e5ffe722",
+    GatewayStreamer._get_endpoints_input_output_models: "0cd9bb66d2a41928",
 }
 """What is replaced or called of Jina's private parts, and the SHA-256 of its source."""
 

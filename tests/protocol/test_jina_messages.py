@@ -11,6 +11,7 @@ from cliptune.documents import ClipDoc, SearchResult
 from cliptune.errors import NotFound
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import LogItem, TrainRequest
+from cliptune.protocol.endpoints import ENCODE, LOGS, SEARCH
 from cliptune.protocol.jina_compat import DataRequest, SingleDocumentRequest, jina_pb2
 from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest
 
@@ -24,7 +25,7 @@ PARAMETERS = {"limit": 7, "filter": {"price": {"$lt": 3.5}}, "exact": True, "mod
 
 
 def search() -> Call[DocList[SearchResult]]:
-    return documents("/search", DOCS, SearchResult, PARAMETERS)
+    return documents(SEARCH, DOCS, PARAMETERS)
 
 
 def test_jina_reads_what_we_write() -> None:
@@ -38,14 +39,14 @@ def test_jina_reads_what_we_write() -> None:
         (doc.id, doc.text, doc.tags) for doc in DOCS
     ]
     assert DOCS[0].tags["ean"] == 4_006_381_333_931, "what was given is as it was"
-    empty = DataRequest(documents("/status", [], ClipDoc).message().SerializeToString())
+    empty = DataRequest(documents(ENCODE, []).message().SerializeToString())
     empty.document_array_cls = DocList[ClipDoc]
     assert empty.proto_with_data.data.WhichOneof("documents") == "docs"
     assert list(empty.docs) == []
 
 
 def test_we_write_the_bytes_that_jina_writes() -> None:
-    message = documents("/encode", [ClipDoc(id="a", text="b")], ClipDoc, {"limit": 3}).message()
+    message = documents(ENCODE, [ClipDoc(id="a", text="b")], {"limit": 3}).message()
     request = DataRequest()
     request.header.exec_endpoint = "/encode"
     request.header.request_id = message.header.request_id
@@ -84,7 +85,7 @@ def test_we_read_what_jina_writes() -> None:
 def test_streams() -> None:
     request = SingleDocumentRequest()
     request._pb_body = jina_pb2.SingleDocumentRequestProto.FromString(
-        one_document("/logs", TrainRequest(arguments='{"a": 1}')).SerializeToString()
+        one_document(LOGS, TrainRequest(arguments='{"a": 1}')).SerializeToString()
     )
     request.document_cls = TrainRequest
     assert request.header.exec_endpoint == "/logs"
@@ -92,7 +93,7 @@ def test_streams() -> None:
     answer = SingleDocumentRequest()
     answer.data.doc = LogItem(line="epoch 1")
     read = DocumentRequest.FromString(answer.proto.SerializeToString())
-    assert document_of(LogItem, read).line == "epoch 1"
+    assert document_of(LOGS, read).line == "epoch 1"
 
 
 def test_every_field_is_jinas() -> None:

@@ -114,22 +114,23 @@ def test_the_system_s_refusals_are_one_line_in_the_shell(tmp_path: Path) -> None
 def test_each_process_reports_its_first_failure(tmp_path: Path) -> None:
     program = """
 import sys
+from pathlib import Path
 from cliptune.errors import BadArtifact
-from cliptune.observability.startup import report, reporting
+from cliptune.observability.startup import report, report_to, reporting
+report_to(Path(sys.argv[1]))
 try:
     with reporting("text/rep-0"):
         raise BadArtifact("it is\\ndamaged")
 except BadArtifact as error:
     report("flow", RuntimeError("what followed"))
-if len(sys.argv) > 1:
+if len(sys.argv) > 2:
     try:
         open("/nowhere/file")
     except OSError as error:
         report("flow", error)
 """
-    environment = {**os.environ, "CLIPTUNE_START_FAILURES": str(tmp_path)}
-    command = [sys.executable, "-c", program]
-    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shown.stderr == "text can't start: it is damaged\n"
     assert startup.failures(tmp_path) == [
         Failure(part="text", type="BadArtifact", message="it is damaged")

@@ -17,11 +17,12 @@ from docarray import DocList
 from typer.testing import CliRunner
 
 from cliptune.cli.app import app
-from cliptune.documents import ClipDoc, SearchResult
+from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, NotFound
 from cliptune.gateway.api_keys import make_key
 from cliptune.index.versions.models import model_digest
 from cliptune.inference import get_tower
+from cliptune.protocol.endpoints import SEARCH
 from cliptune.serving import Client, serve
 from tests.pictures import base64_of, picture
 from tests.ports import free_ports
@@ -122,7 +123,7 @@ class Load:
     def _mixed(self, number: int) -> None:
         docs = DocList[ClipDoc]([ClipDoc(text=QUERIES[0]), ClipDoc(image=picture(3))])
         parameters = {"limit": 5, "filter": f"n < {STABLE}"}
-        found = self.client._transport.post("/search", docs, parameters, SearchResult)
+        found = self.client._transport.post(SEARCH, docs, parameters)
         assert found[0].model_digest == found[1].model_digest, "both by one model"
         for place, one in zip((0, len(QUERIES)), found, strict=True):
             self._check(place, one.model_digest, {str(m.id): m.score for m in one.matches})
@@ -140,7 +141,7 @@ class Load:
     @property
     def client(self) -> Client:
         if not hasattr(self, "_client"):
-            self._client = Client(self.grpc, timeout=120)
+            self._client = Client.from_environment(self.grpc, timeout=120)
         return self._client
 
     def check_kept(self) -> None:
@@ -163,7 +164,7 @@ def kill_amid_swap(server: str, *arguments: str) -> None:
     """Start `cliptune swap`, and kill it as soon as the service tells of it."""
     command = [sys.executable, "-m", "cliptune", "swap", "--server", server, *arguments]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with Client(server, timeout=120) as client:
+    with Client.from_environment(server, timeout=120) as client:
         while "swap" not in client.status()["index"]:
             assert run.poll() is None, run.communicate()[0]
     run.send_signal(signal.SIGKILL)
@@ -204,7 +205,7 @@ def test_swaps_under_load_undo_kill_and_restart(
     first, second = (model_digest(model) for model in models[:2])
     truth = Truth(models[:2])
     grpc, http = place["grpc"], place["http"]
-    client = Client(grpc, timeout=120)
+    client = Client.from_environment(grpc, timeout=120)
     with serve(models[0], index=place["index"], **place["options"]):
         client.index(products(STABLE))
         assert "never swapped" in swap(grpc)
@@ -246,7 +247,7 @@ def test_swaps_under_load_undo_kill_and_restart(
 
     with serve(models[0], index=place["index"], **place["options"]):
         # The setting names the first model; the index was switched to the second.
-        again = Client(http, timeout=120)
+        again = Client.from_environment(http, timeout=120)
         status = again.status()
         assert status["model"]["model_digest"] == status["vision"]["model_digest"] == second
         assert status["searchable"] is True

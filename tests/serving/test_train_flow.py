@@ -25,7 +25,7 @@ from cliptune.errors import (
 )
 from cliptune.gateway.api_keys import make_key
 from cliptune.models.artifact import open_artifact
-from cliptune.protocol.documents import LogItem
+from cliptune.protocol.endpoints import FIT, LOGS
 from cliptune.serving import serve_training
 from cliptune.training.callbacks import EvaluationCallback
 from tests.pictures import picture
@@ -134,7 +134,7 @@ def test_errors_from_afar(addresses: tuple[str, str]) -> None:
     with pytest.raises(BadInput, match="'epoch'.*'epochs'"):
         session.fit(train_data="catalogue-eval", epoch=3)
     with pytest.raises(BadInput, match="must be a name"):
-        session.call("/fit", {"train_data": "/etc/passwd"})
+        session.call(FIT, {"train_data": "/etc/passwd"})
     for callback, words in (
         ({"name": "TensorBoardLogger", "logging_dir": "/etc"}, "logging_dir is '/etc'"),
         ({"name": "MLflowLogger", "tracking_uri": "http://a"}, "tracking_uri is 'http://a'"),
@@ -142,13 +142,13 @@ def test_errors_from_afar(addresses: tuple[str, str]) -> None:
         ({"name": "EvaluationCallback", "query_data": "/etc/passwd"}, "must be a name"),
     ):
         with pytest.raises(BadInput, match=words):
-            session.call("/fit", {"train_data": "catalogue-eval", "callbacks": [callback]})
+            session.call(FIT, {"train_data": "catalogue-eval", "callbacks": [callback]})
     with pytest.raises(BadInput, match="num_processes is 5000"):
-        session.call("/fit", {"train_data": "catalogue-eval", "num_processes": 5000})
+        session.call(FIT, {"train_data": "catalogue-eval", "num_processes": 5000})
     with pytest.raises(NotFound, match="nobody"):
         session.get_run("nobody")
     with pytest.raises(NotFound, match="nobody"):
-        list(session.stream("/logs", {"name": "nobody"}, LogItem))
+        list(session.stream(LOGS, {"name": "nobody"}))
     answer = requests.get(f"{addresses[1]}/artifact", params={"name": "nobody"}, timeout=30)
     assert answer.status_code == 404
     assert "nobody" in answer.json()["error"]["message"]

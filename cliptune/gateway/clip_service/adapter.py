@@ -25,7 +25,7 @@ from cliptune.protocol.endpoints import (
     Endpoint,
     NoParameters,
 )
-from cliptune.protocol.limits import check_count, check_parameters
+from cliptune.protocol.limits import Limits
 from cliptune.protocol.status import FlowStatus
 
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ class Adapter:
     def __init__(self, dispatcher: Dispatcher) -> None:
         """Take the way into the Flow."""
         self.dispatcher = dispatcher
+        self.limits: Limits = dispatcher.handler.limits
 
     async def answer(self, request: Request, protocol: str = "grpc") -> None:
         """Answer `request` in place; an error is told in its header, as Jina does."""
         with observed(protocol, request.header.request_id) as call:
             call.endpoint, call.status = endpoint_name(request), "OK"
             try:
-                await asyncio.to_thread(v1.check_sizes, request.data.docs.docs)
+                await asyncio.to_thread(v1.check_sizes, request.data.docs.docs, self.limits.tally())
                 await self.run(request)
             except Exception as error:
                 told = wire_errors.from_exception(error)
@@ -71,7 +72,7 @@ class Adapter:
         gateway.start_time.GetCurrentTime()
         endpoint = _endpoint(request)
         parameters = await asyncio.to_thread(v1.plain, request.parameters, "parameters")
-        check_parameters(parameters)
+        self.limits.check_parameters(parameters)
         docs = list(request.data.docs.docs)
         if endpoint is STATUS:
             await self._status(request)
@@ -91,7 +92,7 @@ class Adapter:
             named = [ClipDoc(id=doc.id) for doc in docs if by_id and doc.id]
             await self._call(request, endpoint, DocList[ClipDoc](named), _others(parameters))
         if parameters.get("drop_image_content"):
-            for doc in v1.select(docs, "@r,m,c"):
+            for doc in v1.select(docs, "@r,m,c", self.limits):
                 v1.drop_picture(doc)
         gateway.end_time.GetCurrentTime()
         # Clients divide by the whole milliseconds between the two.
@@ -108,7 +109,7 @@ class Adapter:
         paths = parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
         if not isinstance(paths, str):
             raise BadInput(f"access_paths is {paths!r:.100}: expected a text such as '@r'")
-        chosen = v1.select(docs, paths)
+        chosen = v1.select(docs, paths, self.limits)
         if endpoint is ROOT and chosen and not any(v1.has_content(doc) for doc in chosen):
             await self._call(request, STATUS)
             return
@@ -120,6 +121,8 @@ class Adapter:
     async def _rank(
         self, request: Request, endpoint: Endpoint[RankDoc], docs: list[Document]
     ) -> None:
+        count = len(docs) + sum(len(doc.matches) for doc in docs)
+        self.limits.check_count(count, "documents and matches")
         sent = await asyncio.to_thread(_to_rank_docs, docs)
         compared = await self._call(request, endpoint, sent)
         for doc, one in zip(docs, compared, strict=True):
@@ -139,7 +142,7 @@ class Adapter:
             doc.matches.extend(ranked)
 
     async def _index(self, request: Request, docs: list[Document]) -> None:
-        check_count(len(docs))
+        self.limits.check_count(len(docs))
         # Pictures first: what is refused most often is refused before anything is stored.
         for endpoint, texts in ((INDEX, False), (INDEX_TEXTS, True)):
             chosen = [(i, doc) for i, doc in enumerate(docs) if v1.has_text(doc) is texts]
@@ -255,8 +258,6 @@ def _add_matches(docs: list[Document], results: DocList[SearchResult]) -> None:
 
 
 def _to_rank_docs(docs: list[Document]) -> DocList[RankDoc]:
-    count = len(docs) + sum(len(doc.matches) for doc in docs)
-    check_count(count, "documents and matches")
     sent = DocList[RankDoc]()
     for position, doc in enumerate(docs):
         place = v1.name_of(position, doc)

@@ -12,10 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from cliptune.data.pictures.images import png_of_pixels
 from cliptune.documents import ClipDoc, Match
-from cliptune.errors import BadImage, BadInput, TooLarge
+from cliptune.errors import BadImage, BadInput
 from cliptune.gateway.clip_service.clip_service_pb2 import Array, Document
-from cliptune.protocol.limits import Tally
-from cliptune.settings import current
+from cliptune.protocol.limits import Limits, Tally
 
 MAX_ARRAY_DIMENSIONS = 8
 MAX_PATHS = 100
@@ -66,7 +65,7 @@ def drop_picture(doc: Document) -> None:
         doc.ClearField("tensor")
 
 
-def select(roots: Iterable[Document], paths: str) -> list[Document]:
+def select(roots: Iterable[Document], paths: str, limits: Limits) -> list[Document]:
     """The documents at DocArray's access paths: `@r` roots, `@c` chunks, `@m` matches, `@r,cm`.
 
     Raises:
@@ -83,21 +82,17 @@ def select(roots: Iterable[Document], paths: str) -> list[Document]:
                 raise BadInput(f"access_paths is {paths[:100]!r}: use r, c and m, such as '@r,m'")
             if step != "r":
                 level = [inner for doc in level for inner in _below(doc, step)]
-            if len(chosen) + len(level) > (most := current().max_docs):
-                raise TooLarge(
-                    f"{len(chosen) + len(level)} documents at {paths!r}, the limit is {most}"
-                )
+            limits.check_count(len(chosen) + len(level), f"documents at {paths!r}")
         chosen.extend(level)
     return chosen
 
 
-def check_sizes(roots: Iterable[Document]) -> None:
+def check_sizes(roots: Iterable[Document], tally: Tally) -> None:
     """Refuse documents, with those below them, whose texts or tags exceed a limit.
 
     Raises:
         TooLarge: see above.
     """
-    tally = Tally()
     waiting = [(f"document {position}", doc) for position, doc in enumerate(roots)]
     while waiting:
         place, doc = waiting.pop()

@@ -18,8 +18,8 @@ from cliptune.gateway.streams import in_order, until_ended
 from cliptune.observability.request_log import observed
 from cliptune.protocol import grpc_options
 from cliptune.protocol.jina_messages_pb2 import Status
-from cliptune.protocol.limits import LARGE, check_message
-from cliptune.settings import bracketed, current
+from cliptune.protocol.limits import LARGE, Limits
+from cliptune.settings import bracketed
 
 if TYPE_CHECKING:
     from cliptune.protocol.jina_types import ServicerContext
@@ -68,7 +68,7 @@ class ClipServiceServer:
         Raises:
             BadInput: the port can't be bound.
         """
-        limit = {"grpc.max_receive_message_length": current().max_body + 65_536}
+        limit = {"grpc.max_receive_message_length": self.adapter.limits.bounds.max_body + 65_536}
         server = grpc.aio.server(
             interceptors=self.interceptors,
             options=list((dict(grpc_options.SERVER) | limit).items()),
@@ -95,7 +95,7 @@ class ClipServiceServer:
     async def shutdown(self) -> None:
         """Finish what was taken, and end."""
         if self.server is not None:
-            await self.server.stop(grace=current().drain)
+            await self.server.stop(grace=self.adapter.dispatcher.handler.settings.drain)
 
 
 def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -144,8 +144,8 @@ def _bytes(message: Request | Status) -> bytes:
     return raw
 
 
-def _parse(raw: bytes) -> Request:
-    check_message(raw, Request.DESCRIPTOR)
+def _parse(raw: bytes, limits: Limits) -> Request:
+    limits.check_message(raw, Request.DESCRIPTOR)
     try:
         request: Request = Request.FromString(raw)
     except Exception:  # protobuf's DecodeError, or what it makes of bad UTF-8
@@ -161,7 +161,10 @@ async def answer_to(adapter: Adapter, raw: bytes, protocol: str = "grpc") -> Req
     """
     # Large messages are parsed beside the loop, which others' answers need.
     try:
-        request = _parse(raw) if len(raw) < LARGE else await asyncio.to_thread(_parse, raw)
+        if len(raw) < LARGE:
+            request = _parse(raw, adapter.limits)
+        else:
+            request = await asyncio.to_thread(_parse, raw, adapter.limits)
     except TooLarge as error:
         request = Request()
         set_error(request, error)

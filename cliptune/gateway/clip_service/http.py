@@ -27,13 +27,8 @@ from cliptune.gateway.schemas import (
 )
 from cliptune.gateway.streams import in_order, open_socket, until_ended
 from cliptune.protocol import wire_errors
-from cliptune.protocol.limits import (
-    Tally,
-    check_count,
-    check_depth,
-    check_parameters,
-    count_inside,
-)
+from cliptune.protocol.endpoints import ROOT
+from cliptune.protocol.limits import Limits, Tally, check_depth, count_inside
 
 _TEXTS = ("id", "parent_id", "uri", "modality", "mime_type")
 _FIELDS = set(Document.DESCRIPTOR.fields_by_name)
@@ -66,7 +61,7 @@ async def answer_body(
     request = Request()
     error: CliptuneError | None = None
     try:
-        await asyncio.to_thread(read_request, body, request)
+        await asyncio.to_thread(read_request, body, request, adapter.limits)
         await adapter.run(request)
     except CliptuneError as told:
         error = told
@@ -78,7 +73,7 @@ async def answer_body(
     return as_json(request) | {"error": wire_errors.ErrorBody.of(error).to_json()}, error
 
 
-def read_request(body: dict[str, object], request: Request) -> None:
+def read_request(body: dict[str, object], request: Request, limits: Limits) -> None:
     """Fill `request` from a body: `{"data": […], "execEndpoint": …, "parameters": {}}`.
 
     Names may be in camelCase or with underscores. `data` may be `{"docs": […]}` too.
@@ -96,15 +91,15 @@ def read_request(body: dict[str, object], request: Request) -> None:
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise BadInput(f"parameters: expected an object, got {parameters!r:.80}")
-    check_parameters(parameters)
+    limits.check_parameters(parameters)
     request.parameters.update(parameters)
     data = body.get("data") or []
     if isinstance(data, dict):
         data = data.get("docs") or []
     if not isinstance(data, list):
         raise BadInput(f"data: expected a list, got {data!r:.80}")
-    check_count(len(data))
-    tally = Tally()
+    limits.check_count(len(data))
+    tally = limits.tally()
     for position, item in enumerate(data):
         _read_document(item, request.data.docs.docs.add(), f"data.{position}", 0, tally)
 
@@ -185,11 +180,12 @@ def _document(doc: Document) -> dict[str, object]:
 
 def add_websocket(app: FastAPI, adapter: Adapter) -> None:
     """Answer binary requests at `/`, as Jina's WebSocket client sends them."""
+    handler = adapter.dispatcher.handler
 
-    @app.websocket("/")
+    @app.websocket(ROOT.path)
     async def talk(socket: WebSocket) -> None:
         try:
-            check_origin(socket.headers)
+            check_origin(socket.headers, handler.settings)
         except Forbidden:
             await socket.close(code=1008)
             return
@@ -202,16 +198,15 @@ def add_websocket(app: FastAPI, adapter: Adapter) -> None:
                 yield raw
 
         failed = ""
-        admission = adapter.dispatcher.handler.admission
         try:
-            with open_socket(admission) as stop:
-                taken = until_ended(admission, requests())
+            with open_socket(handler.admission) as stop:
+                taken = until_ended(handler.admission, requests())
                 answer_each = partial(answer_to, adapter, protocol="websocket")
                 async for answer in in_order(taken, answer_each, WINDOW):
                     failed = failed or answer.header.status.description
                     await socket.send_bytes(answer.SerializeToString())
             # Jina's client forgets an error if the connection then ends as if all were well.
-            code = 1011 if failed else 1012 if admission.ending.is_set() else 1000
+            code = 1011 if failed else 1012 if handler.admission.ending.is_set() else 1000
             await socket.close(code=code, reason=_cut(failed))
         except BadInput as error:
             await socket.close(code=1007, reason=_cut(str(error)))
