@@ -115,7 +115,14 @@ class Cluster:
         [container] = spec["containers"]
         if GPU in container["resources"]["limits"] and not self.gpus:
             raise Waiting(f"{pod.name}: Insufficient {GPU}")
-        volumes = {one["name"]: self._volume(pod, one) for one in self._volumes(pod)}
+        volumes, missing = {}, []
+        for one in self._volumes(pod):
+            try:
+                volumes[one["name"]] = self._volume(pod, one)
+            except Waiting as waiting:
+                missing.append(str(waiting))
+        if missing:
+            raise Waiting("; ".join(missing))
         return [
             Spec(
                 spec,

@@ -40,6 +40,7 @@ def main() -> None:
         os.chdir(ROOT)
         os.execvpe(command[0], command, os.environ | {INSIDE: "1"})
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp(prefix="cliptune-"))
+    folder.mkdir(parents=True, exist_ok=True)
     SCENARIOS[sys.argv[1]](folder)
 
 
