@@ -130,6 +130,10 @@ class Spec:
         ]  # fmt: skip
         for there, path in self.files.items():
             words += ["--ro-bind", str(path), there]
+        mounted = [Path(mount["mountPath"]) for mount in self.container["volumeMounts"]]
+        for parent in _parents(*mounted):
+            if parent != Path("/dev"):
+                words += ["--perms", "0755", "--dir", str(parent)]
         for mount in self.container["volumeMounts"]:
             bind = "--ro-bind" if mount.get("readOnly") else "--bind"
             words += [bind, str(self.volumes[mount["name"]]), mount["mountPath"]]

@@ -28,6 +28,7 @@ def gpu(folder: Path) -> None:
         for pod in encoders:
             wait_until(lambda pod=pod: pod.restarts, 120)
             assert not pod.is_ready
+            assert f"{pod.name}: ended with status 1" in cluster.events
         told = "can't start: device 'cuda' is not on this machine"
         last = {pod.component: _telling(pod.log, told) for pod in encoders}
         report("a GPU that doesn't work", Tally(), began, last=last)

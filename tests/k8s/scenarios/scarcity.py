@@ -45,10 +45,12 @@ def run_out(cluster: Cluster) -> None:
     began = time.monotonic()
     pod = cluster.of("text")[0]
     assert pod.memory, "no memory is limited here"
+    assert pod.container
+    # The kubelet, too, has the kernel choose containers first.
+    Path(f"/proc/{pod.container.pid}/oom_score_adj").write_text("999")
     limit = in_bytes(pod.template["spec"]["containers"][0]["resources"]["limits"]["memory"])
     hog = (
         "import pathlib, time\n"
-        "pathlib.Path('/proc/self/oom_score_adj').write_text('-1000')\n"
         f"pathlib.Path('{pod.memory.folder}/cgroup.procs').write_text('0')\n"
         f"held = bytearray({limit - 2**26})\n"
         "for place in range(0, len(held), 4096): held[place] = 1\n"
