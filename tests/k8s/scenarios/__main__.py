@@ -41,6 +41,7 @@ def main() -> None:
         os.execvpe(command[0], command, os.environ | {INSIDE: "1"})
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp(prefix="cliptune-"))
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ["CLIPTUNE_HOME"] = str(folder / "home")
     SCENARIOS[sys.argv[1]](folder)
 
 
