@@ -19,7 +19,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, ClassVar, Literal, TypeVar, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
@@ -35,9 +35,6 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cliptune.errors import BadInput, shown
-
-if TYPE_CHECKING:
-    import grpc
 
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Where processes of one machine share their metrics; prometheus_client reads it when imported."""
@@ -577,15 +574,6 @@ class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
             reason = getattr(error, "strerror", None) or error
             raise BadInput(f"TLS: {certificate} with {key}: {reason}") from None
         return {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
-
-    def grpc_credentials(self) -> grpc.ServerCredentials | None:
-        """gRPC's server credentials of `tls_files`; None: without TLS."""
-        if not (files := self.tls_files()):
-            return None
-        import grpc
-
-        pair = Path(files["ssl_keyfile"]).read_bytes(), Path(files["ssl_certfile"]).read_bytes()
-        return grpc.ssl_server_credentials((pair,))
 
     def environment(self) -> dict[str, str]:
         """The environment of a process that is to have these settings, and all else as here."""

@@ -16,14 +16,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import BadInput
+from cliptune.gateway.changes import Changes
 from cliptune.names import API_KEY
 
 log = logging.getLogger("cliptune")
@@ -39,8 +38,6 @@ ROLES = {
 }
 """What the holder of a key may do."""
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
-_SETTLED = 2.0
-"""Seconds after which a file's time of change tells that it has not changed since."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +143,9 @@ class KeyFile:
             BadInput: it can't be read, or a line is wrong.
         """
         self.path = path
-        self._seen: tuple[int, ...] = ()
+        self._changes = Changes(path)
         self._complaint = ""
+        self._changes.look()
         self._keys = self._read()
 
     def find(self, presented: str) -> Key | None:
@@ -165,7 +163,7 @@ class KeyFile:
 
     def _refresh(self) -> None:
         try:
-            if self._seen and self._seen == self._state():
+            if not self._changes.look():
                 return
             self._keys = self._read()
         except BadInput as error:
@@ -177,18 +175,7 @@ class KeyFile:
                 log.warning("API keys: %s is read again", self.path)
             self._complaint = ""
 
-    def _state(self) -> tuple[int, ...]:
-        try:
-            stat = os.stat(self.path)
-        except OSError as error:
-            raise BadInput(f"{self.path}: {error.strerror}") from None
-        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-
     def _read(self) -> list[Key]:
-        state = self._state()
-        # A file that was changed just now may change again within the clock's resolution.
-        settled = time.time() - state[-1] / 1e9 > _SETTLED
-        self._seen = state if settled else ()
         try:
             with self.path.open("rb") as file:
                 raw = file.read(MAX_FILE + 1)

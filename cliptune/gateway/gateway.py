@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import grpc
 from docarray import BaseDoc
 from fastapi import FastAPI
 
@@ -22,6 +23,7 @@ from cliptune.errors import (
 from cliptune.gateway import middleware
 from cliptune.gateway.admission import EVERYBODY, PRESENTED, Admission
 from cliptune.gateway.auth import AuthInterceptor, text_metadata
+from cliptune.gateway.certificate import Certificate
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
 from cliptune.gateway.dispatch import Addresses, Dispatcher
@@ -234,6 +236,11 @@ class HttpServer(FastAPIBaseServer):
 
     _request_handler: RequestHandler
 
+    def __init__(self, certificate: Certificate | None, **kwargs: object) -> None:
+        """Take the certificate (None: no TLS), and Jina's own arguments."""
+        super().__init__(**kwargs)
+        self.certificate = certificate
+
     @property
     def host(self) -> str | None:
         """Where to bind; None is everywhere: `::` alone would leave out IPv4 here."""
@@ -263,6 +270,8 @@ class HttpServer(FastAPIBaseServer):
         except SystemExit as error:  # uvicorn's way to say so, after it has logged why
             reason = startup.reason_of(error.__context__ or error)
             raise Unavailable(f"port {self.port} of {self.host} can't be bound: {reason}") from None
+        if self.certificate is not None:
+            self.certificate.renew(self.server.config.ssl)
 
     async def shutdown(self) -> None:
         """Close the door, and answer what came in."""
@@ -285,12 +294,24 @@ class GrpcServer(GRPCServer):
         """Where to bind, as gRPC takes it."""
         return bracketed(self._request_handler.settings.host or super().host)
 
-    def __init__(self, **kwargs: object) -> None:
-        """Take Jina's own arguments."""
+    def __init__(self, certificate: Certificate | None, **kwargs: object) -> None:
+        """Take the certificate (None: no TLS), and Jina's own arguments."""
+        self._credentials = certificate.grpc_credentials() if certificate else None
         super().__init__(**kwargs)
         interceptor = AuthInterceptor(self._request_handler.admission)
         traced = self.aio_tracing_server_interceptors() or []
         self.grpc_tracing_server_interceptors = [*traced, interceptor]
+
+    @property
+    def server(self) -> grpc.aio.Server:
+        """gRPC's own, once Jina has made it."""
+        return self._server
+
+    @server.setter
+    def server(self, server: grpc.aio.Server | None) -> None:
+        if server is not None and self._credentials is not None:
+            jina_compat.bind_with(server, self._credentials)
+        self._server = server
 
     async def shutdown(self) -> None:
         """Close the door, and answer what came in."""
@@ -319,7 +340,8 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         ).clip_service_port
         self._ended = False
         self.servers = []
-        tls = settings.tls_files()
+        self._certificate = Certificate.of(settings)
+        tls = {"certificate": self._certificate, **settings.tls_files()}
         for options in self._server_kwargs:
             options |= tls
             if str(options["runtime_args"]["protocol"]).lower() == "http":
@@ -339,12 +361,12 @@ class ClipGateway(CompositeBaseServer, BaseGateway):
         handler = self._request_handler
         await super().setup_server()
         if self._clip_service_port:
-            settings = handler.settings
+            settings, certificate = handler.settings, self._certificate
             server = ClipServiceServer(
                 Adapter(Dispatcher(handler)),
                 settings.host or self.host,
                 self._clip_service_port,
-                credentials=settings.grpc_credentials(),
+                credentials=certificate.grpc_credentials() if certificate else None,
                 interceptors=(AuthInterceptor(handler.admission),),
             )
             await server.setup_server()

@@ -8,7 +8,9 @@ A Flow is several processes, and Jina keeps their errors to itself: it logs an e
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -63,12 +65,24 @@ def report(part: str, error: BaseException) -> None:
 
 @contextmanager
 def reporting(part: str) -> Iterator[None]:
-    """Report what the block raises."""
+    """Report what the block raises.
+
+    Raises:
+        SystemExit: likewise, where the part is a container of its own.
+    """
     try:
         yield
     except Exception as error:
         report(part, error)
+        if _is_a_container():
+            raise SystemExit(1) from error
         raise
+
+
+def _is_a_container() -> bool:
+    """Whether this is `jina executor`, which ends with status 0 when the executor can't start."""
+    command = [Path(sys.argv[0]).name, *sys.argv[1:2]]
+    return command == ["jina", "executor"] and multiprocessing.parent_process() is None
 
 
 def reports_failure(made: Init) -> Init:

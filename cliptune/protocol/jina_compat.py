@@ -21,6 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 import cliptune.docarray_compat  # noqa: F401 - Jina declares documents, too
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
@@ -232,6 +234,20 @@ async def stop_serving(server: GRPCServer, grace: float) -> None:
     """Have a gRPC server of Jina's take nothing new, and answer what it has, in `grace` seconds."""
     await server.health_servicer.enter_graceful_shutdown()
     await server.server.stop(grace=grace)
+
+
+def bind_with(server: grpc.aio.Server, credentials: grpc.ServerCredentials) -> None:
+    """Have a gRPC server that Jina is about to bind take these credentials.
+
+    Jina's own are those of the files as they were at the start.
+    """
+    bind = server.add_secure_port
+
+    def bind_securely(address: str, _: grpc.ServerCredentials) -> int:
+        port: int = bind(address, credentials)
+        return port
+
+    setattr(server, "add_secure_port", bind_securely)  # noqa: B010 - of this one alone
 
 
 def read_documents_first(large: int) -> None:

@@ -4,6 +4,7 @@
 For type checkers alone: `jina_compat` imports these names from here, and the real ones at run time.
 """
 
+import ssl
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -206,7 +207,11 @@ class _Server:
     async def setup_server(self) -> None: ...
     async def shutdown(self) -> None: ...
 
+class _UvicornConfig(Protocol):
+    ssl: ssl.SSLContext
+
 class _Uvicorn(Protocol):
+    config: _UvicornConfig
     @property
     def servers(self) -> Iterable[_Listener]: ...
 
@@ -224,7 +229,10 @@ class HealthServicer(Protocol):
     async def enter_graceful_shutdown(self) -> None: ...
 
 class GRPCServer(_Server):
-    server: grpc.aio.Server
+    @property
+    def server(self) -> grpc.aio.Server: ...
+    @server.setter
+    def server(self, server: grpc.aio.Server | None) -> None: ...
     health_servicer: HealthServicer
     grpc_tracing_server_interceptors: Sequence[grpc.aio.ServerInterceptor]
     @property

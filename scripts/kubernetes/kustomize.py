@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from scripts.kubernetes.tree import Object, dump, plain, plain_mapping, to_yaml
 from scripts.kubernetes.workloads import (
     CONTAINER,
+    ENCODERS,
     GPU_PARTS,
     LABEL,
     MILVUS,
@@ -172,10 +173,16 @@ def _gpu() -> Tree:
     container: Tree = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
     tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     target = {"kind": KINDS, **_named(GPU_PARTS)}
+    # One whose driver fails would hold its GPU, and serve by the CPU, slowly.
+    insisting: Tree = {"env": [{"name": "CLIPTUNE_DEVICE", "value": "cuda"}]}
+    encoders = {"kind": KINDS, **_named(ENCODERS)}
     return {
         "kustomization": {
             "images": [{"name": NAME, "newTag": f"{VERSION}-gpu"}],
-            "patches": [_inline(target, _patch({"tolerations": tolerations}, container))],
+            "patches": [
+                _inline(target, _patch({"tolerations": tolerations}, container)),
+                _inline(encoders, _patch(container=insisting)),
+            ],
         }
     }
 
@@ -250,7 +257,7 @@ def _model_image() -> Tree:
         "securityContext": restrictions,
         "volumeMounts": [{"name": "models", "mountPath": "/models"}],
     }
-    target = {"kind": KINDS, **_named(("text", "vision"))}
+    target = {"kind": KINDS, **_named(ENCODERS)}
     tree: Tree = {
         "patches": [_inline(target, _patch({"initContainers": [container]}))],
         "configMapGenerator": _literals(CLIPTUNE_ARTIFACT="/models/artifact"),

@@ -140,7 +140,8 @@ SIZES = {
 MODEL_READERS = ("text", "vision", "indexer")
 MODEL_WRITERS = ("indexer",)
 """`cliptune swap` runs beside the index."""
-GPU_PARTS = ("text", "vision", "trainer")
+ENCODERS = ("text", "vision")
+GPU_PARTS = (*ENCODERS, "trainer")
 
 
 def parts() -> list[Part]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -46,6 +47,29 @@ class Secure:
     ca: str
     keys: Path
     pictures: Path
+    authority: trustme.CA
+
+    def renew(self, certificate: trustme.LeafCert) -> None:
+        """Put another certificate in the place of the server's."""
+        home = self.keys.parent
+        certificate.private_key_pem.write_to_path(str(home / "key.new"))
+        chain = b"".join(part.bytes() for part in certificate.cert_chain_pems)
+        (home / "cert.new").write_bytes(chain)
+        for name in ("key", "cert"):
+            (home / f"{name}.new").replace(home / f"{name}.pem")
+
+    def serials(self) -> set[str]:
+        """Of the certificates that the three ports show."""
+        context = ssl.create_default_context(cafile=self.ca)
+        found = set()
+        for address in (self.grpc, self.http, self.clip_service):
+            port = int(address.rpartition(":")[2])
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+            ):
+                found.add(str((secured.getpeercert() or {})["serialNumber"]))
+        return found
 
     def client(self, protocol: str, key: str | None) -> Client:
         return Client(getattr(self, protocol), timeout=60, api_key=key, ca_file=self.ca)
@@ -100,6 +124,7 @@ def secure(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 str(home / "ca.pem"),
                 home / "keys",
                 pictures,
+                authority,
             )
 
 
@@ -129,6 +154,25 @@ def test_tls_is_needed_and_checked(secure: Secure) -> None:
         plain = address.replace("grpcs", "grpc").replace("https", "http")
         with pytest.raises(Unavailable):
             Client(plain, timeout=10, api_key="search").encode(["a"])
+
+
+def test_a_certificate_is_renewed_while_the_server_runs(secure: Secure) -> None:
+    [before] = secure.serials()
+    asking = secure.client("grpc", "search")
+    asking.search("red", limit=1)
+    secure.renew(secure.authority.issue_cert("127.0.0.1", "localhost"))
+    [after] = secure.serials()
+    assert after != before
+    asking.search("red", limit=1)  # over the connection from before
+    # What is no certificate leaves the last one in use; whoever mends it needs no restart.
+    home = secure.keys.parent
+    key = (home / "key.pem").read_bytes()
+    (home / "key.pem").write_text("no key")
+    assert secure.serials() == {after}
+    (home / "key.pem").write_bytes(key)
+    secure.renew(secure.authority.issue_cert("127.0.0.1", "localhost"))
+    [last] = secure.serials()
+    assert last not in (before, after)
 
 
 def test_a_key_from_the_environment(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:

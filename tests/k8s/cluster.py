@@ -1,189 +1,70 @@
 """A small stand-in for a cluster: runs what manifests say, as a kubelet and its controllers would.
 
 What it takes of the manifests: commands, environment, ConfigMaps, Secrets, volumes, users and
-restrictions, memory limits, all three probes with their periods, `preStop`, the grace period,
-Services (headless ones by DNS, others with an address of their own), rolling updates of
-Deployments and of StatefulSets. What it leaves out: the scheduler, autoscaling, NetworkPolicies.
+restrictions, memory limits, init containers, all three probes with their periods, `preStop`, the
+grace period, Services (headless ones by DNS, others with an address of their own), NetworkPolicies,
+rolling updates of Deployments and of StatefulSets, and of GPUs that there is none. What it leaves
+out: the rest of the scheduler, and autoscaling.
 """
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import signal
-import ssl
 import subprocess
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from tests.k8s import network
-from tests.k8s.container import Container, Spec, content_of, limit_memory, write_volume
+from tests.k8s.container import Spec, content_of, write_volume
+from tests.k8s.pods import TICK, Pod, Waiting
+from tests.k8s.policies import Peer, enforce
 
 Manifest = dict[str, Any]
-TICK = 0.05
+NAMESPACE = "cliptune"
+GPU = "nvidia.com/gpu"
 
 
-class Pod:
-    """One pod of a workload: its container is started anew where it ends."""
-
-    def __init__(self, cluster: Cluster, name: str, address: str, template: Manifest) -> None:
-        """Start it; a thread watches it until `stop`."""
-        self.cluster = cluster
-        self.name = name
-        self.address = address
-        self.template = template
-        self.is_ready = False
-        self.restarts = 0
-        self.told_to_end = threading.Event()
-        self.container: Container | None = None
-        self.memory: Path | None = None
-        self.log = cluster.folder / f"{name}.log"
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        network.add_pod(name, address)
-        self.thread.start()
-
-    @property
-    def component(self) -> str:
-        """Which part it is of."""
-        return str(self.template["metadata"]["labels"]["app.kubernetes.io/component"])
-
-    def stop(self) -> None:
-        """Take it out of its Services, tell it to end, and wait until it has."""
-        self.is_ready = False
-        self.told_to_end.set()
-        self.thread.join()
-        network.remove_pod(self.name)
-        if self.memory:
-            with suppress(OSError):  # what is left of its processes goes a moment later
-                self.memory.rmdir()
-
-    def kill(self) -> None:
-        """Kill its container, as the kernel does where memory runs out."""
-        if self.container:
-            self.container.signal(signal.SIGKILL)
-
-    def _run(self) -> None:
-        spec = self.cluster.spec(self.name, self.template)
-        self.memory = spec.memory
-        [described] = self.template["spec"]["containers"]
-        while not self.told_to_end.is_set():
-            with self.log.open("ab") as log:
-                self.container = spec.start(log)
-            probes = {
-                kind: Probe(described[f"{kind}Probe"], described["ports"], self.address)
-                for kind in ("startup", "readiness", "liveness")
-            }
-            while self.container.process.poll() is None and not self.told_to_end.is_set():
-                time.sleep(TICK)
-                if not probes["startup"].is_passed:
-                    if probes["startup"].check() is False:
-                        self.cluster.events.append(f"{self.name}: did not start in time")
-                        self._end(described)
-                    continue
-                answer = probes["readiness"].check()
-                if answer is not None and not self.told_to_end.is_set():
-                    self.is_ready = answer
-                if probes["liveness"].check() is False:
-                    self.cluster.events.append(f"{self.name}: does not live")
-                    self._end(described)
-            if self.told_to_end.is_set():
-                self._end(described)
-                return
-            self.is_ready = False
-            self.restarts += 1
-            code = self.container.process.returncode
-            self.cluster.events.append(f"{self.name}: ended with status {code}")
-            # The kubelet waits, longer with each restart: 10 s before the second one.
-            time.sleep(min(10 * (self.restarts - 1), 60))
-
-    def _end(self, described: Manifest) -> None:
-        assert self.container
-        deadline = time.monotonic() + self.template["spec"]["terminationGracePeriodSeconds"]
-        with suppress(subprocess.CalledProcessError):  # it has ended meanwhile
-            command = described["lifecycle"]["preStop"]["exec"]["command"]
-            self.container.execute(command, max(deadline - time.monotonic(), 0.1))
-        self.container.signal(signal.SIGTERM)
-        try:
-            self.container.process.wait(max(deadline - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            self.cluster.events.append(f"{self.name}: killed, the grace period was over")
-            self.container.signal(signal.SIGKILL)
-            self.container.process.wait()
-
-
-class Probe:
-    """A probe of a container, with its periods and thresholds."""
-
-    def __init__(self, probe: Manifest, ports: list[Manifest], address: str) -> None:
-        """Take the probe as the manifest has it."""
-        self.probe = probe
-        self.ports = {port["name"]: port["containerPort"] for port in ports}
-        self.address = address
-        self.is_passed = False
-        self._due = time.monotonic()
-        self._failures = 0
-
-    def check(self) -> bool | None:
-        """Ask, if it is time to; None: nothing new, or the failure doesn't count yet."""
-        if time.monotonic() < self._due:
-            return None
-        self._due = time.monotonic() + self.probe.get("periodSeconds", 10)
-        if self._ask(self.probe.get("timeoutSeconds", 1)):
-            self._failures = 0
-            self.is_passed = True
-            return True
-        self._failures += 1
-        return False if self._failures >= self.probe.get("failureThreshold", 3) else None
-
-    def _ask(self, timeout: float) -> bool:
-        if "grpc" in self.probe:
-            with grpc.insecure_channel(f"{self.address}:{self.probe['grpc']['port']}") as channel:
-                try:
-                    request = health_pb2.HealthCheckRequest()
-                    answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout)
-                except grpc.RpcError:
-                    return False
-                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-        get = self.probe["httpGet"]
-        port = self.ports.get(get["port"], get["port"])
-        connection: http.client.HTTPConnection
-        if get.get("scheme") == "HTTPS":
-            unchecked = ssl._create_unverified_context()  # as the kubelet does
-            connection = http.client.HTTPSConnection(
-                self.address, port, timeout=timeout, context=unchecked
-            )
-        else:
-            connection = http.client.HTTPConnection(self.address, port, timeout=timeout)
-        try:
-            connection.request("GET", get["path"])
-            return 200 <= connection.getresponse().status < 400
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+class NotReady(AssertionError):
+    """Pods don't get ready."""
 
 
 class Cluster:
     """What `kubectl apply` was given, at work."""
 
-    def __init__(self, objects: list[Manifest], folder: Path, environment: dict[str, str]) -> None:
-        """Take rendered manifests, a folder for volumes and logs, and the image's environment."""
+    def __init__(
+        self,
+        objects: list[Manifest],
+        folder: Path,
+        environment: dict[str, str],
+        *,
+        images: dict[str, dict[str, Path]] | None = None,
+        gpus: bool = False,
+    ) -> None:
+        """Take rendered manifests.
+
+        Args:
+            objects: all of them.
+            folder: for volumes and logs.
+            environment: the image's.
+            images: what images other than ours have, by name: paths by where they are there.
+            gpus: whether a device plugin says that there are any.
+        """
         self.objects = {(one["kind"], one["metadata"]["name"]): one for one in objects}
         self.folder = folder
         self.image_environment = environment
+        self.images = images or {}
+        self.gpus = gpus
         self.pods: list[Pod] = []
         self.events: list[str] = []
         """What a cluster would tell of: probes that failed, containers that ended."""
+        self._strangers: list[Peer] = []
         self._addresses = itertools.count(2)
         self._names = itertools.count()
+        self._lock = threading.Lock()
         network.set_up_node()
         network.serve_dns(self.addresses)
         self._virtual: dict[str, str] = {}
@@ -209,8 +90,13 @@ class Cluster:
         ]
         return [pod.address for pod in labelled if pod.is_ready]
 
-    def addresses(self, name: str) -> list[str] | None:
+    def addresses(self, name: str, namespace: str) -> list[str] | None:
         """What DNS knows of a Service."""
+        if namespace != NAMESPACE:
+            named = [
+                one for one in self._strangers if (one.name, one.namespace) == (name, namespace)
+            ]
+            return [one.address for one in named] or None
         if ("Service", name) not in self.objects:
             return None
         return [self._virtual[name]] if name in self._virtual else self.ready(name)
@@ -219,10 +105,39 @@ class Cluster:
         """The pods of a workload."""
         return [pod for pod in self.pods if pod.component == name]
 
-    def spec(self, pod: str, template: Manifest) -> Spec:
-        """What the kubelet makes of a pod's template."""
-        [container] = template["spec"]["containers"]
-        environment = dict(self.image_environment) | {"HOSTNAME": pod}
+    def specs(self, pod: Pod) -> list[Spec]:
+        """What the kubelet makes of a pod's template: its init containers, and its container.
+
+        Raises:
+            Waiting: something isn't there that it needs.
+        """
+        spec = pod.template["spec"]
+        [container] = spec["containers"]
+        if GPU in container["resources"]["limits"] and not self.gpus:
+            raise Waiting(f"{pod.name}: Insufficient {GPU}")
+        volumes, missing = {}, []
+        for one in self._volumes(pod):
+            try:
+                volumes[one["name"]] = self._volume(pod, one)
+            except Waiting as waiting:
+                missing.append(str(waiting))
+        if missing:
+            raise Waiting("; ".join(missing))
+        return [
+            Spec(
+                spec,
+                one,
+                self._environment(pod, one),
+                volumes,
+                pod.memory,
+                pod.name,
+                self.images.get(one["image"].rpartition(":")[0] or one["image"], {}),
+            )
+            for one in [*spec.get("initContainers", ()), container]
+        ]
+
+    def _environment(self, pod: Pod, container: Manifest) -> dict[str, str]:
+        environment = dict(self.image_environment) | {"HOSTNAME": pod.name}
         for source in container.get("envFrom", ()):
             config = self.objects["ConfigMap", source["configMapRef"]["name"]]
             environment |= config["data"]
@@ -233,38 +148,87 @@ class Cluster:
                 key = variable["valueFrom"]["secretKeyRef"]
                 if secret := self.objects.get(("Secret", key["name"])):
                     environment[variable["name"]] = content_of(secret)[key["key"]].decode()
-                assert secret or key.get("optional"), f"{pod}: no Secret {key['name']}"
-        volumes = {one["name"]: self._volume(pod, one, template) for one in self._volumes(template)}
-        limit = container["resources"]["limits"]["memory"]
-        memory = limit_memory(pod, limit)
-        return Spec(template["spec"], container, environment, volumes, memory, pod)
+                elif not key.get("optional"):
+                    raise Waiting(f'{pod.name}: secret "{key["name"]}" not found')
+        return environment
 
-    def _volumes(self, template: Manifest) -> list[Manifest]:
-        component = template["metadata"]["labels"]["app.kubernetes.io/component"]
-        claims = self.workload(component)["spec"].get("volumeClaimTemplates", [])
+    def _volumes(self, pod: Pod) -> list[Manifest]:
+        claims = self.workload(pod.component)["spec"].get("volumeClaimTemplates", [])
         own = [{"name": one["metadata"]["name"], "claimed": True} for one in claims]
-        return [*template["spec"].get("volumes", []), *own]
+        return [*pod.template["spec"].get("volumes", []), *own]
 
-    def _volume(self, pod: str, volume: Manifest, template: Manifest) -> Path:
-        name = volume["name"]
-        folder = self.folder / "volumes" / pod / name
+    def _volume(self, pod: Pod, volume: Manifest) -> Path:
+        folder = self.volume(pod.name, volume["name"])
+        if source := _source(volume):
+            kind, name, is_optional = source
+            found = self.objects.get((kind, name))
+            if not found and not is_optional:
+                raise Waiting(f'{pod.name}: {kind.lower()} "{name}" not found')
+            write_volume(folder, content_of(found) if found else {})
+            return folder
         if "persistentVolumeClaim" in volume:
             claim = volume["persistentVolumeClaim"]["claimName"]
-            assert ("PersistentVolumeClaim", claim) in self.objects, f"{pod}: no claim {claim}"
+            assert ("PersistentVolumeClaim", claim) in self.objects, f"{pod.name}: no claim {claim}"
             folder = self.folder / "volumes" / claim
-        for kind, key in (("Secret", "secretName"), ("ConfigMap", "name")):
-            if kind.lower() in volume or (kind == "ConfigMap" and "configMap" in volume):
-                described = volume.get("secret") or volume["configMap"]
-                source = self.objects.get((kind, described[key]))
-                assert source or described.get("optional"), f"{pod}: no {kind} {described[key]}"
-                write_volume(folder, content_of(source) if source else {})
-                return folder
         folder.mkdir(parents=True, exist_ok=True)
         # As the kubelet does for `fsGroup`.
-        group = template["spec"]["securityContext"]["fsGroup"]
+        group = pod.template["spec"]["securityContext"]["fsGroup"]
         subprocess.run(["chgrp", "-R", str(group), str(folder)], check=True)
         folder.chmod(0o2770)
         return folder
+
+    def volume(self, pod: str, name: str) -> Path:
+        """Where the files of a pod's volume are on this machine."""
+        return self.folder / "volumes" / pod / name
+
+    def apply(self, objects: list[Manifest]) -> list[str]:
+        """As `kubectl apply`: changed files get to the pods, changed workloads are rolled out.
+
+        Returns the workloads that were rolled out.
+
+        Raises:
+            NotReady: new pods don't get ready.
+        """
+        before = {name: self._template(name) for name in {pod.component for pod in self.pods}}
+        self.objects |= {(one["kind"], one["metadata"]["name"]): one for one in objects}
+        for pod in list(self.pods):
+            for volume in self._volumes(pod):
+                source = _source(volume)
+                if source and (found := self.objects.get(source[:2])):
+                    write_volume(self.volume(pod.name, volume["name"]), content_of(found))
+        changed = [name for name, template in before.items() if template != self._template(name)]
+        with ThreadPoolExecutor(max(len(changed), 1)) as pool:
+            for future in [pool.submit(self.roll_out, name) for name in changed]:
+                future.result()
+        return changed
+
+    def _template(self, name: str) -> Manifest:
+        template: Manifest = self.workload(name)["spec"]["template"]
+        return template
+
+    def add_stranger(self, name: str, namespace: str, /, **labels: str) -> Peer:
+        """A pod of somebody else's, with an address and a name in DNS."""
+        found = tuple((f"app.kubernetes.io/{key}", value) for key, value in labels.items())
+        with self._lock:
+            stranger = Peer(name, f"10.244.1.{len(self._strangers) + 1}", namespace, found)
+            network.add_pod(name, stranger.address)
+            self._strangers.append(stranger)
+            self.enforce()
+        return stranger
+
+    def peers(self) -> list[Peer]:
+        """All pods, as policies know them."""
+        ours = [
+            Peer(
+                pod.name, pod.address, NAMESPACE, tuple(pod.template["metadata"]["labels"].items())
+            )
+            for pod in self.pods
+        ]
+        return [*ours, *self._strangers]
+
+    def enforce(self) -> None:
+        """Have pods let through what NetworkPolicies allow."""
+        enforce(self._of_kind("NetworkPolicy"), self.peers())
 
     def start(self, name: str, count: int = 1) -> list[Pod]:
         """Start more pods of a workload, without waiting for them."""
@@ -272,45 +236,57 @@ class Cluster:
         started = []
         for _ in range(count):
             is_set = workload["kind"] == "StatefulSet"
-            number = len(self.of(name)) if is_set else next(self._names)
-            address = f"10.244.0.{next(self._addresses)}"
-            pod = Pod(self, f"{name}-{number}", address, deepcopy(workload["spec"]["template"]))
-            self.pods.append(pod)
+            with self._lock:
+                number = len(self.of(name)) if is_set else next(self._names)
+                address = f"10.244.0.{next(self._addresses)}"
+                pod = Pod(self, f"{name}-{number}", address, deepcopy(workload["spec"]["template"]))
+                network.add_pod(pod.name, address)
+                self.pods.append(pod)
+                self.enforce()
+            pod.begin()
             started.append(pod)
         return started
+
+    def replicas(self, name: str) -> int:
+        """How many pods a workload has at least: by its autoscaler, or what it says itself."""
+        if scaler := self.objects.get(("HorizontalPodAutoscaler", name)):
+            return int(scaler["spec"]["minReplicas"])
+        return int(self.workload(name)["spec"].get("replicas", 1))
 
     def scale(self, name: str, count: int) -> None:
         """Have `count` pods of a workload: new ones are ready, and old ones gone, at the end."""
         there = self.of(name)
         started = self.start(name, max(count - len(there), 0))
         self.wait_for(*started)
-        self._remove(there[count:])
+        self.remove(there[count:])
 
-    def _remove(self, pods: list[Pod]) -> None:
+    def remove(self, pods: list[Pod]) -> None:
+        """End pods, all at once."""
         with ThreadPoolExecutor(max(len(pods), 1)) as pool:
             ended: list[Future[None]] = [pool.submit(pod.stop) for pod in pods]
         for pod, future in zip(pods, ended, strict=True):
             future.result()
-            self.pods.remove(pod)
+            with self._lock:
+                self.pods.remove(pod)
 
     def roll_out(self, name: str) -> None:
         """Replace all pods of a workload, as its strategy says."""
         old = self.of(name)
         for pod in old:
             if self.workload(name)["kind"] == "StatefulSet":
-                self._remove([pod])
+                self.remove([pod])
                 self.wait_for(*self.start(name))
             else:
                 strategy = self.workload(name)["spec"].get("strategy", {}).get("rollingUpdate", {})
                 assert strategy.get("maxUnavailable", 0) == 0
                 self.wait_for(*self.start(name))
-                self._remove([pod])
+                self.remove([pod])
 
-    def wait_for(self, *pods: Pod, timeout: float = 240) -> None:
+    def wait_for(self, *pods: Pod, timeout: float = 300) -> None:
         """Wait until pods are ready.
 
         Raises:
-            AssertionError: they aren't in time; with the end of the log.
+            NotReady: they aren't in time; with the end of the log.
         """
         deadline = time.monotonic() + timeout
         before = {pod.name: pod.restarts for pod in pods}
@@ -318,9 +294,21 @@ class Cluster:
             while not pod.is_ready:
                 is_crashing = pod.restarts > before[pod.name] + 2 or not pod.thread.is_alive()
                 if time.monotonic() > deadline or is_crashing:
-                    raise AssertionError(f"{pod.name} is not ready:\n{pod.log.read_text()[-3000:]}")
+                    log = pod.log.read_text()[-3000:] if pod.log.is_file() else ""
+                    raise NotReady(f"{pod.name} is not ready:\n{self.events}\n{log}")
                 time.sleep(TICK)
 
     def stop(self) -> None:
         """End all pods at once."""
-        self._remove(list(self.pods))
+        self.remove(list(self.pods))
+
+
+def _source(volume: Manifest) -> tuple[str, str, bool] | None:
+    """The Secret or ConfigMap that a volume's files are of, and whether it may be missing."""
+    for kind, field, key in (
+        ("Secret", "secret", "secretName"),
+        ("ConfigMap", "configMap", "name"),
+    ):
+        if field in volume:
+            return kind, volume[field][key], bool(volume[field].get("optional"))
+    return None

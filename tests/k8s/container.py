@@ -9,7 +9,9 @@ import secrets
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +20,7 @@ from tests.k8s.network import RESOLV_CONF
 ROOT = Path(__file__).resolve().parents[2]
 PASSWD = "root:x:0:0::/root:/sbin/nologin\n"
 """Whom an image without users of its own knows: nobody by the number that pods run as."""
-UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def in_bytes(quantity: str) -> int:
@@ -53,7 +55,7 @@ class Container:
     process: subprocess.Popen[bytes]
     pid: int
     """Of the command itself, which is process 1 within."""
-    user: int
+    spec: Spec
 
     def signal(self, number: signal.Signals) -> None:
         """Send the command a signal."""
@@ -62,11 +64,18 @@ class Container:
         except ProcessLookupError:
             self.process.wait()
 
-    def execute(self, command: list[str], timeout: float) -> None:
-        """Run another command within, as a `preStop` is."""
-        inside = ["nsenter", f"--target={self.pid}", "--all", "--root", "--wd"]
-        user = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
-        subprocess.run([*inside, "--", *user, *command], timeout=timeout, check=True)
+    def execute(
+        self, command: list[str], timeout: float, given: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run another command within, as a `preStop` is, and count its memory with the rest."""
+        inside = ["nsenter", f"--target={self.pid}", "--all", "--root", "--wd", "--"]
+        return subprocess.run(
+            self.spec.counted([*inside, *self.spec.as_user(), *command]),
+            input=given,
+            capture_output=True,
+            timeout=timeout,
+            env=self.spec.environment,
+        )
 
 
 @dataclass
@@ -79,9 +88,27 @@ class Spec:
     environment: dict[str, str]
     volumes: dict[str, Path]
     """Folders of this machine by the names of volumes."""
-    memory: Path | None
-    """The control group of its memory; None: memory isn't limited here."""
+    memory: MemoryGroup | None
+    """Of its pod; None: memory isn't limited here."""
     hostname: str
+    files: dict[str, Path] = field(default_factory=dict)
+    """What its image has beside ours, by where it is there."""
+
+    def as_user(self) -> list[str]:
+        """What runs a command as the manifest's user, without privileges."""
+        security = self.pod["securityContext"] | self.container["securityContext"]
+        user, group = security["runAsUser"], security["runAsGroup"]
+        assert user != 0
+        return [
+            "setpriv", f"--reuid={user}", f"--regid={group}",
+            f"--groups={self.pod['securityContext']['fsGroup']}", "--no-new-privs",
+            "--inh-caps=-all", "--bounding-set=-all", "--",
+        ]  # fmt: skip
+
+    def counted(self, command: list[str]) -> list[str]:
+        """The command in the pod's control group."""
+        enter = f"echo $$ > {self.memory.folder}/cgroup.procs && " if self.memory else ""
+        return ["sh", "-c", f'{enter}exec "$@"', "sh", *command]
 
     def start(self, log: IO[bytes]) -> Container:
         """Start its command.
@@ -94,13 +121,19 @@ class Spec:
         assert security["readOnlyRootFilesystem"]
         assert not security["allowPrivilegeEscalation"]
         assert security["capabilities"] == {"drop": ["ALL"]}
-        user, group = security["runAsUser"], security["runAsGroup"]
-        assert user != 0
+        if self.memory:
+            self.memory.limit(self.container["resources"]["limits"]["memory"])
         read_end, write_end = os.pipe()
         words = [
             "bwrap", *image(), "--proc", "/proc", "--dev", "/dev",
             "--perms", "1777", "--size", str(64 * 2**20), "--tmpfs", "/dev/shm",
         ]  # fmt: skip
+        for there, path in self.files.items():
+            words += ["--ro-bind", str(path), there]
+        mounted = [Path(mount["mountPath"]) for mount in self.container["volumeMounts"]]
+        for parent in _parents(*mounted):
+            if parent != Path("/dev"):
+                words += ["--perms", "0755", "--dir", str(parent)]
         for mount in self.container["volumeMounts"]:
             bind = "--ro-bind" if mount.get("readOnly") else "--bind"
             words += [bind, str(self.volumes[mount["name"]]), mount["mountPath"]]
@@ -121,13 +154,9 @@ class Spec:
         words += ["--info-fd", str(write_end), "--chdir", "/", "--clearenv"]
         for name, value in self.environment.items():
             words += ["--setenv", name, value]
-        words += ["setpriv", f"--reuid={user}", f"--regid={group}"]
-        words += [f"--groups={self.pod['securityContext']['fsGroup']}", "--no-new-privs"]
-        words += ["--inh-caps=-all", "--bounding-set=-all", "--", *self.container["command"]]
-        enter = f"nsenter --net=/run/netns/{self.hostname} -- "
-        limited = f"echo $$ > {self.memory}/cgroup.procs && " if self.memory else ""
+        words += [*self.as_user(), *self.container["command"]]
         process = subprocess.Popen(
-            ["sh", "-c", f'{limited}exec {enter}"$@"', "sh", *words],
+            self.counted(["nsenter", f"--net=/run/netns/{self.hostname}", "--", *words]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -138,14 +167,27 @@ class Spec:
         with os.fdopen(read_end) as told:
             text = told.read()
         assert text, "bubblewrap did not start: see the pod's log"
-        return Container(process, json.loads(text)["child-pid"], user)
+        return Container(process, json.loads(text)["child-pid"], self)
 
 
 def write_volume(folder: Path, content: dict[str, bytes]) -> None:
-    """The files of a ConfigMap or a Secret."""
+    """The files of a ConfigMap or a Secret; those that change, change all at once.
+
+    As the kubelet does it: the files are links into a folder that is a link itself.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(prefix="..", dir=folder))
+    own.chmod(0o755)
     for name, data in content.items():
-        (folder / name).write_bytes(data)
+        (own / name).write_bytes(data)
+    (beside := folder / "..data_tmp").symlink_to(own.name)
+    beside.replace(folder / "..data")
+    for name in content:
+        if not (link := folder / name).is_symlink():
+            link.symlink_to(f"..data/{name}")
+    for link in folder.iterdir():
+        if link.name[:2] != ".." and link.name not in content:
+            link.unlink()
 
 
 def content_of(manifest: dict[str, Any]) -> dict[str, bytes]:
@@ -158,22 +200,47 @@ def content_of(manifest: dict[str, Any]) -> dict[str, bytes]:
     }
 
 
-def limit_memory(name: str, quantity: str) -> Path | None:
-    """A control group with that much memory; None where this machine lets nobody make one."""
-    versions = {
-        Path("/sys/fs/cgroup/memory"): "memory.limit_in_bytes",
-        Path("/sys/fs/cgroup"): "memory.max",
-    }
-    for parent, file in versions.items():
-        if not (parent / "cgroup.procs").is_file():
-            continue
-        group = parent / f"cliptune-{secrets.token_hex(4)}-{name}"
-        try:
-            group.mkdir()
-            (group / file).write_text(str(in_bytes(quantity)))
-        except OSError:
-            if group.is_dir():
-                group.rmdir()
-            continue
-        return group
-    return None
+class MemoryGroup:
+    """The control group of a pod's memory."""
+
+    def __init__(self, folder: Path, limit: str, failures: str) -> None:
+        """Take its folder, and the names of its files."""
+        self.folder = folder
+        self._limit, self._failures = limit, failures
+        self._seen = 0
+
+    @classmethod
+    def of(cls, pod: str) -> MemoryGroup | None:
+        """Make one; None where this machine lets nobody make one."""
+        versions = {
+            Path("/sys/fs/cgroup/memory"): ("memory.limit_in_bytes", "memory.oom_control"),
+            Path("/sys/fs/cgroup"): ("memory.max", "memory.events"),
+        }
+        for parent, (limit, failures) in versions.items():
+            if not (parent / "cgroup.procs").is_file():
+                continue
+            group = cls(parent / f"cliptune-{secrets.token_hex(4)}-{pod}", limit, failures)
+            try:
+                group.folder.mkdir()
+                group.limit("1Ti")
+            except OSError:
+                group.remove()
+                continue
+            return group
+        return None
+
+    def limit(self, quantity: str) -> None:
+        """Let it have that much."""
+        (self.folder / self._limit).write_text(str(in_bytes(quantity)))
+
+    def was_exceeded(self) -> bool:
+        """Whether a process was killed for it since this was asked last."""
+        lines = (self.folder / self._failures).read_text().splitlines()
+        [count] = [int(line.split()[1]) for line in lines if line.split()[0] == "oom_kill"]
+        before, self._seen = self._seen, count
+        return count > before
+
+    def remove(self) -> None:
+        """Let it go; what is left of its processes goes a moment later."""
+        with suppress(OSError):
+            self.folder.rmdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 import time
 from dataclasses import dataclass, field
@@ -32,11 +33,31 @@ class Load:
     """
 
     def __init__(
-        self, host: str, path: str, body: dict[str, Any], clients: int = 4, pause: float = 0.1
+        self,
+        host: str,
+        path: str,
+        body: dict[str, Any],
+        clients: int = 4,
+        pause: float = 0.1,
+        key: str | None = None,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
-        """Take what to ask; `clients` ask at once, and wait for `pause` seconds after an answer."""
+        """Take what to ask.
+
+        Args:
+            host: the Service.
+            path: the endpoint.
+            body: of each request; NUMBER in it becomes another one each time.
+            clients: how many ask at once.
+            pause: seconds for which each waits after an answer.
+            key: an API key.
+            trust: which certificates are trusted, for TLS; None: without TLS.
+        """
         self.pause = pause
-        self.host, self.path, self.body = host, path, body
+        self.host, self.path, self.body, self.trust = host, path, body, trust
+        self.headers = {"Content-Type": "application/json"}
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
         self.tally = Tally()
         self._ending = threading.Event()
         self._lock = threading.Lock()
@@ -83,18 +104,19 @@ class Load:
         connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
+        if self.trust:
+            return http.client.HTTPSConnection(self.host, 51001, timeout=60, context=self.trust)
         return http.client.HTTPConnection(self.host, 51001, timeout=60)
 
     def _once(self, connection: http.client.HTTPConnection, text: str) -> None:
-        headers = {"Content-Type": "application/json"}
         try:
-            connection.request("POST", self.path, text, headers)
+            connection.request("POST", self.path, text, self.headers)
             response = connection.getresponse()
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
             with self._lock:
                 self.tally.repeated += 1
             connection.close()
-            connection.request("POST", self.path, text, headers)
+            connection.request("POST", self.path, text, self.headers)
             response = connection.getresponse()
         answer = response.read()
         if response.status != 200:

@@ -21,8 +21,8 @@ RESOLV_CONF = (
     "search cliptune.svc.cluster.local svc.cluster.local cluster.local\n"
     "options ndots:5\n"
 )
-Addresses = Callable[[str], list[str] | None]
-"""Of a Service by its name; None: there is none."""
+Addresses = Callable[[str, str], list[str] | None]
+"""Of a Service by its name and namespace; None: there is none."""
 
 
 def ip(*words: str) -> None:
@@ -76,7 +76,8 @@ def _answer(query: bytes, addresses: Addresses) -> bytes:
         place += 1 + length
     question = query[12 : place + 5]
     kind = struct.unpack("!H", query[place + 1 : place + 3])[0]
-    known = addresses(labels[0]) if labels[1:] == ["cliptune", "svc", "cluster", "local"] else None
+    is_service = labels[2:] == ["svc", "cluster", "local"]
+    known = addresses(labels[0], labels[1]) if is_service else None
     found = [] if known is None or kind != 1 else known  # nothing but A
     random.shuffle(found)
     flags = 0x8583 if known is None else 0x8580  # authoritative; no such name

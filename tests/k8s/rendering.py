@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,24 @@ def tool(name: str) -> str:
 def kustomized(folder: Path) -> list[Manifest]:
     """The objects of an overlay."""
     return _loaded([tool("kubectl"), "kustomize", str(folder)])
+
+
+def own_overlay(folder: Path, *components: str, settings: Sequence[str] = ()) -> Path:
+    """An overlay of somebody's own over the base, beside a copy of ours."""
+    if not (copy := folder / "k8s").is_dir():
+        shutil.copytree(K8S, copy)
+    own = copy / "overlays" / "own"
+    own.mkdir(exist_ok=True)
+    tree: dict[str, object] = {
+        "resources": ["../../base"],
+        "components": [f"../../components/{name}" for name in components],
+    }
+    if settings:
+        tree["configMapGenerator"] = [
+            {"name": "cliptune", "behavior": "merge", "literals": list(settings)}
+        ]
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(tree))
+    return own
 
 
 def templated(*words: str) -> list[Manifest]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,17 @@ import yaml
 import cliptune.protocol.jina_compat  # noqa: F401 - Jina is mended before it is used
 from scripts.kubernetes.__main__ import made
 from scripts.kubernetes.flows import read_flow
-from tests.k8s.rendering import K8S, ROOT, TOOLS, Manifest, by_name, kustomized, templated, tool
+from tests.k8s.rendering import (
+    K8S,
+    ROOT,
+    TOOLS,
+    Manifest,
+    by_name,
+    kustomized,
+    own_overlay,
+    templated,
+    tool,
+)
 
 OVERLAYS = ["base", *(f"overlays/{name}" for name in ("cpu", "dev", "gpu", "milvus", "tls"))]
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir() if path.name != "pods")
@@ -73,7 +82,9 @@ def test_kubernetes_takes_them(
             "--set", "text.nodeSelector.disk=ssd,indexer.storage.className=fast",
         ),
     }  # fmt: skip
-    everything = kustomized(_changed(tmp_path / "copy", "CLIPTUNE_ONNX=1", *COMPONENTS))
+    everything = kustomized(
+        own_overlay(tmp_path / "copy", *COMPONENTS, settings=["CLIPTUNE_ONNX=1"])
+    )
     # Of the Prometheus operator, whose schema is its own.
     charts["components"] = [one for one in everything if one["kind"] != "PodMonitor"]
     (files_of := tmp_path / "rendered").mkdir()
@@ -121,26 +132,14 @@ def test_a_changed_setting_rolls_the_pods_out(tmp_path: Path) -> None:
 
     for before, after in (
         (templated(), templated("--set-string", "config.CLIPTUNE_ONNX=1")),
-        (kustomized(K8S / "base"), kustomized(_changed(tmp_path, "CLIPTUNE_ONNX=1"))),
+        (kustomized(K8S / "base"), kustomized(own_overlay(tmp_path, settings=["CLIPTUNE_ONNX=1"]))),
     ):
         for name, pod in pods(before).items():
             assert pods(after)[name] != pod, name
 
 
-def _changed(folder: Path, setting: str, *components: str) -> Path:
-    """An overlay of somebody's own beside a copy of ours."""
-    shutil.copytree(K8S, folder / "k8s")
-    own = folder / "k8s" / "overlays" / "own"
-    own.mkdir()
-    generator = {"name": "cliptune", "behavior": "merge", "literals": [setting]}
-    tree: dict[str, Any] = {"resources": ["../../base"], "configMapGenerator": [generator]}
-    tree["components"] = [f"../../components/{name}" for name in components]
-    (own / "kustomization.yaml").write_text(yaml.safe_dump(tree))
-    return own
-
-
 def test_components_go_together(tmp_path: Path) -> None:
-    objects = kustomized(_changed(tmp_path, "CLIPTUNE_ONNX=1", *COMPONENTS))
+    objects = kustomized(own_overlay(tmp_path, *COMPONENTS, settings=["CLIPTUNE_ONNX=1"]))
     [config] = by_name(objects, "ConfigMap").values()
     assert config["data"]["CLIPTUNE_INDEX"].startswith("http://milvus")
     assert config["data"]["CLIPTUNE_SSL_CERTFILE"]
