@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cliptune.data.equivalence import KeyedDocs
 from cliptune.data.pictures.pixels import decode_documents, take_rows
-from cliptune.data.validation import ANSWER, QUERY, Problem, first_of, split_complete, texts_of
+from cliptune.data.validation import ANSWER, QUERY, first_of, split_complete, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.evaluation.relevance import Answers, decide_answers
@@ -87,27 +87,26 @@ class SearchTask:
         keys = text_keys_of(query_tower, index_tower)
 
         def read(tower: Tower, docs: DocList[ClipDoc], side: str) -> tuple[KeyedDocs, Inputs]:
-            def left_out(problems: list[Problem]) -> None:
-                if problems:
-                    warn(f"{role}{side}: {len(problems)} left out: {first_of(problems)}")
-
             needs = QUERY if tower.name == TEXT_TOWER else ANSWER
             docs, problems = split_complete(docs, needs, f"{role}{side}")
             if not docs:
                 raise BadData(f"{role}{side}: no documents")
-            left_out(problems)
+            inputs: Inputs
             if isinstance(tower, TextTower):
-                return KeyedDocs.of(docs, keys), tower.tokenize(texts_of(docs))
-            decoded = decode_documents(
-                docs,
-                tower.preprocessing,
-                cache_dir=pixel_cache,
-                workers=workers,
-                on_progress=lambda done, total: tell(f"Decoding {role}pictures", done, total),
-            )
-            left_out(decoded.problems)
-            table = KeyedDocs.of(docs, keys, decoded.digests).subset(decoded.index)
-            return table, decoded.pixels
+                table, inputs = KeyedDocs.of(docs, keys), tower.tokenize(texts_of(docs))
+            else:
+                decoded = decode_documents(
+                    docs,
+                    tower.preprocessing,
+                    cache_dir=pixel_cache,
+                    workers=workers,
+                    on_progress=lambda done, total: tell(f"Decoding {role}pictures", done, total),
+                )
+                table = KeyedDocs.of(docs, keys, decoded.digests).subset(decoded.index)
+                inputs, problems = decoded.pixels, [*problems, *decoded.problems]
+            if problems:
+                warn(f"{role}{side}: {len(problems)} left out: {first_of(problems)}")
+            return table, inputs
 
         is_given = index is not queries
         asked, query_inputs = read(query_tower, queries, "queries")
@@ -119,13 +118,17 @@ class SearchTask:
             asked, searched, each_once_for=index_tower.name if each_once else None, role=role
         )
         rows = answers.index_rows
+        if isinstance(index_inputs, Tensor):
+            index_inputs = index_inputs[rows]
+        else:
+            index_inputs = take_rows(index_inputs, rows)
         return cls(
             answers,
             [searched.pictures[row] for row in rows],
             len(index) - len(searched.docs),
             role,
             query_inputs,
-            _take(index_inputs, rows),
+            index_inputs,
         )
 
     def embed(
@@ -175,7 +178,3 @@ class SearchTask:
             if not self.role:
                 raise
             raise BadData(f"{self.role}data: {error}") from error
-
-
-def _take(inputs: Inputs, rows: list[int]) -> Inputs:
-    return inputs[rows] if isinstance(inputs, Tensor) else take_rows(inputs, rows)

@@ -14,13 +14,7 @@ from torch import nn
 
 from cliptune.errors import BadInput
 from cliptune.inference.towers import Forward, TextTower, VisionTower
-from cliptune.models.artifact import (
-    TEXT_TOWER,
-    VISION_TOWER,
-    Artifact,
-    check_tower,
-    open_artifact,
-)
+from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER, Artifact, check_tower, open_artifact
 from cliptune.models.loading import (
     ClipModel,
     build_empty,
