@@ -18,7 +18,7 @@ from cliptune.errors import AlreadyExists, BadInput
 
 if TYPE_CHECKING:
     from cliptune.data.tables.options import CsvOptions
-    from cliptune.evaluation.wise_ft import Documents, Pick, Point
+    from cliptune.evaluation.wise_ft import Pick, Point
     from cliptune.models.artifact import RunMetrics
     from cliptune.models.loading import ClipModel
 
@@ -107,10 +107,11 @@ def wise_ft(
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out} is a file, not a folder")
     from cliptune.evaluation.tables import counted_lines
-    from cliptune.evaluation.wise_ft import Pick, Rule, parse_alphas
+    from cliptune.evaluation.wise_ft import Pick, Rule, parse_alphas, sweep
     from cliptune.evaluation.wise_ft_plot import frontier_plot
     from cliptune.files import write_text
     from cliptune.models.wise_ft import check_alpha
+    from cliptune.settings import Settings
 
     rule = Rule(metric, max_loss)
     measured = parse_alphas(alphas) + ([] if alpha is None else [check_alpha(alpha)])
@@ -121,7 +122,17 @@ def wise_ft(
     elsewhere = None
     if robust is not None:
         elsewhere = read_searched(robust, robust_index, table, "robust ")
-    points = _sweep(pretrained, tuned, measured, in_domain, elsewhere, limit)
+    with progress_bar() as show:
+        points = sweep(
+            pretrained,
+            tuned,
+            measured,
+            in_domain,
+            elsewhere,
+            limit=limit,
+            pixel_cache=Settings.read().cache_dir / "pixels",  # that training uses
+            on_progress=show,
+        )
     pick = rule.pick(points)
     if alpha is not None:
         pick = Pick(alpha, f"it was asked for; the rule's is {pick.alpha:g}, {pick.reason}")
@@ -147,31 +158,6 @@ def wise_ft(
         config = {"wise_ft": {**record, "alpha": pick.alpha}, "csv_options": table.to_keep()}
         _save(pretrained, tuned, pick.alpha, config, points, save, to_onnx)
         console.print(f"artifact: [bold]{save}[/]\nserve it:  cliptune serve --artifact {save}")
-
-
-def _sweep(
-    pretrained: ClipModel,
-    tuned: ClipModel,
-    alphas: Sequence[float],
-    in_domain: Documents,
-    robust: Documents | None,
-    limit: int,
-) -> list[Point]:
-    """`sweep` under a progress bar, with the pixels in the cache that training uses."""
-    from cliptune.evaluation.wise_ft import sweep
-    from cliptune.settings import Settings
-
-    with progress_bar() as show:
-        return sweep(
-            pretrained,
-            tuned,
-            alphas,
-            in_domain,
-            robust,
-            limit=limit,
-            pixel_cache=Settings.read().cache_dir / "pixels",
-            on_progress=show,
-        )
 
 
 def _table(points: Sequence[Point], pick: Pick, metric: str, title: str) -> Table:

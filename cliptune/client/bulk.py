@@ -15,7 +15,7 @@ from cliptune.client.client import Client
 from cliptune.client.retries import Retries
 from cliptune.data.pictures.images import image_bytes
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput, ModelMismatch
+from cliptune.errors import BadInput, CliptuneError, ModelMismatch
 from cliptune.index.checks import check_id
 from cliptune.index.tags import same_tags
 from cliptune.protocol.redaction import shown_link
@@ -139,11 +139,14 @@ def _index_batch(client: Client, batch: list[ClipDoc]) -> Indexed:
         uri = None if doc.uri and doc.uri.startswith("data:") else doc.uri
         read.append(doc.model_copy(update={"image": image, "image_digest": digest, "uri": uri}))
     ids = [str(doc.id) for doc in read]
-    found = PATIENCE.call(lambda: client.get(ids)) if ids else DocList[ClipDoc]()
-    there = {doc.id: doc for doc in found}
+    stored = PATIENCE.call(lambda: client.get(ids)) if ids else DocList[ClipDoc]()
+    there = {doc.id: doc for doc in stored}
     changed = [doc for doc in read if not _same(doc, there.get(doc.id))]
     done.unchanged = len(read) - len(changed)
-    _send(client, changed, done)
+    if changed:
+        indexed, refused = PATIENCE.call(lambda: _send(client, changed))
+        done.indexed += indexed
+        done.left_out += refused
     return done
 
 
@@ -158,16 +161,14 @@ def _same(doc: ClipDoc, other: ClipDoc | None) -> bool:
     )
 
 
-def _send(client: Client, docs: list[ClipDoc], done: Indexed) -> None:
-    """Index `docs`; where a batch is refused, its halves, down to the documents at fault."""
-    if not docs:
-        return
-    try:
-        done.indexed += PATIENCE.call(lambda: client.index(docs, len(docs)))
-    except BadInput as error:
-        if len(docs) == 1:
-            done.left_out.append(LeftOut(str(docs[0].id), docs[0].uri, str(error)))
-            return
-        middle = len(docs) // 2
-        _send(client, docs[:middle], done)
-        _send(client, docs[middle:], done)
+def _send(client: Client, docs: list[ClipDoc]) -> tuple[int, list[LeftOut]]:
+    """Index `docs` but for those at fault: how many, and why the others were refused."""
+    refused: list[LeftOut] = []
+
+    def note(error: CliptuneError, failed: DocList[ClipDoc]) -> None:
+        if not isinstance(error, BadInput):
+            raise error
+        refused.extend(LeftOut(str(doc.id), doc.uri, str(error)) for doc in failed)
+
+    batch_size = min(len(docs), client.max_docs)
+    return client.index(docs, batch_size, on_error=note), refused

@@ -30,21 +30,8 @@ from cliptune.errors import (
     Unavailable,
 )
 from cliptune.files import make_folder, open_file
-from cliptune.protocol import wire_errors
+from cliptune.protocol import endpoints, wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest, TrainResult
-from cliptune.protocol.endpoints import (
-    ARTIFACT,
-    CANCEL,
-    DATA,
-    EVALUATE,
-    EXPERIMENTS,
-    FIT,
-    LOGS,
-    METRICS,
-    RUN_STATUS,
-    RUNS,
-    Endpoint,
-)
 from cliptune.runs.logs import Progress
 from cliptune.runs.record import RunConfig, Status
 from cliptune.runs.session import AnyRun, Experiment, Session
@@ -120,7 +107,7 @@ class RemoteRun(AnyRun):
 
     @override
     def logs(self) -> str:
-        return "\n".join(item.line or "" for item in self._session.stream(LOGS, self._id))
+        return "\n".join(item.line or "" for item in self._session.stream(endpoints.LOGS, self._id))
 
     @override
     def follow(self, interval: float = 1, *, bars: bool = True) -> Iterator[str | Progress]:
@@ -128,7 +115,7 @@ class RemoteRun(AnyRun):
         seen, answered = 0, 0.0
         while True:
             try:
-                for item in self._session.stream(LOGS, {**arguments, "start": seen}):
+                for item in self._session.stream(endpoints.LOGS, {**arguments, "start": seen}):
                     answered = time.monotonic()
                     if item.progress:
                         yield Progress(**json.loads(item.progress))
@@ -146,18 +133,20 @@ class RemoteRun(AnyRun):
 
     @override
     def metrics(self) -> dict[str, dict[str, float]]:
-        metrics: dict[str, dict[str, float]] = self._session.call(METRICS, self._id)
+        metrics: dict[str, dict[str, float]] = self._session.call(endpoints.METRICS, self._id)
         return metrics
 
     @override
     def evaluations(self) -> dict[str, dict[str, int]]:
         arguments = {**self._id, "evaluations": True}
-        evaluations: dict[str, dict[str, int]] = self._session.call(METRICS, arguments)
+        evaluations: dict[str, dict[str, int]] = self._session.call(endpoints.METRICS, arguments)
         return evaluations
 
     @override
     def example_results(self) -> RunExamples:
-        examples: RunExamples = self._session.call(METRICS, {**self._id, "examples": True})
+        examples: RunExamples = self._session.call(
+            endpoints.METRICS, {**self._id, "examples": True}
+        )
         return examples
 
     @override
@@ -169,7 +158,7 @@ class RemoteRun(AnyRun):
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             with os.fdopen(open_file(beside, flags), "wb") as file:
-                for chunk in self._session.stream(ARTIFACT, self._id):
+                for chunk in self._session.stream(endpoints.ARTIFACT, self._id):
                     file.write(chunk.data or b"")
                     digest.update(chunk.data or b"")
                     expected = chunk.sha256
@@ -182,12 +171,12 @@ class RemoteRun(AnyRun):
 
     @override
     def cancel(self) -> dict[str, str]:
-        status: dict[str, str] = self._session.call(CANCEL, self._id)
+        status: dict[str, str] = self._session.call(endpoints.CANCEL, self._id)
         return status
 
     @override
     def resume(self) -> RemoteRun:
-        self._session.call(RUNS, {"action": "resume", **self._id})
+        self._session.call(endpoints.RUNS, {"action": "resume", **self._id})
         return self
 
     @property
@@ -195,7 +184,7 @@ class RemoteRun(AnyRun):
         return {"name": self.name, "experiment_name": self.experiment_name}
 
     def _described(self) -> _Described:
-        described: _Described = self._session.call(RUN_STATUS, self._id)
+        described: _Described = self._session.call(endpoints.RUN_STATUS, self._id)
         return described
 
 
@@ -262,28 +251,28 @@ class RemoteSession(Session):
         for name, value in given.items():
             if isinstance(value, Path):
                 given[name] = str(value)
-        return RemoteRun(self, self.call(FIT, {"model": str(model), **given}))
+        return RemoteRun(self, self.call(endpoints.FIT, {"model": str(model), **given}))
 
     @override
     def get_run(self, name: str, experiment_name: str | None = None) -> RemoteRun:
         arguments = {"action": "get", "name": name, "experiment_name": experiment_name}
-        return RemoteRun(self, self.call(RUNS, arguments))
+        return RemoteRun(self, self.call(endpoints.RUNS, arguments))
 
     @override
     def list_runs(
         self, experiment_name: str | None = None, page: int = 1, size: int = 50
     ) -> list[RemoteRun]:
         arguments = {"experiment_name": experiment_name, "page": page, "size": size}
-        return [RemoteRun(self, described) for described in self.call(RUNS, arguments)]
+        return [RemoteRun(self, described) for described in self.call(endpoints.RUNS, arguments)]
 
     @override
     def delete_run(self, name: str, experiment_name: str | None = None) -> None:
         arguments = {"action": "delete", "name": name, "experiment_name": experiment_name}
-        self.call(RUNS, arguments)
+        self.call(endpoints.RUNS, arguments)
 
     @override
     def delete_runs(self, experiment_name: str | None = None) -> None:
-        self.call(RUNS, {"action": "delete_all", "experiment_name": experiment_name})
+        self.call(endpoints.RUNS, {"action": "delete_all", "experiment_name": experiment_name})
 
     @override
     def create_experiment(self, name: str = "default") -> Experiment:
@@ -323,7 +312,7 @@ class RemoteSession(Session):
             k: self._data(v, csv_options, k, needs[k]) for k, v in data.items() if v is not None
         }
         arguments = {"model": model, "limit": limit, **named}
-        metrics: dict[str, float] = self.call(EVALUATE, arguments)
+        metrics: dict[str, float] = self.call(endpoints.EVALUATE, arguments)
         return metrics
 
     def push(self, data: Any, name: str, csv_options: Any = None, *, replace: bool = False) -> None:
@@ -343,7 +332,9 @@ class RemoteSession(Session):
         )
         self._upload(sent, name, replace=replace)
 
-    def call(self, endpoint: Endpoint[TrainResult], arguments: Mapping[str, object]) -> Any:
+    def call(
+        self, endpoint: endpoints.Endpoint[TrainResult], arguments: Mapping[str, object]
+    ) -> Any:
         """Call an endpoint of the Trainer; returns its result."""
         try:
             text = json.dumps({k: plain(v) for k, v in arguments.items() if v is not None})
@@ -352,7 +343,9 @@ class RemoteSession(Session):
         docs = DocList[TrainRequest]([TrainRequest(arguments=text)])
         return json.loads(self._transport.post(endpoint, docs)[0].result)
 
-    def stream(self, endpoint: Endpoint[S], arguments: Mapping[str, object]) -> Iterator[S]:
+    def stream(
+        self, endpoint: endpoints.Endpoint[S], arguments: Mapping[str, object]
+    ) -> Iterator[S]:
         """Call a streaming endpoint; yields its documents."""
         given = {k: v for k, v in arguments.items() if v is not None}
         for item in self._transport.stream(endpoint, TrainRequest(arguments=json.dumps(given))):
@@ -361,7 +354,7 @@ class RemoteSession(Session):
             yield item
 
     def _ask(self, action: str, name: str | None = None) -> Any:
-        return self.call(EXPERIMENTS, {"action": action, "name": name})
+        return self.call(endpoints.EXPERIMENTS, {"action": action, "name": name})
 
     def _experiment(self, kept: dict[str, str]) -> Experiment:
         return Experiment(kept["name"], kept["created"], self)
@@ -407,7 +400,7 @@ class RemoteSession(Session):
             self._send(batch, {**upload, "part": part, "replace": replace})
 
     def _send(self, docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> Any:
-        return json.loads(self._transport.post(DATA, docs, parameters)[0].result)
+        return json.loads(self._transport.post(endpoints.DATA, docs, parameters)[0].result)
 
     def _callback(self, callback: Any, csv_options: Any) -> Any:
         if isinstance(callback, str):

@@ -9,26 +9,8 @@ from cliptune.errors import Unavailable
 from cliptune.executors import indexing
 from cliptune.executors.base import ObservedExecutor
 from cliptune.observability import metrics
-from cliptune.protocol import redaction
+from cliptune.protocol import endpoints, redaction
 from cliptune.protocol.documents import Report
-from cliptune.protocol.endpoints import (
-    CLEAR,
-    DELETE,
-    GET,
-    IDS,
-    INDEX,
-    INDEX_TEXTS,
-    SEARCH,
-    STATUS,
-    UPDATE,
-    DeleteParameters,
-    GetParameters,
-    IdsParameters,
-    IndexParameters,
-    NoParameters,
-    SearchParameters,
-    read_parameters,
-)
 from cliptune.protocol.jina_compat import requests
 from cliptune.settings import Settings
 
@@ -74,79 +56,85 @@ class Indexer(ObservedExecutor):
         self.place = redaction.note(settings.home, indexing.where(self.store))
         self._count_rows()
 
-    @requests(on=[INDEX.path, INDEX_TEXTS.path])
+    @requests(on=[endpoints.INDEX.path, endpoints.INDEX_TEXTS.path])
     def index(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """Store embedded documents, replacing those of the same ids; answers with ids."""
-        read = read_parameters(IndexParameters, parameters)
+        read = endpoints.read_parameters(endpoints.IndexParameters, parameters)
         with self.stage("index"):
             answer = indexing.add(self.store, docs, read)
         self.optimizer.wake()
         self._count_rows()
         return answer
 
-    @requests(on=UPDATE.path)
+    @requests(on=endpoints.UPDATE.path)
     def update(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Replace what the documents have of the stored ones of the same ids."""
-        read_parameters(NoParameters, parameters)
+        endpoints.read_parameters(endpoints.NoParameters, parameters)
         with self.stage("index"):
             answer = report(indexing.update(self.store, docs))
         self.optimizer.wake()
         self._count_rows()
         return answer
 
-    @requests(on=SEARCH.path)
+    @requests(on=endpoints.SEARCH.path)
     def search(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[SearchResult]:
         """The nearest documents of each embedded query."""
-        read = read_parameters(SearchParameters, parameters)
+        read = endpoints.read_parameters(endpoints.SearchParameters, parameters)
         with self.stage("index"):
             return indexing.search(self.store, docs, read)
 
-    @requests(on=DELETE.path)
+    @requests(on=endpoints.DELETE.path)
     def delete(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Delete the documents with the ids given, or those that a filter holds for."""
-        deleted = indexing.delete(self.store, docs, read_parameters(DeleteParameters, parameters))
+        deleted = indexing.delete(
+            self.store, docs, endpoints.read_parameters(endpoints.DeleteParameters, parameters)
+        )
         self._count_rows()
         return report(deleted)
 
-    @requests(on=GET.path)
+    @requests(on=endpoints.GET.path)
     def get(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """The stored documents with the ids of `docs`; those that aren't there are left out."""
-        return indexing.get(self.store, docs, read_parameters(GetParameters, parameters))
+        return indexing.get(
+            self.store, docs, endpoints.read_parameters(endpoints.GetParameters, parameters)
+        )
 
-    @requests(on=IDS.path)
+    @requests(on=endpoints.IDS.path)
     def ids(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """A page of the stored documents' ids, in ascending order."""
-        return indexing.ids(self.store, read_parameters(IdsParameters, parameters))
+        return indexing.ids(
+            self.store, endpoints.read_parameters(endpoints.IdsParameters, parameters)
+        )
 
-    @requests(on=STATUS.path)
+    @requests(on=endpoints.STATUS.path)
     def status(
         self, docs: DocList[Report], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Add to the encoders' reports: rows, dimension, digest and state of the index, its
         generations, and how far a swap is.
         """
-        read_parameters(NoParameters, parameters)
+        endpoints.read_parameters(endpoints.NoParameters, parameters)
         docs.append(indexing.status(self.store, self.place).report("indexer"))
         return docs
 
-    @requests(on=CLEAR.path)
+    @requests(on=endpoints.CLEAR.path)
     def clear(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Delete everything: the next documents may be of another model."""
-        read_parameters(NoParameters, parameters)
+        endpoints.read_parameters(endpoints.NoParameters, parameters)
         deleted = self.store.count()
         self.store.clear()
         self._count_rows()

@@ -7,17 +7,8 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, RankDoc
 from cliptune.executors.encoder import Encoder
 from cliptune.executors.encoding import embed_all_texts, embed_texts, rank_texts
+from cliptune.protocol import endpoints
 from cliptune.protocol.documents import Report
-from cliptune.protocol.endpoints import (
-    ENCODE,
-    INDEX_TEXTS,
-    RANK,
-    ROOT,
-    SEARCH,
-    STATUS,
-    SearchParameters,
-    read_parameters,
-)
 from cliptune.protocol.jina_compat import requests
 
 
@@ -30,30 +21,30 @@ class CLIPTextEncoder(Encoder):
         """Load the text tower, which remembers `query_cache` texts; the rest as `Encoder`."""
         super().__init__(query_cache=query_cache, **kwargs)
 
-    @requests(on=[ROOT.path, ENCODE.path])
+    @requests(on=[endpoints.ROOT.path, endpoints.ENCODE.path])
     def encode(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents with a text."""
         return embed_texts(self.towers.pick(), docs)
 
-    @requests(on=SEARCH.path)
+    @requests(on=endpoints.SEARCH.path)
     def search(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """Embed the queries that are texts, by the model asked for."""
-        model = read_parameters(SearchParameters, parameters).model
+        model = endpoints.read_parameters(endpoints.SearchParameters, parameters).model
         return embed_texts(self.towers.pick(model), docs)
 
-    @requests(on=RANK.path)
+    @requests(on=endpoints.RANK.path)
     def rank(self, docs: DocList[RankDoc], **kwargs: object) -> DocList[RankDoc]:
         """Embed the texts among documents and matches."""
         return rank_texts(self.towers.pick(), docs)
 
-    @requests(on=INDEX_TEXTS.path)
+    @requests(on=endpoints.INDEX_TEXTS.path)
     def index_texts(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
         """Embed each document's text."""
         return embed_all_texts(self.towers.pick(), docs)
 
-    @requests(on=STATUS.path)
+    @requests(on=endpoints.STATUS.path)
     def status(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[Report]:
         """The model served."""
         tower = self.towers.pick()

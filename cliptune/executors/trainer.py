@@ -10,19 +10,8 @@ from cliptune.documents import ClipDoc
 from cliptune.executors import training
 from cliptune.executors.base import BoundedThreads, ObservedExecutor
 from cliptune.executors.training import RUN
+from cliptune.protocol import endpoints
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest, TrainResult
-from cliptune.protocol.endpoints import (
-    ARTIFACT,
-    CANCEL,
-    DATA,
-    EVALUATE,
-    EXPERIMENTS,
-    FIT,
-    LOGS,
-    METRICS,
-    RUN_STATUS,
-    RUNS,
-)
 from cliptune.protocol.jina_compat import requests
 
 T = TypeVar("T")
@@ -45,26 +34,26 @@ class Trainer(ObservedExecutor):
         # A stream takes a thread for each item in turn, so that a few more streams can share them.
         self.threads = BoundedThreads(followers, followers, "cliptune-stream")
 
-    @requests(on=FIT.path)
+    @requests(on=endpoints.FIT.path)
     def fit(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """Start a run; arguments as `cliptune.fit`, with data sets given by name."""
         return training.answer(
             training.fit(training.read_arguments(docs), self.settings.hub_models)
         )
 
-    @requests(on=RUN_STATUS.path)
+    @requests(on=endpoints.RUN_STATUS.path)
     def status(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """A run's status, progress, history and configuration."""
         run = training.find_run(training.read_arguments(docs, RUN))
         return training.answer(training.describe(run))
 
-    @requests(on=LOGS.path)
+    @requests(on=endpoints.LOGS.path)
     async def logs(self, doc: TrainRequest, **kwargs: object) -> LogItem:  # type: ignore[misc]
         """A run's log; with `follow` each line as it comes."""
         async for item in self._stream(training.log_items(doc.arguments)):
             yield item
 
-    @requests(on=METRICS.path)
+    @requests(on=endpoints.METRICS.path)
     def metrics(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """The metrics of a finished run before and after.
 
@@ -78,38 +67,38 @@ class Trainer(ObservedExecutor):
             run.example_results() if arguments.get("examples") else run.metrics()
         )
 
-    @requests(on=RUNS.path)
+    @requests(on=endpoints.RUNS.path)
     def runs(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """List runs; get, resume or delete one; delete all."""
         allowed = {*RUN, "action", "page", "size"}
         return training.answer(training.manage(training.read_arguments(docs, allowed)))
 
-    @requests(on=EXPERIMENTS.path)
+    @requests(on=endpoints.EXPERIMENTS.path)
     def experiments(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """List experiments; create, get or delete one; delete all."""
         arguments = training.read_arguments(docs, {"action", "name"})
         return training.answer(training.manage_experiments(arguments))
 
-    @requests(on=EVALUATE.path)
+    @requests(on=endpoints.EVALUATE.path)
     def evaluate(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """The metrics of a model or of a run's artifact over data sets of this server."""
         allowed = {"model", "query_data", "index_data", "limit"}
         arguments = training.read_arguments(docs, allowed)
         return training.answer(training.evaluate(arguments, self.settings.hub_models))
 
-    @requests(on=ARTIFACT.path)
+    @requests(on=endpoints.ARTIFACT.path)
     async def artifact(self, doc: TrainRequest, **kwargs: object) -> FileChunk:  # type: ignore[misc]
         """A finished run's artifact, a zip in parts."""
         async for chunk in self._stream(training.artifact_chunks(doc.arguments)):
             yield chunk
 
-    @requests(on=CANCEL.path)
+    @requests(on=endpoints.CANCEL.path)
     def cancel(self, docs: DocList[TrainRequest], **kwargs: object) -> DocList[TrainResult]:
         """Stop a run after a checkpoint; it can be resumed."""
         run = training.find_run(training.read_arguments(docs, RUN))
         return training.answer(run.cancel())
 
-    @requests(on=DATA.path)
+    @requests(on=endpoints.DATA.path)
     def data(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[TrainResult]:

@@ -20,16 +20,7 @@ from cliptune.gateway import docs_page
 from cliptune.gateway.auth import AuthMiddleware
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.schemas import error_response, json_response
-from cliptune.protocol import redaction, wire_errors
-from cliptune.protocol.endpoints import (
-    DOCS,
-    HEALTHZ,
-    OPEN_PATHS,
-    OPENAPI,
-    PICTURES,
-    PROMETHEUS,
-    READYZ,
-)
+from cliptune.protocol import endpoints, redaction, wire_errors
 from cliptune.settings import Settings
 
 
@@ -111,25 +102,25 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
         response.headers.update(error.headers or {})
         return response
 
-    @app.get(DOCS, include_in_schema=False)
+    @app.get(endpoints.DOCS, include_in_schema=False)
     async def docs() -> Response:
         headers = {"Content-Security-Policy": docs_page.policy(), "Referrer-Policy": "no-referrer"}
         page = docs_page.page(app.openapi(), redaction.PREFIX.get())
         return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
-    @app.get(OPENAPI, include_in_schema=False)
+    @app.get(endpoints.OPENAPI, include_in_schema=False)
     async def openapi() -> Response:
         description = app.openapi()
         if prefix := redaction.PREFIX.get():
             description = {**description, "servers": [{"url": prefix}]}
         return json_response(description)
 
-    @app.get(HEALTHZ, tags=["health"])
+    @app.get(endpoints.HEALTHZ, tags=["health"])
     async def healthz() -> dict[str, str]:
         """Whether the gateway lives."""
         return {"status": "ok"}
 
-    @app.get(READYZ, tags=["health"])
+    @app.get(endpoints.READYZ, tags=["health"])
     async def readyz(
         need: Literal["all", "any"] = Query("all", description="How many executors must answer."),
     ) -> Response:
@@ -152,7 +143,7 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
-ANY_QUERY = (*OPEN_PATHS, PROMETHEUS)
+ANY_QUERY = (*endpoints.OPEN_PATHS, endpoints.PROMETHEUS)
 """What pages link to, and health checks ask, with whatever they like behind the `?`."""
 
 
@@ -166,7 +157,7 @@ def known_query(request: HTTPConnection) -> None:
         return
     route = request.scope["route"]
     path = request.scope["path"]
-    if path in ANY_QUERY or path.startswith(PICTURES):
+    if path in ANY_QUERY or path.startswith(endpoints.PICTURES):
         return
     known = [field.alias for field in route.dependant.query_params]
     for name in request.query_params:

@@ -65,26 +65,25 @@ class RankItem(Item):
     matches: list[Item] = Field(description="Pictures or texts; they come back best first.")
 
 
-class DataBody(BaseModel):
-    """`{"data": […]}`."""
-
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    data: list[Item] = Field(description=f"1 to {_MOST} texts or pictures.")
     parameters: dict[str, object] = Field(default_factory=dict)
     encoding_format: EncodingFormat = Field(
         "float", description="Embeddings as numbers, or as base64 of little-endian float32."
     )
 
 
-class RankBody(BaseModel):
+class DataBody(_Body):
+    """`{"data": […]}`."""
+
+    data: list[Item] = Field(description=f"1 to {_MOST} texts or pictures.")
+
+
+class RankBody(_Body):
     """`{"data": […]}` with matches."""
 
-    model_config = ConfigDict(extra="forbid")
-
     data: list[RankItem] = Field(description=f"1 to {_MOST} with their matches.")
-    parameters: dict[str, object] = Field(default_factory=dict)
-    encoding_format: EncodingFormat = Field("float", description="As `/encode` has it.")
 
 
 class CallItem(BaseModel):

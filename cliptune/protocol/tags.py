@@ -6,7 +6,7 @@ Larger integers travel as floats, which are exact up to 2^53, and are integers a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from docarray import BaseDoc
 
@@ -25,23 +25,23 @@ def pack(docs: Iterable[BaseDoc]) -> None:
         BadInput: an integer is beyond 2^53, something is no JSON, or is nested too deeply;
             document and tag are named.
     """
-    for position, doc in enumerate(docs):
-        for held in _holders(doc):
-            if held.tags:
-                place = f"document {position} (id {str(doc.id)!r}): tags"
-                check_depth(held.tags, place)
-                held.tags = {name: _packed(v, f"{place}.{name}") for name, v in _named(held, place)}
+    for held, packed in _packed_tags(docs):
+        held.tags = packed
 
 
 def check(docs: Iterable[BaseDoc]) -> None:
     """Raise what `pack` raises, and leave the tags as they are."""
+    for _ in _packed_tags(docs):
+        pass
+
+
+def _packed_tags(docs: Iterable[BaseDoc]) -> Iterator[tuple[ClipDoc | Match, dict[str, object]]]:
     for position, doc in enumerate(docs):
         for held in _holders(doc):
             if held.tags:
                 place = f"document {position} (id {str(doc.id)!r}): tags"
                 check_depth(held.tags, place)
-                for name, value in _named(held, place):
-                    _packed(value, f"{place}.{name}")
+                yield held, {name: _packed(v, f"{place}.{name}") for name, v in _named(held, place)}
 
 
 def unpack(docs: Iterable[BaseDoc]) -> None:

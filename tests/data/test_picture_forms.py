@@ -14,11 +14,11 @@ import torch
 from docarray import DocList
 from PIL import Image
 
+from cliptune.client.inputs import to_doc, to_encode
 from cliptune.data.pictures import images
 from cliptune.data.pictures.images import (
     decode_image,
     decode_pixels,
-    encode_picture,
     image_bytes,
     image_of_pixels,
 )
@@ -83,10 +83,15 @@ def forms_of(data: bytes, folder: Path) -> dict[str, Any]:
         "PIL, copied": loaded.copy(),
         "file URI": image_bytes(ClipDoc(uri=uri), allow_files=True),
         "data URI": image_bytes(ClipDoc(uri=inline), allow_files=False),
-        "encoded again": encode_picture(loaded),
+        "encoded again": sent(loaded),
         "pixels": np.asarray(decode_image(data)),
         "tensor": torch.from_numpy(np.array(decode_image(data))),
     }
+
+
+def sent(picture: Any) -> Any:
+    """The bytes that a client sends of it."""
+    return to_encode(to_doc(picture, 0)).image
 
 
 def same_in_all_forms(data: bytes, folder: Path) -> None:
@@ -161,7 +166,7 @@ def test_a_large_jpeg_that_is_opened_is_drafted_as_its_bytes_are(tmp_path: Path)
         np.testing.assert_array_equal(decode_pixels(opened, P), expected)
         opened.load()  # it still can be
         assert opened.size == (500, 640), "the caller's picture is left as it was"
-        assert encode_picture(path) == path.read_bytes()
+        assert sent(path) == path.read_bytes()
         # Decoded already, it can't be drafted: the difference is drafting's.
         assert np.abs(decode_pixels(opened, P).astype(int) - expected).max() <= 2
 
@@ -200,7 +205,7 @@ def test_premultiplied_and_bilevel_pixels() -> None:
     ],
 )
 def test_what_is_no_picture_is_named(given: Any, words: str) -> None:
-    for read in (decode_image, lambda one: decode_pixels(one, P), encode_picture):
+    for read in (decode_image, lambda one: decode_pixels(one, P)):
         with pytest.raises(BadImage, match=words):
             read(given)
     tower = VisionTower(lambda x: x, P, "digest", 2)
@@ -239,14 +244,14 @@ def test_heic_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyP
     with pytest.raises(BadImage, match=r"pip install 'cliptune\[heic\]'"):
         decode_image(data)
     assert "HEIF" not in images.known_formats()
-    decode_image(encode_picture(np.zeros((4, 4), dtype=np.uint8)))
+    decode_image(sent(np.zeros((4, 4, 3), dtype=np.uint8)))
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1), (2, 30_000), (1, 60_000)])
 def test_a_picture_of_any_form_is_one(size: tuple[int, int], mode: str) -> None:
     p = ImagePreprocessing((224, 224), P.mean, P.std, resize_mode=mode)
-    pixels = decode_pixels(encode_picture(Image.new("RGB", size, (200, 40, 90))), p)
+    pixels = decode_pixels(sent(Image.new("RGB", size, (200, 40, 90))), p)
     assert pixels.shape == (224, 224, 3)
     shown = pixels[111, 111] if mode == "longest" else pixels.reshape(-1, 3)
     assert np.abs(shown.astype(int) - (200, 40, 90)).max() <= 1

@@ -101,18 +101,6 @@ def check_header(data: bytes) -> None:
     _open(data, current().max_pixels)
 
 
-def encode_picture(picture: Picture) -> bytes:
-    """The picture as encoded bytes, to be sent or stored: they decode to the pixels that it has.
-
-    What is encoded already stays as it is, byte for byte; PIL images and pixels become a PNG.
-
-    Raises:
-        BadImage: as `decode_image`, of what has to be encoded.
-    """
-    encoded = _encoded(picture)
-    return _png(_load(_open(picture, current().max_pixels))) if encoded is None else encoded
-
-
 def _encoded(picture: Picture) -> bytes | None:
     """The encoded picture as bytes; None if it is given decoded."""
     if isinstance(picture, bytes):
