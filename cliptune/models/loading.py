@@ -151,7 +151,7 @@ def _load_named(name: str | Path, device: str, tell: Callable[[str], None]) -> C
     source = find_source(parsed)
     config = source.config
     tokenizer = load_tokenizer(config.model_cfg["text_cfg"], source.tokenizer)
-    clip = build_network(config.model_cfg, config.hf_text_config)
+    clip = build_network(config.model_cfg, config.hf_text_config or source.tokenizer)
     if source.weights is not None:
         found = source.weights()
         if isinstance(found, Path):

@@ -146,11 +146,20 @@ def _set_gelu(clip: nn.Module, approximate: str) -> None:
 def _text_folder(config: Path | Mapping[str, object] | None) -> Iterator[Path | None]:
     """A folder with the config of a text tower; None: it is none, or has no config there."""
     if config is None or isinstance(config, Path):
-        yield config if config and (config / "config.json").is_file() else None
+        yield config if config and _is_text_config(config / "config.json") else None
         return
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         yield Path(folder)
+
+
+def _is_text_config(file: Path) -> bool:
+    """Whether it is a text tower's own: a whole model's may lie beside its weights, too."""
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8"))
+        return stated.get("model_type") in open_clip.hf_configs.arch_dict
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 @contextmanager

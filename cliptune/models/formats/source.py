@@ -14,7 +14,7 @@ from cliptune.models.formats.checkpoints import SUFFIXES, State, read_checkpoint
 from cliptune.models.formats.places import Folder, Place, Repository
 from cliptune.models.formats.weight_names import to_ours
 from cliptune.models.hub import hub_file, out_of_reach
-from cliptune.models.names import CONFIG_FILE, HubName, LocalName, ModelName, OpenClipName
+from cliptune.models.names import CONFIG_FILE, HubName, ModelName, OpenClipName
 from cliptune.models.openclip import open_clip
 from cliptune.settings import current
 
@@ -101,7 +101,7 @@ def _fetch_listed(name: OpenClipName) -> State | Path:
 def _at(place: Place) -> Source:
     if found := place.find(CONFIG_FILE):
         config = stated_config(huggingface.read_json(found))
-        files = _files(place, OPEN_CLIP_WEIGHTS)
+        files = _files(place, OPEN_CLIP_WEIGHTS) or _only_one(place)
         return Source(config, lambda: _read(files or _none(place)), found.parent)
     if place.find(huggingface.MODULES):
         return _transformers(huggingface.inner_folder(place))
@@ -161,6 +161,19 @@ def _files(place: Place, names: tuple[str, ...]) -> Path | None:
     return found
 
 
+def _only_one(place: Place) -> Path | None:
+    """The one file of weights in a folder, whatever it is called: a training program's, mostly."""
+    if not isinstance(place, Folder):
+        return None
+    found = sorted(file for file in place.path.iterdir() if file.suffix in SUFFIXES)
+    if len(found) > 1:
+        raise BadInput(
+            f"{place} holds {len(found)} files of weights ({', '.join(f.name for f in found[:4])}): "
+            f"call the one that counts {OPEN_CLIP_WEIGHTS[0]} or {OPEN_CLIP_WEIGHTS[1]}"
+        )
+    return found[0] if found else None
+
+
 def _none(place: Place) -> Path:
     if isinstance(place, Repository):
         raise Unavailable(
@@ -173,8 +186,3 @@ def _none(place: Place) -> Path:
         f"{place} has a config but no weights: one of {', '.join(OPEN_CLIP_WEIGHTS)} is expected"
     )
 
-
-def is_weights_file(name: LocalName) -> bool:
-    """Whether `name` is a file that may be weights (asks the disk)."""
-    path = name.path.expanduser()
-    return path.suffix in SUFFIXES and path.is_file()
