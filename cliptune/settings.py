@@ -214,6 +214,11 @@ class Everywhere(Section):
     )
     fetch_bytes: Count = _told(32 * 2**20, "of one picture that is fetched", unit="bytes")
     fetch_seconds: Count = _told(10, "in which it must have arrived", unit="seconds")
+    offline: bool = _told(
+        False,
+        "1 asks no hub for models: what `cliptune download` has fetched counts",
+        read_by=("library", *_FLOWS),
+    )
 
 
 class Clients(Section):

@@ -16,6 +16,7 @@ from cliptune import runs
 from cliptune.data.source import DataSetName, known_names
 from cliptune.errors import BadInput, NotFound, near_matches
 from cliptune.models.names import (
+    HUB_PREFIX,
     HubName,
     LocalName,
     OpenClipName,
@@ -39,7 +40,7 @@ def model_name(value: object, hub_models: Sequence[str] = (), what: str = "model
         NotFound: there are no such weights; the message lists near names.
     """
     text = _text(value, what)
-    parsed = parse_model_name(text)
+    parsed = parse_model_name(text, look=False)
     if text in SHORT_NAMES:
         return text
     if isinstance(parsed, HubName):
@@ -78,11 +79,15 @@ def model_or_run(value: object, hub_models: Sequence[str] = (), what: str = "mod
 
     text = _text(value, what)
     _, slash, name = text.rpartition("/")
-    if not isinstance(parse_model_name(text), LocalName) or text in SHORT_NAMES:
+    parsed = parse_model_name(text, look=False)
+    bare = parsed if isinstance(parsed, HubName) and parsed.is_bare else None
+    if not (isinstance(parsed, LocalName) or bare) or text in SHORT_NAMES:
         return model_name(text, hub_models, what)
     try:
         return find_artifact(artifact_id(text, what))
     except NotFound as error:
+        if bare and _is_allowed(bare, hub_models):
+            return model_name(text, hub_models, what)
         if slash:
             raise
         names = [model.name for model in known_models()]
@@ -125,11 +130,16 @@ def _listed(parsed: OpenClipName, text: str, what: str) -> str:
     raise NotFound(f"{what} {text!r}: unknown weights {file!r}; {near_matches(file, tags)}")
 
 
+def _is_allowed(parsed: HubName, hub_models: Sequence[str]) -> bool:
+    # An organisation's name alone isn't the beginning of another's.
+    return any(
+        parsed.repository.startswith(one if "/" in one else f"{one}/") for one in hub_models
+    )
+
+
 def _hub_model(parsed: HubName, text: str, what: str, allowed: Sequence[str]) -> str:
-    for one in allowed:
-        # An organisation's name alone isn't the beginning of another's.
-        if parsed.repository.startswith(one if "/" in one else f"{one}/"):
-            return text
+    if _is_allowed(parsed, allowed):
+        return f"{HUB_PREFIX}{parsed.repository}"  # no folder of the server stands in for it
     raise BadInput(
         f"{what} {text!r}: this server takes "
         f"{'models of ' + ', '.join(allowed) if allowed else 'no models'} of the hub; its operator "

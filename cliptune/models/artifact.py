@@ -7,7 +7,9 @@ Layout::
     metrics.yml                before and after
     checksums.sha256           of every other file, as `sha256sum -c` reads it
     models/input-map.yml       what each tower takes and gives
-    models/open_clip_config.json
+    models/network.json        open_clip's config of the network, and the preprocessing (called
+                               open_clip_config.json once: open_clip took it, found no weights
+                               beside it, and made up random ones)
     models/tokenizer/          only where the vocabulary is not CLIP's own; with it the config of
                                a Hugging Face text tower
     models/clip-text/          metadata.yml, model.safetensors, model.onnx, model.int8.onnx
@@ -40,6 +42,8 @@ VISION_TOWER: Final = "clip-vision"
 TOWERS = (TEXT_TOWER, VISION_TOWER)
 FORMAT = 1
 CHECKSUMS = "checksums.sha256"
+NETWORK: Final = "network.json"
+_NETWORK_ONCE: Final = "open_clip_config.json"
 
 
 class Metadata(TypedDict):
@@ -121,7 +125,11 @@ class Artifact:
     @property
     def model_cfg(self) -> OpenClipConfig:
         """The open_clip config that the towers are built from."""
-        config = json.loads((self.path / "models" / "open_clip_config.json").read_text())
+        models = self.path / "models"
+        names = [name for name in (NETWORK, _NETWORK_ONCE) if (models / name).is_file()]
+        if not names:
+            raise BadArtifact(f"{self._named}: models/{NETWORK} is missing")
+        config = json.loads((models / names[0]).read_text())
         model_cfg: OpenClipConfig = config["model_cfg"]
         return model_cfg
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from cliptune.files import new_folder
 from cliptune.models.artifact import (
     FORMAT,
+    NETWORK,
     TEXT_TOWER,
     VISION_TOWER,
     Artifact,
@@ -26,7 +27,6 @@ from cliptune.models.artifact import (
 from cliptune.models.digest import combine_digests, weights_digest
 from cliptune.models.loading import ClipModel
 from cliptune.models.modules import split_state
-from cliptune.models.names import CONFIG_FILE
 from cliptune.models.onnx import export_towers
 from cliptune.models.tokenizers import describe_tokenizer, save_text_config, save_tokenizer
 
@@ -62,8 +62,8 @@ def write_artifact(
             export_towers(model, models)
         save_tokenizer(model.tokenizer, models / "tokenizer", model.folder)
         save_text_config(model.clip, models / "tokenizer")
-        open_clip_config = {"model_cfg": model.model_cfg, "preprocess_cfg": preprocessing}
-        (models / CONFIG_FILE).write_text(json.dumps(open_clip_config, indent=2))
+        network = {"model_cfg": model.model_cfg, "preprocess_cfg": preprocessing}
+        (models / NETWORK).write_text(json.dumps(network, indent=2))
         _dump(models / "input-map.yml", _input_map(model))
         _dump(beside / "config.yml", config or {})
         _dump(beside / "metrics.yml", metrics or {})

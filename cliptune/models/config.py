@@ -8,22 +8,15 @@ tags, or the config that lies with the weights. An architecture's name says noth
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from cliptune.data.pictures.preprocessing import ImagePreprocessing
 from cliptune.errors import BadInput
-from cliptune.models.names import (
-    CONFIG_FILE,
-    HubName,
-    LocalName,
-    ModelName,
-    OpenClipName,
-    listed_tags,
-)
+from cliptune.models.names import OpenClipName, listed_tags
 from cliptune.models.openclip import OpenClipConfig, open_clip
 
 _DEFAULT_CONTEXT = 77
@@ -39,6 +32,8 @@ class ModelConfig:
     preprocessing: ImagePreprocessing
     assumed: str = ""
     """What nobody has said of these weights and is only assumed; empty: all of it is known."""
+    hf_text_config: Mapping[str, object] | None = None
+    """Of a text tower of Hugging Face whose own config lies in no folder of its own."""
 
     @property
     def activation(self) -> str:
@@ -63,31 +58,39 @@ class ModelConfig:
         )
 
 
-def read_config(name: ModelName) -> ModelConfig:
-    """The config of the weights that `name` names; of an artifact's, the artifact says it itself.
+def stated_config(stated: Mapping[str, Any]) -> ModelConfig:
+    """What an `open_clip_config.json` says.
 
     Raises:
-        BadInput: the config with the weights is not usable, or a captioning model (CoCa).
-        OSError: the hub can't be reached.
+        BadInput: it is not usable.
     """
-    if isinstance(name, OpenClipName):
-        return _of_open_clip(name)
-    stated = json.loads(_config_file(name).read_text(encoding="utf-8"))
-    model_cfg = stated.get("model_cfg", stated)
-    _check_contrastive(model_cfg)
-    return ModelConfig(model_cfg, _preprocessing(model_cfg, stated.get("preprocess_cfg")))
+    try:
+        model_cfg = two_towers(stated.get("model_cfg", stated))
+        return ModelConfig(model_cfg, _preprocessing(model_cfg, stated.get("preprocess_cfg")))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"its config can't be read: {error!r}") from error
 
 
-def _config_file(name: HubName | LocalName) -> Path:
-    if isinstance(name, LocalName):
-        return name.path / CONFIG_FILE
-    fetch = open_clip.pretrained.download_pretrained_from_hf
-    return Path(fetch(name.repository, filename=CONFIG_FILE))
+def default_preprocessing(model_cfg: OpenClipConfig) -> ImagePreprocessing:
+    """OpenAI's, of which most others come."""
+    return _preprocessing(model_cfg, None)
 
 
-def _of_open_clip(name: OpenClipName) -> ModelConfig:
-    model_cfg: OpenClipConfig = open_clip.get_model_config(name.architecture)
-    _check_contrastive(model_cfg)
+def two_towers(model_cfg: Any) -> OpenClipConfig:
+    """The config without a captioning model's decoder (CoCa): its two towers are a CLIP."""
+    model_cfg = copy.deepcopy(model_cfg)
+    if "multimodal_cfg" in model_cfg:
+        del model_cfg["multimodal_cfg"]
+        model_cfg["custom_text"] = True
+        for tower in ("text_cfg", "vision_cfg"):
+            model_cfg[tower].pop("output_tokens", None)
+    config: OpenClipConfig = model_cfg
+    return config
+
+
+def listed_config(name: OpenClipName) -> ModelConfig:
+    """What open_clip's tables say of the weights that `name` names."""
+    model_cfg = two_towers(open_clip.get_model_config(name.architecture))
     if name.tag is None:
         shared = _shared_preprocessing(name.architecture)
         config = ModelConfig(model_cfg, _preprocessing(model_cfg, shared))
@@ -131,7 +134,7 @@ def _assumed(name: OpenClipName, config: ModelConfig) -> str:
     if not (tags := listed_tags(name.architecture)):
         return words
     others = [
-        tag for tag in tags if _differ(_of_open_clip(OpenClipName(name.architecture, tag)), config)
+        tag for tag in tags if _differ(listed_config(OpenClipName(name.architecture, tag)), config)
     ]
     named = f"{name.architecture}::TAG::{name.file}"
     if others:
@@ -142,10 +145,3 @@ def _assumed(name: OpenClipName, config: ModelConfig) -> str:
 def _differ(one: ModelConfig, other: ModelConfig) -> bool:
     return (one.activation, one.preprocessing) != (other.activation, other.preprocessing)
 
-
-def _check_contrastive(model_cfg: OpenClipConfig) -> None:
-    if "multimodal_cfg" in model_cfg:
-        raise BadInput(
-            "CoCa's models are made to write captions, and can't be tuned or served here: choose "
-            "one with two towers alone (`cliptune models --all`)"
-        )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +12,24 @@ import torch
 from torch import Tensor, nn
 
 from cliptune.data.pictures.preprocessing import ImagePreprocessing
-from cliptune.errors import BadInput, CliptuneError, Unavailable
+from cliptune.errors import BadInput, CliptuneError
 from cliptune.models.artifact import Artifact, open_artifact
-from cliptune.models.config import ModelConfig, read_config
+from cliptune.models.config import ModelConfig
+from cliptune.models.context import stretch_context
 from cliptune.models.digest import model_digest
+from cliptune.models.formats.source import find_source, read_config
 from cliptune.models.modules import TextModule, VisionModule
 from cliptune.models.names import (
-    FOLDER_PREFIX,
-    HUB_PREFIX,
     HubName,
-    LocalName,
-    ModelName,
     OpenClipName,
     absolute_name,
     artifact_path,
     check_exists,
     parse_model_name,
 )
-from cliptune.models.openclip import OpenClipConfig, needs_transformers, open_clip
-from cliptune.models.tokenizers import Tokenizer, has_tokenizer, load_tokenizer
+from cliptune.models.network import build_network, fit_big_vision, fit_weights
+from cliptune.models.openclip import OpenClipConfig, open_clip
+from cliptune.models.tokenizers import Tokenizer, load_tokenizer
 
 log = logging.getLogger("cliptune")
 
@@ -97,7 +94,11 @@ class ClipModel:
 
 
 def load_model(
-    name: str | Path, *, device: str = "cpu", tell: Callable[[str], None] | None = None
+    name: str | Path,
+    *,
+    device: str = "cpu",
+    context_length: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> ClipModel:
     """Load the model `name` in fp32, in evaluation mode, on `device`.
 
@@ -106,56 +107,66 @@ def load_model(
     `ARCH::TAG` of open_clip (`ViT-B-32::openai`), or `ARCH::random` for untrained weights;
     `ARCH::TAG::FILE`: a checkpoint of those weights, or tuned from them; `ARCH::FILE`: one of
     which nothing more is known;
-    `hf-hub:org/name`;
-    the path of a folder with an `open_clip_config.json` of your own and its weights
+    `org/name` or `hf-hub:org/name`: a repository of the hub, of open_clip, transformers or
+    sentence-transformers (a folder of that name here comes first, without the prefix);
+    the path of such a folder, or of one with an `open_clip_config.json` of your own and its weights
     (safetensors, or a checkpoint that `torch.load(weights_only=True)` reads);
+    the path of one of OpenAI's `.pt` files;
     the path of an artifact, as a folder or a zip.
 
     Activation, preprocessing, context and tokenizer are those of the weights, whatever the
     architecture is called (see `cliptune.models.config`). What had to be assumed, and that an
     artifact was made with another activation than its base model has, is told to `tell`; None
-    logs it as a warning, once a process.
+    logs it as a warning, once a process. With `context_length` texts of more tokens are read than
+    the weights were trained for (see `cliptune.models.context`).
 
     Raises:
         NotFound: no such model; the message lists near names.
         Unavailable: its weights are on a hub that can't be reached from here.
-        BadInput: its config or its weights are not usable.
+        BadInput: its config or its weights are not usable, or its context can't be so long.
     """
+    tell = tell or _warn_once
     if path := artifact_path(name):
         artifact = open_artifact(path)
         tell_outdated(artifact, tell)
-        return load_artifact_model(artifact, device=device)
+        model = load_artifact_model(artifact, device=device)
+    else:
+        try:
+            model = _load_named(name, device, tell)
+        except CliptuneError as error:
+            error.args = (f"model {str(name)!r}: {error}",)
+            raise
+    if context_length is None or context_length == model.context_length:
+        return model
+    return replace(
+        model,
+        model_cfg=stretch_context(model.clip, model.model_cfg, context_length),
+        _digest=None,
+    )
+
+
+def _load_named(name: str | Path, device: str, tell: Callable[[str], None]) -> ClipModel:
     parsed = parse_model_name(name)
     check_exists(parsed, name)
-    try:
-        config = read_config(parsed)
-        needs_transformers(config.model_cfg)
-        folder = _tokenizer_folder(parsed)
-        tokenizer = load_tokenizer(config.model_cfg["text_cfg"], folder)
-        clip = _create(parsed, config)
-    except CliptuneError as error:
-        error.args = (f"model {str(name)!r}: {error}",)
-        raise
-    except pickle.UnpicklingError as error:
-        raise BadInput(
-            f"model {str(name)!r}: its weights can't be read: neither safetensors nor a checkpoint "
-            "of tensors alone (others can run code, and are not read)"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"model {str(name)!r}: its config or weights can't be read: {error}"
-        ) from error
-    except (RuntimeError, ValueError, OSError) as error:
-        raise _loading_error(parsed, str(name), error) from error
+    source = find_source(parsed)
+    config = source.config
+    tokenizer = load_tokenizer(config.model_cfg["text_cfg"], source.tokenizer)
+    clip = build_network(config.model_cfg, config.hf_text_config or source.tokenizer)
+    if source.weights is not None:
+        found = source.weights()
+        if isinstance(found, Path):
+            fit_big_vision(clip, found)
+        else:
+            fit_weights(clip, found, tell)
     if config.assumed:
-        (tell or _warn_once)(config.assumed)
+        tell(config.assumed)
     return ClipModel(
         name=str(name),
-        clip=clip.to(device).eval(),
+        clip=clip.to(device),
         tokenizer=tokenizer,
         preprocessing=config.preprocessing,
         model_cfg=config.model_cfg,
-        folder=folder,
+        folder=source.tokenizer,
         base=absolute_name(name),
     )
 
@@ -166,14 +177,14 @@ def check_model(name: str) -> None:
     Raises:
         NotFound: no such model; the message lists near names.
         BadArtifact: an artifact that is not whole.
-        BadInput: the name is none, or of a model that writes captions (CoCa).
+        BadInput: the name is none, or a folder's config can't be read.
     """
     if path := artifact_path(name):
         open_artifact(path)
         return
     parsed = parse_model_name(name)
     check_exists(parsed, name)
-    if isinstance(parsed, OpenClipName):
+    if not isinstance(parsed, HubName):
         read_config(parsed)
 
 
@@ -242,41 +253,6 @@ def _warn_once(words: str) -> None:
         log.warning("%s", words)
 
 
-def _tokenizer_folder(parsed: ModelName) -> Path | None:
-    """Where the tokenizer's files are if they lie with the weights."""
-    if isinstance(parsed, LocalName):
-        return parsed.path
-    if isinstance(parsed, OpenClipName) and parsed.file is not None:
-        beside = parsed.file.expanduser().absolute().parent
-        return beside if has_tokenizer(beside) else None
-    return None
-
-
-def _create(parsed: ModelName, config: ModelConfig) -> nn.Module:
-    """Build the network of `config` with the weights of `parsed`, by open_clip."""
-    is_quick = bool(config.model_cfg.get("quick_gelu"))
-    options: dict[str, object] = {"require_pretrained": True, "weights_only": True}
-    if isinstance(parsed, HubName):
-        name = f"{HUB_PREFIX}{parsed.repository}"
-    elif isinstance(parsed, LocalName):
-        name = f"{FOLDER_PREFIX}{parsed.path}"
-    else:
-        name = parsed.architecture
-        # Absolute, so that open_clip can't take a file's name for a tag.
-        file = parsed.file and str(parsed.file.expanduser().absolute())
-        options |= {
-            "pretrained": file or parsed.tag,
-            # Without pretrained text and image bases too: nothing more is fetched.
-            "pretrained_text": False,
-            "require_pretrained": not parsed.is_random,
-            "quick_gelu": is_quick,
-            "force_quick_gelu": is_quick,  # without a warning that it isn't in the config
-        }
-    with _quiet():
-        clip: nn.Module = open_clip.create_model(name, **options)
-    return clip
-
-
 def load_artifact_model(artifact: Artifact, *, device: str = "cpu") -> ClipModel:
     """Both towers of an artifact as one model, to train it further or to evaluate it."""
     clip, tokenizer = build_empty(artifact)
@@ -294,19 +270,8 @@ def load_artifact_model(artifact: Artifact, *, device: str = "cpu") -> ClipModel
 
 def build_empty(artifact: Artifact) -> tuple[nn.Module, Tokenizer]:
     """The artifact's architecture without its weights, and its tokenizer."""
-    cfg = artifact.model_cfg
-    if "timm_model_name" in cfg["vision_cfg"]:
-        cfg["vision_cfg"]["timm_model_pretrained"] = False
-    if cfg["text_cfg"].get("hf_model_name"):
-        cfg["text_cfg"]["hf_model_pretrained"] = False
-        folder = artifact.tokenizer_folder
-        if folder and (folder / "config.json").is_file():
-            cfg["text_cfg"]["hf_model_name"] = str(folder)
-    needs_transformers(cfg)
-    custom_text = cfg.pop("custom_text", False) or bool(cfg["text_cfg"].get("hf_model_name"))
-    kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
-    clip = kind(**cfg)
-    return clip.eval(), load_tokenizer(cfg["text_cfg"], artifact.tokenizer_folder)
+    folder, cfg = artifact.tokenizer_folder, artifact.model_cfg
+    return build_network(cfg, folder), load_tokenizer(cfg["text_cfg"], folder)
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], *, partial: bool = False) -> None:
@@ -314,33 +279,6 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], *, partial: bool =
     missing, unexpected = module.load_state_dict(state, strict=False)
     if unexpected or (missing and not partial):
         raise BadInput(f"weights do not fit the model: missing {missing}, unknown {unexpected}")
-
-
-def _loading_error(parsed: ModelName, name: str, error: Exception) -> CliptuneError:
-    """What to tell the user about open_clip's `error`."""
-    words = " ".join(str(error).split())
-    network = ("huggingface", "connection", "offline", "resolve", "download", "hub", "urlopen")
-    if isinstance(error, OSError) or any(word in words.lower() for word in network):
-        listed = "ARCH::TAG"
-        if isinstance(parsed, OpenClipName) and parsed.tag:
-            listed = f"{parsed.architecture}::{parsed.tag}"
-        return Unavailable(
-            f"the weights of {name!r} can't be fetched from here ({words[:200]}). Fetch them on a "
-            f"machine that reaches the hub and give the checkpoint's path ({listed}::FILE), "
-            "or a folder with open_clip_config.json and its weights"
-        )
-    return BadInput(f"model {name!r} can't be loaded: {words[:400]}")
-
-
-class _quiet:  # noqa: N801 - reads as a statement
-    """Keep open_clip's own log lines about loading out of the user's log."""
-
-    def __enter__(self) -> None:
-        self._level = logging.root.level
-        logging.root.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        logging.root.setLevel(self._level)
 
 
 def pick_device(device: str | None) -> torch.device:

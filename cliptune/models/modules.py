@@ -27,7 +27,7 @@ class TextModule(nn.Module):
         """Wrap `clip` (an open_clip `CLIP` or `CustomTextCLIP`), sharing its parameters."""
         super().__init__()
         self.clip = clip
-        tower = _text_tower(clip)
+        tower = text_tower(clip)
         self._is_hf = isinstance(tower, open_clip.hf_model.HFTextEncoder)
         self._pool_type = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", "")
         self._eos_id = getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None)
@@ -40,7 +40,7 @@ class TextModule(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Embed `tokens` (int64 [N, L]); returns [N, D], not normalised."""
-        tower = _text_tower(self.clip)
+        tower = text_tower(self.clip)
         if not self._sliceable:
             encode = self.clip.encode_text if tower is self.clip else tower
             embeddings: Tensor = encode(tokens)
@@ -60,7 +60,7 @@ class TextModule(nn.Module):
         return x
 
 
-def _text_tower(clip: nn.Module) -> Any:
+def text_tower(clip: nn.Module) -> Any:
     """What holds the text tower's parts: a CLIP itself, or the `.text` of a CustomTextCLIP."""
     return getattr(clip, "text", clip)
 
@@ -89,7 +89,7 @@ class Head:
     @classmethod
     def of_text(cls, clip: nn.Module) -> Head:
         """The text tower's."""
-        owner = _text_tower(clip)
+        owner = text_tower(clip)
         return cls(owner, "proj" if hasattr(owner, "proj") else "text_projection")
 
     @classmethod

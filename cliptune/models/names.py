@@ -1,13 +1,15 @@
 """A model's name, taken apart in one place: which weights, of which architecture, from where.
 
-Taking a name apart looks at nothing on disk and asks nobody. So a name means the same in every
-working directory, a file can't stand in for weights that open_clip lists, and whoever is given
-names by strangers can decide on the parts (see `cliptune.executors.client_names`).
+Taking a name apart asks nobody, and the disk in one case alone: `ORG/NAME` is a repository of the
+hub unless a file or folder is there by that path. Else a name means the same in every working
+directory, a file can't stand in for weights that open_clip lists, and whoever is given names by
+strangers can decide on the parts (see `cliptune.executors.client_names`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ CONFIG_FILE = "open_clip_config.json"
 HUB_PREFIX = "hf-hub:"
 FOLDER_PREFIX = "local-dir:"
 SEPARATOR = "::"
+_BARE = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILES = (".zip", ".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".csv", ".yml")
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,11 @@ class OpenClipName:
 
 @dataclass(frozen=True)
 class HubName:
-    """`hf-hub:ORG/NAME`: a repository of the Hugging Face hub with an open_clip config."""
+    """`hf-hub:ORG/NAME`, or `ORG/NAME`: a repository of the Hugging Face hub."""
 
     repository: str
+    is_bare: bool = False
+    """Given without the prefix, as a run's name in its experiment is, too."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,12 @@ class LocalName:
 ModelName = OpenClipName | HubName | LocalName
 
 
-def parse_model_name(name: str | Path) -> ModelName:
+def parse_model_name(name: str | Path, *, look: bool = True) -> ModelName:
     """Take the name of a model apart; a `Path` is the path of a local one, whatever it is called.
 
     Short names of `describe_models()` come first, then the prefixes `hf-hub:` and `local-dir:`,
-    then open_clip's architectures. A local folder that is called like one of them is given as
-    `./NAME`.
+    then open_clip's architectures, then `ORG/NAME`. A local folder that is called like one of those
+    before is given as `./NAME`. Without `look` the disk isn't asked whether one is there.
 
     Raises:
         BadInput: it is empty or has control characters, a tag stands where there can be none, or
@@ -86,6 +92,10 @@ def parse_model_name(name: str | Path) -> ModelName:
         return LocalName(Path(name.removeprefix(FOLDER_PREFIX)))
     if name.startswith(HUB_PREFIX):
         return HubName(_repository(name))
+    if _BARE.fullmatch(name) and not name.lower().endswith(_FILES):
+        if look and os.path.exists(name):
+            return LocalName(Path(name))
+        return HubName(_repository(name), is_bare=True)
     return _parse_architecture(name)
 
 
@@ -97,6 +107,8 @@ def absolute_name(name: str | Path) -> str:
     if isinstance(name, Path):
         return str(name.absolute())
     parsed = parse_model_name(name)
+    if isinstance(parsed, HubName):
+        return f"{HUB_PREFIX}{parsed.repository}"
     if isinstance(parsed, OpenClipName) and parsed.file is not None:
         parts = [parsed.architecture, parsed.tag, str(parsed.file.expanduser().absolute())]
         return SEPARATOR.join(part for part in parts if part)
@@ -121,7 +133,7 @@ def check_exists(parsed: ModelName, name: str | Path) -> None:
             of that name; the message lists near names.
     """
     if isinstance(parsed, LocalName):
-        if not parsed.is_artifact and not os.path.isfile(parsed.path / CONFIG_FILE):
+        if not os.path.exists(parsed.path.expanduser()):
             raise NotFound(_nothing_at(parsed, str(name)))
     elif isinstance(parsed, OpenClipName):
         if not parsed.has_weights:
@@ -197,6 +209,6 @@ def _repository(name: str) -> str:
 
 def _nothing_at(parsed: LocalName, name: str) -> str:
     if name.startswith((FOLDER_PREFIX, "/", ".", "~")):
-        return f"model {name!r}: no model config at {parsed.path / CONFIG_FILE}, and no artifact"
+        return f"model {name!r}: there is no folder and no file at {parsed.path}"
     near = near_matches(name, [model.name for model in known_models()])
     return f"unknown model {name!r}: {near} (a local model is given by its folder)"

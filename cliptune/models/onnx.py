@@ -97,14 +97,18 @@ class _SelfAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attend within `query` [N, L, width]; `attn_mask` [L, L] is added to the logits."""
+        """Attend within `query` [N, L, width]; `attn_mask` is added to the logits.
+
+        It is [L, L], or [N * heads, L, L] where each text has its own (CoCa's hides padding).
+        """
         original = self.original
         mixed = F.linear(query, original.in_proj_weight, original.in_proj_bias)
         heads = torch.unflatten(mixed, -1, (3, original.num_heads, original.head_dim))
         q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)
         logits = (q * original.head_dim**-0.5) @ k.transpose(-1, -2)
         if attn_mask is not None:
-            logits = logits + attn_mask
+            own = attn_mask.ndim == 3
+            logits = logits + (attn_mask.unflatten(0, (-1, original.num_heads)) if own else attn_mask)
         attended = logits.softmax(dim=-1) @ v
         return original.out_proj(attended.transpose(1, 2).flatten(2)), None
 

@@ -31,12 +31,24 @@ def _out_of_sight(*packages: str) -> Iterator[None]:
 
 
 class TextConfig(TypedDict, total=False):
-    """The text tower in an open_clip config: what is looked at here of it."""
+    """The text tower in an open_clip config: what is looked at here of it, or written."""
 
     context_length: int
     vocab_size: int
+    width: int
+    heads: int
+    layers: int
+    mlp_ratio: float
+    norm_kwargs: dict[str, object]
+    act_kwargs: dict[str, object]
+    no_causal_mask: bool
+    proj_bias: bool
+    pool_type: str
+    eos_id: int
     hf_model_name: str
     hf_model_pretrained: bool
+    hf_proj_type: str
+    hf_pooler_type: str
     hf_tokenizer_name: str
     tokenizer_kwargs: dict[str, object]
     tokenizer_mode: str
@@ -46,8 +58,18 @@ class VisionConfig(TypedDict, total=False):
     """The vision tower in an open_clip config, likewise."""
 
     image_size: int | list[int]
+    patch_size: int
+    width: int
+    head_width: int
+    layers: int | list[int]
+    mlp_ratio: float
+    norm_kwargs: dict[str, object]
+    act_kwargs: dict[str, object]
+    """Of a timm tower only what cliptune builds it by: open_clip passes it none."""
     timm_model_name: str
     timm_model_pretrained: bool
+    timm_pool: str
+    timm_proj: str
 
 
 class OpenClipConfig(TypedDict):
@@ -59,7 +81,6 @@ class OpenClipConfig(TypedDict):
     quick_gelu: NotRequired[bool]
     custom_text: NotRequired[bool]
     init_logit_bias: NotRequired[float]
-    multimodal_cfg: NotRequired[dict[str, object]]
 
 
 with _out_of_sight("transformers", "wandb"):

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from cliptune.data.equivalence import TextKeys
-from cliptune.errors import Unavailable
+from cliptune.errors import BadInput, Unavailable
 from cliptune.models.openclip import TextConfig, open_clip
 
 HFTokenizer = open_clip.tokenizer.HFTokenizer
@@ -47,6 +47,8 @@ def load_tokenizer(text_cfg: TextConfig, folder: Path | None = None) -> Tokenize
         )
         own: Tokenizer = SimpleTokenizer(context_length=context_length, **kwargs)
         return own
+    if language := kwargs.get("language"):  # transformers 5 keeps to what it was made with
+        kwargs["src_lang"] = language
     if folder and has_tokenizer(folder):
         hf_name = str(folder)
     try:
@@ -57,8 +59,14 @@ def load_tokenizer(text_cfg: TextConfig, folder: Path | None = None) -> Tokenize
             **kwargs,
         )
     except (OSError, ImportError, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        if "trust_remote_code" in str(error):
+            raise BadInput(
+                f"the tokenizer {hf_name!r} is a program of the repository's own, which is not run: "
+                "choose a model with one of transformers' tokenizers"
+            ) from error
         raise Unavailable(
-            f"the tokenizer {hf_name!r} can't be loaded ({' '.join(str(error).split())[:200]}): "
+            f"the tokenizer {hf_name!r} can't be loaded ({words}): "
             "install cliptune[hf], and where no hub can be reached put the tokenizer's files "
             "(tokenizer_config.json and what goes with it) beside the weights: into the model's "
             "folder, or where FILE of ARCH::TAG::FILE is"
@@ -68,7 +76,7 @@ def load_tokenizer(text_cfg: TextConfig, folder: Path | None = None) -> Tokenize
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a Hugging Face tokenizer's files are in `folder`."""
-    return (folder / "tokenizer_config.json").is_file()
+    return any((folder / f).is_file() for f in ("tokenizer_config.json", "tokenizer.json"))
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, source: Path | None) -> None:

@@ -200,11 +200,17 @@ def locate_model(model: str | Path) -> str:
         NotFound: a zip that isn't there.
         NotReady, RunFailed: the run has no artifact (yet).
     """
-    from cliptune.models.names import LocalName, absolute_name, parse_model_name
+    from cliptune.models.names import HubName, LocalName, absolute_name, parse_model_name
     from cliptune.models.registry import SHORT_NAMES
 
     if isinstance(model, Path) and not model.exists():
         model = str(model)  # a run's name, perhaps
+    parsed = parse_model_name(model)
+    if isinstance(parsed, HubName) and parsed.is_bare:  # or a run of that name
+        try:
+            return str(find_artifact(model).absolute())
+        except NotFound:
+            return absolute_name(model)
     name = absolute_name(model)
     is_local = isinstance(parse_model_name(name), LocalName) and name not in SHORT_NAMES
     if not is_local or os.path.exists(name):

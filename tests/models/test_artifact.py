@@ -81,7 +81,7 @@ def test_both_engines_and_the_zip_agree_with_open_clip(
         "metadata.yml",
         "models/clip-text/model.safetensors",
         "models/clip-vision/model.onnx",
-        "models/open_clip_config.json",
+        "models/network.json",
         "checksums.sha256",
     ],
 )

@@ -50,7 +50,7 @@ def test_a_pickle_with_code_is_refused(
     shutil.copytree(tiny_model, folder)
     (folder / "open_clip_model.safetensors").unlink()
     torch.save({"state_dict": Evil()}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(BadInput, match="weights can't be read|can't be loaded"):
+    with pytest.raises(BadInput, match="it asks for print.*could run code"):
         load_model(folder)
     assert "code ran" not in capsys.readouterr().out
 
@@ -62,7 +62,7 @@ def test_a_pickle_with_code_is_refused(
         ("ViT-B-23::openai", NotFound, "ViT-B-32::openai"),
         ("ViT-B-32", NotFound, "names no weights.*openai"),
         ("ViT-B-32::opanai", NotFound, "openai"),
-        ("local-dir:/nowhere", NotFound, "no model config at"),
+        ("local-dir:/nowhere", NotFound, "there is no folder and no file at /nowhere"),
     ],
 )
 def test_unknown_names_list_near_ones(name: str, error: type, words: str) -> None:
@@ -73,9 +73,9 @@ def test_unknown_names_list_near_ones(name: str, error: type, words: str) -> Non
 def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(Unavailable, match=r"give the checkpoint's path \(ViT-B-32::openai::FILE\)"):
+    with pytest.raises(Unavailable, match=r"ViT-B-32::openai.*cliptune download"):
         load_model("ViT-B-32::openai")
-    with pytest.raises(Unavailable, match="reaches the hub"):
+    with pytest.raises(Unavailable, match="someone/some-clip is not in this machine.*HF_ENDPOINT"):
         load_model("hf-hub:someone/some-clip")
 
 
@@ -124,7 +124,7 @@ def test_weights_of_another_architecture_are_refused(tiny_model: Path, tmp_path:
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["layers"] = 3
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(BadInput, match="can't be loaded"):
+    with pytest.raises(BadInput, match=r"not those of the network.*resblocks\.2"):
         load_model(folder)
 
 

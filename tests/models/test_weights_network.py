@@ -118,7 +118,7 @@ def test_everything_made_of_it_has_the_same_network(
     assert same(embeddings(tmp_path / "zipped.zip"), reference, 1e-5)
     # open_clip itself reads the network from the artifact's config.
     models = artifact.path / "models"
-    clip = open_clip.CLIP(**json.loads((models / "open_clip_config.json").read_text())["model_cfg"])
+    clip = open_clip.CLIP(**json.loads((models / "network.json").read_text())["model_cfg"])
     assert any(isinstance(m, open_clip.transformer.QuickGELU) for m in clip.modules())
 
     # What a swap keeps of a model that is served by its name.
@@ -227,9 +227,9 @@ def test_the_errors_say_how_a_checkpoint_is_named(checkpoint: Path, tmp_path: Pa
 def made_by_an_earlier_version(folder: Path) -> Path:
     """An artifact of QuickGELU's weights in a network with GELU, as it was written once."""
     path = write_artifact(load_model(f"{ARCH}::quick"), folder).path
-    config = json.loads((path / "models" / "open_clip_config.json").read_text())
+    config = json.loads((path / "models" / "network.json").read_text())
     del config["model_cfg"]["quick_gelu"]
-    (path / "models" / "open_clip_config.json").write_text(json.dumps(config))
+    (path / "models" / "network.json").write_text(json.dumps(config))
     write_checksums(path)
     return path
 

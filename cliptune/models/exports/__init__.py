@@ -1,0 +1,1 @@
+"""The formats in which models leave: folders that other libraries load by themselves."""

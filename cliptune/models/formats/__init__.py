@@ -1,0 +1,5 @@
+"""The formats in which models come: what lies at a name, to a config and weights by open_clip's names.
+
+`source` finds which format it is; `checkpoints` and `torchscript` read files of weights without
+running code; `openclip_folder`, `huggingface` and `openai` say what each format means.
+"""
