@@ -18,7 +18,7 @@ from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import is_elsewhere
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.reader import CsvTable, TableSettings, refuse_elsewhere
-from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
+from cliptune.data.tables.text import METADATA, find_metadata, open_metadata
 from cliptune.data.validation import (
     ANYTHING,
     PAIR,

@@ -36,7 +36,7 @@ from cliptune.data.tables.columns import (
     is_elsewhere,
 )
 from cliptune.data.tables.options import CsvOptions
-from cliptune.data.tables.rows import Row, Rows, open_rows
+from cliptune.data.tables.text import Row, Rows, open_rows
 from cliptune.data.validation import (
     ANYTHING,
     PICTURE,
