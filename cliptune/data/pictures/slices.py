@@ -31,6 +31,11 @@ def is_slice(uri: str | None) -> bool:
     return uri is not None and uri.startswith(SLICE)
 
 
+def place_of(uri: str | None) -> str | None:
+    """Where a picture is, in words that others can use; None: in a table, or in `uri` itself."""
+    return None if uri is None or is_slice(uri) or uri.startswith("data:") else uri
+
+
 def read_slice(uri: str) -> bytes:
     """The bytes at the address `uri`.
 

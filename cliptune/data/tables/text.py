@@ -1,147 +1,158 @@
-"""Sources of rows: text tables, JSON lines, and pictures' `metadata` files, all read alike.
+"""Text tables: CSV, TSV and their relatives, and JSON lines.
 
-A source knows the names of its columns and gives its rows as mappings, in their order; what the
-columns are for is `columns`' business, and the documents are `csv`'s.
-Another format is another source.
+They are read from their file in every pass, in UTF-8; a text in another encoding is kept in memory.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TextIO
 
-from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.tables.columns import is_picture, known_names, normal
-from cliptune.data.tables.dialects import Dialect, find_dialect, split_rows
+from cliptune.data.tables.dialects import find_dialect, split_rows
 from cliptune.data.tables.encodings import decode_text
-from cliptune.data.tables.file_types import kind_of
 from cliptune.data.tables.options import CsvOptions
-from cliptune.data.validation import is_missing
-from cliptune.errors import BadData, near_matches
+from cliptune.data.tables.rows import Row, Rows
+from cliptune.errors import BadData
 
-METADATA = ("metadata.csv", "metadata.jsonl")
-"""Hugging Face's names of the table of a folder of pictures."""
-_FILE_NAME = "file_name"
+MAX_LINE = 2**27
+"""Characters of a line: pictures may stand in a table as data: URIs."""
+_HEAD = 2**23
+"""Characters that the dialect is judged by."""
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    line: int
-    """Of its file, from 1, on which it begins."""
-    cells: Mapping[str, object]
-    """Texts, or what JSON has, by column; what is missing may be absent, None or blank."""
-    file: str | None = None
-    """Where a table is of several files."""
-
-    @property
-    def place(self) -> str:
-        """Such as `line 7`."""
-        return f"{self.file}, line {self.line}" if self.file else f"line {self.line}"
-
-
-class Rows(Protocol):
-    """A table: any number of passes over its rows, which are all checked by then."""
+class Text:
+    """A file's text, from its beginning for every pass."""
 
     where: str
-    """Its path."""
-    root: Path
-    """The folder of relative picture paths."""
-    columns: Sequence[str]
-    """Their names; without a header `column 1` and so on."""
-    has_commas: bool
-    """Whether a comma in a number can be a decimal one, as no comma separates cells."""
-    notes: list[str]
-    """What the user should know of how it is read."""
+    open: Callable[[], TextIO]
+    """Newlines stay as they are."""
     encoding: str
+    note: str | None = None
+    """What the user should know: that the encoding was guessed."""
 
-    def __iter__(self) -> Iterator[Row]:
-        """The rows that are not blank."""
-        ...
+    def head(self, size: int = _HEAD) -> str:
+        """The first `size` characters."""
+        with self.open() as file:
+            return file.read(size)
+
+    def lines(self, skipped: int = 0) -> Iterator[str]:
+        """The lines from the character `skipped` on, as they end.
+
+        Raises:
+            BadData: one has more than `MAX_LINE` characters.
+        """
+        with self.open() as file:
+            file.read(skipped)
+            number = 0
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    raise BadData(
+                        f"{self.where}, line {number}: it has more than {MAX_LINE} characters"
+                    )
+                yield line
 
 
-def open_rows(path: Path, options: CsvOptions) -> Rows:
-    """The rows of the file at `path`.
+def open_text(path: Path, options: CsvOptions) -> Rows:
+    """The rows of the text table at `path`.
 
     Raises:
-        BadData: it can't be read, is no table, is empty, or a row is ragged; the message names
-            the lines.
+        BadData: it is no table, is empty, or a row is ragged; the message names the lines.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadData(f"{path} can't be read: {error.strerror or error}") from error
-    if kind := kind_of(data):
-        raise BadData(f"{path} is not a table but {kind[0]}: {kind[1]}")
-    preferred = options.kept.encoding if options.kept else None
-    decoded = decode_text(data, str(path), options.encoding, options.option("encoding"), preferred)
-    rows: Rows
-    if _is_json_lines(decoded.text):
-        rows = JsonLines(path, decoded.text)
-    elif decoded.text.lstrip()[:1] == "[" and _is_json(decoded.text):
+    text = _text(path, options)
+    head = text.head()
+    rows: CsvRows | JsonLines
+    if _is_json_lines(head):
+        rows = JsonLines(path, text)
+    elif head.lstrip()[:1] == "[" and _is_json(text.head(-1)):
         raise BadData(f"{path} is a JSON list: write one object a line (.jsonl), or a CSV")
     else:
-        rows = CsvRows(path, decoded.text, options)
-    rows.encoding = decoded.encoding
-    if decoded.note:
-        rows.notes.insert(0, decoded.note)
+        rows = CsvRows(path, text, options)
+    if text.note:
+        rows.notes.insert(0, text.note)
     return rows
 
 
-class CsvRows:
-    """The rows of a text table: CSV, TSV and their relatives."""
+def _text(path: Path, options: CsvOptions) -> Text:
+    where = str(path)
+    if options.encoding is None and (encoding := _utf8(path)):
+        return Text(where, lambda: path.open(encoding=encoding, newline=""), encoding)
+    preferred = options.kept.encoding if options.kept else None
+    decoded = decode_text(
+        path.read_bytes(), where, options.encoding, options.option("encoding"), preferred
+    )
+    return Text(
+        where, lambda: io.StringIO(decoded.text, newline=""), decoded.encoding, decoded.note
+    )
 
-    encoding = "utf-8"
 
-    def __init__(self, path: Path, text: str, options: CsvOptions) -> None:
-        """Find out how `text` is written, and check that every row has as many cells.
+def _utf8(path: Path) -> str | None:
+    """UTF-8, as Python calls it with or without a mark at the start; None: it is another text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    has_mark = False
+    with path.open("rb") as file:
+        for number, chunk in enumerate(iter(lambda: file.read(_CHUNK), b"")):
+            has_mark |= number == 0 and chunk.startswith(codecs.BOM_UTF8)
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError:
+                return None
+            if b"\0" in chunk:
+                return None
+        try:
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return None
+    return "utf-8-sig" if has_mark else "utf-8"
+
+
+class GridRows:
+    """Rows of cells that are texts, with a header or, if they are of two columns, without."""
+
+    encoding: str | None = None
+    pictures: Collection[str] = ()
+    lists: Collection[str] = ()
+    has_commas: bool
+    notes: list[str]
+    unit = "line"
+    between = ""
+    """What to say of ragged rows."""
+
+    def __init__(self, where: str, root: str, options: CsvOptions) -> None:
+        """Check that every row has as many cells.
 
         Raises:
             BadData: it is empty, its quotes don't fit, a row is ragged or a name is there twice.
         """
-        self.where, self.root = str(path), path.parent
-        self.notes: list[str] = []
-        self._options = options
-        self._text, said = _without_excel_line(text)
-        self._first_line = 2 if said else 1
-        named = {normal(value) for value in options.given().values() if isinstance(value, str)}
-        self._dialect = find_dialect(
-            self._text,
-            is_picture,
-            lambda names: known_names(names) or any(normal(name) in named for name in names),
-            options.delimiter or said,
-        )
-        self.has_commas = self._dialect.delimiter != ","
+        self.where, self.root, self._options = where, root, options
         self._header: list[str] | None = None
-        self._skipped = 0
         self._check()
 
-    def __iter__(self) -> Iterator[Row]:
+    def read(self, without: Collection[str] = ()) -> Iterator[Row]:
         """The rows, without the header."""
-        rows = self._split()
+        rows = self.split()
         if self._header is not None:
             next(rows)
         for line, cells in rows:
             named = zip(self._names, cells, strict=False)
-            yield Row(line, {name: cell for name, cell in named if name})
+            yield Row(line, {name: cell for name, cell in named if name}, unit=self.unit)
 
-    def _split(self) -> Iterator[tuple[int, list[str]]]:
-        try:
-            for line, cells in split_rows(self._text, self._dialect):
-                yield line + self._first_line - 1, cells
-        except csv.Error as error:
-            line = error.row_line + self._first_line - 1  # type: ignore[attr-defined]
-            hint = " (is a quotation mark not closed?)" if "unexpected end" in str(error) else ""
-            raise BadData(f"{self.where}, line {line}: {error}{hint}") from error
+    def split(self) -> Iterator[tuple[int, list[str]]]:
+        """(line, cells) of each row that is not blank, the header too."""
+        raise NotImplementedError
 
     def _check(self) -> None:
-        rows = self._split()
+        rows = self.split()
         line, first = next(rows, (0, []))
         if not first:
             raise BadData(f"{self.where} is empty")
@@ -152,7 +163,7 @@ class CsvRows:
             self._header = [name.strip() for name in first]
             self._check_header(rows)
         else:
-            self._check_plain([(line, first), *rows])
+            self._check_plain(line, first)
 
     def _check_header(self, rows: Iterator[tuple[int, list[str]]]) -> None:
         names = self._header or []
@@ -164,7 +175,7 @@ class CsvRows:
         for line, cells in rows:
             count += 1
             if len(cells) != len(names) and not _is_longer_by_nothing(cells, len(names)):
-                ragged.append(f"line {line}: {len(cells)} cells")
+                ragged.append(f"{self.unit} {line}: {len(cells)} cells")
             nameless += any(c.strip() for c, name in zip(cells, names, strict=False) if not name)
         self._names: list[str] = names
         self.columns: Sequence[str] = filled
@@ -173,151 +184,115 @@ class CsvRows:
                 f"{self.where}, {ragged[0]}, the header has {len(names)}"
                 + (f"; so have {len(ragged) - 1} more rows, {'; '.join(ragged[1:3])}"
                    f"{' …' if len(ragged) > 3 else ''}" if len(ragged) > 1 else "")
-                + f" ({_separated(self._dialect)}: text that has it must be in quotation marks)"
+                + self.between
             )  # fmt: skip
         if not count:
             raise BadData(f"{self.where} has a header and no rows")
         if nameless:
             self.notes.append("a column without a name in the header is not read")
 
-    def _check_plain(self, rows: list[tuple[int, list[str]]]) -> None:
+    def _check_plain(self, line: int, first: list[str]) -> None:
         """A table without header has a picture and perhaps a text in each row."""
-        width = max(len(_trimmed(cells)) for _, cells in rows)
+        width = max(len(_trimmed(cells)) for _, cells in self.split())
         self._names = self.columns = [f"column {number + 1}" for number in range(width)]
-        for line, cells in rows:
+        for line, cells in self.split():
             if width > 2 or len(cells) < width:
                 options = map(self._options.option, ("text_column", "image_column"))
                 raise BadData(
-                    f"{self.where}, line {line}: {len(cells)} cells, and without a header there "
-                    "must be two, a picture and a text (give the table a header; if it has one, "
-                    f"name its columns by {' and '.join(options)})"
+                    f"{self.where}, {self.unit} {line}: {len(cells)} cells, and without a header "
+                    "there must be two, a picture and a text (give the table a header; if it has "
+                    f"one, name its columns by {' and '.join(options)})"
                 )
+
+
+class CsvRows(GridRows):
+    """The rows of a text table: CSV, TSV and their relatives."""
+
+    def __init__(self, path: Path, text: Text, options: CsvOptions) -> None:
+        """Find out how `text` is written, and check that every row has as many cells.
+
+        Raises:
+            BadData: as `GridRows`.
+        """
+        self._text, self.encoding = text, text.encoding
+        self.notes: list[str] = []
+        head = text.head()
+        self._skipped, said = _excel_line(head)
+        self._first_line = 2 if said else 1
+        given = [value for value in options.given().values() if isinstance(value, str)]
+        named = {normal(value) for value in (*given, *options.text_columns)}
+        self._dialect = find_dialect(
+            head[self._skipped :],
+            is_picture,
+            lambda names: known_names(names) or any(normal(name) in named for name in names),
+            options.delimiter or said,
+        )
+        delimiter = self._dialect.delimiter
+        self.has_commas = delimiter != ","
+        separated = {"\t": "tabs"}.get(delimiter, repr(delimiter))
+        self.between = (
+            f" (cells are separated by {separated}: text that has it must be in quotation marks)"
+        )
+        super().__init__(str(path), str(path.parent), options)
+
+    def split(self) -> Iterator[tuple[int, list[str]]]:
+        """As `GridRows`.
+
+        Raises:
+            BadData: its quotes don't fit.
+        """
+        try:
+            for line, cells in split_rows(self._text.lines(self._skipped), self._dialect):
+                yield line + self._first_line - 1, cells
+        except csv.Error as error:
+            line = error.row_line + self._first_line - 1  # type: ignore[attr-defined]
+            hint = " (is a quotation mark not closed?)" if "unexpected end" in str(error) else ""
+            raise BadData(f"{self.where}, line {line}: {error}{hint}") from error
 
 
 class JsonLines:
     """The rows of a file with one JSON object a line."""
 
     has_commas = False
-    encoding = "utf-8"
+    pictures: Collection[str] = ()
+    lists: Collection[str] = ()
 
-    def __init__(self, path: Path, text: str) -> None:
-        """Read all of it.
+    def __init__(self, path: Path, text: Text) -> None:
+        """Look through all of it.
 
         Raises:
             BadData: a line is no JSON object, or there are none.
         """
-        self.where, self.root = str(path), path.parent
+        self.where, self.root = str(path), str(path.parent)
         self.notes: list[str] = []
-        self._rows: list[Row] = []
+        self._text, self.encoding = text, text.encoding
         names: dict[str, None] = {}
-        for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise BadData(f"{path}, line {number}: not JSON: {error}") from None
-            if not isinstance(values, dict):
-                raise BadData(f"{path}, line {number}: not a JSON object but {line.strip()[:60]!r}")
-            names.update(dict.fromkeys(values))
-            self._rows.append(Row(number, values))
+        for row in self.read():
+            names.update(dict.fromkeys(row.cells))
         self.columns: Sequence[str] = list(names)
 
-    def __iter__(self) -> Iterator[Row]:
+    def read(self, without: Collection[str] = ()) -> Iterator[Row]:
         """The rows."""
-        return iter(self._rows)
+        for number, line in enumerate(self._text.lines(), start=1):
+            if line.strip():
+                yield Row(number, self._parsed(number, line))
+
+    def _parsed(self, number: int, line: str) -> dict[str, object]:
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadData(f"{self.where}, line {number}: not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise BadData(
+                f"{self.where}, line {number}: not a JSON object but {line.strip()[:60]!r}"
+            )
+        return values
 
 
-class MetadataRows:
-    """The rows of all `metadata.csv` and `metadata.jsonl` of a folder of pictures.
-
-    As Hugging Face's imagefolder has it: `file_name` is relative to the metadata's own folder,
-    and all its other columns are the pictures' own.
-    """
-
-    encoding = "utf-8"
-
-    def __init__(self, folder: Path, files: Sequence[Path], options: CsvOptions) -> None:
-        """Open the metadata `files` below `folder`.
-
-        Raises:
-            BadData: two of them are in one folder, one can't be read, or has no column of file
-                names.
-        """
-        self.where, self.root = str(folder), folder
-        self.notes: list[str] = []
-        self._tables: list[tuple[Path, Rows, str]] = []
-        names: dict[str, None] = {}
-        for file in files:
-            if any(other.parent == file.parent for other in files if other != file):
-                raise BadData(
-                    f"{file.parent} has both {METADATA[0]} and {METADATA[1]}: keep one of them"
-                )
-            rows = open_rows(file, options)
-            self._tables.append((file, rows, self._file_column(file, rows, options)))
-            self.notes += [f"{file.relative_to(folder)}: {note}" for note in rows.notes]
-            names.update(dict.fromkeys(rows.columns))
-        self.columns: Sequence[str] = list(names)
-        self.has_commas = all(rows.has_commas for _, rows, _ in self._tables)
-
-    @property
-    def file_column(self) -> str:
-        """The column of file names, of the first table."""
-        return self._tables[0][2]
-
-    def __iter__(self) -> Iterator[Row]:
-        """The rows of one file after the other; file names are relative to the whole folder."""
-        for file, rows, column in self._tables:
-            inner = file.relative_to(self.root)
-            for row in rows:
-                cells = dict(row.cells)
-                name = cells.pop(column, None)
-                if not is_missing(name):
-                    name = str(name).strip().replace("\\", "/")
-                    cells[self.file_column] = (inner.parent / name).as_posix()
-                yield Row(row.line, cells, inner.as_posix())
-
-    def _file_column(self, file: Path, rows: Rows, options: CsvOptions) -> str:
-        if options.image_template:
-            return ""
-        wanted = options.image_column or _FILE_NAME
-        for name in rows.columns:
-            if name == wanted or normal(name) == normal(wanted):
-                return name
-        raise BadData(
-            f"{file} has no column {wanted!r} for the pictures' names: "
-            f"{near_matches(wanted, rows.columns)} (another name is given by "
-            f"{options.option('image_column')})"
-        )
-
-
-def find_metadata(folder: Path) -> list[Path]:
-    """The metadata files of a folder of pictures and its subfolders."""
-    return sorted(path for name in METADATA for path in folder.rglob(name) if path.is_file())
-
-
-def open_metadata(
-    folder: Path, files: Sequence[Path], options: CsvOptions
-) -> tuple[MetadataRows, CsvOptions]:
-    """The rows of a folder's metadata, and the options by which they are read."""
-    rows = MetadataRows(folder, files, options)
-    if options.image_template:
-        return rows, options
-    named = {row.cells.get(rows.file_column) for row in rows}
-    pictures = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES)
-    names = (path.relative_to(folder).as_posix() for path in pictures)
-    if others := [name for name in names if name not in named]:
-        rows.notes.append(
-            f"{len(others)} pictures of the folder are not named in its metadata, and not read, "
-            f"such as {others[0]}"
-        )
-    return rows, replace(options, image_column=rows.file_column)
-
-
-def _without_excel_line(text: str) -> tuple[str, str | None]:
-    """Excel's first line `sep=;` says what separates the cells; it is no row."""
+def _excel_line(text: str) -> tuple[int, str | None]:
+    """Excel's first line `sep=;` says what separates the cells; it is no row. (its length, that)"""
     line = re.match(r'"?sep=(.)"?[ \t,;|]*(\r\n|\n|\r|$)', text, re.IGNORECASE)
-    return (text[line.end() :], line.group(1)) if line else (text, None)
+    return (line.end(), line.group(1)) if line else (0, None)
 
 
 def _is_json_lines(text: str) -> bool:
@@ -343,8 +318,3 @@ def _trimmed(cells: Sequence[str]) -> Sequence[str]:
     while count and not cells[count - 1].strip():
         count -= 1
     return cells[:count]
-
-
-def _separated(dialect: Dialect) -> str:
-    name = {"\t": "tabs"}.get(dialect.delimiter, repr(dialect.delimiter))
-    return f"cells are separated by {name}"
