@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -40,6 +39,7 @@ from cliptune.data.tables.columns import (
     fill_text,
     is_elsewhere,
 )
+from cliptune.data.tables.identity import Identities
 from cliptune.data.tables.opening import open_file
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.rows import Row, Rows, Unusable
@@ -59,8 +59,6 @@ from cliptune.settings import current
 
 _CHUNK = 256
 _CHUNK_OF_PICTURES = 32
-_CONTENT = 16
-"""Bytes that tell rows of one id, or one picture, apart."""
 _INSIDE = b"in the table"
 """Stands for a picture's bytes where it only matters that there are some."""
 
@@ -373,92 +371,67 @@ class Table:
             self.roles = replace(self.roles, tags=tuple(n for n in columns if n in tags))
             column = None
         if column is None:
-            self._ids_of_pictures(pack)
+            found = self._look(None, pack)
+            self.summary.duplicates = found.made_distinct()
+            self._ids = found.keys
 
     def _ids_of_column(self, column: str, has_fixed_ids: bool, pack: PicturePack | None) -> bool:
         """Ids as the column has them; whether they are distinct."""
-        ids: list[str | None] = []
-        seen: dict[str, int] = {}
-        contents = bytearray()
-        problems: list[Problem] = []
-        places = array("q")
-        duplicates = 0
-        for number, (row, doc, reason) in enumerate(self._judged()):
-            given = _text(row.cells.get(column))
-            doc_id = self._key(doc) if given is None else given
-            content = b"" if reason else _digest_of(doc, doc.uri, _hash(doc.image))
-            contents += content[:_CONTENT].ljust(_CONTENT)
-            places.extend(_packed(doc, reason, pack))
-            if reason is not None:
-                problems.append(Problem(number, doc_id, reason, row.place))
-                ids.append(None)
-                continue
-            first = seen.setdefault(doc_id, number)
-            if first == number:
-                ids.append(doc_id)
-            elif contents[first * _CONTENT :][:_CONTENT] == content[:_CONTENT]:
-                duplicates += 1
-                ids.append(None)
-            elif self.roles.id_is_given or has_fixed_ids:
-                advice = (
-                    ""
-                    if self.roles.id_is_given
-                    else (
-                        f" (column {column!r} was taken for the ids; "
-                        f"{self.options.option('id_column')} names another, or none)"
-                    )
-                )
-                raise BadData(
-                    f"{self.rows.where}: the id {doc_id!r} is on {self._place(first)} and on "
-                    f"{row.place}{advice}"
-                )
-            else:
-                self.summary.notes.append(
-                    f"column {column!r} has {doc_id!r} on {self._place(first)} and on {row.place}: "
-                    "it isn't taken for the ids, which are made of the pictures"
-                )
-                return False
-        self._ids, self.summary.left_out, self.summary.duplicates = ids, problems, duplicates
-        self._places = places
-        return True
+        found = self._look(column, pack)
+        self.summary.duplicates, clash = found.without_duplicates()
+        self._ids = found.keys
+        if clash is None:
+            return True
+        doc_id = found.keys[clash[0]]
+        places = " and on ".join(map(self._place, clash))
+        if not (self.roles.id_is_given or has_fixed_ids):
+            self.summary.notes.append(
+                f"column {column!r} has {doc_id!r} on {places}: it isn't taken for the ids, which "
+                "are made of the pictures"
+            )
+            return False
+        advice = (
+            f" (column {column!r} was taken for the ids; {self.options.option('id_column')} names "
+            "another, or none)"
+        )
+        raise BadData(
+            f"{self.rows.where}: the id {doc_id!r} is on {places}"
+            f"{'' if self.roles.id_is_given else advice}"
+        )
+
+    def _look(self, column: str | None, pack: PicturePack | None) -> Identities:
+        """What identifies each document: the ids of `column`, or else its picture.
+
+        Pictures that the table holds go into the pack.
+        """
+        found, problems, places = Identities(), list[Problem](), array("q")
+        self.unread = 0
+        judged = self._judged()
+
+        def key(given: tuple[Row, ClipDoc, str | None]) -> str:
+            row, doc, _ = given
+            doc_id = None if column is None else _text(row.cells.get(column))
+            return self._key(doc) if doc_id is None else doc_id
+
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="cliptune-ids") as pool:
+            while chunk := list(islice(judged, self._chunk)):
+                keys = pool.map(key, chunk) if column is None else map(key, chunk)
+                for (row, doc, reason), doc_id in zip(chunk, keys, strict=True):
+                    if reason is not None:
+                        problems.append(Problem(len(found.keys), doc_id, reason, row.place))
+                        found.add(None)
+                    elif column is None:
+                        found.add(doc_id, _digest_of(doc))
+                    else:
+                        found.add(doc_id, _digest_of(doc, doc.uri, _hash(doc.image)))
+                    self.unread += doc_id.startswith("file-") and column is None
+                    places.extend(_packed(doc, reason, pack))
+        self.summary.left_out, self._places = problems, places
+        return found
 
     def _place(self, number: int) -> str:
         """Where the document `number` stands."""
         return next(islice(self._each(reads_pictures=False), number, None)).place
-
-    def _ids_of_pictures(self, pack: PicturePack | None) -> None:
-        """Ids made of the pictures' digests, and of the rest of the row where that isn't enough."""
-        keys: list[str] = []
-        contents: list[bytes | None] = []
-        problems: list[Problem] = []
-        used: list[int] = []
-        places = array("q")
-        judged = self._judged()
-        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="cliptune-ids") as pool:
-            while chunk := list(islice(judged, self._chunk)):
-                for (row, doc, reason), key in zip(
-                    chunk, pool.map(lambda one: self._key(one[1]), chunk), strict=True
-                ):
-                    if reason is not None:
-                        problems.append(Problem(len(keys), key, reason, row.place))
-                    else:
-                        used.append(len(keys))
-                    keys.append(key)
-                    self.unread += key.startswith("file-")
-                    contents.append(None if reason is not None else _digest_of(doc)[:_CONTENT])
-                    places.extend(_packed(doc, reason, pack))
-        times = Counter(keys[place] for place in used)
-        seen: set[str] = set()
-        for key, content in zip(keys, contents, strict=True):
-            if content is None:
-                self._ids.append(None)
-                continue
-            doc_id = key if times[key] == 1 else f"{key}-{content.hex()[:16]}"
-            self._ids.append(None if doc_id in seen else doc_id)
-            self.summary.duplicates += doc_id in seen
-            seen.add(doc_id)
-        self.summary.left_out = problems
-        self._places = places
 
     def _key(self, doc: ClipDoc) -> str:
         """What identifies a row: its picture's SHA-256, or else one of the path or the text."""
