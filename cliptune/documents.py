@@ -70,6 +70,11 @@ class ClipDoc(WireDoc):
     )
 
     text: str | None = Field(None, description="A title or a query.")
+    texts: dict[str, float] | None = Field(
+        None,
+        description="Several texts with their weights, of which training draws one each time; "
+        "`text` is the first.",
+    )
     image: bytes | None = Field(
         None, description="An encoded picture: JPEG, PNG, WebP, … (base64 in JSON)."
     )

@@ -13,6 +13,9 @@ _MODULES = {
     "milvus": ("pymilvus",),
     "lora": ("peft",),
     "hf": ("transformers",),
+    "parquet": ("pyarrow",),
+    "excel": ("python_calamine",),
+    "datasets": ("datasets",),
 }
 """Modules that an extra of pyproject.toml brings, and that its work can't do without."""
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from cliptune.cli import (
+    data,
     demo,
     index,
     keys,
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    split, runs, report, models, quantize, wise_ft, serve, search, index, swap, keys, demo
+    data, split, runs, report, models, quantize, wise_ft, serve, search, index, swap, keys, demo
 ):  # fmt: skip
     module.register(app)
 

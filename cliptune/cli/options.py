@@ -74,7 +74,15 @@ ResultsThatCount = Annotated[int, typer.Option(min=1, help="k: results that coun
 
 TABLES = "Tables (columns are found by their names where that is clear)"
 TABLE_OPTIONS: dict[str, tuple[str, str]] = {
-    "text_column": ("COLUMN", "The column of titles or queries. Found: title, text, caption, …"),
+    "text_column": (
+        "COLUMN",
+        "The column of titles or queries. Found: title, text, caption, … Several, as in "
+        "--text-column title --text-column description:0.3: training draws one by weight.",
+    ),
+    "text_template": (
+        "TEXT",
+        "Instead, or before them: a title made of columns, '{brand} {title}, {colour}'.",
+    ),
     "image_column": (
         "COLUMN",
         "The column of pictures' paths or data: URIs. Found: image, picture, file_name, …, or by "
@@ -86,17 +94,25 @@ TABLE_OPTIONS: dict[str, tuple[str, str]] = {
         "Rows of one label are right answers to each other. Found: label; else those of one title "
         "or one picture are.",
     ),
+    "group_column": (
+        "COLUMN",
+        "Instead: what several rows belong to, such as a product with several pictures; it stays "
+        "a tag.",
+    ),
     "id_column": (
         "COLUMN",
         "The column of ids. Found: id; else, and by 'none', ids are the pictures' SHA-256.",
     ),
     "encoding": ("NAME", "Such as cp1252 or utf-16. Default: found, and said."),
     "delimiter": ("CHARACTER", "Between cells: ',', ';', '|' or tab. Default: found."),
+    "sheet": ("NAME", "Of a workbook. Default: the first that isn't empty."),
     "image_root": ("FOLDER", "What relative picture paths are relative to; default: the table."),
 }
 """How tables are read, `CsvOptions`: each option's placeholder and help."""
 DOWNLOAD = "download"
 """The one of them that is a flag."""
+SEVERAL = ("text_column",)
+"""Those that can be given several times."""
 
 
 def with_table_options(command: Callable[P, R]) -> Callable[P, R]:
@@ -134,7 +150,8 @@ def _table_parameters() -> list[inspect.Parameter]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                str | None, typer.Option(metavar=metavar, help=text, rich_help_panel=TABLES)
+                list[str] | None if name in SEVERAL else str | None,
+                typer.Option(metavar=metavar, help=text, rich_help_panel=TABLES),
             ],
         )
         for name, (metavar, text) in TABLE_OPTIONS.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,8 +23,8 @@ def register(app: typer.Typer) -> None:
 
 def split(
     data: Annotated[
-        Path,
-        typer.Argument(metavar="TABLE", help="A table: CSV, TSV or JSON lines."),
+        str,
+        typer.Argument(metavar="TABLE", help="A table: CSV, TSV, JSON lines, parquet or Arrow."),
     ],
     held_out: Annotated[
         float, typer.Option(help="The part of the titles that is held out, between 0 and 1.")

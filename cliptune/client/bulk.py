@@ -14,6 +14,7 @@ from docarray import DocList
 from cliptune.client.client import Client
 from cliptune.client.retries import Retries
 from cliptune.data.pictures.images import image_bytes
+from cliptune.data.pictures.slices import place_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError, ModelMismatch
 from cliptune.index.checks import check_id
@@ -136,8 +137,8 @@ def _index_batch(client: Client, batch: list[ClipDoc]) -> Indexed:
             done.left_out.append(LeftOut(str(doc.id), doc.uri, str(error)))
             continue
         digest = hashlib.sha256(image).hexdigest()
-        uri = None if doc.uri and doc.uri.startswith("data:") else doc.uri
-        read.append(doc.model_copy(update={"image": image, "image_digest": digest, "uri": uri}))
+        told = {"image": image, "image_digest": digest, "uri": place_of(doc.uri), "texts": None}
+        read.append(doc.model_copy(update=told))
     ids = [str(doc.id) for doc in read]
     stored = PATIENCE.call(lambda: client.get(ids)) if ids else DocList[ClipDoc]()
     there = {doc.id: doc for doc in stored}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
+from cliptune.data.pictures.slices import place_of
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, CliptuneError
 from cliptune.protocol.limits import has_text, name
@@ -195,12 +196,11 @@ def to_encode(doc: ClipDoc) -> ClipDoc:
 def to_store(doc: ClipDoc) -> ClipDoc:
     """What the server needs of a document to store it; local pictures are read here."""
     has_image = doc.image is not None or doc.uri
-    shown = doc.uri if doc.uri and not doc.uri.startswith("data:") else None
     return ClipDoc(
         id=doc.id,
         text=doc.text,
         image=image_bytes(doc, allow_files=True) if has_image else None,
-        uri=shown,
+        uri=place_of(doc.uri) or None,
         label=doc.label,
         tags=plain_mapping(doc.tags),
     )

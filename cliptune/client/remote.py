@@ -327,8 +327,7 @@ class RemoteSession(Session):
             raise AlreadyExists(f"a data set {name!r} is there already: give replace=True")
         docs = load_documents(data, csv_options=csv_options, role="data")
         sent = DocList[ClipDoc](
-            ClipDoc(id=d.id, text=d.text, image=_picture(d), label=d.label, tags=d.tags)
-            for d in docs
+            d.model_copy(update={"image": _picture(d), "uri": None}) for d in docs
         )
         self._upload(sent, name, replace=replace)
 
@@ -366,8 +365,9 @@ class RemoteSession(Session):
         """
         from cliptune.data.source import read_documents
         from cliptune.data.store import is_url, list_pushed
+        from cliptune.data.tables.opening import names_table
 
-        is_here = isinstance(data, str) and (os.path.exists(data) or is_url(data))
+        is_here = isinstance(data, str) and (names_table(data) or is_url(data))
         if isinstance(data, str) and not is_here and data not in list_pushed():
             return data
         read = read_documents(data, csv_options=csv_options, role=role, needs=needs)
@@ -377,11 +377,19 @@ class RemoteSession(Session):
         sent = DocList[ClipDoc]()
         for doc in read.docs:
             picture = _picture(doc)
-            for part in (doc.text, doc.label, picture):
+            texts = (doc.texts,) if doc.texts else ()
+            for part in (doc.text, doc.label, picture, *texts):
                 encoded = part if isinstance(part, bytes) else repr(part).encode()
                 digest.update(len(encoded).to_bytes(8, "big") + encoded)
             sent.append(
-                ClipDoc(id=doc.id, text=doc.text, image=picture, label=doc.label, tags=doc.tags)
+                ClipDoc(
+                    id=doc.id,
+                    text=doc.text,
+                    texts=doc.texts,
+                    image=picture,
+                    label=doc.label,
+                    tags=doc.tags,
+                )
             )
         name = f"upload-{digest.hexdigest()[:24]}"
         if not self._is_there(name):

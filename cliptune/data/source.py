@@ -16,9 +16,10 @@ from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.store import is_url, list_pushed, pull
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import is_elsewhere
+from cliptune.data.tables.metadata import METADATA
+from cliptune.data.tables.opening import TABLE_SUFFIXES, names_table, open_table
 from cliptune.data.tables.options import CsvOptions
-from cliptune.data.tables.reader import CsvTable, TableSettings, refuse_elsewhere
-from cliptune.data.tables.rows import METADATA, find_metadata, open_metadata
+from cliptune.data.tables.reader import Table, TableSettings, refuse_elsewhere
 from cliptune.data.validation import (
     ANYTHING,
     PAIR,
@@ -34,8 +35,7 @@ from cliptune.demo.catalogue import CATALOGUE_NAMES, load_catalogue
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, NotFound, near_matches, shown
 
-_TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".xlsx", ".json")
-_OTHER_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".ods", ".json")
+_OTHER_TABLES = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".txt")
 _CAPTIONS = (".txt", ".caption", ".json")
 
 
@@ -108,7 +108,7 @@ def read_documents(
     if isinstance(data, str | Path):
         is_set = isinstance(data, DataSetName)
         given = _data_set(str(data)) if is_set else _from_name(str(data), csv_options, role, needs)
-        if isinstance(given, CsvTable):
+        if isinstance(given, Table):
             docs, summary = given.documents(), given.summary
             _check_ids(docs, role)
             return DataSet(docs, summary)
@@ -169,7 +169,7 @@ def stream_documents(
         NotFound, BadData: as `read_documents`; or a table's column `id` repeats ids.
     """
     docs = _from_name(str(data), csv_options, role, frozenset({PICTURE}), keep_untitled)
-    if isinstance(docs, CsvTable):
+    if isinstance(docs, Table):
         return docs
     is_titled = not keep_untitled and any(not is_blank(doc.text) for doc in docs)
     return _Complete(docs, PAIR if is_titled else frozenset({PICTURE}), str(data), role)
@@ -216,7 +216,7 @@ def _from_name(
     keep_untitled: bool | None = None,
 ) -> Iterable[ClipDoc]:
     """The documents of a name; `keep_untitled` is given where they are to be indexed."""
-    if name in CATALOGUE_NAMES or is_url(name):
+    if name in CATALOGUE_NAMES or (is_url(name) and not names_table(name)):
         return _data_set(name)
     path = Path(name)
     options = CsvOptions.parse(csv_options)
@@ -225,16 +225,14 @@ def _from_name(
         role=role,
         keep_untitled=keep_untitled is not False,
         has_fixed_ids=keep_untitled is not None,
+        keeps_pictures=keep_untitled is None,
     )
+    if (opened := open_table(name, options)) is not None:
+        rows, options = opened
+        return Table(rows, options, **table)
     if os.path.isdir(name):  # False for what can be no path, too
-        metadata = find_metadata(path)
-        if not metadata:
-            return PictureFolder(path)
-        rows, options = open_metadata(path, metadata, options)
-        return CsvTable(rows, options, **table)
-    if os.path.isfile(name):
-        return CsvTable.open(path, options, **table)
-    if path.suffix.lower() in _TABLES or "/" in name:
+        return PictureFolder(path)
+    if path.suffix.lower() in TABLE_SUFFIXES or "/" in name:
         raise NotFound(f"{role}: no file at {name[:200]!r}")
     if name in list_pushed():
         return pull(name)

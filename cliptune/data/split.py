@@ -12,6 +12,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import io
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +23,17 @@ import numpy as np
 
 from cliptune.data.equivalence import Groups, TextKeys
 from cliptune.data.pictures.images import picture_digest
+from cliptune.data.pictures.slices import is_slice
+from cliptune.data.tables.arrow import ArrowRows
+from cliptune.data.tables.opening import open_table
 from cliptune.data.tables.options import CsvOptions
-from cliptune.data.tables.reader import CsvTable
+from cliptune.data.tables.reader import Table
+from cliptune.data.tables.rows import SeveralRows
 from cliptune.documents import ClipDoc
-from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput
+from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput, NotFound
 from cliptune.files import write_bytes
 
+_BATCH = 1024
 _MARKS = (
     # UTF-32's little-endian mark begins with UTF-16's.
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -66,11 +73,12 @@ def split_table(
     """Write the rows of the table at `path` to two tables beside it, each row to one of them.
 
     `products.csv` becomes `products-train.csv` and `products-held-out.csv`, with the same header,
-    in the same order, encoding and dialect: every line is the table's, byte for byte. Relative
-    paths of pictures mean what they meant.
+    in the same order, encoding and dialect: every line is the table's, byte for byte. Tables of
+    parquet and Arrow, and folders and patterns of them, become two parquet files with the same
+    types. Relative paths of pictures mean what they meant.
 
     Args:
-        path: of the table.
+        path: of the table, of a folder of such, or a pattern.
         options: how it is read.
         text_keys: when two titles are the same, by CLIP's tokens
             (`cliptune.models.tokenizers.clip_keys`).
@@ -86,24 +94,32 @@ def split_table(
     """
     if not 0 < held_out < 1:
         raise BadInput(f"held_out is {held_out}: give a part between 0 and 1, such as 0.2")
-    path = Path(path)
-    targets = [path.with_name(f"{path.stem}-{side}{path.suffix}") for side in ("train", "held-out")]
+    opened = open_table(str(path), CsvOptions.parse(options))
+    if opened is None:
+        raise NotFound(f"no table at {str(path)[:200]!r}")
+    table = Table(*opened)
+    name = re.sub(r"[*?\[\]{}]+", "", str(path)) if not Path(path).exists() else str(path)
+    path = Path(name)
+    files = _arrow_files(table, name)
+    suffix = ".parquet" if files else path.suffix
+    targets = [path.with_name(f"{path.stem}-{side}{suffix}") for side in ("train", "held-out")]
     for target in targets:
         if target.exists() and not replace:
             raise AlreadyExists(f"{target} is there already: --replace writes it anew")
-    table = CsvTable.open(path, options)
     rows, docs = zip(*table.every_row(), strict=True)
-    starts = [row.line for row in rows]
-    groups = _groups(docs, text_keys)
+    groups = _groups(docs, [row.place for row in rows], text_keys)
     held = {group: _part(f"{seed}:{name}") < held_out for group, name in groups.items()}
     _check_sides(path, list(held.values()), held_out, seed)
-    side_of = [False] * len(docs)
-    for group, is_held in held.items():
-        for row in group:
-            side_of[row] = is_held
-    texts = _texts(path, table.rows.encoding, starts, side_of)
-    for target, data in zip(targets, texts, strict=True):
-        write_bytes(target, data)
+    # A row with several pictures is several documents, all of them on one side.
+    side_at = {rows[one].place: is_held for group, is_held in held.items() for one in group}
+    side_of = [side_at[place] for place in dict.fromkeys(row.place for row in rows)]
+    if files:
+        _write_parquet(files, targets, side_of)
+    else:
+        starts = list(dict.fromkeys(row.line for row in rows))
+        texts = _texts(path, str(table.rows.encoding), starts, side_of)
+        for target, data in zip(targets, texts, strict=True):
+            write_bytes(target, data)
     train, held_back = (
         Part(target, side_of.count(side), list(held.values()).count(side))
         for target, side in zip(targets, (False, True), strict=True)
@@ -111,9 +127,64 @@ def split_table(
     return Split(train, held_back)
 
 
-def _groups(docs: Sequence[ClipDoc], text_keys: TextKeys) -> dict[tuple[int, ...], str]:
-    """The rows of each group, and what it is called."""
-    keys = list(_keys(docs, text_keys))
+def _arrow_files(table: Table, name: str) -> list[ArrowRows]:
+    """The files of a table with types; none: it is one of text.
+
+    Raises:
+        BadInput: it is of another kind.
+    """
+    rows = table.rows
+    parts = [one for _, one in rows.files] if isinstance(rows, SeveralRows) else [rows]
+    if all(isinstance(one, ArrowRows) for one in parts):
+        files = [one for one in parts if isinstance(one, ArrowRows)]
+        if any(not one.schema.equals(files[0].schema) for one in files):
+            raise BadInput(f"{name}: its files have different columns or types: split each of them")
+        return files
+    if rows.encoding is None:
+        raise BadInput(
+            f"{name}: CSV, TSV, JSON lines, parquet and Arrow tables are split; of others, give "
+            "one table for training and another for measuring"
+        )
+    return []
+
+
+def _write_parquet(
+    files: Sequence[ArrowRows], targets: Sequence[Path], side_of: Sequence[bool]
+) -> None:
+    """Write the rows of each side, whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sides, schema = np.array(side_of), files[0].schema
+    beside = [target.with_name(f".{target.name}.part") for target in targets]
+    try:
+        with (
+            pq.ParquetWriter(beside[0], schema) as train,
+            pq.ParquetWriter(beside[1], schema) as held,
+        ):
+            first = 0
+            for file in files:
+                for batch in file.batches(schema.names, _BATCH):
+                    is_held = sides[first : first + batch.num_rows]
+                    first += batch.num_rows
+                    for writer, chosen in ((train, ~is_held), (held, is_held)):
+                        writer.write_batch(batch.filter(pa.array(chosen)))
+        for written, target in zip(beside, targets, strict=True):
+            os.replace(written, target)
+    finally:
+        for written in beside:
+            written.unlink(missing_ok=True)
+
+
+def _groups(
+    docs: Sequence[ClipDoc], places: Sequence[str], text_keys: TextKeys
+) -> dict[tuple[int, ...], str]:
+    """The documents of each group, and what it is called; those of one place are together."""
+    times = Counter(places)
+    keys = [
+        [*of_doc, f"at {place}"] if times[place] > 1 else of_doc
+        for of_doc, place in zip(_keys(docs, text_keys), places, strict=True)
+    ]
     groups: Groups[str] = Groups()
     for of_row in keys:
         groups.join(of_row)
@@ -162,18 +233,24 @@ def _picture_keys(docs: Sequence[ClipDoc]) -> list[str | None]:
     sizes: list[int | None] = []
     for doc in docs:
         try:
-            sizes.append(Path(doc.uri).stat().st_size if doc.uri else None)
+            sizes.append(
+                Path(doc.uri).stat().st_size if doc.uri and not is_slice(doc.uri) else None
+            )
         except (OSError, ValueError):
             sizes.append(None)  # not a local file, or not there
     times = Counter(sizes)
     keys: list[str | None] = []
     for doc, size in zip(docs, sizes, strict=True):
-        digest = _digest(doc) if size is not None and times[size] > 1 else None
-        keys.append(f"picture {digest or doc.uri}" if doc.uri else None)
+        digest = doc.image_digest
+        if digest is None and size is not None and times[size] > 1:
+            digest = _digest(doc)
+        keys.append(f"picture {digest or doc.uri}" if digest or doc.uri else None)
     return keys
 
 
 def _digest(doc: ClipDoc) -> str | None:
+    if doc.image_digest is not None:
+        return doc.image_digest
     try:
         return picture_digest(doc)
     except BadImage:

@@ -159,8 +159,8 @@ def _path(name: str) -> Path:
     return current().data_dir / f"{name}{_SUFFIX}"
 
 
-def _located(url: str) -> tuple[AbstractFileSystem, str]:
-    """The file system of a data set's URL, and the path of its file there.
+def located(url: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, and the path of its file there.
 
     Raises:
         BadInput: nothing is known of such URLs.
@@ -169,21 +169,21 @@ def _located(url: str) -> tuple[AbstractFileSystem, str]:
     scheme = url.partition("://")[0].lower()
     if scheme not in fsspec.available_protocols() or "::" in url:
         known = "s3://, gs://, az://, file://"
-        raise BadInput(f"data set {shown(url)}: unknown kind of URL; there are {known} and others")
+        raise BadInput(f"{shown(url)}: unknown kind of URL; there are {known} and others")
     try:
-        system, path = fsspec.url_to_fs(f"{url}{_SUFFIX}")
+        system, path = fsspec.url_to_fs(url)
     except ImportError as error:
         package = "'cliptune[s3]'" if scheme in ("s3", "s3a") else "what fsspec needs for it"
         raise Unavailable(
             f"data sets at {scheme}:// need: pip install {package} ({error})"
         ) from error
     except Exception as error:
-        raise _failure(url, error) from error
+        raise store_failure(url, error) from error
     return system, path
 
 
 def _push_to_url(data: bytes, url: str, *, replace: bool) -> None:
-    system, path = _located(url)
+    system, path = located(f"{url}{_SUFFIX}")
     if isinstance(system, LocalFileSystem):
         if Path(path).exists() and not replace:
             raise _in_use(url)
@@ -193,31 +193,31 @@ def _push_to_url(data: bytes, url: str, *, replace: bool) -> None:
             raise _in_use(url)
         system.pipe_file(path, data)
     except Exception as error:
-        raise _failure(url, error) from error
+        raise store_failure(url, error) from error
 
 
 def _pull_from_url(url: str) -> bytes:
-    system, path = _located(url)
+    system, path = located(f"{url}{_SUFFIX}")
     try:
         return bytes(system.cat_file(path))
     except Exception as error:
-        raise _failure(url, error) from error
+        raise store_failure(url, error) from error
 
 
-def _failure(url: str, error: Exception) -> CliptuneError:
+def store_failure(url: str, error: Exception, what: str = "data set") -> CliptuneError:
     """What to tell the user of an error of a store's client."""
     if isinstance(error, CliptuneError):
         return error
     words = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, FileNotFoundError):
-        return NotFound(f"no data set at {shown(url)}, or no such bucket: {words}")
+        return NotFound(f"no {what} at {shown(url)}, or no such bucket: {words}")
     advice = ""
     if isinstance(error, PermissionError) or "credential" in words.lower():
         advice = (
             "; who you are is taken from where the store's own tools take it, for S3 "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
         )
-    return Unavailable(f"data set {shown(url)}: {words}{advice}")
+    return Unavailable(f"{what} {shown(url)}: {words}{advice}")
 
 
 def _in_use(name: str) -> AlreadyExists:

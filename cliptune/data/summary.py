@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypedDict
 
+from cliptune.data.tally import Tally
 from cliptune.data.validation import Problem, is_blank
 from cliptune.documents import ClipDoc
 
@@ -45,9 +45,9 @@ class DataSummary:
     """What each column was taken for, of a table: `{'titles': 'name', …}`."""
     notes: list[str] = field(default_factory=list)
     """What else the user should know, such as a guessed encoding."""
-    labels: Counter[str] = field(default_factory=Counter)
+    labels: Tally = field(default_factory=Tally)
     """How many documents have each label of their own."""
-    titles: Counter[str] = field(default_factory=Counter)
+    titles: Tally = field(default_factory=Tally)
     """How many documents without a label have each title, in upper or lower case."""
     samples: list[tuple[str | None, str]] = field(default_factory=list)
     """(title, picture) of some documents."""
@@ -57,9 +57,9 @@ class DataSummary:
         for doc in docs:
             self.usable += 1
             if doc.label is not None and not is_blank(doc.label):
-                self.labels[doc.label] += 1
+                self.labels.add(doc.label)
             elif doc.text is not None and not is_blank(doc.text):
-                self.titles[" ".join(doc.text.casefold().split())] += 1
+                self.titles.add(" ".join(doc.text.casefold().split()))
             if len(self.samples) < SAMPLES:
                 self.samples.append((doc.text, _picture(doc)))
         return self
@@ -87,12 +87,14 @@ class DataSummary:
             more = len(self.left_out) - NAMED_PROBLEMS
             said.append(("WARNING", f"{self.role}: left out: {more} more"))
         for what, counted in (("label", self.labels), ("different title", self.titles)):
-            if not counted:
+            if not len(counted):
                 continue
-            [(largest, count)] = counted.most_common(1)
-            groups = f"{self.role}: {len(counted)} {what}{'s' if len(counted) > 1 else ''}"
+            number = len(counted)
+            largest, count = counted.counts()[0]
+            groups = f"{self.role}: {number} {what}{'s' if number > 1 else ''}"
             if count > 1:
-                groups += f", the largest {_short(largest)!r} with {count} documents"
+                named = "" if largest is None else f" {_short(largest)!r}"
+                groups += f", the largest{named} with {count} documents"
             said.append(("INFO", groups))
         said += [
             ("INFO", f"{self.role}: such as {_short(text)!r} with {picture}"

@@ -11,6 +11,7 @@ from docarray import DocList
 
 from cliptune.data.source import DataSetName, read_documents
 from cliptune.data.store import is_url, list_pushed
+from cliptune.data.tables.opening import names_table
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import PAIR, Needs
 from cliptune.demo.catalogue import CATALOGUE_NAMES
@@ -123,9 +124,9 @@ def _parsed(callbacks: Sequence[Callback | Mapping[str, object] | str]) -> list[
 
 def _is_name(data: str) -> bool:
     """Whether `data` names a data set, which the run's process reads by itself."""
-    if isinstance(data, DataSetName) or data in CATALOGUE_NAMES or is_url(data):
+    if isinstance(data, DataSetName) or data in CATALOGUE_NAMES:
         return True
-    return data in list_pushed() and not Path(data).exists()
+    return not names_table(data) and (is_url(data) or data in list_pushed())
 
 
 def _check_optimization(options: TrainingOptions) -> None:

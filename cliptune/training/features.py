@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,7 +33,10 @@ def add_frozen_features(
             pairs.image_features = _image_features(model, pairs, device, batch_size, on_progress)
     if is_frozen(clip, "text", but_head=True):
         with torch.no_grad(), Head.of_text(clip).taken_off():
-            pairs.text_features = _text_features(model, pairs, device, batch_size)
+            pairs.text_features = _text_features(model, pairs.tokens, device, batch_size)
+            if pairs.choices is not None:
+                features = _text_features(model, pairs.choices.tokens, device, batch_size)
+                pairs.choices = replace(pairs.choices, features=features)
 
 
 def _image_features(
@@ -50,9 +54,11 @@ def _image_features(
     return torch.cat(parts)
 
 
-def _text_features(model: ClipModel, pairs: Pairs, device: torch.device, batch_size: int) -> Tensor:
+def _text_features(
+    model: ClipModel, given: Tensor, device: torch.device, batch_size: int
+) -> Tensor:
     trunk = model.text_module
-    unique, back = torch.unique(pairs.tokens, dim=0, return_inverse=True)
+    unique, back = torch.unique(given, dim=0, return_inverse=True)
     parts = []
     for tokens in unique.split(batch_size):
         cut = cut_to_longest(tokens) if trunk.cuttable else tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -221,11 +222,16 @@ class _Run:
         started = time.monotonic()
         self.order = self.order or self._new_order()
         training_mode(training.model.clip)
-        world = training.world
+        world, seed_of = training.world, partial(step_seed, training.options.seed, position.epoch)
         for number, batch in batches(
-            self.pairs, self.order, start=position.step, rank=world.rank, world_size=world.size
+            self.pairs,
+            self.order,
+            start=position.step,
+            rank=world.rank,
+            world_size=world.size,
+            seed_of=seed_of,
         ):
-            seed = step_seed(training.options.seed, position.epoch, number)
+            seed = seed_of(number)
             loss = self.step(batch, seed, self.pairs.ids)
             position.step = number + 1
             position.loss_sum += loss * len(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer, keys_of_tokens
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.samplers import Order
+from cliptune.training.text_choices import TextChoices, labels_with_texts, texts_with_weights
 
 _NAMED_PROBLEMS = 20
 
@@ -43,6 +44,14 @@ class Pairs:
     """float32 [N, width] of the vision tower's trunk, where that is frozen: computed once."""
     text_features: Tensor | None = None
     """float32 [N, width] of the text tower's trunk, where that is frozen: computed once."""
+    choices: TextChoices | None = None
+    """The texts of pairs that have several, of which each step draws one; `tokens` are of the
+    first ones."""
+
+    @property
+    def all_tokens(self) -> Tensor:
+        """int64 [M, L]: the tokens of all texts that may be trained on."""
+        return self.tokens if self.choices is None else self.choices.tokens
 
     def __len__(self) -> int:
         """How many pairs there are."""
@@ -57,6 +66,7 @@ class Pairs:
             self.labels[chosen],
             [self.ids[i] for i in positions],
             None if self.table is None else self.table.subset(positions.tolist()),
+            choices=None if self.choices is None else self.choices.subset(positions),
         )
 
 
@@ -94,7 +104,11 @@ def read_pairs(
     if len(problems) > _NAMED_PROBLEMS:
         more = len(problems) - _NAMED_PROBLEMS
         logger.log("WARNING", f"{more} more {role} documents are left out")
-    return make_pairs(docs, decoded, model.tokenizer, model.context_length)
+    pairs = make_pairs(docs, decoded, model.tokenizer, model.context_length)
+    if pairs.choices is not None:
+        count = int((np.diff(pairs.choices.starts) > 1).sum())
+        logger.log("INFO", f"{count} {role} pairs have several texts")
+    return pairs
 
 
 def make_pairs(
@@ -106,15 +120,19 @@ def make_pairs(
     """
     kept = DocList[ClipDoc]([docs[i] for i in decoded.index])
     texts = texts_of(kept)
-    unique = list(dict.fromkeys(texts))
-    row = {text: i for i, text in enumerate(unique)}
+    several = [texts_with_weights(doc) for doc in kept]
+    unique = list(dict.fromkeys([*texts, *(text for one in several for text in one)]))
     unique_tokens = tokenizer(unique, context_length)
     keys = keys_of_tokens(unique_tokens)
+    first_of_key: dict[bytes, int] = {}
+    row = {text: first_of_key.setdefault(keys[i], i) for i, text in enumerate(unique)}
     rows = [row[text] for text in texts]
     pictures = [decoded.digests[i] for i in decoded.index]
     table = KeyedDocs(kept, [keys[i] for i in rows], pictures)
     labels = torch.zeros(len(kept), dtype=torch.int64)
-    pairs = Pairs(decoded.pixels, unique_tokens[rows], labels, [str(doc.id) for doc in kept], table)
+    ids = [str(doc.id) for doc in kept]
+    choices = TextChoices.of(several, row, unique_tokens)
+    pairs = Pairs(decoded.pixels, unique_tokens[rows], labels, ids, table, choices=choices)
     label_together(pairs)
     return pairs
 
@@ -183,42 +201,61 @@ class Batch:
         return len(self.positions)
 
 
-def read_batch(pairs: Pairs, positions: NDArray[np.int64], here: slice) -> Batch:
-    """The batch of `pairs` at `positions`, with the contents of its part `here`."""
+def read_batch(
+    pairs: Pairs, positions: NDArray[np.int64], here: slice, seed: int | None = None
+) -> Batch:
+    """The batch of `pairs` at `positions`, with the contents of its part `here`.
+
+    Of pairs with several texts one is drawn by `seed`; without, it is the first.
+    """
     batch = Batch(positions, pairs.labels[torch.from_numpy(positions)], here)
     own = positions[here]
-    chosen = torch.from_numpy(own)
-    if pairs.text_features is None:
-        batch.tokens = pairs.tokens[chosen]
+    tokens, features, chosen = pairs.tokens, pairs.text_features, torch.from_numpy(own)
+    if pairs.choices is not None and seed is not None:
+        rows = pairs.choices.draw(positions, seed)
+        batch.labels = labels_with_texts(batch.labels, rows)
+        tokens, features = pairs.choices.tokens, pairs.choices.features
+        chosen = torch.from_numpy(rows[here])
+    if features is None:
+        batch.tokens = tokens[chosen]
     else:
-        batch.text_features = pairs.text_features[chosen]
+        batch.text_features = features[chosen]
     if pairs.image_features is None:
         # Reading a mapped file is fastest in its own order.
         in_order, back = np.unique(own, return_inverse=True)
         batch.pixels = torch.from_numpy(np.ascontiguousarray(pairs.pixels[in_order][back]))
     else:
-        batch.image_features = pairs.image_features[chosen]
+        batch.image_features = pairs.image_features[torch.from_numpy(own)]
     return batch
 
 
 def batches(
-    pairs: Pairs, order: Order, *, start: int = 0, rank: int = 0, world_size: int = 1
+    pairs: Pairs,
+    order: Order,
+    *,
+    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    seed_of: Callable[[int], int | None] = lambda step: None,
 ) -> Iterator[tuple[int, Batch]]:
     """Yield (step, batch) from step `start` on; the next batch is read while one is trained on.
 
-    Of `world_size` processes, the one of `rank` reads its own part of each batch.
+    Of `world_size` processes, the one of `rank` reads its own part of each batch. `seed_of` a step
+    decides which of several texts are drawn, the same ones in all processes.
     """
 
-    def read(positions: NDArray[np.int64]) -> Batch:
-        return read_batch(pairs, positions, share(len(positions), rank, world_size))
+    def read(step: int) -> Batch:
+        positions = order[step]
+        here = share(len(positions), rank, world_size)
+        return read_batch(pairs, positions, here, seed_of(step))
 
     with ThreadPoolExecutor(1, thread_name_prefix="cliptune-read") as pool:
-        coming = pool.submit(read, order[start]) if start < len(order) else None
+        coming = pool.submit(read, start) if start < len(order) else None
         for step in range(start, len(order)):
             assert coming is not None  # noqa: S101 - for the type checker
             batch = coming.result()
             if step + 1 < len(order):
-                coming = pool.submit(read, order[step + 1])
+                coming = pool.submit(read, step + 1)
             yield step, batch
 
 

@@ -75,6 +75,8 @@ def read_data(
         label_together(pairs, held_out)
     elif options.val_split:
         pairs, held_out = split_by_label(pairs, options.val_split, options.seed)
+    if held_out is not None:
+        held_out.choices = None  # measured by the first text, the same one each time
     if training.world.is_first:
         training.world.wait(training.device)
     check_trainable(pairs)
@@ -94,7 +96,7 @@ def choose_sizes(training: Training, pairs: Pairs, autocast: torch.dtype | None)
     if fitting is None:
         fitting = largest_fitting(
             training.model,
-            pairs.tokens,
+            pairs.all_tokens,
             training.device,
             autocast,
             1 if training.device.type == "cuda" else training.world.local_size,

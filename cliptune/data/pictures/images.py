@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, JpegImagePlugin, features
 
 from cliptune.data.pictures.preprocessing import Box, ImagePreprocessing, to_pixels
+from cliptune.data.pictures.slices import is_slice, read_slice
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.settings import current
@@ -336,7 +337,8 @@ def _png(image: Image.Image) -> bytes:
 def image_bytes(doc: ClipDoc, *, allow_files: bool) -> bytes:
     """The encoded picture of `doc`: its `image`, or what its `uri` holds.
 
-    A `data:` URI is decoded; a local path or `file://` URI is read only with `allow_files`
+    A `data:` URI is decoded; a local path, a `file://` URI or the address of a picture inside of
+    a file (`cliptune.data.pictures.slices`) is read only with `allow_files`
     (never on behalf of a client). Nothing is ever fetched.
 
     Raises:
@@ -349,8 +351,10 @@ def image_bytes(doc: ClipDoc, *, allow_files: bool) -> bytes:
     if doc.uri.startswith("data:"):
         return read_data_uri(doc.uri)
     shown = doc.uri[:200]
+    if is_slice(doc.uri) and allow_files:
+        return read_slice(doc.uri)
     scheme = urlsplit(doc.uri).scheme.lower()
-    if len(scheme) > 1 and scheme != "file":
+    if len(scheme) > 1 and scheme not in ("file", "slice"):
         raise BadImage(f"uri {shown!r}: pictures are never fetched; send the bytes, or a data: URI")
     if not allow_files:
         raise BadImage(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cliptune.data.pictures.images import SUFFIXES
-from cliptune.data.tables.options import COLUMN_OPTIONS, CsvOptions
+from cliptune.data.pictures.slices import SLICE
+from cliptune.data.tables.options import COLUMN_OPTIONS, CsvOptions, weighted
+from cliptune.data.tables.rows import Unusable
 from cliptune.data.validation import ANYTHING, PICTURE, TEXT
 from cliptune.errors import BadData, BadInput, near_matches
 
@@ -38,6 +40,8 @@ _WHAT = {
     "label_column": "labels",
     "id_column": "ids",
 }
+_BLANK = "\x00"
+"""What stands for a blank cell while a title is made."""
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -50,6 +54,8 @@ class Column:
     """Cells that are not blank."""
     pictures: int = 0
     """Cells that are a picture's path or URI."""
+    lists: int = 0
+    """Cells that hold several values."""
     plain: int = 0
     """Cells that are numbers, with a point or without."""
     points: int = 0
@@ -63,6 +69,10 @@ class Column:
     def add(self, value: object) -> None:
         """Count a cell."""
         self.filled += 1
+        if isinstance(value, list) and value:
+            value = value[0]
+            self.lists += 1
+        self.pictures += isinstance(value, bytes | Unusable)
         if not isinstance(value, str):
             return
         value = value.strip()
@@ -102,10 +112,25 @@ _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.A)
 
 
 @dataclass(frozen=True)
+class Text:
+    """Where titles are: a column, or a template of several."""
+
+    column: str | None = None
+    template: str | None = None
+    weight: float = 1.0
+
+    def __str__(self) -> str:
+        """The column's name or the template, and its weight if that isn't 1."""
+        name = self.template or self.column or ""
+        return name if self.weight == 1 else f"{name} (weight {self.weight:g})"
+
+
+@dataclass(frozen=True)
 class Roles:
     """What each column is for."""
 
-    text: str | None = None
+    texts: tuple[Text, ...] = ()
+    """The title's first."""
     image: str | None = None
     template: str | None = None
     label: str | None = None
@@ -117,7 +142,7 @@ class Roles:
     def described(self) -> dict[str, str]:
         """What was taken for what, in words."""
         known = {
-            "titles": self.text,
+            "titles": ", ".join(map(str, self.texts)) or None,
             "pictures": self.template or self.image,
             "labels": self.label,
             "ids": self.id,
@@ -130,7 +155,7 @@ def is_picture(cell: str) -> bool:
     """Whether a cell is a picture's path or URI."""
     cell = cell.strip()
     return (
-        cell.startswith("data:image/")
+        cell.startswith(("data:image/", SLICE))
         or is_elsewhere(cell)
         or ("\n" not in cell and cell.lower().endswith(SUFFIXES))
     )
@@ -142,7 +167,8 @@ def is_elsewhere(uri: str) -> bool:
         parts = urlsplit(uri)
     except ValueError:
         return False
-    return bool(parts.netloc) and len(parts.scheme) > 1 and parts.scheme not in ("data", "file")
+    here = ("data", "file", "slice")
+    return bool(parts.netloc) and len(parts.scheme) > 1 and parts.scheme not in here
 
 
 def normal(name: str) -> str:
@@ -205,15 +231,29 @@ def choose_roles(
     }
     chosen: dict[str, str] = {}
     refused: set[str] = set()
+    more: list[Text] = []
     for option in COLUMN_OPTIONS:
-        name, kept = getattr(options, option), getattr(options.kept, option, None)
+        name, kept = _first_named(options, option), _first_named(options.kept, option)
+        if option == "text_column" and options.text_template:
+            name = kept = None  # the columns come after it
         if name == NONE and _alike(NONE, columns) is None:
             refused.add(option)
         elif name and needed[option]:
-            chosen[option] = find_column(name, columns, where, options, option)
-        elif alike := _alike(name or kept or "", columns):
+            chosen[option] = _column(name, columns, where, options, option)
+        elif alike := _alike_weighted(name or kept or "", columns):
             chosen[option] = alike
-    template = _chosen_template(where, columns, options, needed["image_column"])
+    group = _chosen_group(where, columns, options)
+    if group is not None:
+        chosen["label_column"] = group
+    text_template = _chosen_template(
+        where, columns, options, "text_template", needed["text_column"]
+    )
+    if text_template is not None:
+        chosen.pop("text_column", None)
+        refused.add("text_column")
+    if text_template is not None or "text_column" in chosen:
+        more = _other_texts(where, columns, options, has_template=text_template is not None)
+    template = _chosen_template(where, columns, options, "image_template", needed["image_column"])
     if template is not None:
         chosen.pop("image_column", None)
         refused.add("image_column")
@@ -235,10 +275,16 @@ def choose_roles(
         [(name, other)] = free().items()
         if other.plain < other.filled:
             chosen["text_column"] = name
-    _check_found(where, columns, chosen, template, options, needs)
-    used = set(chosen.values())
+    _check_found(where, columns, chosen, template, text_template, options, needs)
+    used = {*chosen.values(), *(one.column for one in more)} - {group}
+    texts = more
+    if "text_column" in chosen:
+        weight = _weight_of(chosen["text_column"], options, columns)
+        texts = [Text(chosen["text_column"], weight=weight), *more]
+    elif text_template is not None:
+        texts = [Text(template=text_template), *more]
     return Roles(
-        text=chosen.get("text_column"),
+        texts=tuple(texts),
         image=chosen.get("image_column"),
         template=template,
         label=chosen.get("label_column"),
@@ -248,17 +294,76 @@ def choose_roles(
     )
 
 
+def _first_named(options: CsvOptions | None, option: str) -> str | None:
+    """The column that `options` have for `option`; of several columns of titles the first."""
+    if options is None:
+        return None
+    if option == "text_column":
+        return next(iter(options.text_columns), None)
+    value: str | None = getattr(options, option)
+    return value
+
+
+def _column(
+    name: str, columns: Collection[str], where: str, options: CsvOptions, option: str
+) -> str:
+    """`find_column`, of a name that may have a weight."""
+    if option == "text_column" and _alike(name, columns) is None:
+        name, _ = weighted(name)
+    return find_column(name, columns, where, options, option)
+
+
+def _alike_weighted(name: str, columns: Collection[str]) -> str | None:
+    return _alike(name, columns) or _alike(weighted(name)[0], columns)
+
+
+def _weight_of(column: str, options: CsvOptions, columns: Collection[str]) -> float:
+    """The weight of the first column of titles."""
+    given = options.text_columns or (options.kept.text_columns if options.kept else ())
+    is_given = given and _alike(given[0], columns) is None
+    return weighted(given[0])[1] if is_given and _alike_weighted(given[0], columns) == column else 1
+
+
+def _other_texts(
+    where: str, columns: Collection[str], options: CsvOptions, *, has_template: bool
+) -> list[Text]:
+    """The columns of texts after the title's own."""
+    first = 0 if has_template else 1
+    texts = []
+    for name in options.text_columns[first:]:
+        weight = 1.0 if _alike(name, columns) else weighted(name)[1]
+        texts.append(Text(_column(name, columns, where, options, "text_column"), weight=weight))
+    if not options.text_columns and not options.text_template and options.kept:
+        kept = options.kept.text_columns[0 if options.kept.text_template else 1 :]
+        texts = [
+            Text(column, weight=weighted(name)[1])
+            for name in kept
+            if (column := _alike_weighted(name, columns))
+        ]
+    return texts
+
+
+def _chosen_group(where: str, columns: Collection[str], options: CsvOptions) -> str | None:
+    """The column of groups, if there is one."""
+    if options.group_column:
+        return find_column(options.group_column, columns, where, options, "group_column")
+    kept = options.kept.group_column if options.kept and not options.label_column else None
+    return _alike(kept, columns) if kept else None
+
+
 def _chosen_template(
-    where: str, columns: Mapping[str, Column], options: CsvOptions, is_needed: bool
+    where: str, columns: Mapping[str, Column], options: CsvOptions, option: str, is_needed: bool
 ) -> str | None:
     """The template that was given, or that the run has, where the table has its columns."""
-    if options.image_template and is_needed:
-        return _template(options.image_template, columns, where, options)
-    kept = options.kept.image_template if options.kept and not options.image_column else None
-    template = options.image_template or kept
+    given: str | None = getattr(options, option)
+    if given and is_needed:
+        return _template(given, columns, where, options, option)
+    column = getattr(options, option.replace("template", "column"))
+    kept: str | None = getattr(options.kept, option) if options.kept and not column else None
+    template = given or kept
     if not template or any(_alike(name, columns) is None for name in _columns_in(template)):
         return None
-    return _template(template, columns, where, options)
+    return _template(template, columns, where, options, option)
 
 
 def _columns_in(template: str) -> list[str]:
@@ -275,18 +380,33 @@ def fill_template(template: str, cells: Mapping[str, str]) -> str | None:
     return _PLACEHOLDER.sub(lambda match: cells[match.group(1)], template)
 
 
-def _template(template: str, columns: Mapping[str, Column], where: str, options: CsvOptions) -> str:
+def fill_text(template: str, cells: Mapping[str, str]) -> str | None:
+    """The title that a template makes of a row; None where all columns that it names are blank.
+
+    A comma and the like beside a blank one go with it, as do spaces.
+    """
+    if not any(cells[name] for name in _columns_in(template)):
+        return None
+    parts = _PLACEHOLDER.sub(lambda match: cells[match.group(1)] or _BLANK, template)
+    filled = re.sub(rf"[\s,;:|/–—-]*{_BLANK}", "", parts)
+    return " ".join(filled.split()).strip(" ,;:|/–—-") or None
+
+
+def _template(
+    template: str, columns: Mapping[str, Column], where: str, options: CsvOptions, option: str
+) -> str:
     """`template` with the columns' names as the table writes them."""
     names = _columns_in(template)
     if not names:
+        example = "images/{id}.jpg" if option == "image_template" else "'{brand} {title}'"
         raise BadInput(
-            f"{options.option('image_template')} {template!r} names no column: write one in "
-            "braces, such as images/{id}.jpg"
+            f"{options.option(option)} {template!r} names no column: write one in "
+            f"braces, such as {example}"
         )
     missing = [name for name in names if _alike(name, columns) is None]
     if missing:
         raise BadData(
-            f"{options.option('image_template')} {template!r} names a column that {where} does "
+            f"{options.option(option)} {template!r} names a column that {where} does "
             f"not have: {missing[0]!r} (its columns: {', '.join(columns)})"
         )
     return _PLACEHOLDER.sub(lambda m: f"{{{_alike(m.group(1), columns)}}}", template)
@@ -340,13 +460,15 @@ def _check_found(
     columns: Mapping[str, Column],
     chosen: Mapping[str, str],
     template: str | None,
+    text_template: str | None,
     options: CsvOptions,
     needs: Collection[str],
 ) -> None:
+    has_texts = text_template is not None or "text_column" in chosen
     has_pictures = template is not None or "image_column" in chosen
     shown = ", ".join(columns)
     text, image, made = map(options.option, ("text_column", "image_column", "image_template"))
-    if needs == ANYTHING and not has_pictures and "text_column" not in chosen:
+    if needs == ANYTHING and not has_pictures and not has_texts:
         raise BadData(
             f"{where}: none of its columns holds pictures (paths ending in "
             f"{', '.join(SUFFIXES[:4])} …, or URIs), and none is called title or text "
@@ -358,7 +480,7 @@ def _check_found(
             f"{', '.join(SUFFIXES[:4])} …, or URIs; its columns: {shown}): name it by {image}, or "
             f"give {made}"
         )
-    if TEXT in needs and "text_column" not in chosen:
+    if TEXT in needs and not has_texts:
         raise BadData(
             f"{where}: no column of titles was found (its columns: {shown}): name it by {text}"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -49,14 +49,14 @@ class Dialect:
         }
 
 
-def split_rows(text: str, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of each row that is not blank.
+def split_rows(lines: Iterable[str], dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of each row of a text's `lines` that is not blank.
 
     Raises:
         csv.Error: its quotes don't fit; `row_line` of the error is the row's line number.
     """
     csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader(io.StringIO(text, newline=""), **dialect.parameters)
+    reader = csv.reader(lines, **dialect.parameters)
     start = 1
     try:
         for row in reader:
@@ -117,7 +117,7 @@ def _sample(text: str, dialect: Dialect) -> list[list[str]]:
     """The first rows; none where the quotes don't fit."""
     rows, size = [], 0
     try:
-        for _, row in split_rows(text, dialect):
+        for _, row in split_rows(io.StringIO(text, newline=""), dialect):
             rows.append(row)
             size += sum(map(len, row))
             if len(rows) == _SAMPLED_ROWS or size > _SAMPLED_CHARACTERS:

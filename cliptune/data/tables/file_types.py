@@ -1,10 +1,15 @@
-"""What a file is by its first bytes, so that a picture given as a table is called a picture."""
+"""What a file is by its first bytes, whatever its name: which kind of table, or that it is none."""
 
 from __future__ import annotations
 
-import io
 import zipfile
+from pathlib import Path
+from typing import Literal
 
+from cliptune.errors import BadData
+
+_LOOKED_AT = 65536
+"""Bytes of a file's start, and of its end."""
 _EXPORT = "export it as CSV (UTF-8) and give that file"
 _PICTURE = "give the folder that it is in, or a table that names it"
 _UNPACK = "unpack it and give the table or the folder that is in it"
@@ -16,9 +21,6 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"II*\0", "a TIFF picture", _PICTURE),
     (b"MM\0*", "a TIFF picture", _PICTURE),
     (b"8BPS\0", "a Photoshop picture", "save it as JPEG or PNG"),
-    (b"PAR1", "a Parquet file", _EXPORT),
-    (b"ARROW1\0", "an Arrow file", _EXPORT),
-    (b"\xff\xff\xff\xff", "an Arrow stream", _EXPORT),
     (b"ORC", "an ORC file", _EXPORT),
     (b"Obj\x01", "an Avro file", _EXPORT),
     (b"SQLite format 3\0", "an SQLite database", _EXPORT),
@@ -39,17 +41,45 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x7fELF", "a program", "give a table as CSV, or a folder of pictures"),
     (b"\x1aE\xdf\xa3", "a video", "give a folder of pictures"),
 )
-_TEXT_MAGIC = (b"PAR1", b"ORC", b"BZh", b"GIF87a", b"GIF89a", b"%PDF-")
+_TEXT_MAGIC = (b"ORC", b"BZh", b"GIF87a", b"GIF89a", b"%PDF-")
 """Those that a table could begin with: they count only in files that hold other bytes than text."""
 _ISO_MEDIA = {b"avif": "an AVIF picture", b"avis": "an AVIF picture", b"heic": "a HEIC picture",
               b"heix": "a HEIC picture", b"mif1": "a HEIF picture"}  # fmt: skip
 
 
-def kind_of(data: bytes) -> tuple[str, str] | None:
+TableKind = Literal["text", "parquet", "arrow", "workbook", "tar"]
+
+
+def table_kind(path: Path) -> TableKind:
+    """How the table at `path` is kept.
+
+    Raises:
+        BadData: it is none; the message says what it is, and what to do.
+    """
+    with path.open("rb") as file:
+        head = file.read(_LOOKED_AT)
+        file.seek(max(0, path.stat().st_size - _LOOKED_AT))
+        tail = file.read(_LOOKED_AT)
+    name = path.name.lower()
+    if head.startswith(b"PAR1") and _is_binary(head + tail):
+        return "parquet"
+    if head.startswith((b"ARROW1\0", b"\xff\xff\xff\xff")):
+        return "arrow"
+    if head[257:262] == b"ustar" or name.endswith((".tar.gz", ".tgz", ".tar")):
+        return "tar"
+    if head.startswith(b"PK\x03\x04") and _is_workbook(path):
+        return "workbook"
+    if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") and name.endswith(".xls"):
+        return "workbook"
+    if kind := _other_kind(path, head, tail):
+        raise BadData(f"{path} is not a table but {kind[0]}: {kind[1]}")
+    return "text"
+
+
+def _other_kind(path: Path, head: bytes, tail: bytes) -> tuple[str, str] | None:
     """(what the file is, what can be done) for a file that is no text; None: it may be a table."""
-    head = data[:8192]
     for magic, kind, advice in _MAGIC:
-        if head.startswith(magic) and (magic not in _TEXT_MAGIC or _is_binary(data)):
+        if head.startswith(magic) and (magic not in _TEXT_MAGIC or _is_binary(head + tail)):
             return kind, advice
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP picture", _PICTURE
@@ -60,10 +90,8 @@ def kind_of(data: bytes) -> tuple[str, str] | None:
         return _ISO_MEDIA.get(head[8:12], "a video"), _PICTURE if is_picture else (
             "give a folder of pictures"
         )
-    if head[257:262] == b"ustar":
-        return "a tar archive", _UNPACK
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _zip_kind(data)
+        return _zip_kind(path)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:200].lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page", "was a login or an error page saved instead of the table?"
@@ -76,21 +104,30 @@ def kind_of(data: bytes) -> tuple[str, str] | None:
 
 def _is_binary(data: bytes) -> bool:
     """Whether there are bytes that no text has."""
-    return any(byte < 9 or 13 < byte < 27 for byte in data[:65536] + data[-65536:])
+    return any(byte < 9 or 13 < byte < 27 for byte in data)
 
 
-def _zip_kind(data: bytes) -> tuple[str, str]:
+def _is_workbook(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            if "content.xml" in names and "mimetype" in names:
+                return b"spreadsheet" in archive.open("mimetype").read(200)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+        return False
+    return bool(names & {"xl/workbook.xml", "xl/workbook.bin"})
+
+
+def _zip_kind(path: Path) -> tuple[str, str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
         return "a damaged zip file", "copy it again"
-    if "xl/workbook.xml" in names or "xl/workbook.bin" in names:
-        return "an Excel workbook", "save the sheet as 'CSV UTF-8' and give that file"
-    if "content.xml" in names:
-        return "an OpenDocument file", _EXPORT
     if "word/document.xml" in names:
         return "a Word document", _EXPORT
+    if "content.xml" in names:
+        return "an OpenDocument file of another kind than a spreadsheet", _EXPORT
     if "metadata.yml" in names:
         return "a model's artifact", "give a table as CSV, or a folder of pictures"
     if names and all(name.endswith(".npy") for name in names):
