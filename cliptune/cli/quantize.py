@@ -56,7 +56,7 @@ def quantize(
     from cliptune.evaluation.quality_gate import add_engine
     from cliptune.evaluation.tables import describe_counts
     from cliptune.files import zip_folder
-    from cliptune.settings import current
+    from cliptune.settings import Settings
 
     if out.exists():
         raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
@@ -74,7 +74,7 @@ def quantize(
             index_docs,
             tolerance=tolerance,
             device=device,
-            pixel_cache=current().cache_dir / "pixels",
+            pixel_cache=Settings.read().cache_dir / "pixels",
         )
         if zipped:
             zip_folder(folder, out)

@@ -72,7 +72,7 @@ def report(
     if index is not None and queries is None:
         raise BadInput(f"--index {index} needs --queries")
     from cliptune.evaluation.report import compare, write_report
-    from cliptune.settings import current
+    from cliptune.settings import Settings
 
     run = _run(name)
     if training_data and run is None:
@@ -94,7 +94,7 @@ def report(
             train=_training_data(run) if training_data else None,
             limit=limit or searched.limit,
             seed=seed,
-            pixel_cache=current().cache_dir / "pixels",
+            pixel_cache=Settings.read().cache_dir / "pixels",
             on_progress=progress,
         )
         progress("Writing the report", 0, 1)

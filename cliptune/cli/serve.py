@@ -79,9 +79,8 @@ def serve(
             f"gRPC  grpc{tls}://{shown}:{grpc_port}\nHTTP  http{tls}://{shown}:{http_port}\n"
             f"[bold]search page: http{tls}://{shown}:{http_port}/[/]   (Ctrl-C ends)"
         )
-        _warn_of_strangers(host, api_keys)
         _tell_of_swap(index_folder)
-        stay_up(service)
+        stay_up(service, host, api_keys)
 
 
 def train_server(
@@ -115,13 +114,7 @@ def train_server(
         console.print(
             f"train Flow at grpc{tls}://{shown}:{grpc_port} and http{tls}://{shown}:{http_port}"
         )
-        _warn_of_strangers(host, api_keys)
-        stay_up(service)
-
-
-def _warn_of_strangers(host: str, api_keys: Path | None) -> None:
-    if not api_keys and host not in ("127.0.0.1", "::1", "localhost"):
-        console.print("[yellow]No API keys: whoever reaches these ports may do everything.[/]")
+        stay_up(service, host, api_keys)
 
 
 def _tell_of_swap(index: str | None) -> None:
@@ -155,12 +148,14 @@ def end_on_signals() -> None:
         signal.signal(number, end)
 
 
-def stay_up(service: Service) -> None:
-    """Wait for a signal to end, see `end_on_signals`.
+def stay_up(service: Service, host: str = "127.0.0.1", api_keys: Path | None = None) -> None:
+    """Wait for a signal to end, see `end_on_signals`; strangers who may come in are told of before.
 
     Raises:
         Unavailable: the service has ended by itself.
     """
+    if not api_keys and host not in ("127.0.0.1", "::1", "localhost"):
+        console.print("[yellow]No API keys: whoever reaches these ports may do everything.[/]")
     while True:
         time.sleep(0.5)
         service.check()

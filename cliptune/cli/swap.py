@@ -214,20 +214,20 @@ def _check_quality(work: Swap, asked: list[Query], tolerance: float, *, force: b
         console.print("not compared: no stored document has a title")
         return
     with console.status("comparing the two models"):
-        found = work.compare(asked, tolerance=tolerance)
-    console.print(_table(found))
+        quality = work.compare(asked, tolerance=tolerance)
+    console.print(_table(quality))
     if not force:
-        found.check()
-    elif found.is_worse:
+        quality.check()
+    elif quality.is_worse:
         console.print("[yellow]the new model finds clearly less[/]")
 
 
-def _table(found: Quality) -> Table:
+def _table(quality: Quality) -> Table:
     from cliptune.reindex.quality import K
 
-    title = f"{found.queries} queries, the first {K} answers"
+    title = f"{quality.queries} queries, the first {K} answers"
     table = Table("", "now", "new", "difference (95 %)", title=title, header_style="bold")
-    for name, change in found.changes.items():
+    for name, change in quality.changes.items():
         gain = change.difference
         style = "" if not change.is_certain else "green" if gain.mean > 0 else "red"
         table.add_row(
@@ -238,7 +238,7 @@ def _table(found: Quality) -> Table:
             if style
             else f"{gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})",
         )
-    table.caption = f"{found.shared:.0%} of the answers are the same"
+    table.caption = f"{quality.shared:.0%} of the answers are the same"
     return table
 
 

@@ -165,8 +165,8 @@ class AuthMiddleware:
 def presented(scope: Scope) -> str | None:
     """The key that came with an HTTP request or a WebSocket's handshake."""
     headers = Headers(scope=scope)
-    if found := bearer(headers.get("authorization")) or headers.get("x-api-key"):
-        return found.strip()
+    if key := bearer(headers.get("authorization")) or headers.get("x-api-key"):
+        return key.strip()
     offered: Iterable[str] = scope.get("subprotocols") or ()
     for protocol in offered:
         if protocol.startswith(BEARER):

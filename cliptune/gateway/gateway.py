@@ -20,7 +20,6 @@ from cliptune.errors import (
     Unavailable,
     near_matches,
 )
-from cliptune.gateway import middleware
 from cliptune.gateway.admission import EVERYBODY, PRESENTED, Admission
 from cliptune.gateway.auth import AuthInterceptor, text_metadata
 from cliptune.gateway.certificate import Certificate
@@ -28,6 +27,7 @@ from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
 from cliptune.gateway.dispatch import Addresses, Dispatcher
 from cliptune.gateway.grpc_requests import check_single, checked, choose_executors, unpack
+from cliptune.gateway.middleware import EdgeMiddleware
 from cliptune.gateway.streams import in_order, until_ended, until_ending
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
@@ -256,7 +256,7 @@ class HttpServer(FastAPIBaseServer):
         else:
             from cliptune.gateway.search_app import make_app
         app = observe_app(make_app(Dispatcher(handler)), handler.settings)
-        middleware.around(app, handler.settings)
+        app.add_middleware(EdgeMiddleware, settings=handler.settings)
         return app
 
     async def setup_server(self) -> None:

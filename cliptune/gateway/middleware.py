@@ -15,7 +15,6 @@ import ipaddress
 import re
 import zlib
 
-from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,23 +34,14 @@ _COMPRESSIBLE = ("application/json", "text/")
 _WORTH_IT = 2048
 """Bytes of an answer from which on it is compressed."""
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 
 class EdgeMiddleware:
     """ASGI middleware around all others: see the module."""
 
-    def __init__(
-        self, app: ASGIApp, root_path: str = "", proxies: tuple[Network, ...] = ()
-    ) -> None:
-        """Take the application.
-
-        Args:
-            app: what answers.
-            root_path: the path that it lives below; empty: none.
-            proxies: networks of proxies that are trusted.
-        """
-        self.app, self.root_path, self.proxies = app, root_path, proxies
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        """Take the application, and the settings: its path, and the proxies that are trusted."""
+        self.app = app
+        self.root_path, self.proxies = settings.root_path, settings.trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket."""
@@ -288,10 +278,3 @@ def _accepts_gzip(values: list[str]) -> bool:
         except ValueError:
             continue
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
-
-
-def around(app: FastAPI, settings: Settings) -> None:
-    """Put an `EdgeMiddleware` around a FastAPI application, as the settings say."""
-    app.add_middleware(
-        EdgeMiddleware, root_path=settings.root_path, proxies=settings.trusted_proxies
-    )

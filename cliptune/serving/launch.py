@@ -258,7 +258,7 @@ def check_port(host: str, port: int, what: str = "port") -> None:
         raise BadInput(f"{what} is {port}: expected a port from 1 to 65535")
     try:
         passive = socket.AI_PASSIVE
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(
@@ -266,7 +266,7 @@ def check_port(host: str, port: int, what: str = "port") -> None:
         ) from None
     elsewhere: OSError | None = None
     bound = False
-    for family, *_, address in found:
+    for family, *_, address in addresses:
         try:
             with socket.socket(family) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -252,7 +252,9 @@ def test_processes_that_write_at_once_lose_and_double_nothing(tmp_path: Path) ->
         assert writer.stdin is not None
         writer.stdin.write("\n")
         writer.stdin.flush()
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    for writer in writers:
+        writer.communicate(timeout=60)
+    assert [writer.returncode for writer in writers] == [0, 0]
     with open_index(tmp_path) as index:
         assert index.count() == 75
         matches = index.search(vector(0)[None], DIGEST, limit=1000)[0]

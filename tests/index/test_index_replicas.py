@@ -62,7 +62,7 @@ def replica(tmp_path: Path) -> Iterator[Replica]:
     started = Replica(tmp_path)
     yield started
     started.process.kill()
-    started.process.wait()
+    started.process.communicate()
 
 
 @pytest.mark.e2e

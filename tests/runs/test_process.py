@@ -135,7 +135,8 @@ def foreign(then: str) -> subprocess.Popen[str]:
     code = CHILD_OF_ANOTHER.format(sleeper=sleeper, then=then)
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
-    assert other.stdout.readline() == "ready\n"
+    with other.stdout as said:
+        assert said.readline() == "ready\n"
     return other
 
 
