@@ -29,7 +29,7 @@ NEW = "/models/new.zip"
 
 
 def train(folder: Path) -> None:
-    """Both sides, with a volume of models: train, swap to what was trained, and undo."""
+    """Both sides, with a volume of models: train, and swap to what was trained."""
     objects = kustomized(own_overlay(folder, "open", "shared-models"))
     parts = (*SEARCH_SIDE, "trainer", "train")
     with running(objects, folder, parts, most=1) as cluster:
@@ -66,7 +66,7 @@ def train_through_the_service(cluster: Cluster, folder: Path) -> Path:
 
 
 def swap(cluster: Cluster, artifact: Path) -> None:
-    """Go over to the artifact under load, and back, as `k8s/README.md` says."""
+    """Go over to the artifact under load, as `k8s/README.md` says."""
     index_and_find(range(12))
     digest = open_artifact(artifact).digest
     before = digests(cluster)
@@ -77,8 +77,6 @@ def swap(cluster: Cluster, artifact: Path) -> None:
     for name, words, expected in (
         ("swap --prepare", (*command, "--prepare"), before),
         ("swap", command, {digest}),
-        ("swap --undo", ("cliptune", "swap", "--index", "/data/index", "--undo"), before),
-        ("swap --undo again", ("cliptune", "swap", "--index", "/data/index", "--undo"), {digest}),
     ):
         began = time.monotonic()
         query = {"data": [{"text": "t1 NUMBER"}], "parameters": {"limit": 3}}
