@@ -12,12 +12,14 @@ import os
 import re
 import shutil
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+from safetensors import safe_open
+from torch import Tensor
 
 from cliptune.data.store import located, store_failure
 from cliptune.errors import (
@@ -97,8 +99,30 @@ def digest_of(artifact: Artifact, *, of_all: bool = False) -> str:
     if of_all:
         sums = (artifact.path / CHECKSUMS).read_bytes()
         return _OF_ALL + hashlib.sha256(sums).hexdigest()
-    text, vision = (weights_digest(artifact.weights(tower)) for tower in TOWERS)
+    text, vision = (_weights_digest(artifact.path, tower) for tower in TOWERS)
     return combine_digests(text, vision, artifact.model_cfg)
+
+
+def _weights_digest(folder: Path, tower: str) -> str:
+    with safe_open(folder / "models" / tower / "model.safetensors", framework="pt") as opened:
+        return weights_digest(_Tensors(opened))
+
+
+class _Tensors(Mapping[str, Tensor]):
+    """A file's tensors by their names, each read when it is asked for: a model needs no memory."""
+
+    def __init__(self, opened: safe_open) -> None:
+        self._opened, self._names = opened, opened.keys()
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._opened.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _check(artifact: Artifact, digest: str, where: str) -> None:
