@@ -92,6 +92,7 @@ class Memory:
 def service(home: Path) -> Iterator[Memory]:
     """`cliptune serve` with the catalogue's pictures."""
     os.environ.update(CLIPTUNE_HOME=str(home), CLIPTUNE_LOG_FORMAT="json")
+    os.environ["CLIPTUNE_CLIP_SERVICE_PORT"] = "0"
     with serve("builtin", index=home / "index", grpc_port=GRPC, http_port=HTTP) as served:
         with Client(f"grpc://127.0.0.1:{GRPC}") as client:
             client.index(load_documents("catalogue-index", role="index"))
