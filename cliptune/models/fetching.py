@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cliptune.data.store import located, store_failure
@@ -75,32 +75,47 @@ def fetch_artifact(source: str, target: Path, digest: str, *, tell: Tell | None 
     with _workplace(target) as work:
         if os.path.lexists(target):
             return _there_already(target, digest)
-        brought = work / "artifact"
+        where, brought = _without_secrets(source), work / "artifact"
         if "://" in source:
             archive = work / "artifact.zip"
             _download(source, archive, tell or (lambda done, total: None))
         else:
             archive = Path(source)
-        with new_folder(brought) as folder:
-            if archive.is_dir():
-                shutil.copytree(archive, folder, dirs_exist_ok=True)
-            elif archive.is_file():
-                unzip(archive, folder)
-            else:
-                raise NotFound(f"no artifact at {shown(source)}")
-        artifact = open_artifact(brought)
-        _check(artifact, digest, _without_secrets(source))
+        if not archive.exists():
+            raise NotFound(f"no artifact at {where}")
+        try:
+            artifact = _unpacked(archive, brought)
+            _check(artifact, digest, where)
+        except BadArtifact as error:
+            words = str(error).replace(str(brought), where).replace(str(archive), where)
+            raise BadArtifact(words) from error
         os.rename(brought, target)
     return Artifact(target, artifact.metadata)
 
 
+def _unpacked(archive: Path, folder: Path) -> Artifact:
+    with new_folder(folder) as beside:
+        if archive.is_dir():
+            shutil.copytree(archive, beside, dirs_exist_ok=True)
+        else:
+            unzip(archive, beside)
+    return open_artifact(folder)
+
+
 def digest_of(artifact: Artifact, *, of_all: bool = False) -> str:
-    """The model digest of the weights that are there, or with `of_all` that of all its files."""
+    """The model digest of the weights that are there, or with `of_all` that of all its files.
+
+    Raises:
+        BadArtifact: its weights or its config are of another form.
+    """
     if of_all:
         sums = (artifact.path / CHECKSUMS).read_bytes()
         return _OF_ALL + hashlib.sha256(sums).hexdigest()
-    text, vision = (_weights_digest(artifact.path, tower) for tower in TOWERS)
-    return combine_digests(text, vision, artifact.model_cfg)
+    try:
+        text, vision = (_weights_digest(artifact.path, tower) for tower in TOWERS)
+        return combine_digests(text, vision, artifact.model_cfg)
+    except (SafetensorError, OSError, ValueError, LookupError) as error:
+        raise BadArtifact(f"{artifact.path}: the weights can't be read: {error}") from error
 
 
 def _weights_digest(folder: Path, tower: str) -> str:
@@ -148,7 +163,10 @@ def _workplace(target: Path) -> Iterator[Path]:
     work = target.with_name(f".{target.name}.fetching")
     while True:
         make_folder(work)
-        handle = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            handle = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # another process has just done its work
+            continue
         fcntl.flock(handle, fcntl.LOCK_EX)
         # The one that was waited for has removed it meanwhile.
         if work.is_dir() and os.path.samestat(os.fstat(handle), work.stat()):
@@ -204,9 +222,10 @@ def _download_from_web(url: str, path: Path, tell: Tell) -> None:
 
 def _without_secrets(url: str) -> str:
     """A URL as errors repeat it: without a password, or the query of one that is signed."""
-    parts = urlsplit(url)
-    return (
-        shown(url)
-        if not parts.netloc
-        else shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
-    )
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets without an address; who fetches it says so
+        return shown(url.partition("://")[0] + "://…")
+    if not parts.netloc:
+        return shown(url)
+    return shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")

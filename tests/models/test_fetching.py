@@ -154,6 +154,10 @@ def test_what_is_not_meant_is_refused(models: Models, tmp_path: Path) -> None:
     write_checksums(changed)
     with pytest.raises(BadArtifact, match=of_all):
         fetch_artifact(str(changed), target, of_all)
+    (changed / "models" / "clip-text" / "model.safetensors").write_bytes(b"no tensors")
+    write_checksums(changed)
+    with pytest.raises(BadArtifact, match=f"{changed}.*weights can't be read"):
+        fetch_artifact(str(changed), target, meant)
     assert is_alone(target, there=False)
     for bad in ("", "latest", meant[:-1], meant.upper(), f"md5:{meant}"):
         with pytest.raises(BadInput, match="metadata.yml"):
@@ -173,8 +177,11 @@ def test_half_of_it_is_none(models: Models, shelf: ThreadingHTTPServer, tmp_path
         assert "secret" not in str(told.value)
         assert address(shelf, kind) in str(told.value)
     (tmp_path / "cut.zip").write_bytes(shelf.body[: len(shelf.body) // 2])
-    with pytest.raises(BadArtifact, match="zip"):
+    with pytest.raises(BadArtifact, match=r"cut\.zip.*zip"):
         fetch_artifact(str(tmp_path / "cut.zip"), target, meant)
+    for nowhere in ("http://[", "http://", "http://:x/"):
+        with pytest.raises(Unavailable, match="http"):
+            fetch_artifact(nowhere, target, meant)
     assert is_alone(target, there=False)
     shelf.shutdown()
     shelf.server_close()
