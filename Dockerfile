@@ -7,17 +7,21 @@
 #   docker run --rm --read-only --tmpfs /tmp -p 51000:51000 -p 51001:51001 -v cliptune:/data \
 #       -v ./keys:/run/secrets/keys:ro cliptune:0.2.0.dev0
 #
-# It writes to /tmp and /data alone. A build that is to be the same for ever names its base by a
-# digest: --build-arg BASE=python@sha256:...
+# It writes to /tmp and /data alone. Packages are those of docker/*.lock, by their hashes. A build
+# that is to be the same for ever names its base by a digest, too, which `docker buildx imagetools
+# inspect python:3.11-slim-bookworm` tells: --build-arg BASE_DIGEST=sha256:...
 ARG BASE=python:3.11-slim-bookworm
+ARG BASE_DIGEST=""
 
-FROM ${BASE} AS build
-ARG UV_VERSION=0.13.9
-RUN pip install --no-cache-dir "uv==${UV_VERSION}"
+FROM ${BASE}${BASE_DIGEST:+@${BASE_DIGEST}} AS build
 WORKDIR /src
-COPY docker/requirements.lock docker/
+COPY docker/requirements.lock docker/tools.lock docker/
 # Packages stand in a layer below the program's own, which changes more often.
-RUN uv venv /opt/cliptune
+RUN python -m venv /opt/tools \
+ && /opt/tools/bin/pip install --no-cache-dir --no-deps --require-hashes \
+      --requirement docker/tools.lock \
+ && /opt/tools/bin/uv venv /opt/cliptune
+ENV PATH=/opt/tools/bin:$PATH
 
 # As the lock has it: torch with CUDA.
 FROM build AS build-gpu
@@ -25,31 +29,38 @@ RUN uv pip install --python /opt/cliptune --no-cache --no-deps --require-hashes 
       --requirement docker/requirements.lock
 COPY . .
 RUN uv pip install --python /opt/cliptune --no-cache --no-deps . \
- && uvx --no-cache --from cyclonedx-bom==7.5.0 cyclonedx-py environment \
-      --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
+ && cyclonedx-py environment --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
 
-# The same versions, but torch without CUDA, which PyTorch's own index has.
+# The same versions, but torch without CUDA, which PyPI doesn't have. TORCH is the options of uv that
+# say where it is: PyTorch's own index, or with `--build-arg TORCH="--index https://..."` a mirror.
 FROM build AS build-cpu
+ARG TORCH="--torch-backend cpu"
+# hadolint ignore=SC2086
 RUN awk '/^[a-z]/ { cuda = /^(torch|torchvision|triton|cuda-|nvidia-)/ } !cuda' \
       docker/requirements.lock > docker/cpu.lock \
  && uv pip install --python /opt/cliptune --no-cache --no-deps --require-hashes \
       --requirement docker/cpu.lock \
  && grep --only-matching --extended-regexp '^torch(vision)?==[^ ]+' docker/requirements.lock \
       > docker/torch.txt \
- && uv pip install --python /opt/cliptune --no-cache --no-deps --torch-backend cpu \
+ && uv pip install --python /opt/cliptune --no-cache --no-deps ${TORCH} \
       --requirement docker/torch.txt
 COPY . .
 RUN uv pip install --python /opt/cliptune --no-cache --no-deps . \
- && uvx --no-cache --from cyclonedx-bom==7.5.0 cyclonedx-py environment \
-      --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
+ && cyclonedx-py environment --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
 
-FROM ${BASE} AS runtime
+FROM ${BASE}${BASE_DIGEST:+@${BASE_DIGEST}} AS runtime
+ARG BASE
+ARG BASE_DIGEST
 ARG REVISION=""
+ARG CREATED=""
 LABEL org.opencontainers.image.title="cliptune" \
       org.opencontainers.image.description="Fine-tune CLIP, and serve it as text-to-image search" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.2.0.dev0" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${BASE}" \
+      org.opencontainers.image.base.digest="${BASE_DIGEST}"
 RUN install --directory --owner 10001 --group 10001 --mode 2770 /data
 ENV PATH=/opt/cliptune/bin:$PATH \
     HOME=/tmp \

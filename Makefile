@@ -43,11 +43,14 @@ test-tools: $(VENV)/.ready
 test-versions: $(UV) ## The fast tests, and a search Flow's, on Python 3.12 and 3.13
 	UV=$(abspath $(UV)) TEST_PROCESSES=$(TEST_PROCESSES) scripts/test-versions 3.12 3.13
 
-lint: $(VENV)/.ready ## Lint and format, the imports' directions, code that nobody uses
+IMAGE_PACKAGES = $(shell sed -nE '/^(nvidia|cuda)-/d; s/^([a-z0-9][^= ]*)==.*/\1/p' docker/requirements.lock)
+
+lint: $(VENV)/.ready ## Lint and format, the imports' directions, code that nobody uses, licenses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --cache-dir build/imports
 	$(BIN)/python scripts/unused.py
+	$(BIN)/pip-licenses --summary --packages $(IMAGE_PACKAGES)
 
 types: $(VENV)/.ready ## Type checks
 	$(BIN)/mypy

@@ -12,6 +12,7 @@ from rich.console import Console
 from cliptune.cli import (
     data,
     demo,
+    fetch,
     index,
     keys,
     models,
@@ -37,7 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    data, split, runs, report, models, quantize, wise_ft, serve, search, index, swap, keys, demo
+    data, split, runs, report, models, fetch, quantize, wise_ft, serve, search, index, swap, keys,
+    demo,
 ):  # fmt: skip
     module.register(app)
 

@@ -174,9 +174,7 @@ def located(url: str) -> tuple[AbstractFileSystem, str]:
         system, path = fsspec.url_to_fs(url)
     except ImportError as error:
         package = "'cliptune[s3]'" if scheme in ("s3", "s3a") else "what fsspec needs for it"
-        raise Unavailable(
-            f"data sets at {scheme}:// need: pip install {package} ({error})"
-        ) from error
+        raise Unavailable(f"{scheme}:// needs: pip install {package} ({error})") from error
     except Exception as error:
         raise store_failure(url, error) from error
     return system, path

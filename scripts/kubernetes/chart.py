@@ -17,6 +17,8 @@ from scripts.kubernetes.workloads import (
     VERSION,
     Tree,
     milvus,
+    models,
+    monitoring,
     objects,
     parts,
     shared,
@@ -25,9 +27,12 @@ from scripts.kubernetes.workloads import (
 ABOUTS = {
     "image": "The image of all parts; a digest (sha256:...) goes before the tag.",
     "config": "Settings of all parts: any of the documentation's page on settings.",
+    "model": "A model's name; or where an artifact is (s3://, https://) and its digest: an init "
+    "container\n# fetches it, with what is in the Secret, such as AWS_ACCESS_KEY_ID.",
     "keys": "API keys, from a Secret made of `cliptune keys` (its key is `keys`).",
     "tls": "TLS up to the gateways' pods, from a Secret of type kubernetes.io/tls.",
     "milvus": "The index in a Milvus that is there already, instead of the indexer's volume.",
+    "prometheusOperator": "A PodMonitor and the alerts, where the Prometheus operator is there.",
     "networkPolicy": "Executors are reached by gateways alone, and nothing reaches out.",
 }
 _IMAGE = """\
@@ -66,10 +71,12 @@ def _values() -> dict[str, Tree]:
     found: dict[str, Tree] = {
         "image": {"repository": NAME, "tag": VERSION, "digest": "", "pullPolicy": "IfNotPresent"},
         "config": dict(own),
+        "model": {"name": "builtin", "source": "", "digest": "", "secret": "cliptune-model"},
         "keys": {"required": True, "secret": "cliptune-keys"},
         "tls": {"enabled": False, "secret": "cliptune-tls"},
         "milvus": {"enabled": False, "uri": MILVUS, "namespace": "milvus"},
         "networkPolicy": {"enabled": True},
+        "prometheusOperator": {"enabled": False},
     }
     for part in parts():
         size = SIZES[part.name]
@@ -95,7 +102,8 @@ _FREE = ("config", "resources", "nodeSelector")
 """Mappings whose keys are not ours."""
 _MORE: dict[str, Tree] = {
     "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
-    "digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "image.digest": {"pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "model.digest": {"pattern": "^((sha256:)?[0-9a-f]{64})?$"},
     "least": {"minimum": 1},
     "most": {"minimum": 1},
     "cpu": {"minimum": 1, "maximum": 100},
@@ -103,7 +111,7 @@ _MORE: dict[str, Tree] = {
 }
 
 
-def _schema(values: object, key: str = "") -> Tree:
+def _schema(values: object, key: str = "", parent: str = "") -> Tree:
     """JSON Schema of values that are like these; a key that isn't there is refused."""
     if key == "config":
         own = {variable_of(field) for field in Settings.model_fields} - DECIDED
@@ -117,7 +125,7 @@ def _schema(values: object, key: str = "") -> Tree:
     if key in _FREE:
         return {"type": "object"}
     if isinstance(values, Mapping):
-        properties = {name: _schema(value, name) for name, value in values.items()}
+        properties = {name: _schema(value, name, key) for name, value in values.items()}
         # Helm itself adds it where a chart is part of another.
         added: Tree = {} if key else {"global": {"type": "object"}}
         return {
@@ -127,7 +135,7 @@ def _schema(values: object, key: str = "") -> Tree:
             "additionalProperties": False,
         }
     kinds: dict[type, str] = {bool: "boolean", int: "integer", str: "string", list: "array"}
-    return {"type": kinds[type(values)], **_MORE.get(key, {})}
+    return {"type": kinds[type(values)], **_MORE.get(key, _MORE.get(f"{parent}.{key}", {}))}
 
 
 def _helpers() -> str:
@@ -139,11 +147,14 @@ def _helpers() -> str:
     for name, one in decided.items():
         value = f"{{{{ {one.expression} | quote }}}}" if one.expression else json.dumps(one.value)
         lines.append(f"{name}: {value}")
+    lines += ["{{- if .Values.model.source }}", "MODEL_SOURCE: {{ .Values.model.source | quote }}",
+              'MODEL_DIGEST: {{ required "model.digest" .Values.model.digest | quote }}',
+              "{{- end }}"]  # fmt: skip
     lines += ["{{- if .Values.milvus.enabled }}", "CLIPTUNE_PICTURES: /data/pictures", "{{- end }}"]
     texts.append(_define("config", "\n".join(lines)))
     for name, tree in common.trees.items():
         more = common.beside.get(name)
-        text = to_template(tree).rstrip("\n") + (f"\n{more}" if more else "")
+        text = "\n".join(filter(None, [to_template(tree).rstrip("\n") if tree else "", more]))
         texts.append(_define(name, text))
     return "\n".join(texts)
 
@@ -159,7 +170,7 @@ def _templates() -> dict[str, str]:
         'data:\n  {{- include "cliptune.config" . | nindent 2 }}\n'
     )
     by_file: dict[str, list[str]] = {"config.yaml": [settings]}
-    for one in [*objects(), *milvus()]:
+    for one in [*objects(), *milvus(), *models(), *monitoring()]:
         text = to_template(one.tree)
         if one.condition:
             text = f"{{{{- if {one.condition} }}}}\n{text}{{{{- end }}}}\n"

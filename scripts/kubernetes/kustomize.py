@@ -9,23 +9,30 @@ from scripts.kubernetes.workloads import (
     CONTAINER,
     ENCODERS,
     GPU_PARTS,
-    LABEL,
     MILVUS,
+    MODEL,
     MODEL_READERS,
     MODEL_WRITERS,
     NAME,
     SIZES,
+    TRAIN_NODES,
     VARIABLES,
     VERSION,
     Tree,
     environment,
+    init_container,
     milvus,
+    model_fetcher,
+    model_policy,
+    monitoring,
     objects,
     shared,
+    train_nodes,
 )
 
 MADE = "Made from flows/*.yml by `python -m scripts.kubernetes`: change those, or an overlay."
 KINDS = "Deployment|StatefulSet"
+ALL_KINDS = f"{KINDS}|Job"
 
 
 def files() -> dict[str, str]:
@@ -99,7 +106,7 @@ def _pods() -> dict[str, str]:
     }
     components = {"executors.yaml": _names("executor"), "gateways.yaml": _names("gateway")}
     listed = [
-        {"path": path, "target": {"kind": KINDS, **_named(components.get(path))}}
+        {"path": path, "target": {"kind": ALL_KINDS, **_named(components.get(path))}}
         for path in patches
     ]
     about = "What all pods have in common: restrictions, probes, settings."
@@ -136,9 +143,11 @@ def _components() -> dict[str, str]:
         "milvus": _milvus(),
         "shared-models": _shared_models(),
         "model-image": _model_image(),
+        "model-source": _model_source(),
+        "train-nodes": _train_nodes(),
         "open": _open(),
         "ingress": _ingress(),
-        "pod-monitor": _pod_monitor(),
+        "prometheus-operator": _operator(),
         "scale-by-queue": _scale_by_queue(),
     }
     abouts = {
@@ -150,10 +159,18 @@ def _components() -> dict[str, str]:
         "swap`. Its storage\nclass must offer ReadWriteMany, or all must run on one node.",
         "model-image": "The model from an image of your own with an artifact in /artifact: name it "
         "with its\ndigest under `images:`.",
+        "model-source": "The model from a bucket or a web server, checked against its digest: an "
+        "init container\nfetches it, so that pods share no volume. Where it is say MODEL_SOURCE "
+        "and MODEL_DIGEST among\nthe settings; who may read it says the Secret cliptune-model, by "
+        "variables such as\nAWS_ACCESS_KEY_ID.",
+        "train-nodes": "A training on two machines or more: an Indexed Job of one process each. "
+        "All share a\nvolume (ReadWriteMany), with what is to be done in run/run.yml. Name it "
+        "before components/gpu.",
         "open": "Without API keys: whoever reaches a gateway may do everything.",
         "ingress": "HTTP and the search page behind the cluster's ingress: give it your host, and "
         "its\ncertificate in the Secret cliptune-ingress.",
-        "pod-monitor": "For the Prometheus operator, which doesn't go by annotations.",
+        "prometheus-operator": "For the Prometheus operator, which doesn't go by annotations: what "
+        "it scrapes, and\nthe alerts of monitoring/alerts.yml.",
         "scale-by-queue": "Encoders by how many texts or pictures wait, too: where Prometheus' "
         "adapter offers\ncliptune_waiting_rows as a metric of pods.",
     }
@@ -172,7 +189,7 @@ def _components() -> dict[str, str]:
 def _gpu() -> Tree:
     container: Tree = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
     tolerations = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    target = {"kind": KINDS, **_named(GPU_PARTS)}
+    target = {"kind": ALL_KINDS, **_named((*GPU_PARTS, TRAIN_NODES))}
     # One whose driver fails would hold its GPU, and serve by the CPU, slowly.
     insisting: Tree = {"env": [{"name": "CLIPTUNE_DEVICE", "value": "cuda"}]}
     encoders = {"kind": KINDS, **_named(ENCODERS)}
@@ -245,24 +262,38 @@ def _shared_models() -> Tree:
 
 
 def _model_image() -> Tree:
-    restrictions = shared().trees["container"]["securityContext"]
-    container: Tree = {
-        "name": "model",
-        "image": "cliptune-model",
-        "command": ["cp", "-r", "/artifact", "/models/artifact"],
-        "resources": {
+    container = init_container(
+        image="cliptune-model",
+        command=["cp", "-r", "/artifact", MODEL],
+        resources={
             "requests": {"cpu": "100m", "memory": "128Mi"},
             "limits": {"memory": "128Mi"},
         },
-        "securityContext": restrictions,
-        "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+    )
+    return {"kustomization": _with_model(container)}
+
+
+def _model_source() -> Tree:
+    tree = _with_model(plain_mapping(model_fetcher()))
+    return {
+        "kustomization": {"resources": ["network.yaml"], **tree},
+        "network.yaml": to_yaml([plain(model_policy())], MADE),
     }
+
+
+def _with_model(container: Tree) -> Tree:
+    """The encoders with a model that `container` brings."""
     target = {"kind": KINDS, **_named(ENCODERS)}
-    tree: Tree = {
+    return {
         "patches": [_inline(target, _patch({"initContainers": [container]}))],
-        "configMapGenerator": _literals(CLIPTUNE_ARTIFACT="/models/artifact"),
+        "configMapGenerator": _literals(CLIPTUNE_ARTIFACT=MODEL),
     }
-    return {"kustomization": tree}
+
+
+def _train_nodes() -> Tree:
+    by_file = _by_file(train_nodes())
+    files = {file: to_yaml(trees, MADE) for file, trees in by_file.items()}
+    return {"kustomization": {"resources": list(by_file), "components": ["../pods"]}, **files}
 
 
 def _open() -> Tree:
@@ -299,20 +330,10 @@ def _ingress() -> Tree:
     }
 
 
-def _pod_monitor() -> Tree:
-    monitor: Tree = {
-        "apiVersion": "monitoring.coreos.com/v1",
-        "kind": "PodMonitor",
-        "metadata": {"name": NAME, "namespace": NAME},
-        "spec": {
-            "selector": {"matchLabels": {f"{LABEL}/name": NAME}},
-            "podMetricsEndpoints": [{"port": "metrics"}],
-        },
-    }
-    return {
-        "kustomization": {"resources": ["monitor.yaml"]},
-        "monitor.yaml": to_yaml([monitor], MADE),
-    }
+def _operator() -> Tree:
+    by_file = _by_file(monitoring())
+    files = {file: to_yaml(trees, MADE) for file, trees in by_file.items()}
+    return {"kustomization": {"resources": list(by_file)}, **files}
 
 
 def _scale_by_queue() -> Tree:

@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from cliptune.settings import Settings, about, variable_of
 from scripts.kubernetes.flows import EXECUTOR_PORT, Part, read_flow
-from scripts.kubernetes.tree import SHARED, Block, Choice, Object, Shared
+from scripts.kubernetes.tree import SHARED, Block, Choice, Object, Shared, to_template
 
 Tree = dict[str, object]
 
@@ -28,6 +30,14 @@ USER = 10001
 METRICS_PORT = 9090
 LABEL = "app.kubernetes.io"
 ROLE = "cliptune/role"
+RESTRICTIONS: Tree = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""Of every container."""
+MODEL = "/models/artifact"
+"""Where the model is that is brought to a pod."""
 MILVUS = "http://milvus.milvus.svc:19530/shop?consistency=session"
 
 WRITABLE = {
@@ -60,7 +70,11 @@ class Variable:
 
 
 VARIABLES = [
-    Variable("CLIPTUNE_ARTIFACT", "builtin"),
+    Variable(
+        "CLIPTUNE_ARTIFACT",
+        "builtin",
+        f'ternary .Values.model.name "{MODEL}" (empty .Values.model.source)',
+    ),
     Variable("CLIPTUNE_ONNX", "0"),
     Variable(
         "CLIPTUNE_INDEX",
@@ -137,10 +151,10 @@ SIZES = {
     "trainer": Size("2", "8Gi", keeps="100Gi"),
     "train": Size("250m", "512Mi", "2Gi"),
 }
-MODEL_READERS = ("text", "vision", "indexer")
+ENCODERS = ("text", "vision")
+MODEL_READERS = (*ENCODERS, "indexer")
 MODEL_WRITERS = ("indexer",)
 """`cliptune swap` runs beside the index."""
-ENCODERS = ("text", "vision")
 GPU_PARTS = (*ENCODERS, "trainer")
 
 
@@ -171,11 +185,7 @@ def shared() -> Shared:
         "envFrom": [{"configMapRef": {"name": NAME}}],
         # Until everybody knows that it is going; then it answers what it has taken.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "5"]}}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": RESTRICTIONS,
     }
     executor = _probes({"grpc": {"port": EXECUTOR_PORT}}, {"grpc": {"port": EXECUTOR_PORT}})
     gateway = _probes(_http("/healthz"), _http("/readyz?need=any"))
@@ -191,8 +201,40 @@ def shared() -> Shared:
             "executor": executor,
             "gateway": gateway,
             "annotations": annotations,
+            "model": {},
         },
-        {"annotations": 'checksum/config: {{ include "cliptune.config" . | sha256sum }}'},
+        {
+            "annotations": 'checksum/config: {{ include "cliptune.config" . | sha256sum }}',
+            "model": "{{- if .Values.model.source }}\n"
+            + to_template({"initContainers": [model_fetcher()]})
+            + "{{- end }}",
+        },
+    )
+
+
+def init_container(**more: object) -> Tree:
+    """What brings a model to the pods of encoders, before they start."""
+    return {
+        "name": "model",
+        **more,
+        "securityContext": RESTRICTIONS,
+        "volumeMounts": [
+            {"name": "models", "mountPath": "/models"},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+
+
+def model_fetcher() -> Tree:
+    """The init container that fetches a model and checks its digest: `cliptune fetch`."""
+    memory = "1Gi"
+    secret: Tree = {"name": Choice("cliptune-model", ".Values.model.secret"), "optional": True}
+    return init_container(
+        image=Choice(f"{NAME}:{VERSION}", 'include "cliptune.image" .'),
+        imagePullPolicy=Choice("IfNotPresent", ".Values.image.pullPolicy"),
+        command=["cliptune", "fetch", "$(MODEL_SOURCE)", MODEL, "--digest", "$(MODEL_DIGEST)"],
+        envFrom=[{"configMapRef": {"name": NAME}}, {"secretRef": secret}],
+        resources={"requests": {"cpu": "100m", "memory": memory}, "limits": {"memory": memory}},
     )
 
 
@@ -348,7 +390,7 @@ def _pod(part: Part, role: str, is_kept: bool) -> Tree:
         **spread,
         "nodeSelector": Block({}, f".Values.{name}.nodeSelector"),
         "tolerations": Block([], f".Values.{name}.tolerations"),
-        SHARED: ["pod"],
+        SHARED: ["pod", "model"] if name in ENCODERS else ["pod"],
     }
 
 
@@ -390,6 +432,23 @@ def _network() -> Iterator[Object]:
         egress=[ask, _dns()],
     )
     yield Object("network.yaml", policy, enabled)
+
+
+def models() -> Iterator[Object]:
+    """What the chart has where a model is fetched."""
+    condition = "and .Values.model.source .Values.networkPolicy.enabled"
+    yield Object("network.yaml", model_policy(), condition)
+
+
+def model_policy() -> Tree:
+    """Encoders may reach where models come from: names, and HTTPS anywhere."""
+    rules: list[Tree] = [{"ports": [{"port": 443}]}, _dns()]
+    policy = _policy("encoders-to-models", _of_role("executor"), egress=rules)
+    chosen = [{"key": f"{LABEL}/component", "operator": "In", "values": list(ENCODERS)}]
+    selector: Tree = {"matchLabels": {f"{LABEL}/name": NAME}, "matchExpressions": chosen}
+    spec = policy["spec"]
+    assert isinstance(spec, dict)
+    return policy | {"spec": spec | {"podSelector": selector}}
 
 
 def _of_role(role: str) -> dict[str, str]:
@@ -436,3 +495,80 @@ def milvus() -> Iterator[Object]:
     }
     policy = _policy("indexer-to-milvus", labels("indexer"), egress=[server, _dns()])
     yield Object("network.yaml", policy, f"and {enabled} .Values.networkPolicy.enabled")
+
+
+def monitoring() -> Iterator[Object]:
+    """What the Prometheus operator scrapes, and the alerts that it raises."""
+    enabled = ".Values.prometheusOperator.enabled"
+    version = "monitoring.coreos.com/v1"
+    selector: Tree = {"matchLabels": {f"{LABEL}/name": NAME}}
+    spec: Tree = {"selector": selector, "podMetricsEndpoints": [{"port": "metrics"}]}
+    yield Object("monitoring.yaml", _object(version, "PodMonitor", NAME, spec=spec), enabled)
+    rules: Tree = yaml.safe_load((ROOT / "monitoring" / "alerts.yml").read_text("utf-8"))
+    yield Object("monitoring.yaml", _object(version, "PrometheusRule", NAME, spec=rules), enabled)
+
+
+TRAIN_NODES = "train-nodes"
+
+
+def train_nodes(count: int = 2) -> Iterator[Object]:
+    """A training on `count` machines: an Indexed Job of `torchrun`, and what its pods share.
+
+    The first pod is found by its name in a headless Service; what the processes tell each other
+    goes through ports that they choose, so that only its pods may reach one another.
+    """
+    file, port, folder = "train-nodes.yaml", 29500, "/data/run"
+    size = SIZES["trainer"]
+    command = [
+        *("torchrun", f"--nnodes={count}", "--node-rank=$(JOB_COMPLETION_INDEX)"),
+        *("--nproc-per-node=1", "--max-restarts=0"),
+        *(f"--master-addr={TRAIN_NODES}-0.{TRAIN_NODES}", f"--master-port={port}"),
+        *("-m", "cliptune.training", f"{folder}/run.yml", folder),
+    ]
+    mounts = {"tmp": "/tmp", "data": "/data", "shm": "/dev/shm"}
+    container: Tree = {
+        "name": CONTAINER,
+        "command": command,
+        "resources": size.resources(),
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts.items()],
+    }
+    volumes: list[Tree] = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "data", "persistentVolumeClaim": {"claimName": "cliptune-training"}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
+    ]
+    pod = {
+        "subdomain": TRAIN_NODES,
+        "restartPolicy": "OnFailure",
+        "containers": [container],
+        "volumes": volumes,
+    }
+    spec: Tree = {
+        "completionMode": "Indexed",
+        "completions": count,
+        "parallelism": count,
+        "backoffLimit": 10,
+        "template": {"metadata": {"labels": labels(TRAIN_NODES)}, "spec": pod},
+    }
+    yield Object(file, _object("batch/v1", "Job", TRAIN_NODES, spec=spec))
+    service: Tree = {
+        "clusterIP": "None",
+        # They look for one another before any of them is ready.
+        "publishNotReadyAddresses": True,
+        "selector": labels(TRAIN_NODES),
+        "ports": [{"name": "meet", "port": port}],
+    }
+    yield Object(file, _object("v1", "Service", TRAIN_NODES, spec=service))
+    claim: Tree = {
+        "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": size.keeps}},
+    }
+    yield Object(file, _object("v1", "PersistentVolumeClaim", "cliptune-training", spec=claim))
+    each_other: Tree = {"podSelector": {"matchLabels": labels(TRAIN_NODES)}}
+    policy = _policy(
+        TRAIN_NODES,
+        labels(TRAIN_NODES),
+        ingress=[{"from": [each_other]}],
+        egress=[{"to": [each_other]}, _dns()],
+    )
+    yield Object(file, policy)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import pickle
-import socket
-import subprocess
 import sys
 import tracemalloc
 import zlib
@@ -29,8 +27,7 @@ from cliptune.data.store import (
 )
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, Unavailable
-from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.s3 import s3_server
 
 
 def documents() -> DocList[ClipDoc]:
@@ -207,35 +204,9 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The address of an S3 server with the bucket `shop`."""
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    for name, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with (tmp_path / "moto.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-
-        def listens() -> bool:
-            assert server.poll() is None, (tmp_path / "moto.log").read_text()
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_until(listens)
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("shop")
-        fsspec.filesystem("s3").clear_instance_cache()
+    with s3_server(monkeypatch, tmp_path) as address:
+        fsspec.filesystem("s3").mkdir("shop")
         yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
 
 
 def test_a_real_s3_server(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

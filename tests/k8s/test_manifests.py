@@ -80,13 +80,16 @@ def test_kubernetes_takes_them(
         "chart, all on": templated(
             "--set", "tls.enabled=true,milvus.enabled=true,keys.required=false",
             "--set", "text.nodeSelector.disk=ssd,indexer.storage.className=fast",
+            "--set", f"model.source=s3://models/tuned.zip,model.digest={'0' * 64}",
         ),
     }  # fmt: skip
     everything = kustomized(
         own_overlay(tmp_path / "copy", *COMPONENTS, settings=["CLIPTUNE_ONNX=1"])
     )
-    # Of the Prometheus operator, whose schema is its own.
-    charts["components"] = [one for one in everything if one["kind"] != "PodMonitor"]
+    # Of the Prometheus operator, whose schemas are its own.
+    charts["components"] = [
+        one for one in everything if not one["apiVersion"].startswith("monitoring.coreos.com/")
+    ]
     (files_of := tmp_path / "rendered").mkdir()
     for name, objects in {**rendered, **charts}.items():
         file = files_of / f"{name.replace('/', '-')}.yaml"
@@ -155,6 +158,21 @@ def test_components_go_together(tmp_path: Path) -> None:
              for name, scaler in scalers.items()}  # fmt: skip
     by_both = ["Resource", "Pods"]
     assert kinds == {"text": by_both, "vision": by_both, "search": ["Resource"]}
+
+
+def test_the_operator_has_the_alerts_that_are_tested(tmp_path: Path) -> None:
+    alerts = yaml.safe_load((ROOT / "monitoring" / "alerts.yml").read_text("utf-8"))
+    for objects in (
+        kustomized(own_overlay(tmp_path, "prometheus-operator")),
+        templated("--set", "prometheusOperator.enabled=true"),
+    ):
+        assert by_name(objects, "PrometheusRule")["cliptune"]["spec"] == alerts
+        [monitored] = by_name(objects, "PodMonitor").values()
+        selector = monitored["spec"]["selector"]["matchLabels"].items()
+        for name, workload in by_name(objects, *WORKLOADS).items():
+            assert selector <= workload["spec"]["template"]["metadata"]["labels"].items(), name
+            ports = {port["name"] for port in container(workload)["ports"]}
+            assert {end["port"] for end in monitored["spec"]["podMetricsEndpoints"]} <= ports
 
 
 def test_keys_are_required_unless_an_overlay_says_otherwise(

@@ -10,6 +10,7 @@
 {{- range $name, $value := .Values.config }}
 {{ $name }}: {{ $value | quote }}
 {{- end }}
+CLIPTUNE_ARTIFACT: {{ ternary .Values.model.name "/models/artifact" (empty .Values.model.source) | quote }}
 CLIPTUNE_INDEX: {{ ternary .Values.milvus.uri "/data/index" .Values.milvus.enabled | quote }}
 CLIPTUNE_HOST: "0.0.0.0"
 CLIPTUNE_METRICS_PORT: "9090"
@@ -19,6 +20,10 @@ CLIPTUNE_SSL_KEYFILE: {{ ternary "/etc/cliptune/tls/tls.key" "" .Values.tls.enab
 HOME: "/tmp"
 CLIPTUNE_HOME: "/data"
 HF_HOME: "/data/huggingface"
+{{- if .Values.model.source }}
+MODEL_SOURCE: {{ .Values.model.source | quote }}
+MODEL_DIGEST: {{ required "model.digest" .Values.model.digest | quote }}
+{{- end }}
 {{- if .Values.milvus.enabled }}
 CLIPTUNE_PICTURES: /data/pictures
 {{- end }}
@@ -107,4 +112,43 @@ prometheus.io/scrape: 'true'
 prometheus.io/port: '9090'
 prometheus.io/path: /metrics
 checksum/config: {{ include "cliptune.config" . | sha256sum }}
+{{- end }}
+
+{{- define "cliptune.model" -}}
+{{- if .Values.model.source }}
+initContainers:
+- name: model
+  image: {{ include "cliptune.image" . | quote }}
+  imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
+  command:
+  - cliptune
+  - fetch
+  - $(MODEL_SOURCE)
+  - /models/artifact
+  - --digest
+  - $(MODEL_DIGEST)
+  envFrom:
+  - configMapRef:
+      name: cliptune
+  - secretRef:
+      name: {{ .Values.model.secret | quote }}
+      optional: true
+  resources:
+    requests:
+      cpu: 100m
+      memory: 1Gi
+    limits:
+      memory: 1Gi
+  securityContext:
+    allowPrivilegeEscalation: false
+    readOnlyRootFilesystem: true
+    capabilities:
+      drop:
+      - ALL
+  volumeMounts:
+  - name: models
+    mountPath: /models
+  - name: tmp
+    mountPath: /tmp
+{{- end }}
 {{- end }}
