@@ -187,7 +187,7 @@ EMBED, RERANK = "/v1/embeddings", "/v1/rerank"
         (EMBED, {"model": "ada", "input": "a"}, 404, "model", "'ada' is not served: ask for"),
         (EMBED, {"model": 3, "input": "a"}, 400, "model", "valid string, got 3"),
         (EMBED, {}, 400, "input", "either input or messages"),
-        (EMBED, [], 400, None, "must be a JSON object"),
+        (EMBED, [], 400, "input", "must be a JSON object"),
         (EMBED, {"input": []}, 400, "input", "input is empty"),
         (EMBED, {"input": "  "}, 400, "input", r"input\[0\] is empty"),
         (EMBED, {"input": ["a", None]}, 400, "input", "input.1: expected a text"),

@@ -23,6 +23,7 @@ from cliptune.gateway.foreign.contents import ITEM, Body, Content, Usage, blamed
 from cliptune.gateway.foreign.models import ABOUT_MODEL, ANY, ModelNames
 from cliptune.gateway.schemas import EncodingFormat, fit, json_response
 from cliptune.protocol.endpoints import ENCODE
+from cliptune.protocol.limits import Limits
 
 INPUT = "input"
 
@@ -169,7 +170,7 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
     Raises:
         CliptuneError: what a client is told; `param` is the field at fault, if it is known.
     """
-    asked, docs = await asyncio.to_thread(_read, body)
+    asked, docs = await asyncio.to_thread(_read, body, dispatcher.handler.limits)
     model = await models.find(asked.model)
     if asked.dimensions not in (None, model.dimensions):
         refused = BadInput(
@@ -192,7 +193,8 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
     return await asyncio.to_thread(json_response, told.model_dump(), 200, asked.encoding_format)
 
 
-def _read(body: object) -> tuple[EmbeddingsBody, DocList[ClipDoc]]:
-    asked = fit(body, EmbeddingsBody, INPUT)
-    with blamed_on("messages" if asked.input is None else INPUT):
+def _read(body: object, limits: Limits) -> tuple[EmbeddingsBody, DocList[ClipDoc]]:
+    with blamed_on(INPUT):
+        asked = fit(body, EmbeddingsBody, limits, INPUT)
+    with blamed_on("messages" if asked.messages is not None else INPUT):
         return asked, asked.docs()

@@ -17,7 +17,7 @@ from cliptune.gateway.foreign.models import ABOUT_MODEL, ANY, ModelNames
 from cliptune.gateway.schemas import fit, json_response
 from cliptune.observability import request_ids
 from cliptune.protocol.endpoints import RANK
-from cliptune.protocol.limits import check_count
+from cliptune.protocol.limits import Limits
 
 DOCUMENTS, QUERY = "documents", "query"
 _Content = Annotated[Content, WithJsonSchema(ITEM)]
@@ -45,12 +45,10 @@ class RerankBody(Body):
         Raises:
             BadInput: there are no documents, or one of them or the query is empty.
             BadImage: a picture is neither a URI nor base64.
-            TooLarge: there are too many documents.
         """
         with blamed_on(DOCUMENTS):
             if not self.documents:
                 raise BadInput("documents is empty")
-            check_count(1 + len(self.documents), "documents, with the query,")
             matches = DocList[RankMatch](
                 [RankMatch(**one.fields(_place(i))) for i, one in enumerate(self.documents)]
             )
@@ -87,7 +85,7 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
     Raises:
         CliptuneError: what a client is told; `param` is the field at fault, if it is known.
     """
-    asked, doc = await asyncio.to_thread(_read, body)
+    asked, doc = await asyncio.to_thread(_read, body, dispatcher.handler.limits)
     model = await models.find(asked.model)
     with blamed_on(DOCUMENTS):
         answered, _ = await dispatcher.call(RANK, DocList[RankDoc]([doc]), {"include_tokens": True})
@@ -108,6 +106,8 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
     return await asyncio.to_thread(json_response, content)
 
 
-def _read(body: object) -> tuple[RerankBody, RankDoc]:
-    asked = fit(body, RerankBody, DOCUMENTS)
+def _read(body: object, limits: Limits) -> tuple[RerankBody, RankDoc]:
+    with blamed_on(DOCUMENTS):
+        asked = fit(body, RerankBody, limits, DOCUMENTS)
+        limits.check_count(1 + len(asked.documents), "documents, with the query,")
     return asked, asked.doc()

@@ -38,7 +38,9 @@ def add_foreign(app: FastAPI, dispatcher: Dispatcher) -> None:
         example: JsonValue,
     ) -> None:
         async def answer_body(request: Request) -> Response:
-            return await answer(dispatcher, names, await read_json(request))
+            return await answer(
+                dispatcher, names, await read_json(request, dispatcher.handler.limits)
+            )
 
         app.add_api_route(
             path,
