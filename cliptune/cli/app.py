@@ -14,6 +14,7 @@ from cliptune.cli import (
     demo,
     index,
     keys,
+    mcp,
     models,
     quantize,
     report,
@@ -37,7 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    data, split, runs, report, models, quantize, wise_ft, serve, search, index, swap, keys, demo
+    data, split, runs, report, models, quantize, wise_ft, serve, search, index, swap, keys, mcp,
+    demo,
 ):  # fmt: skip
     module.register(app)
 

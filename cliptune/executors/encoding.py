@@ -39,8 +39,9 @@ def embed_texts(
         doc.model_digest = tower.digest  # by which the vision tower is chosen, for all of a request
     chosen = [doc for doc in docs if has_text(doc)]
     _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]) if chosen else ())
-    for doc in chosen if count_tokens else ():
-        doc.tokens = tower.count_tokens(str(doc.text))
+    for doc in chosen:
+        doc.image = None  # nobody looks at it, and it need not go back
+        doc.tokens = tower.count_tokens(str(doc.text)) if count_tokens else None
     return docs
 
 

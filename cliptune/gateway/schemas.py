@@ -278,8 +278,10 @@ def from_base64(text: str, what: str) -> bytes:
 
 
 def doc_fields(doc: ClipDoc) -> dict[str, object]:
-    """A document as JSON has it: what is set; never the picture's bytes."""
+    """A document as JSON has it: what is set."""
     fields: dict[str, object] = {"id": str(doc.id)}
+    if doc.image is not None:
+        fields["image"] = base64.b64encode(doc.image).decode()
     for name in ("text", "uri", "label", "model_digest", "image_digest", "tokens"):
         if (value := getattr(doc, name)) is not None:
             fields[name] = value
