@@ -25,6 +25,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Self
 
+from cliptune.extras import need
+
+need("index", "cliptune.lancedb")
+
 import numpy as np
 import pyarrow as pa
 from lancedb.embeddings import EmbeddingFunction, register

@@ -7,7 +7,7 @@ An assistant does what texts talk it into, so a picture is taken from this machi
 folder that it was started with; links are read by the search Flow, where its operator allows them.
 """
 
-from __future__ import annotations
+# Without annotations from __future__: the SDK looks at those of the tools as they are.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
