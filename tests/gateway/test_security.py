@@ -398,8 +398,7 @@ def test_others_clients_are_held_to_the_same(secure: Secure) -> None:
         embed("nobody")
     assert (stranger.value.code, stranger.value.type) == ("invalid_api_key", "authentication_error")
     with pytest.raises(openai.RateLimitError) as slow:
-        for _ in range(3):
-            embed("slow")
+        [embed("slow") for _ in range(3)]
     assert slow.value.code == "rate_limit_exceeded"
     assert int(slow.value.response.headers["Retry-After"]) > 0
     elsewhere = {"Origin": "https://evil.example"}
