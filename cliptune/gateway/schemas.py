@@ -24,7 +24,7 @@ from cliptune.errors import (
     UnsupportedCoding,
 )
 from cliptune.gateway import multipart
-from cliptune.protocol.endpoints import ROOT, SEARCH_FLOW, describe
+from cliptune.protocol.endpoints import DOCS, ROOT, SEARCH_FLOW, describe
 from cliptune.protocol.limits import Limits
 from cliptune.settings import MAX_DOCS, Bounds
 
@@ -169,7 +169,7 @@ async def read_json(
         return await asyncio.to_thread(multipart.read_form, raw, kind, form, limits)
     if not raw.strip():
         if default is None:
-            raise BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
+            raise BadJson(f"the body is empty, expected JSON: {DOCS} has examples")
         return default
     try:
         return await asyncio.to_thread(limits.parse_json, raw)

@@ -18,8 +18,8 @@ _TEXT: JsonValue = {"type": "string"}
 ITEM: JsonSchemaValue = {
     "oneOf": [
         _TEXT,
-        {"type": "object", "properties": {"text": _TEXT}},
-        {"type": "object", "properties": {"image": _TEXT}},
+        {"type": "object", "properties": {"text": _TEXT}, "required": ["text"]},
+        {"type": "object", "properties": {"image": _TEXT}, "required": ["image"]},
     ]
 }
 """What the reference says of a `Content`."""

@@ -88,7 +88,8 @@ class ModelNames:
     """Looks the model up that a request names.
 
     What the encoders tell is remembered, so that a request costs no second one; each answer's
-    digest says whether it still holds.
+    digest says whether it still holds. Where they are asked, it counts as a request of the key
+    that is served: names that aren't there can't be tried for nothing.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
