@@ -16,11 +16,7 @@ from cliptune.gateway.schemas import from_base64
 DATA_URI = "data:"
 _TEXT: JsonValue = {"type": "string"}
 ITEM: JsonSchemaValue = {
-    "oneOf": [
-        _TEXT,
-        {"type": "object", "properties": {"text": _TEXT}, "required": ["text"]},
-        {"type": "object", "properties": {"image": _TEXT}, "required": ["image"]},
-    ]
+    "anyOf": [_TEXT, {"type": "object", "properties": {"text": _TEXT, "image": _TEXT}}]
 }
 """What the reference says of a `Content`."""
 
