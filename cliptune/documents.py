@@ -96,6 +96,9 @@ class ClipDoc(WireDoc):
     image_digest: str | None = Field(
         None, description="SHA-256 of the picture's bytes, as hex; the index sets it."
     )
+    tokens: int | None = Field(
+        None, description="How many tokens of the text the model read; on request."
+    )
 
 
 class Match(WireDoc):

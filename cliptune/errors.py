@@ -16,6 +16,8 @@ class CliptuneError(Exception):
     http_status = 500
     position: int | None = None
     """Which of the items that were given is at fault, from 0; None: it isn't known, or no one."""
+    param: str | None = None
+    """Which field of a request's body is at fault; None: likewise."""
 
 
 class BadInput(CliptuneError, ValueError):

@@ -16,6 +16,7 @@ _MODULES = {
     "parquet": ("pyarrow",),
     "excel": ("python_calamine",),
     "datasets": ("datasets",),
+    "mcp": ("mcp",),
 }
 """Modules that an extra of pyproject.toml brings, and that its work can't do without."""
 

@@ -27,7 +27,7 @@ SERVING = "AsyncClient Client RemoteSession serve serve_training"
 COMMANDS = """
     cancel demo evaluate export fit index/add index/clear index/delete index/get index/migrate
     index/prune index/repair index/restore index/snapshot index/status keys/list keys/new
-    keys/revoke logs models quantize report resume runs runs/delete search serve split swap
+    keys/revoke logs mcp models quantize report resume runs runs/delete search serve split swap
     train-server wise-ft
 """
 SEARCH_CALLS = """

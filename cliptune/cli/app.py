@@ -15,6 +15,7 @@ from cliptune.cli import (
     fetch,
     index,
     keys,
+    mcp,
     models,
     quantize,
     report,
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    data, split, runs, report, models, fetch, quantize, wise_ft, serve, search, index, swap, keys,
+    data, split, runs, report, models, fetch, quantize, wise_ft, serve, search, index, swap, keys, mcp,
     demo,
 ):  # fmt: skip
     module.register(app)

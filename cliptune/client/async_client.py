@@ -145,10 +145,13 @@ class AsyncClient(BaseClient):
         return await self._many(calls.search(query, limit, options))
 
     async def get(
-        self, ids: str | Iterable[str], include_embedding: bool = False
+        self,
+        ids: str | Iterable[str],
+        include_embedding: bool = False,
+        include_image: bool = False,
     ) -> DocList[ClipDoc]:
         """As `Client.get`."""
-        return await calls.get(self._ask, ids, include_embedding, self.max_docs)
+        return await calls.get(self._ask, ids, include_embedding, include_image, self.max_docs)
 
     async def delete(
         self, ids: str | Iterable[str] | None = None, filter: Filter | None = None

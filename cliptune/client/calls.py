@@ -173,11 +173,16 @@ def joined(total: Updated, more: Updated) -> Updated:
     )
 
 
-async def get(ask: Ask, wanted: object, include_embedding: bool, max_docs: int) -> DocList[ClipDoc]:
+async def get(
+    ask: Ask, wanted: object, include_embedding: bool, include_image: bool, max_docs: int
+) -> DocList[ClipDoc]:
     """`Client.get`."""
     stored = DocList[ClipDoc]()
     rest = iter(inputs.id_list(wanted))
-    parameters = {"include_embedding": bool(include_embedding)}
+    parameters = {
+        "include_embedding": bool(include_embedding),
+        "include_image": bool(include_image),
+    }
     while part := [ClipDoc(id=one) for one in islice(rest, max_docs)]:
         stored.extend(await ask(messages.documents(GET, part, parameters)))
     return stored

@@ -194,12 +194,18 @@ class Client(BaseClient):
         """
         return self._many(calls.search(query, limit, options))
 
-    def get(self, ids: str | Iterable[str], include_embedding: bool = False) -> DocList[ClipDoc]:
-        """The stored documents with these ids, without their pictures, in the order asked for.
+    def get(
+        self,
+        ids: str | Iterable[str],
+        include_embedding: bool = False,
+        include_image: bool = False,
+    ) -> DocList[ClipDoc]:
+        """The stored documents with these ids, in the order asked for.
 
-        Ids that aren't there are left out. `image_digest` tells the pictures apart.
+        Ids that aren't there are left out. `image_digest` tells the pictures apart; the pictures
+        themselves come with `include_image`.
         """
-        return now(calls.get(self._asked, ids, include_embedding, self.max_docs))
+        return now(calls.get(self._asked, ids, include_embedding, include_image, self.max_docs))
 
     def delete(self, ids: str | Iterable[str] | None = None, filter: Filter | None = None) -> int:
         """Delete documents by ids, or those that a filter holds for; returns how many.

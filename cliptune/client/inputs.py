@@ -20,6 +20,7 @@ from cliptune.data.pictures.slices import place_of
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, CliptuneError
 from cliptune.protocol.limits import has_text, name
+from cliptune.protocol.redaction import shown_link
 
 D = TypeVar("D", bound=ClipDoc)
 MAX_BATCH_BYTES = 16 * 1024 * 1024
@@ -189,6 +190,8 @@ def to_encode(doc: ClipDoc) -> ClipDoc:
     """What the server needs of a document to embed it."""
     if has_text(doc):
         return ClipDoc(id=doc.id, text=doc.text)
+    if doc.image is None and shown_link(doc.uri):  # the server's to read, where it may
+        return ClipDoc(id=doc.id, uri=doc.uri)
     has_image = doc.image is not None or doc.uri
     return ClipDoc(id=doc.id, image=image_bytes(doc, allow_files=True) if has_image else None)
 
@@ -228,7 +231,12 @@ def to_rank(doc: ClipDoc) -> RankDoc:
 def _ready(kind: type[D], doc: ClipDoc, **more: object) -> D:
     ready = to_encode(doc)
     return kind(
-        id=ready.id, text=ready.text, image=ready.image, tags=plain_mapping(doc.tags), **more
+        id=ready.id,
+        text=ready.text,
+        image=ready.image,
+        uri=ready.uri,
+        tags=plain_mapping(doc.tags),
+        **more,
     )
 
 

@@ -198,4 +198,6 @@ def _doc(kind: type[D], item: Json) -> D:
     if isinstance(vector := item.get("embedding"), str):
         floats = np.frombuffer(base64.b64decode(vector), "<f4").astype(np.float32)
         item = {**item, "embedding": floats}
+    if isinstance(image := item.get("image"), str):
+        item = {**item, "image": base64.b64decode(image)}
     return kind(**item)

@@ -22,8 +22,12 @@ LOGIT_SCALE = 100.0
 """What cosines are multiplied by: where CLIP's training clips it, as clip-as-service takes it."""
 
 
-def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
+def embed_texts(
+    tower: TextTower, docs: DocList[ClipDoc], count_tokens: bool = False
+) -> DocList[ClipDoc]:
     """Embed the documents with a text; the others get the model's digest alone.
+
+    With `count_tokens` each text's `tokens` are told.
 
     Raises:
         BadInput: one has neither text nor picture: its position and id.
@@ -35,6 +39,9 @@ def embed_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc]:
         doc.model_digest = tower.digest  # by which the vision tower is chosen, for all of a request
     chosen = [doc for doc in docs if has_text(doc)]
     _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]) if chosen else ())
+    for doc in chosen:
+        doc.image = None  # nobody looks at it, and it need not go back
+        doc.tokens = tower.count_tokens(str(doc.text)) if count_tokens else None
     return docs
 
 
@@ -204,14 +211,16 @@ def _set(
         doc.model_digest = tower.digest
 
 
-def rank_texts(tower: TextTower, docs: DocList[RankDoc]) -> DocList[RankDoc]:
-    """Embed the texts among the documents and their matches.
+def rank_texts(
+    tower: TextTower, docs: DocList[RankDoc], count_tokens: bool = False
+) -> DocList[RankDoc]:
+    """Embed the texts among the documents and their matches; `count_tokens` as in `embed_texts`.
 
     Raises:
         BadInput: a document has no matches, or one of them neither text nor picture.
     """
     flat = _flat(docs)
-    embed_texts(tower, flat)
+    embed_texts(tower, flat, count_tokens)
     return docs
 
 

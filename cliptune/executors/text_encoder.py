@@ -22,9 +22,12 @@ class CLIPTextEncoder(Encoder):
         super().__init__(query_cache=query_cache, **kwargs)
 
     @requests(on=[endpoints.ROOT.path, endpoints.ENCODE.path])
-    def encode(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
+    def encode(
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
+    ) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents with a text."""
-        return embed_texts(self.towers.pick(), docs)
+        counted = endpoints.read_parameters(endpoints.EncodeParameters, parameters).include_tokens
+        return embed_texts(self.towers.pick(), docs, counted)
 
     @requests(on=endpoints.SEARCH.path)
     def search(
@@ -35,9 +38,12 @@ class CLIPTextEncoder(Encoder):
         return embed_texts(self.towers.pick(model), docs)
 
     @requests(on=endpoints.RANK.path)
-    def rank(self, docs: DocList[RankDoc], **kwargs: object) -> DocList[RankDoc]:
+    def rank(
+        self, docs: DocList[RankDoc], parameters: dict[str, object], **kwargs: object
+    ) -> DocList[RankDoc]:
         """Embed the texts among documents and matches."""
-        return rank_texts(self.towers.pick(), docs)
+        counted = endpoints.read_parameters(endpoints.EncodeParameters, parameters).include_tokens
+        return rank_texts(self.towers.pick(), docs, counted)
 
     @requests(on=endpoints.INDEX_TEXTS.path)
     def index_texts(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:

@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune.errors import CliptuneError
 from cliptune.gateway.admission import PRESENTED, Admission
-from cliptune.gateway.schemas import error_response
+from cliptune.gateway.errors import error_response
 from cliptune.protocol import wire_errors
-from cliptune.protocol.endpoints import GET, OPEN_PATHS, PICTURES, POST
+from cliptune.protocol.endpoints import OPEN_PATHS, POST, answering
 
 if TYPE_CHECKING:
     from cliptune.protocol.jina_types import HandlerCallDetails, ServicerContext
@@ -92,10 +92,9 @@ class AuthMiddleware:
         PRESENTED.set(presented(scope))
         path = scope["path"]
         if scope["type"] == "websocket" or path not in OPEN_PATHS:
-            endpoint = GET.path if path.startswith(PICTURES) else path
             try:
-                free = scope["type"] == "websocket" or endpoint == POST
-                self.admission.check(PRESENTED.get(), None if free else endpoint)
+                free = scope["type"] == "websocket" or path == POST
+                self.admission.check(PRESENTED.get(), None if free else answering(path))
             except CliptuneError as error:
                 if scope["type"] == "websocket":
                     # Before it is accepted: the handshake is answered with 403.
@@ -103,7 +102,7 @@ class AuthMiddleware:
                         {"type": "websocket.close", "code": 1008, "reason": str(error)[:100]}
                     )
                 else:
-                    await error_response(error)(scope, receive, send)
+                    await error_response(error, path)(scope, receive, send)
                 return
         if scope["type"] == "websocket":
             await self.app(scope, receive, send)

@@ -19,7 +19,8 @@ from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, sh
 from cliptune.gateway import docs_page
 from cliptune.gateway.auth import AuthMiddleware
 from cliptune.gateway.dispatch import Dispatcher
-from cliptune.gateway.schemas import error_response, json_response
+from cliptune.gateway.errors import error_response, told_at
+from cliptune.gateway.schemas import json_response
 from cliptune.protocol import endpoints, redaction, wire_errors
 from cliptune.settings import Settings
 
@@ -50,13 +51,13 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
             try:
                 check_origin(request.headers, settings)
             except Forbidden as error:
-                return error_response(error)
+                return error_response(error, request.scope["path"])
         try:
             response = await go_on(request)
         except CliptuneError as error:
-            response = error_response(error)
+            response = error_response(error, request.scope["path"])
         except Exception as error:
-            response = error_response(wire_errors.from_exception(error))
+            response = error_response(wire_errors.from_exception(error), request.scope["path"])
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
@@ -73,13 +74,13 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts)
 
     @app.exception_handler(CliptuneError)
-    async def deliberate(_: Request, error: CliptuneError) -> Response:
-        return error_response(error)
+    async def deliberate(request: Request, error: CliptuneError) -> Response:
+        return error_response(error, request.scope["path"])
 
     @app.exception_handler(RequestValidationError)
-    async def bad_query(_: Request, error: RequestValidationError) -> Response:
+    async def bad_query(request: Request, error: RequestValidationError) -> Response:
         parts = [f"{e['loc'][-1]}: {e['msg']}, got {e.get('input')!r:.80}" for e in error.errors()]
-        return error_response(BadInput("; ".join(parts)))
+        return error_response(BadInput("; ".join(parts)), request.scope["path"])
 
     @app.exception_handler(HTTPException)
     async def from_framework(request: Request, error: HTTPException) -> Response:
@@ -97,8 +98,8 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
                 f"{' or '.join(allowed)}"
             )
         kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
-        content = {"error": {"type": kind, "message": message}}
-        response = json_response(content, error.status_code)
+        told = wire_errors.ErrorBody(type=kind, message=message)
+        response = told_at(request.scope["path"], told, error.status_code)
         response.headers.update(error.headers or {})
         return response
 

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune.errors import BadJson, CliptuneError, UnsupportedCoding
-from cliptune.gateway.schemas import error_response
+from cliptune.gateway.errors import error_response
 from cliptune.protocol import redaction
 from cliptune.protocol.endpoints import PICTURES
 from cliptune.settings import Settings
@@ -61,7 +61,7 @@ class EdgeMiddleware:
         try:
             receive = _decompressed(scope, receive)
         except CliptuneError as error:
-            response = error_response(error)
+            response = error_response(error, scope["path"])
             response.headers["Accept-Encoding"] = ", ".join(CODINGS)
             await response(scope, receive, send)
             return

@@ -247,9 +247,12 @@ def _without_objects(annotation: object) -> object:
 
 
 def _responses(endpoint: Endpoint[BaseDoc]) -> dict[int | str, dict[str, JsonValue]] | None:
-    if endpoint.answers_with is None:
-        return None
-    schema = _schema(endpoint.answers_with)
+    return None if endpoint.answers_with is None else answer_schema(endpoint.answers_with)
+
+
+def answer_schema(kind: type[BaseModel]) -> dict[int | str, dict[str, JsonValue]]:
+    """What OpenAPI is told of an answer."""
+    schema = _schema(kind)
     about = schema.pop("description", "")
     return {200: {"description": about, "content": {"application/json": {"schema": schema}}}}
 

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import math
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -20,16 +19,12 @@ from cliptune.errors import (
     BadImage,
     BadInput,
     BadJson,
-    CliptuneError,
-    Overloaded,
     Timeout,
     TooLarge,
-    Unauthorized,
     UnsupportedCoding,
 )
 from cliptune.gateway import multipart
-from cliptune.protocol import wire_errors
-from cliptune.protocol.endpoints import ROOT, SEARCH_FLOW, describe
+from cliptune.protocol.endpoints import DOCS, ROOT, SEARCH_FLOW, describe
 from cliptune.protocol.limits import Limits
 from cliptune.settings import MAX_DOCS, Bounds
 
@@ -174,7 +169,7 @@ async def read_json(
         return await asyncio.to_thread(multipart.read_form, raw, kind, form, limits)
     if not raw.strip():
         if default is None:
-            raise BadJson('the body is empty, expected JSON such as {"data": [{"text": "…"}]}')
+            raise BadJson(f"the body is empty, expected JSON: {DOCS} has examples")
         return default
     try:
         return await asyncio.to_thread(limits.parse_json, raw)
@@ -184,17 +179,23 @@ async def read_json(
         raise BadJson(f"the body is not JSON: {error}") from None
 
 
-def fit(body: object, kind: type[B], limits: Limits) -> B:
+def fit(body: object, kind: type[B], limits: Limits, items_in: str = "data") -> B:
     """JSON as `kind`.
 
+    Args:
+        body: the JSON.
+        kind: what it must fit.
+        limits: how much it may hold.
+        items_in: the field that holds a request's documents.
+
     Raises:
-        BadInput: it doesn't fit; the message names the place and the value.
+        BadInput: it doesn't fit; the message names the place and the value, `param` the field.
         TooLarge: it has too many documents, with their matches.
     """
     if not isinstance(body, dict):
         raise BadInput(f"the body must be a JSON object, got {body!r:.80}")
     # Before thousands of items are looked at one by one.
-    if isinstance(items := body.get("data"), list):
+    if isinstance(items := body.get(items_in), list):
         limits.check_count(len(items))
         within = [item.get("matches") for item in items if isinstance(item, dict)]
         matches = sum(len(one) for one in within if isinstance(one, list))
@@ -202,7 +203,9 @@ def fit(body: object, kind: type[B], limits: Limits) -> B:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        raise BadInput(f"body: {describe(error)}") from None
+        refused = BadInput(f"body: {describe(error, list(kind.model_fields))}")
+        refused.param = next((str(one["loc"][0]) for one in error.errors() if one["loc"]), None)
+        raise refused from None
 
 
 def to_docs(items: list[Item]) -> DocList[ClipDoc]:
@@ -275,9 +278,11 @@ def from_base64(text: str, what: str) -> bytes:
 
 
 def doc_fields(doc: ClipDoc) -> dict[str, object]:
-    """A document as JSON has it: what is set; never the picture's bytes."""
+    """A document as JSON has it: what is set."""
     fields: dict[str, object] = {"id": str(doc.id)}
-    for name in ("text", "uri", "label", "model_digest", "image_digest"):
+    if doc.image is not None:
+        fields["image"] = base64.b64encode(doc.image).decode()
+    for name in ("text", "uri", "label", "model_digest", "image_digest", "tokens"):
         if (value := getattr(doc, name)) is not None:
             fields[name] = value
     if doc.tags:
@@ -329,15 +334,3 @@ def _for_json(value: object) -> object:
     if isinstance(value, np.ndarray):
         return base64.b64encode(value.astype("<f4", copy=False).tobytes()).decode()
     raise TypeError(f"a {type(value).__name__} has no JSON")
-
-
-def error_response(error: CliptuneError) -> Response:
-    """`{"error": {"type", "message"}}` with the status of the error, and what HTTP adds to it."""
-    response = json_response(
-        {"error": wire_errors.ErrorBody.of(error).to_json()}, error.http_status
-    )
-    if isinstance(error, Unauthorized):
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, Overloaded):
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return response

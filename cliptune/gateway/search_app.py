@@ -16,6 +16,7 @@ from cliptune.gateway.base_app import new_app
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import add_websocket, answer_json
 from cliptune.gateway.dispatch import Dispatcher
+from cliptune.gateway.foreign.routes import add_foreign
 from cliptune.gateway.routes import add_routes, body_schema
 from cliptune.gateway.schemas import CallBody, read_json
 from cliptune.gateway.websocket import add_socket
@@ -40,6 +41,7 @@ def make_app(dispatcher: Dispatcher) -> FastAPI:
     add_routes(app, dispatcher, SEARCH_FLOW, adapter)
     add_clip_service(app, adapter)
     add_socket(app, adapter)
+    add_foreign(app, dispatcher)
     add_page(app, dispatcher)
     return app
 

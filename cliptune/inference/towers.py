@@ -91,6 +91,10 @@ class TextTower:
         self._count_truncated(texts, tokens.numpy())
         return tokens
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens of `text` are read: marks of begin and end count, what is cut doesn't."""
+        return min(token_count(self.tokenizer, text), self.context_length)
+
     def encode_tokens(self, tokens: Tensor) -> NDArray[np.float32]:
         """Embed texts that are tokens already: int64 [N, L] to float32 [N, D] of unit length."""
         starts = range(0, len(tokens), self.batch_size)

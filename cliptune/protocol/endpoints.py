@@ -38,6 +38,14 @@ class NoParameters(Parameters):
     """For endpoints without parameters."""
 
 
+class EncodeParameters(Parameters):
+    """What is told of embedded texts besides."""
+
+    include_tokens: bool = Field(
+        False, description="Say of each text how many tokens the model reads: `tokens`."
+    )
+
+
 class IndexParameters(Parameters):
     """How documents are stored."""
 
@@ -129,16 +137,21 @@ def read_parameters(kind: type[P], parameters: Mapping[str, object] | None) -> P
 
 
 def describe(error: ValidationError, known: Sequence[str] | None = None) -> str:
-    """A validation error in one line: each place, what is wrong there, and the value."""
+    """A validation error in one line: each place, what is wrong there, and the value.
+
+    `known` are the names that an unknown one could have been, but for those deeper inside.
+    """
     parts = []
     for item in error.errors(include_url=False)[:5]:
         place = ".".join(str(step) for step in item["loc"]) or "body"
-        if item["type"] == "extra_forbidden" and known is not None:
+        top = len(item["loc"]) == 1
+        if item["type"] == "extra_forbidden" and known is not None and top:
             parts.append(f"{place} is unknown; there are {', '.join(known) or 'none'}")
             continue
         value = repr(item.get("input"))
         shown = value if len(value) <= 80 else value[:77] + "…"
-        parts.append(f"{place}: {item['msg']}, got {shown}")
+        told = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{place}: {told}, got {shown}")
     return "; ".join(parts)
 
 
@@ -250,7 +263,7 @@ ENCODE = Endpoint(
     "/encode",
     "Embed texts and pictures, mixed as you like; answers in the order asked.",
     needs="read", executors=_ENCODERS, takes=ClipDoc, gives=ClipDoc,
-    group="encode", example=_TEXTS,
+    parameters=EncodeParameters, group="encode", example=_TEXTS,
     takes_forms=True, texts_skip_vision=True, for_clip_service=True,
 )  # fmt: skip
 ROOT = replace(ENCODE, path="/", methods=())
@@ -279,7 +292,7 @@ RANK = Endpoint(
     "/rank",
     "Compare each document with its own matches; they come back best first.",
     needs="read", executors=_ENCODERS, takes=RankDoc, gives=RankDoc,
-    group="encode", example=_COMPARED, for_clip_service=True,
+    parameters=EncodeParameters, group="encode", example=_COMPARED, for_clip_service=True,
 )  # fmt: skip
 SEARCH = Endpoint(
     "/search",
@@ -415,5 +428,22 @@ SOCKET = "/ws"
 """The same over a WebSocket."""
 DRY_RUN = "/dry_run"
 """Whether it lives, as Jina's clients ask."""
+EMBEDDINGS, MODELS = "/v1/embeddings", "/v1/models"
+"""Of OpenAI's interface, as infinity and vLLM have it too."""
+RERANK = ("/rerank", "/v1/rerank", "/v2/rerank")
+"""Of Cohere's and Jina's interfaces."""
+FOREIGN: dict[str, Endpoint[BaseDoc]] = {
+    EMBEDDINGS: ENCODE,
+    MODELS: STATUS,
+    **dict.fromkeys(RERANK, RANK),
+}
+"""Calls in the form of others' interfaces, by their paths, and the endpoint that answers each."""
 OPEN_PATHS = (ROOT.path, DOCS, OPENAPI, HEALTHZ, READYZ, DRY_RUN)
 """What needs no key: the search page itself (it asks its reader for one), the reference, health."""
+
+
+def answering(path: str) -> str:
+    """The path of the endpoint that answers what is asked at a path of HTTP; else that path."""
+    if path.startswith(PICTURES):
+        return GET.path
+    return FOREIGN[path].path if path in FOREIGN else path

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
+import openai
 import pytest
 import requests
 import trustme
@@ -382,6 +384,36 @@ def test_pictures_by_uri(secure: Secure, protocol: str) -> None:
     assert "by-uri" in [match.id for match in best]
     stored = secure.ask("get", "/pictures/by-uri", "search")
     assert stored.content == picture(COLOURS["red"])
+
+
+def test_others_clients_are_held_to_the_same(secure: Secure) -> None:
+    def embed(key: str, **asked: Any) -> openai.types.CreateEmbeddingResponse:
+        http = httpx.Client(verify=ssl.create_default_context(cafile=secure.ca))
+        address = f"{secure.http}/v1"
+        with openai.OpenAI(base_url=address, api_key=key, http_client=http, max_retries=0) as ai:
+            return ai.embeddings.create(model="cliptune", input="boots", **asked)
+
+    assert embed("search").usage.total_tokens > 0
+    with pytest.raises(openai.AuthenticationError) as stranger:
+        embed("nobody")
+    assert (stranger.value.code, stranger.value.type) == ("invalid_api_key", "authentication_error")
+    with pytest.raises(openai.RateLimitError) as slow:
+        [embed("slow") for _ in range(3)]
+    assert slow.value.code == "rate_limit_exceeded"
+    assert int(slow.value.response.headers["Retry-After"]) > 0
+    elsewhere = {"Origin": "https://evil.example"}
+    with pytest.raises(openai.PermissionDeniedError) as site:
+        embed("search", extra_headers=elsewhere)
+    assert site.value.type == "permission_error"
+
+    (secure.pictures / "seen.png").write_bytes(picture(COLOURS["blue"]))
+    place = {"image": f"file://{secure.pictures}/seen.png"}
+    read = embed("search", extra_body={"input": [place]})
+    sent = embed("search", extra_body={"input": [{"image": base64_of(picture(COLOURS["blue"]))}]})
+    assert read.data[0].embedding == sent.data[0].embedding
+    for uri in ("file:///etc/passwd", "http://127.0.0.1:1/a.png"):
+        with pytest.raises(openai.BadRequestError, match="not below what|not a public address"):
+            embed("search", extra_body={"input": [uri], "modality": "image"})
 
 
 def test_ranking_and_updating_by_uri(secure: Secure) -> None:

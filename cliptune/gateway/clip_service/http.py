@@ -18,8 +18,8 @@ from cliptune.gateway.clip_service.adapter import Adapter, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
 from cliptune.gateway.clip_service.documents import read_array, write_array
 from cliptune.gateway.clip_service.grpc_server import WINDOW, answer_to
+from cliptune.gateway.errors import error_response
 from cliptune.gateway.schemas import (
-    error_response,
     from_base64,
     json_response,
     numbers_in,
