@@ -31,14 +31,11 @@ from cliptune.data.pictures.download import download_once
 from cliptune.data.pictures.images import picture_digest
 from cliptune.data.pictures.slices import PicturePack, slice_uri
 from cliptune.data.summary import DataSummary
-from cliptune.data.tables.columns import (
-    Column,
-    choose_roles,
-    is_elsewhere,
-)
+from cliptune.data.tables.columns import Column, is_elsewhere
 from cliptune.data.tables.identity import Identities
 from cliptune.data.tables.opening import open_file
 from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.roles import choose_roles
 from cliptune.data.tables.row_documents import DocumentMaker, text_of
 from cliptune.data.tables.rows import Row, Rows, Unusable
 from cliptune.data.validation import (

@@ -8,15 +8,11 @@ from pathlib import Path
 
 from cliptune.data.pictures.download import Downloads
 from cliptune.data.pictures.slices import SLICE
-from cliptune.data.tables.columns import (
-    Column,
-    Roles,
-    Text,
-    fill_template,
-    is_elsewhere,
-)
+from cliptune.data.tables.columns import Column, is_elsewhere
 from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.roles import Roles, Text
 from cliptune.data.tables.rows import Row, Rows, Unusable
+from cliptune.data.tables.templates import fill_template, fill_text
 from cliptune.data.validation import is_missing
 from cliptune.documents import ClipDoc
 
