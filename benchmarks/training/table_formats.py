@@ -10,14 +10,14 @@ answers. "Waiting" is what a step waited for its batch.
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
 import io
 import json
 import os
+import socket
+import subprocess
+import sys
 import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,21 +104,20 @@ def write_tables(products: pa.Table, folder: Path, address: str) -> dict[str, st
     return {kind: str(folder / name) for kind, name in zip(TABLES, names, strict=True)}
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, and tells nobody."""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
-
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """The address of a server of the folder's files."""
-    handler = functools.partial(Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen([*command, "-d", str(folder)], stdout=quiet, stderr=quiet)
+    try:
+        time.sleep(2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
 
 
 if __name__ == "__main__":
