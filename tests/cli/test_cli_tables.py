@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -26,6 +27,7 @@ TABLES = [
     "index prune",
     "split",
     "swap",
+    "data check",
 ]
 """The commands that take a table."""
 COLOURS = ["red", "green", "blue", "white", "black", "orange", "purple", "yellow", "pink", "grey"]
@@ -113,3 +115,32 @@ def test_evaluate_leaves_out_what_cannot_be_read(
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n_index"] == 11
+
+
+def test_a_check_says_what_a_table_would_be_taken_for(tmp_path: Path) -> None:
+    lines = ["title,image,sku"]
+    for number in range(40):
+        # Two products look the same; the rest don't.
+        picture = np.random.default_rng(max(1, number)).integers(0, 255, (12, 12, 3), np.uint8)
+        Image.fromarray(picture).resize((60, 60)).save(tmp_path / f"{number}.png")
+        lines.append(f"thing <b>{number // 2}</b>,{number}.png,{number}")
+    (tmp_path / "7.png").write_bytes(b"no picture")
+    lines[3] = f"{'very ' * 100}long,2.png,2"
+    lines += [",3.png,41", "half,,42"]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    report = tmp_path / "check.html"
+    run = CliRunner().invoke(
+        app,
+        ["data", "check", str(tmp_path / "t.csv"), "--report", str(report), "--id-column", "sku",
+         "--pictures", "100"],
+        env={"COLUMNS": "300"},
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    for said in ("42 documents, 40 used, 2 left out", "left out: 1 for 'no picture', the first on",
+                 "right answers to each other: 'thing <b>0</b>' (2)", "1 titles are cut",
+                 "40 of 40 pictures decoded: 1 can't be", "can't be decoded: 7: "):  # fmt: skip
+        assert said in run.output
+    page = report.read_text()
+    assert page.count('<img src="data:image/jpeg;base64,') >= 3
+    assert "<b>" not in page
+    assert "&lt;b&gt;0" in page

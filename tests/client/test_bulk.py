@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from cliptune.client.bulk import index_all
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
 from cliptune.serving import Client
+from tests.data import test_formats as formats
 from tests.pictures import picture
 from tests.server import Server
 
@@ -107,6 +109,23 @@ def test_the_command_goes_on_after_a_kill(
     assert (one["id"], one["picture"]) == ("150", str(tmp_path / "150.png"))
     assert client.status()["documents"] == 299
     assert client.get(["7"])[0].tags == {"price": 1.75}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [formats.in_shards, formats.in_tar, formats.in_packed_tar],
+    ids=lambda one: one.__name__,
+)
+def test_pictures_that_a_table_holds_are_indexed_by_one_line(
+    server: Server, client: Client, tmp_path: Path, write: Callable[[Path], str]
+) -> None:
+    command = ["index", write(tmp_path), "--server", server.grpc]
+    run = CliRunner().invoke(app, command)
+    assert run.exit_code == 0, run.output
+    assert f"{formats.N} documents indexed, 0 were there" in " ".join(run.output.split())
+    [match] = client.search(formats.png(7), limit=1).matches
+    assert (match.text, match.uri, match.tags["price"]) == (formats.product(7)["title"], None, 7.5)
+    assert "0 documents indexed" in CliRunner().invoke(app, command).output
 
 
 def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+from docarray import DocList
 from PIL import Image
 
 from cliptune.data.pictures.images import image_bytes
@@ -264,6 +265,19 @@ def test_a_pack_is_written_once_and_read_by_no_server(tmp_path: Path, cliptune_h
             image_bytes(ClipDoc(uri=damaged), allow_files=True)
 
 
+def test_pictures_that_a_table_holds_and_others_that_it_names(tmp_path: Path) -> None:
+    """As `datasets` keeps those that were files: with a path and no bytes."""
+    table, files = structs(4), paths(tmp_path)["image"].to_pylist()
+    pictures = table["image"].to_pylist()
+    pictures[1] = {"bytes": None, "path": files[1]}
+    pictures[3] = {"bytes": None, "path": str(tmp_path / files[3])}
+    table = table.set_column(3, "image", pa.array(pictures, table.schema.field("image").type))
+    pq.write_table(table, tmp_path / "t.parquet")
+    for found in (read_documents(tmp_path / "t.parquet", needs=PAIR).docs,
+                  list(stream_documents(tmp_path / "t.parquet"))):  # fmt: skip
+        assert digests(found) == [hashlib.sha256(png(i)).hexdigest() for i in range(4)]
+
+
 def test_several_pictures_of_a_row(tmp_path: Path) -> None:
     pictures = [[png(0), png(1)], [png(2)], [], None]
     table = pa.table({"title": ["a", "b", "c", "d"], "images": pa.array(pictures)})
@@ -271,6 +285,7 @@ def test_several_pictures_of_a_row(tmp_path: Path) -> None:
     for found in (read_documents(tmp_path / "t.parquet", needs=PAIR).docs,
                   list(stream_documents(tmp_path / "t.parquet"))):  # fmt: skip
         assert [doc.text for doc in found] == ["a", "a", "b"]
+        assert [doc.image is None for doc in found] == [isinstance(found, DocList)] * 3
         assert digests(found) == [hashlib.sha256(png(i)).hexdigest() for i in range(3)]
     lines = [{"title": "a", "image": ["0.png", "1.png"]}, {"title": "b", "image": ["2.png"]}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -16,7 +16,7 @@ import pytest
 from docarray import DocList
 
 from cliptune.data import store
-from cliptune.data.source import load_documents
+from cliptune.data.source import load_documents, read_documents
 from cliptune.data.store import (
     MAX_DOCUMENT_BYTES,
     dump_documents,
@@ -25,8 +25,10 @@ from cliptune.data.store import (
     pull,
     push,
 )
+from cliptune.data.validation import PAIR
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadInput, NotFound, Unavailable
+from tests.data import test_formats as formats
 from tests.s3 import s3_server
 
 
@@ -234,3 +236,33 @@ def test_a_real_s3_server(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(Unavailable, match="127.0.0.1:9"):
         pull(url)
+
+
+def test_tables_and_pictures_in_a_bucket(s3: str, tmp_path: Path) -> None:
+    there = fsspec.filesystem("s3")
+    pictures = [f"shop/pictures/{number}.png" for number in range(formats.N)]
+    for number, place in enumerate(pictures):
+        there.pipe_file(place, formats.png(number))
+    for write in (formats.in_parquet, formats.in_packed_tar, formats.in_tar, formats.in_excel,
+                  formats.in_csv, formats.in_feather):  # fmt: skip
+        path = Path(write(tmp_path))
+        there.put_file(str(path), f"shop/{path.name}")
+        options = {"download": True}  # relative paths are in the bucket, too
+        found = read_documents(f"s3://shop/{path.name}", csv_options=options, needs=PAIR)
+        here = read_documents(path, needs=PAIR)
+        assert [doc.text for doc in found.docs] == [doc.text for doc in here.docs]
+        assert formats.digests(found.docs) == formats.digests(here.docs)
+    with pytest.raises(BadData, match="--download|'download': True"):
+        read_documents("s3://shop/t.csv", needs=PAIR)
+    there.pipe_file("shop/t-2.parquet", there.cat_file("shop/t.parquet"))
+    assert len(read_documents("s3://shop/t*.parquet", csv_options={"id_column": "none"},
+                              needs=PAIR).docs) == formats.N  # fmt: skip
+    urls = [f"p {number},s3://{place}" for number, place in enumerate(pictures)]
+    (tmp_path / "urls.csv").write_text("\n".join(["title,image", *urls, "lost,s3://shop/lost.png"]))
+    found = read_documents(tmp_path / "urls.csv", csv_options={"download": True}, needs=PAIR)
+    assert len(found.docs) == formats.N
+    assert "no picture at 's3://shop/lost.png'" in found.summary.left_out[0].reason
+    with pytest.raises(NotFound, match="no table at 's3://shop/none.parquet'"):
+        read_documents("s3://shop/none.parquet")
+    with pytest.raises(NotFound, match="no file fits"):
+        read_documents("s3://shop/none-*.parquet")

@@ -1,8 +1,9 @@
-"""Pictures by http(s) URL, fetched in the user's own process: once, several at a time.
+"""Pictures by URL, fetched in the user's own process: once, several at a time.
 
 The user, or the user's table, names the URLs, so any host may be asked, one in the user's own
 network too. (Servers fetch nothing of what clients name, unless their operator allows it: see
 `cliptune.executors.fetching`, which has the same limits.) Redirects lead to http(s) only.
+What lies in buckets (`s3://…`) is asked for as the store's own tools would.
 `CLIPTUNE_FETCH=0` forbids all of it.
 """
 
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from cliptune.data.pictures.images import check_header
+from cliptune.data.store import located, store_failure
 from cliptune.errors import BadImage, BadInput
 from cliptune.files import write_bytes
 from cliptune.settings import current
@@ -60,13 +62,15 @@ def download_pictures(
     cut short goes on when it is made again. Only what is a picture by its header is kept.
 
     Args:
-        urls: of pictures; repeated ones are fetched once.
+        urls: of pictures, `https://…` or what fsspec knows (`s3://…`); repeated ones are fetched
+            once.
         folder: made if it is not there.
         workers: how many are fetched at once.
         on_progress: told (done, total).
 
     Raises:
         BadInput: `CLIPTUNE_FETCH=0` forbids it.
+        Unavailable: what speaks to such a store isn't installed.
     """
     check_allowed()
     wanted = list(dict.fromkeys(urls))
@@ -76,7 +80,7 @@ def download_pictures(
         path = _place(Path(folder), url)
         if path.is_file():
             return False
-        data = fetch(url)
+        data = fetch(url) if is_url(url) else _fetch_object(url)
         check_header(data)
         write_bytes(path, data)
         return True
@@ -157,6 +161,29 @@ def fetch(url: str) -> bytes:
         except ValueError as error:
             raise BadImage(f"url {url[:200]!r}: redirected to {answer[:200]!r}") from error
     raise BadImage(f"url {url[:200]!r}: more than {MAX_REDIRECTS} redirects")
+
+
+def _fetch_object(url: str) -> bytes:
+    """The bytes of an object in a bucket, or of what else fsspec knows.
+
+    Raises:
+        BadImage: it is not there, may not be read, or is too large.
+        Unavailable: what speaks to such a store isn't installed.
+    """
+    try:
+        system, path = located(url)
+    except BadInput as error:
+        raise BadImage(f"url {url[:200]!r}: {error}") from error
+    limit = current().fetch_bytes
+    try:
+        # No more than that is read, whatever the store says of its size.
+        with system.open(path, "rb", block_size=min(limit, 2**20)) as file:
+            data = bytes(file.read(limit + 1))
+    except Exception as error:
+        raise BadImage(str(store_failure(url, error, "picture"))) from error
+    if len(data) > limit:
+        raise BadImage(f"url {url[:200]!r} has more than {limit} bytes, the limit")
+    return data
 
 
 def _get(place: str, shown: str, deadline: float) -> bytes | str:

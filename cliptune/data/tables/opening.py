@@ -108,7 +108,8 @@ def _remote(url: str, options: CsvOptions) -> Rows:
     if is_web(url):
         check_allowed()
     system, path = located(url)
-    kind = _STREAMED.get(_suffix(url))
+    # A web server may not give parts of a file.
+    kind = None if is_web(url) else _STREAMED.get(_suffix(url))
 
     def opened() -> BinaryIO:
         try:

@@ -27,21 +27,16 @@ from typing import NoReturn, TypedDict, Unpack
 
 from docarray import DocList
 
-from cliptune.data.pictures.download import Downloads, download_once
+from cliptune.data.pictures.download import download_once
 from cliptune.data.pictures.images import picture_digest
-from cliptune.data.pictures.slices import SLICE, PicturePack, slice_uri
+from cliptune.data.pictures.slices import PicturePack, slice_uri
 from cliptune.data.summary import DataSummary
-from cliptune.data.tables.columns import (
-    Column,
-    Text,
-    choose_roles,
-    fill_template,
-    fill_text,
-    is_elsewhere,
-)
+from cliptune.data.tables.columns import Column, is_elsewhere
 from cliptune.data.tables.identity import Identities
 from cliptune.data.tables.opening import open_file
 from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.roles import choose_roles
+from cliptune.data.tables.row_documents import DocumentMaker, text_of
 from cliptune.data.tables.rows import Row, Rows, Unusable
 from cliptune.data.validation import (
     ANYTHING,
@@ -122,23 +117,20 @@ class Table:
         self.rows, self.options, self.needs, self.role = rows, options, needs, role
         self._columns = self._survey()
         self.roles = choose_roles(rows.where, self._columns, options, needs)
-        self._unread = set(rows.pictures) - {self.roles.image}
-        """Columns of other bytes."""
+        self._maker = DocumentMaker(rows, self._columns, self.roles, options)
         if not keep_untitled and self.roles.texts:
             self.needs = needs | {TEXT}
-        self._decimal = {
-            name
-            for name, column in self._columns.items()
-            if column.is_decimal or (rows.has_commas and column.has_decimal_commas)
-        }
         self.summary = DataSummary(role, rows.where, notes=list(rows.notes))
         self.unread = 0
         """Pictures that can't be read, so that ids could not be made of them."""
-        self._downloads = self._download() if options.downloads else None
+        if options.downloads:
+            self._download()
         self._ids: list[str | None] = []
         """By document; None: it is left out."""
         self._places: array[int] | None = None
         """By document: its picture's offset and size in the pack; (0, 0): it has none there."""
+        self._paths: dict[int, str] = {}
+        """By document: where pictures are that the table only names, among those that it holds."""
         self._pack: Path | None = None
         is_inside = self.roles.image in rows.pictures
         self._chunk = _CHUNK_OF_PICTURES if is_inside else _CHUNK
@@ -186,28 +178,37 @@ class Table:
         try:
             rows = zip(self._ids, self._each(reads_pictures=reads_pictures), strict=True)
             for number, (doc_id, row) in enumerate(rows):
-                if doc_id is not None:
-                    yield self._document(row, doc_id, number)
+                if doc_id is None:
+                    continue
+                doc = self._maker.document(row, doc_id)
+                if doc.image is not None and self._pack is not None:
+                    doc.image, doc.uri = None, self._address(number)
+                yield doc
         except ValueError as error:
             if isinstance(error, BadData):
                 raise
             raise BadData(f"{self.rows.where} has changed since it was looked through") from error
 
     def _each(self, *, reads_pictures: bool = True) -> Iterator[Row]:
-        """The rows, of those with several pictures one for each."""
+        """The rows, of those with several pictures one for each.
+
+        Without `reads_pictures` those that the table holds itself need not be read.
+        """
         image = self.roles.image
-        is_inside = image in self.rows.pictures
-        skips = not reads_pictures and is_inside and not self._columns[str(image)].lists
-        for row in self.rows.read({*self._unread, image} if skips else self._unread):  # type: ignore[arg-type]
-            if skips:
-                yield replace(row, cells={**row.cells, str(image): _INSIDE})
-                continue
-            cell = row.cells.get(image) if image else None
-            if not isinstance(cell, list):
-                yield row
-                continue
-            for one in cell or [None]:
-                yield replace(row, cells={**row.cells, str(image): one})
+        others = set(self.rows.pictures) - {image}
+        if image is None:
+            yield from self.rows.read(others)
+            return
+        is_inside = image in self.rows.pictures and image not in self.rows.lists
+        skips = is_inside and not reads_pictures
+        for row in self.rows.read({*others, image} if skips else others):
+            cell = _INSIDE if skips else row.cells.get(image)
+            for one in (cell or [None]) if isinstance(cell, list) else [cell]:
+                yield (
+                    row
+                    if one is row.cells.get(image)
+                    else replace(row, cells={**row.cells, image: one})
+                )
 
     def every_row(self) -> Iterator[tuple[Row, ClipDoc]]:
         """Each row, those that are left out too, and its document without an id.
@@ -215,30 +216,25 @@ class Table:
         Of pictures that the table holds they have the digest. A row with several comes as often.
         """
         for row in self._each():
-            doc = self._document(row)
+            doc = self._maker.document(row)
             yield row, doc.model_copy(update={"image": None, "image_digest": _hash(doc.image)})
 
     def documents(self) -> DocList[ClipDoc]:
         """All documents."""
         return DocList[ClipDoc](iter(self))
 
-    def _download(self) -> Downloads | None:
-        """Fetch what is given by URL, and say how many; None where nothing is needed."""
-        self._downloads = None  # so that `_uri` gives the URLs themselves
-        urls = [
-            uri
-            for row in self._each(reads_pictures=False)
-            if isinstance(uri := self._picture(row), str) and is_elsewhere(uri)
-        ]
-        if not urls or PICTURE not in self.needs:
-            return None
-        downloads = download_once(urls)
+    def _download(self) -> None:
+        """Fetch what is given by URL, where pictures are needed, and say how many."""
+        pictures = map(self._maker.picture, self._each()) if PICTURE in self.needs else ()
+        urls = [uri for uri in pictures if isinstance(uri, str) and is_elsewhere(uri)]
+        if not urls:
+            return
+        downloads = self._maker.downloads = download_once(urls)
         count, fetched = len(downloads.files), downloads.fetched
         self.summary.notes.append(
             f"{count} pictures by URL: {fetched} fetched, {count - fetched} were there; "
             f"{len(downloads.problems)} could not be"
         )
-        return downloads
 
     def _survey(self) -> dict[str, Column]:
         columns = {name: Column(name) for name in self.rows.columns}
@@ -250,111 +246,12 @@ class Table:
                     columns[name].add(value)
         return columns
 
-    def _document(self, row: Row, doc_id: str | None = None, number: int | None = None) -> ClipDoc:
-        """The document of a row."""
-        roles = self.roles
-        texts = self._texts(row)
-        label = _text(row.cells.get(roles.label)) if roles.label else None
-        cells = {name: row.cells.get(name) for name in roles.tags if name not in self._unread}
-        tags = {
-            name: self._typed(name, value)
-            for name, value in cells.items()
-            if isinstance(value, str) or not is_missing(value)
-        }
-        picture = self._picture(row)
-        if picture is _INSIDE and self._pack is not None and number is not None:
-            picture = self._address(number)
-        return ClipDoc(
-            id=doc_id,
-            text=next(iter(texts), None),
-            texts=texts if len(texts) > 1 else None,
-            image=picture if isinstance(picture, bytes) else None,
-            uri=picture if isinstance(picture, str) else None,
-            label=label,
-            tags=tags,
-        )
-
-    def _texts(self, row: Row) -> dict[str, float]:
-        """The titles of a row with their weights, the first one first."""
-        texts: dict[str, float] = {}
-        for source in self.roles.texts:
-            given = self._values(source, row)
-            for text in given:
-                texts[text] = texts.get(text, 0.0) + source.weight / len(given)
-        return texts
-
-    def _values(self, source: Text, row: Row) -> list[str]:
-        if source.template is not None:
-            cells = {name: _text(row.cells.get(name)) or "" for name in self.rows.columns}
-            text = fill_text(source.template, cells)
-            return [] if text is None else [text]
-        cell = row.cells.get(source.column or "")
-        cells_of = cell if isinstance(cell, list) else [cell]
-        return [text for one in cells_of if (text := _text(one)) is not None]
-
     def _address(self, number: int) -> str | None:
-        """Where the picture of the document `number` is in the pack."""
+        """Where the picture of the document `number` is, in the pack or beside it."""
         assert self._pack is not None  # noqa: S101 - for the type checker
         assert self._places is not None  # noqa: S101 - likewise
         offset, size = self._places[2 * number : 2 * number + 2]
-        return slice_uri(self._pack, offset, size) if size else None
-
-    def _picture(self, row: Row) -> str | bytes | Unusable | None:
-        """A row's picture: its bytes, or where it is."""
-        if self.roles.template is not None:
-            cells = {name: _text(row.cells.get(name)) or "" for name in self.rows.columns}
-            image = fill_template(self.roles.template, cells)
-        else:
-            cell = row.cells.get(self.roles.image) if self.roles.image else None
-            if isinstance(cell, bytes | Unusable):
-                return cell
-            if isinstance(cell, Mapping):  # as JSON lines may have Hugging Face's structs
-                cell = cell.get("path")
-            image = _text(cell)
-        if image is not None and is_elsewhere(image):
-            return self._fetched(image)
-        if image is None or image.startswith(("data:", "file:", SLICE)):
-            return image
-        return self._rooted(image, row)
-
-    def _fetched(self, url: str) -> str:
-        return url if self._downloads is None else str(self._downloads.files.get(url, url))
-
-    def _rooted(self, image: str, row: Row) -> str:
-        """A relative path from where the table says that pictures are."""
-        given = self.options.image_root
-        if given is None and self.options.kept is not None:
-            kept = self.options.kept.image_root
-            given = kept if kept is not None and Path(kept).is_dir() else None
-        place = given or row.root or self.rows.root
-        if "://" in place:
-            return self._fetched(f"{place.rstrip('/')}/{image.lstrip('/')}")
-        root = Path(place).expanduser()
-        # Tables made on Windows; a file that is really called so is found, too.
-        if "\\" in image and os.sep == "/" and not (root / image).exists():
-            image = image.replace("\\", "/")
-        return str(root / image)
-
-    def _typed(self, column: str, value: object) -> object:
-        """A cell as a number where it is one, so that tags can be compared.
-
-        A column that is all numbers has numbers, `12.50` too (and `12,50` where commas separate
-        no cells); elsewhere '007', '12.50' and 'nan' are texts: what would not come back as it was.
-        """
-        if not isinstance(value, str):
-            return value
-        if column in self._decimal and not is_missing(value):
-            text = value.strip()
-            if self._columns[column].has_decimal_commas and self.rows.has_commas:
-                text = text.replace(".", "").replace(",", ".")
-            return float(text) if "." in text else int(text)
-        for kind in (int, float):
-            try:
-                number = kind(value)
-            except ValueError:
-                continue
-            return number if str(number) == value.strip() else value
-        return value
+        return slice_uri(self._pack, offset, size) if size else self._paths.get(number)
 
     def _identify(self, has_fixed_ids: bool, pack: PicturePack | None = None) -> None:
         """Give each row its id, and find those that are left out and the duplicates."""
@@ -369,6 +266,7 @@ class Table:
             )
             tags = {*self.roles.tags, column}
             self.roles = replace(self.roles, tags=tuple(n for n in columns if n in tags))
+            self._maker.roles = self.roles
             column = None
         if column is None:
             found = self._look(None, pack)
@@ -406,17 +304,20 @@ class Table:
         """
         found, problems, places = Identities(), list[Problem](), array("q")
         self.unread = 0
+        self._paths.clear()
         judged = self._judged()
 
         def key(given: tuple[Row, ClipDoc, str | None]) -> str:
             row, doc, _ = given
-            doc_id = None if column is None else _text(row.cells.get(column))
+            doc_id = None if column is None else text_of(row.cells.get(column))
             return self._key(doc) if doc_id is None else doc_id
 
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="cliptune-ids") as pool:
             while chunk := list(islice(judged, self._chunk)):
                 keys = pool.map(key, chunk) if column is None else map(key, chunk)
                 for (row, doc, reason), doc_id in zip(chunk, keys, strict=True):
+                    if pack is not None and doc.uri and reason is None:
+                        self._paths[len(found.keys)] = doc.uri
                     if reason is not None:
                         problems.append(Problem(len(found.keys), doc_id, reason, row.place))
                         found.add(None)
@@ -445,14 +346,14 @@ class Table:
     def _judged(self) -> Iterator[tuple[Row, ClipDoc, str | None]]:
         """Each row, its document, and why it can't be used."""
         for row in self._each():
-            doc = self._document(row)
+            doc = self._maker.document(row)
             reason = what_is_missing(doc, self.needs)
             if PICTURE in self.needs and doc.uri and is_elsewhere(doc.uri):
-                if self._downloads is None:
+                if (downloads := self._maker.downloads) is None:
                     advice = self.options.download_advice
                     refuse_elsewhere(self.rows.where, self.role, doc.uri, row.place, advice)
-                reason = reason or f"no picture: {self._downloads.problems[doc.uri]}"
-            picture = self._picture(row)
+                reason = reason or f"no picture: {downloads.problems[doc.uri]}"
+            picture = self._maker.picture(row)
             if PICTURE in self.needs and isinstance(picture, Unusable):
                 reason = f"no picture: {picture.reason}"
             yield row, doc, reason
@@ -482,11 +383,6 @@ def refuse_elsewhere(where: str, role: str, uri: str, place: str, advice: str) -
         f"{role} ({where}): the picture on {place} is at {uri[:120]!r}, and pictures are not "
         f"fetched unasked: {advice}"
     )
-
-
-def _text(value: object) -> str | None:
-    """A cell as a text without spaces around it; None where nothing is in it."""
-    return None if is_missing(value) else str(value).strip()
 
 
 def _packed(doc: ClipDoc, reason: str | None, pack: PicturePack | None) -> tuple[int, ...]:
