@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from cliptune.data.pictures.images import decode_image
 from cliptune.data.pictures.preprocessing import ImagePreprocessing, normalise, to_pixels
-from cliptune.errors import BadInput
 from cliptune.models import tokenizers
 from cliptune.models.formats.source import read_config
 from cliptune.models.loading import ClipModel, load_model

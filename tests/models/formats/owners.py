@@ -1,7 +1,7 @@
 """Models of random weights, made and saved by the libraries that own their formats.
 
-Each comes with what that library itself makes of texts and pictures: `embed` of it is what cliptune's
-embeddings are compared with, tokens and preprocessing included.
+Each comes with what that library itself makes of texts and pictures: its `embed` is what
+cliptune's embeddings are compared with, tokens and preprocessing included.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from PIL import Image
 from cliptune.models.openclip import open_clip
 
 Embeddings = tuple[np.ndarray, np.ndarray]
-TEXTS = ["red rain boots", "a blue and green dress with long sleeves", "x", "Men's T-shirt, black 3"]
+TEXTS = [
+    "red rain boots",
+    "a blue and green dress with long sleeves",
+    "x",
+    "Men's T-shirt, black 3",
+]
 TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 TEXT |= {"num_attention_heads": 2}
 VISION = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
@@ -78,7 +83,8 @@ def clip_tokenizer() -> Any:
         {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}.get(key, key): i
         for key, i in encoder.items()
     }
-    lines = gzip.open(open_clip.tokenizer.default_bpe()).read().decode().split("\n")
+    packed = Path(open_clip.tokenizer.default_bpe()).read_bytes()
+    lines = gzip.decompress(packed).decode().split("\n")
     merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
     return CLIPTokenizer(vocab=vocabulary, merges=merges)
 
@@ -115,7 +121,9 @@ def clip(folder: Path, activation: str = "quick_gelu", **text: Any) -> Owned:
     processor = hf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32)
     for part in (model, tokenizer, processor):
         part.save_pretrained(folder)
-    return Owned(folder, _embed(model, tokenizer, processor, text.get("max_position_embeddings", 77)))
+    return Owned(
+        folder, _embed(model, tokenizer, processor, text.get("max_position_embeddings", 77))
+    )
 
 
 def siglip(folder: Path) -> Owned:
@@ -143,7 +151,9 @@ def _siglip_tokenizer(folder: Path) -> Any:
 
     folder.mkdir(parents=True)
     words = folder.parent / "words.txt"
-    words.write_text("\n".join([*TEXTS, "a photo of shoes", "green hats and blue bags"] * 20).lower())
+    words.write_text(
+        "\n".join([*TEXTS, "a photo of shoes", "green hats and blue bags"] * 20).lower()
+    )
     sentencepiece.SentencePieceTrainer.train(
         input=str(words), model_prefix=str(folder.parent / "sp"), vocab_size=90, pad_id=0, eos_id=1,
         unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2,
@@ -160,7 +170,8 @@ def siglip2(folder: Path) -> Owned:
     bpe.normalizer = normalizers.Replace(" ", "▁")
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     bpe.train_from_iterator(
-        [text.lower() for text in TEXTS], trainers.BpeTrainer(vocab_size=150, special_tokens=special)
+        [text.lower() for text in TEXTS],
+        trainers.BpeTrainer(vocab_size=150, special_tokens=special),
     )
     made = json.loads(bpe.to_str())["model"]
     tokenizer = hf.Siglip2Tokenizer(

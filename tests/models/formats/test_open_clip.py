@@ -170,7 +170,9 @@ def test_texts_in_many_languages(
     pytest.importorskip("transformers", reason="needs cliptune[hf]")
     hf_text_model(tmp_path / "text", kind)
     named = {"hf_model_name": str(tmp_path / "text"), "hf_tokenizer_name": str(tmp_path / "text")}
-    config = of(architecture, {**named, "hf_model_pretrained": False, "hf_proj_type": "linear"}, TOWERS)
+    config = of(
+        architecture, {**named, "hf_model_pretrained": False, "hf_proj_type": "linear"}, TOWERS
+    )
     needs_transformers(config)  # type: ignore[arg-type]
     tokenizer = open_clip.tokenizer.HFTokenizer(str(tmp_path / "text"))
     saved(tmp_path / "model", config, safe=True, tokenizer=tokenizer)
@@ -212,7 +214,18 @@ def test_a_checkpoint_of_open_clips_training_program(
         *(sys.executable, "-m", "open_clip_train.main", "--model", f"local-dir:{tiny_model}"),
         *("--dataset-type", "synthetic", "--train-num-samples", "8", "--batch-size", "4"),
         *("--workers", "0", "--epochs", "1", "--save-frequency", "1", "--name", "run"),
-        *("--lr", "0.05", "--warmup", "1", "--logs", str(tmp_path / "logs"), "--device", "cpu", "--precision", "fp32"),
+        *(
+            "--lr",
+            "0.05",
+            "--warmup",
+            "1",
+            "--logs",
+            str(tmp_path / "logs"),
+            "--device",
+            "cpu",
+            "--precision",
+            "fp32",
+        ),
     ]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "stubs")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -248,7 +261,9 @@ def test_what_training_in_parallel_leaves(tiny_model: Path, tmp_path: Path) -> N
 def test_openais_archive_is_read_and_not_run(
     tmp_path: Path, pictures: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = of("ViT-B-32-quickgelu", {**SMALL, "width": 128}, {**TOWERS, "width": 128, "head_width": 64})
+    config = of(
+        "ViT-B-32-quickgelu", {**SMALL, "width": 128}, {**TOWERS, "width": 128, "head_width": 64}
+    )
     clip = made(config)
     for name, value in (("input_resolution", 64), ("context_length", 77), ("vocab_size", 49408)):
         if hasattr(clip, name):
