@@ -61,7 +61,8 @@ def models(
     measure: Annotated[
         bool,
         typer.Option(
-            "--measure", help="Time each network on this machine (with random weights, no download)."
+            "--measure",
+            help="Time each network on this machine (with random weights, no download).",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -82,7 +83,9 @@ def models(
     shown = [
         model
         for model in (known_models() if every or wanted else MODELS)
-        if all(word in f"{model.name} {model.source} {model.description}".casefold() for word in wanted)
+        if all(
+            word in f"{model.name} {model.source} {model.description}".casefold() for word in wanted
+        )
     ]
     if not shown:
         raise NotFound(f"no model has {' and '.join(map(repr, wanted))} in its name")

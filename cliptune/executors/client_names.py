@@ -132,9 +132,7 @@ def _listed(parsed: OpenClipName, text: str, what: str) -> str:
 
 def _is_allowed(parsed: HubName, hub_models: Sequence[str]) -> bool:
     # An organisation's name alone isn't the beginning of another's.
-    return any(
-        parsed.repository.startswith(one if "/" in one else f"{one}/") for one in hub_models
-    )
+    return any(parsed.repository.startswith(one if "/" in one else f"{one}/") for one in hub_models)
 
 
 def _hub_model(parsed: HubName, text: str, what: str, allowed: Sequence[str]) -> str:

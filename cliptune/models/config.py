@@ -144,4 +144,3 @@ def _assumed(name: OpenClipName, config: ModelConfig) -> str:
 
 def _differ(one: ModelConfig, other: ModelConfig) -> bool:
     return (one.activation, one.preprocessing) != (other.activation, other.preprocessing)
-

@@ -34,7 +34,7 @@ def stretch_context(
     positions = getattr(tower, "positional_embedding", None)
     if not isinstance(positions, Tensor):
         raise BadInput(
-            f"context_length is {context_length}: the context of a Hugging Face text tower can't be "
+            f"context_length is {context_length}: a Hugging Face text tower's context can't be "
             "stretched"
         )
     now = len(positions)
@@ -71,5 +71,3 @@ def stretched(positions: Tensor, length: int) -> Tensor:
     low = places.floor().long().clamp(max=len(rest) - 2)
     share = (places - low)[:, None].to(positions.dtype)
     return torch.cat([kept, torch.lerp(rest[low], rest[low + 1], share)])
-
-

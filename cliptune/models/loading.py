@@ -210,9 +210,9 @@ def check_same_model(name: str, artifact: Path) -> None:
 
 
 def _towers_config(model_cfg: OpenClipConfig) -> list[object]:
-    """What the towers of a model are built from, without where their files lie."""
-    places = ("hf_model_name", "hf_tokenizer_name")
-    text = {key: value for key, value in model_cfg["text_cfg"].items() if key not in places}
+    """What towers are built from, without where their files lie, or how long texts may be."""
+    others = ("hf_model_name", "hf_tokenizer_name", "context_length")  # a run may have stretched it
+    text = {key: value for key, value in model_cfg["text_cfg"].items() if key not in others}
     is_quick = bool(model_cfg.get("quick_gelu"))
     return [model_cfg["embed_dim"], is_quick, model_cfg["vision_cfg"], text]
 

@@ -26,7 +26,7 @@ _BIG_VISION = (".npz", ".npy")
 def build_network(
     model_cfg: OpenClipConfig, hf_text_config: Path | Mapping[str, object] | None = None
 ) -> nn.Module:
-    """The network of `model_cfg` with random weights, in evaluation mode; nothing is fetched for it.
+    """The network of `model_cfg` with random weights, in evaluation mode; nothing is fetched.
 
     Args:
         model_cfg: open_clip's config.

@@ -108,7 +108,9 @@ class _SelfAttention(nn.Module):
         logits = (q * original.head_dim**-0.5) @ k.transpose(-1, -2)
         if attn_mask is not None:
             own = attn_mask.ndim == 3
-            logits = logits + (attn_mask.unflatten(0, (-1, original.num_heads)) if own else attn_mask)
+            logits = logits + (
+                torch.unflatten(attn_mask, 0, (-1, original.num_heads)) if own else attn_mask
+            )
         attended = logits.softmax(dim=-1) @ v
         return original.out_proj(attended.transpose(1, 2).flatten(2)), None
 

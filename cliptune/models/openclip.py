@@ -9,12 +9,19 @@ is a Hugging Face model asks for `transformers` when it is built.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NotRequired, TypedDict
 
 from cliptune.extras import need
+from cliptune.settings import current
+
+# Read once, where the hub's client is imported; it asks the hub about itself otherwise.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+if current().offline:
+    os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @contextmanager

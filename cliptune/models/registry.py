@@ -10,9 +10,7 @@ BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 RANDOM_WEIGHTS = "random"
 
 
-FIGURES = (
-    "https://github.com/mlfoundations/open_clip/blob/main/docs/openclip_retrieval_results.csv"
-)
+FIGURES = "https://github.com/mlfoundations/open_clip/blob/main/docs/openclip_retrieval_results.csv"
 """Where the list's figures are from: open_clip's own measurements of its weights."""
 
 
@@ -98,7 +96,8 @@ MODELS: tuple[ModelInfo, ...] = (
         parameters=370.6, image_size=256, licence="Apache-2.0", flickr=0.7216, coco=0.4492,
     ),
     ModelInfo(
-        "nllb-clip-large-siglip::v1", "nllb-clip-large-siglip::v1", 1152, "NLLB + SigLIP SO400M, 384 px",
+        "nllb-clip-large-siglip::v1", "nllb-clip-large-siglip::v1", 1152,
+        "NLLB + SigLIP SO400M, 384 px",
         "Titles in 201 languages, rare ones too",
         parameters=1195.5, image_size=384, licence="CC-BY-NC-4.0", flickr=0.7276, coco=0.4513,
     ),

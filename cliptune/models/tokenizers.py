@@ -62,7 +62,7 @@ def load_tokenizer(text_cfg: TextConfig, folder: Path | None = None) -> Tokenize
         words = " ".join(str(error).split())[:200]
         if "trust_remote_code" in str(error):
             raise BadInput(
-                f"the tokenizer {hf_name!r} is a program of the repository's own, which is not run: "
+                f"the tokenizer {hf_name!r} is a program of the repository's own, and not run: "
                 "choose a model with one of transformers' tokenizers"
             ) from error
         raise Unavailable(

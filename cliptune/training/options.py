@@ -38,6 +38,9 @@ class TrainingOptions(BaseModel):
 
     model: str = BUILTIN
     """The model to start from: a name of `describe_models()`, a folder, or an artifact."""
+    context_length: int | None = Field(None, ge=1)
+    """Tokens of a text that are read; None: as many as the model was trained for. More, such as
+    248, stretch its position embeddings (see `cliptune.models.context`)."""
     loss: str = "CLIPLoss"
     """A name of `cliptune.training.losses.LOSSES`."""
     optimizer: str = "AdamW"

@@ -37,7 +37,10 @@ def load_trainable(
     """The model to start from, frozen as asked for, with adapters if there are to be some."""
     logger.log("INFO", f"loading the model {options.model}")
     model = load_model(
-        options.model, device=str(device), tell=lambda words: logger.log("WARNING", words)
+        options.model,
+        device=str(device),
+        context_length=options.context_length,
+        tell=lambda words: logger.log("WARNING", words),
     )
     logger.log("INFO", model.config.summary)
     freeze_parameters(model.clip, options.freeze)

@@ -87,12 +87,12 @@ def _figures(metrics: RunMetrics) -> list[str]:
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
     if not after:
         return []
-    queries = _queries(metrics.get("evaluations") or {})
-    rows = [
-        f"| {name} | {_with_interval(before.get(name), queries.get(name))} | "
-        f"{_with_interval(value, queries.get(name))} |"
-        for name, value in sorted(after.items())
-    ]
+    evaluations = metrics.get("evaluations") or {}
+    rows = []
+    for name, value in sorted(after.items()):
+        queries = _queries(name, evaluations)
+        cells = (_with_interval(one, queries) for one in (before.get(name), value))
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     return [
         *("", "## Figures", "", "| | before | after |", "| --- | --- | --- |"),
         *rows,
@@ -102,19 +102,15 @@ def _figures(metrics: RunMetrics) -> list[str]:
     ]
 
 
-def _queries(evaluations: Mapping[str, Mapping[str, int]]) -> Mapping[str, int]:
-    return _ByPrefix({name: counts.get("n_queries", 0) for name, counts in evaluations.items()})
+def _queries(metric: str, evaluations: Mapping[str, Mapping[str, int]]) -> int:
+    """Of the evaluation that a metric's full name begins with; 0: it isn't known."""
+    named = [counts for name, counts in evaluations.items() if metric.startswith(f"{name}_")]
+    only = list(evaluations.values()) if len(evaluations) == 1 else []
+    found = named or only
+    return found[0].get("n_queries", 0) if found else 0
 
 
-class _ByPrefix(dict[str, int]):
-    """An evaluation's number of queries by the full names of its metrics."""
-
-    def get(self, name: str, default: object = None) -> int:  # type: ignore[override]
-        found = [count for prefix, count in self.items() if name.startswith(f"{prefix}_")]
-        return found[0] if found else next(iter(self.values()), 0) if len(self) == 1 else 0
-
-
-def _with_interval(value: float | None, queries: int | None) -> str:
+def _with_interval(value: float | None, queries: int) -> str:
     if value is None:
         return ""
     if not queries or not 0 <= value <= 1:

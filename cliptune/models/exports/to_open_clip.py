@@ -28,11 +28,16 @@ def write_open_clip(model: ClipModel, folder: Path, place: str) -> None:
     `place` is the folder's path when it is done, or the repository's name: open_clip looks there
     for a Hugging Face text tower's config and tokenizer.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in model.clip.state_dict().items()}
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in model.clip.state_dict().items()
+    }
     save_file(state, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     save_tokenizer(model.tokenizer, folder, model.folder)
     save_text_config(model.clip, folder)
-    written = {"model_cfg": config_for(model, place), "preprocess_cfg": model.preprocessing.to_dict()}
+    written = {
+        "model_cfg": config_for(model, place),
+        "preprocess_cfg": model.preprocessing.to_dict(),
+    }
     (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2), encoding="utf-8")
 
 

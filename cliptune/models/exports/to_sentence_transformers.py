@@ -1,4 +1,4 @@
-"""A folder that sentence-transformers loads: `SentenceTransformer(FOLDER)`, texts and pictures in one."""
+"""A folder that sentence-transformers loads, `SentenceTransformer(FOLDER)`: both towers in one."""
 
 from __future__ import annotations
 

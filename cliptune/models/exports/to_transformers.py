@@ -66,7 +66,10 @@ def kind_of(model: ClipModel) -> str:
         text.get("hf_pooler_type") in poolings and text.get("hf_proj_type") == "linear"
     ):  # fmt: skip
         return "chinese_clip"
-    towers = [vision.get("timm_model_name"), text.get("hf_model_name") and "a Hugging Face text tower"]
+    towers = [
+        vision.get("timm_model_name"),
+        text.get("hf_model_name") and "a Hugging Face text tower",
+    ]
     raise BadInput(
         f"transformers has no class for the towers of {model.name} "
         f"({', '.join(filter(None, towers)) or 'of a form of their own'}): use --format open_clip, "
@@ -88,7 +91,9 @@ def write_transformers(model: ClipModel, folder: Path) -> None:
     kind = kind_of(model)
     config = _config(model, kind)
     with torch.device("meta"):
-        theirs: Any = getattr(transformers, type(config).__name__.removesuffix("Config") + "Model")(config)
+        theirs: Any = getattr(transformers, type(config).__name__.removesuffix("Config") + "Model")(
+            config
+        )
     own = {n: v for n, v in _plain_text(model).items() if n != "logit_bias" or kind == "siglip"}
     if kind == "siglip" and "logit_bias" not in own:
         own["logit_bias"] = torch.zeros(1)
@@ -145,7 +150,7 @@ def _config(model: ClipModel, kind: str) -> Any:
         "hidden_act": _activation(model, vision),
     }
     if kind == "chinese_clip":
-        bert = model.clip.text.config.to_dict()  # type: ignore[union-attr,operator]
+        bert = model.clip.text.config.to_dict()
         bert.pop("model_type", None)
         bert.pop("architectures", None)
         return transformers.ChineseCLIPConfig(
@@ -177,7 +182,11 @@ def _text_config(model: ClipModel, text: Mapping[str, Any]) -> dict[str, Any]:
 def _marks(model: ClipModel, text: Mapping[str, Any]) -> tuple[int | None, int | None, int | None]:
     """The ids of the tokens for begin, end and padding."""
     if isinstance(model.tokenizer, SimpleTokenizer):
-        return model.tokenizer.sot_token_id, model.tokenizer.eot_token_id, model.tokenizer.eot_token_id
+        return (
+            model.tokenizer.sot_token_id,
+            model.tokenizer.eot_token_id,
+            model.tokenizer.eot_token_id,
+        )
     inner = model.tokenizer.tokenizer  # type: ignore[attr-defined]
     end = text.get("eos_id") if text.get("pool_type") == "eos" else inner.eos_token_id
     return inner.bos_token_id, end, inner.pad_token_id
@@ -213,9 +222,14 @@ def _processor(model: ClipModel, kind: str) -> Any:
         "image_std": list(prepared.std),
     }
     if kind != "siglip":
-        options |= {"do_center_crop": not is_square, "crop_size": {"height": height, "width": width}}
+        options |= {
+            "do_center_crop": not is_square,
+            "crop_size": {"height": height, "width": width},
+        }
     elif not is_square:
-        raise BadInput(f"{model.name}: SigLIP's processor crops nothing, and this model's pictures are")
+        raise BadInput(
+            f"{model.name}: SigLIP's processor crops nothing, and this model's pictures are"
+        )
     classes = {
         "clip": (transformers.CLIPImageProcessor, transformers.CLIPProcessor),
         "siglip": (transformers.SiglipImageProcessor, transformers.SiglipProcessor),

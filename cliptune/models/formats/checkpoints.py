@@ -1,4 +1,4 @@
-"""Files of weights to state dicts: safetensors, and pickles of tensors alone. No code is ever run."""
+"""Files of weights to state dicts: safetensors, and pickles of tensors alone; code is never run."""
 
 from __future__ import annotations
 

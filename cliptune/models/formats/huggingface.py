@@ -95,7 +95,7 @@ _BERT = {
     "type_vocab_size": 2,
     "pad_token_id": 0,
 }
-_SIGLIP_SIZES = {
+_SIGLIP_SIZES: dict[tuple[int, ...], str] = {
     (768, 12, 12, 3072): "base",
     (1024, 24, 16, 4096): "large",
     (1152, 27, 16, 4304): "so400m",
@@ -120,8 +120,8 @@ def inner_folder(place: Place) -> Place:
     more = [kind for kind in kinds[1:] if kind != "Normalize"]
     if kinds[0] not in ("CLIPModel", "Transformer") or more:
         raise BadInput(
-            f"{place} is a model of sentence-transformers of {', '.join(kinds)}: a CLIP alone, text "
-            "and pictures in one, can be read"
+            f"{place} is a model of sentence-transformers of {', '.join(kinds)}: a CLIP alone, "
+            "text and pictures in one, can be read"
         )
     if path.startswith(("/", ".")) or "\\" in path or ".." in path:
         raise BadInput(f"{MODULES} of {place} names a folder outside of it: {path!r}")
@@ -239,7 +239,7 @@ def _siglip(place: Place, config: Mapping[str, Any]) -> tuple[OpenClipConfig, No
     _, vision_more = _activation(place, vision["hidden_act"], vision["hidden_act"])
     patch = int(vision["patch_size"])
     size = int(vision["image_size"])
-    if config["model_type"] == "siglip2":  # takes pictures of any form; trained on this many patches
+    if config["model_type"] == "siglip2":  # takes pictures of any form, of so many patches
         size = round(int(vision["num_patches"]) ** 0.5) * patch
     if not vision.get("vision_use_head", True):
         raise BadInput(f"{place} has no head that pools pictures, and so no embeddings of them")
@@ -259,7 +259,7 @@ def _siglip(place: Place, config: Mapping[str, Any]) -> tuple[OpenClipConfig, No
             "timm_model_pretrained": False,
             "timm_pool": "map",
             "timm_proj": "none",
-            **vision_more,
+            **vision_more,  # type: ignore[typeddict-item]
         },
         "text_cfg": {
             **_transformer_text(text, text_more),
@@ -275,14 +275,14 @@ def _timm_name(place: Place, vision: Mapping[str, Any], patch: int, size: int) -
     import timm
 
     keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    sizes: tuple[int, ...] = tuple(int(vision[key]) for key in keys)
-    called = _SIGLIP_SIZES.get(sizes)  # type: ignore[call-overload]
+    sizes = tuple(int(vision[key]) for key in keys)
+    called = _SIGLIP_SIZES.get(sizes)
     name = f"vit_{called}_patch{patch}_siglip_{size}"
     if called is None or not timm.is_model(name) or vision["layer_norm_eps"] != 1e-6:
         raise BadInput(
-            f"{place}: a SigLIP whose vision transformer has {sizes[1]} layers of width {sizes[0]}, "
-            f"patches of {patch} and pictures of {size} pixels is none of the published sizes, "
-            "which are those that can be read"
+            f"{place}: a SigLIP whose vision transformer has {sizes[1]} layers of width "
+            f"{sizes[0]}, patches of {patch} and pictures of {size} pixels is none of the "
+            "published sizes, which are those that can be read"
         )
     return name
 
@@ -362,7 +362,7 @@ def _preprocessing(place: Place, kind: str, size: int) -> ImagePreprocessing:
     shape = {"height": size, "width": size} if is_square else {"shortest_edge": size}
     resized = stated.get("size", shape)
     if isinstance(resized, int):
-        resized = {key: resized for key in shape}
+        resized = dict.fromkeys(shape, resized)
     wanted = resized
     if kind == "siglip2":
         resized = wanted = shape
@@ -411,7 +411,7 @@ def _has_clips_vocabulary(files: Sequence[Path]) -> bool:
         vocabulary = read_json(file)
     else:
         return False
-    own = list(SimpleTokenizer().encoder.items())[:-2]  # the marks of begin and end are written otherwise
+    own = list(SimpleTokenizer().encoder.items())[:-2]  # the last two, its marks, have other names
     return isinstance(vocabulary, dict) and all(vocabulary.get(key) == i for key, i in own)
 
 

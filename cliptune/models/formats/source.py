@@ -167,8 +167,9 @@ def _only_one(place: Place) -> Path | None:
         return None
     found = sorted(file for file in place.path.iterdir() if file.suffix in SUFFIXES)
     if len(found) > 1:
+        names = ", ".join(file.name for file in found[:4])
         raise BadInput(
-            f"{place} holds {len(found)} files of weights ({', '.join(f.name for f in found[:4])}): "
+            f"{place} holds {len(found)} files of weights ({names}): "
             f"call the one that counts {OPEN_CLIP_WEIGHTS[0]} or {OPEN_CLIP_WEIGHTS[1]}"
         )
     return found[0] if found else None
@@ -185,4 +186,3 @@ def _none(place: Place) -> Path:
     raise BadInput(
         f"{place} has a config but no weights: one of {', '.join(OPEN_CLIP_WEIGHTS)} is expected"
     )
-

@@ -54,7 +54,9 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, TypeError, IndexError) as error:
         raise BadInput(f"{path} can't be read as TorchScript: {error}") from error
     except pickle.UnpicklingError as error:
-        raise BadInput(f"{path} holds more than a model's tensors, and was not opened: {error}")
+        raise BadInput(
+            f"{path} holds more than a model's tensors, and was not opened: {error}"
+        ) from None
     return dict(_tensors(program, "", set()))
 
 

@@ -19,8 +19,8 @@ from cliptune.errors import BadInput
 
 State = dict[str, Tensor]
 Form = Literal["same", "turned", "led", "patches"]
-"""How ours differs from theirs: not at all; transposed; with a leading dimension of 1; a convolution
-over patches [D, 3, P, P] where theirs is a linear layer over flat ones [D, P * P * 3]."""
+"""How ours differs from theirs: not at all; transposed; with a leading dimension of 1; a
+convolution over patches [D, 3, P, P], theirs a linear layer over flat ones [D, P * P * 3]."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _cut(value: Tensor, shares: dict[str, int]) -> State:
     if len(shares) == 1:
         return {name: value.contiguous() for name in shares}
     step = len(value) // sum(shares.values())
-    parts = value.split([share * step for share in shares.values()])
+    parts = torch.split(value, [share * step for share in shares.values()])
     return {name: part.contiguous() for name, part in zip(shares, parts, strict=True)}
 
 
@@ -197,14 +197,18 @@ def siglip_vision(layers: int, *, is_flat: bool = False) -> list[Line]:
     ours, theirs = "visual.trunk", "vision_model"
     patches = f"{theirs}.embeddings.patch_embedding"
     pool, head = f"{ours}.attn_pool", f"{theirs}.head"
+    form: Form = "patches" if is_flat else "same"
     lines = [
-        line(f"{ours}.patch_embed.proj.weight", f"{patches}.weight", "patches" if is_flat else "same"),
+        line(f"{ours}.patch_embed.proj.weight", f"{patches}.weight", form),
         line(f"{ours}.patch_embed.proj.bias", f"{patches}.bias"),
         line(f"{ours}.pos_embed", f"{theirs}.embeddings.position_embedding.weight", "led"),
         *_both(f"{ours}.norm", f"{theirs}.post_layernorm"),
         line(f"{pool}.latent", f"{head}.probe"),
         *(
-            Line({f"{pool}.q.{kind}": 1, f"{pool}.kv.{kind}": 2}, {f"{head}.attention.in_proj_{kind}": 3})
+            Line(
+                {f"{pool}.q.{kind}": 1, f"{pool}.kv.{kind}": 2},
+                {f"{head}.attention.in_proj_{kind}": 3},
+            )
             for kind in ("weight", "bias")
         ),
         *_both(f"{pool}.proj", f"{head}.attention.out_proj"),

@@ -1,7 +1,7 @@
 """Models of random weights, made and saved by the libraries that own their formats.
 
-Each comes with what that library itself makes of texts and pictures: `embed` of it is what cliptune's
-embeddings are compared with, tokens and preprocessing included.
+Each comes with what that library itself makes of texts and pictures: its `embed` is what
+cliptune's embeddings are compared with, tokens and preprocessing included.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def clip_tokenizer() -> Any:
         {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}.get(key, key): i
         for key, i in encoder.items()
     }
-    lines = gzip.open(open_clip.tokenizer.default_bpe()).read().decode().split("\n")
+    packed = Path(open_clip.tokenizer.default_bpe()).read_bytes()
+    lines = gzip.decompress(packed).decode().split("\n")
     merges = [tuple(line.split()) for line in lines[1 : 49152 - 256 - 2 + 1]]
     return CLIPTokenizer(vocab=vocabulary, merges=merges)
 
