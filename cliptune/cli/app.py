@@ -39,8 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    data, split, runs, report, models, fetch, quantize, wise_ft, serve, search, index, swap, keys, mcp,
-    demo,
+    data, split, runs, report, models, fetch, quantize, wise_ft, serve, search, index, swap, keys,
+    mcp, demo,
 ):  # fmt: skip
     module.register(app)
 
