@@ -235,8 +235,8 @@ class _InThread(Generic[R]):
         self.future = future
 
     def __await__(self) -> Generator[None, None, R]:
+        yield from ()  # what is awaited is a generator, and this one never waits
         return self.future.result()
-        yield
 
     def cancel(self) -> object:
         return self.future.cancel()

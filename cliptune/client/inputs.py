@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
 from cliptune.data.pictures.slices import place_of
@@ -74,13 +74,17 @@ def lossless(image: Image.Image) -> bytes:
     Raises:
         BadImage: it can't be read or written.
     """
-    kind = "PNG" if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
     buffer = io.BytesIO()
+    exif = Image.Exif()
     try:
-        if kind == "PNG":
-            image.save(buffer, kind, exif=image.getexif(), compress_level=1)
+        image.load()  # which turns a TIFF upright
+        # This alone: among a TIFF's other tags are sizes, as they were before it was turned.
+        if (orientation := image.getexif().get(ExifTags.Base.Orientation)) is not None:
+            exif[ExifTags.Base.Orientation] = orientation
+        if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+            image.save(buffer, "PNG", exif=exif, compress_level=1)
         else:
-            image.save(buffer, kind, exif=image.getexif())
+            image.save(buffer, "TIFF", exif=exif)
     except Exception as error:
         raise BadImage(f"the image of mode {image.mode} can't be used: {error}") from error
     return buffer.getvalue()

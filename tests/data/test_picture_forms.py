@@ -83,7 +83,8 @@ def forms_of(data: bytes, folder: Path) -> dict[str, Any]:
         "PIL, copied": loaded.copy(),
         "file URI": image_bytes(ClipDoc(uri=uri), allow_files=True),
         "data URI": image_bytes(ClipDoc(uri=inline), allow_files=False),
-        "encoded again": sent(loaded),
+        "sent, opened": sent(Image.open(io.BytesIO(data))),
+        "sent, loaded": sent(loaded),
         "pixels": np.asarray(decode_image(data)),
         "tensor": torch.from_numpy(np.array(decode_image(data))),
     }

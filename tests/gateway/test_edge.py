@@ -10,6 +10,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -135,12 +136,12 @@ class Proxy(BaseHTTPRequestHandler):
             "X-Forwarded-Host": "shop.example",
             "X-Forwarded-Prefix": "/outer",
         }
-        upstream = http.client.HTTPConnection("127.0.0.1", self.target, timeout=30)
         headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
         path = self.path.removeprefix("/outer") or "/"
-        upstream.request(self.command, path, body, {**headers, **told})
-        answer = upstream.getresponse()
-        content = answer.read()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.target, timeout=30)) as upstream:
+            upstream.request(self.command, path, body, {**headers, **told})
+            answer = upstream.getresponse()
+            content = answer.read()
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("transfer-encoding", "connection"):

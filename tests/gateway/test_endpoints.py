@@ -78,7 +78,7 @@ def test_no_other_module_spells_a_path() -> None:
     files = [*package.rglob("*.py"), *(package.parent / "executors").rglob("*.py")]
     assert len(files) > 100
     for file in files:
-        if file == table:
+        if file == table or package / "models" in file.parents:  # "/data" of TorchScript's files
             continue
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
