@@ -18,6 +18,7 @@ SHORT = ("dev", "train", "tls")
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scenario", SHORT)
 def test_pods_run_under_their_restrictions(scenario: str, tmp_path: Path) -> None:
     assert scenario in SCENARIOS
