@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cliptune.models.modules import split_state
-from cliptune.models.openclip import OpenClipConfig
+if TYPE_CHECKING:
+    from cliptune.models.openclip import OpenClipConfig
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -34,5 +35,8 @@ def combine_digests(text_digest: str, vision_digest: str, model_cfg: OpenClipCon
 
 def model_digest(state: Mapping[str, Tensor], model_cfg: OpenClipConfig) -> str:
     """The digest of a whole CLIP's state dict and open_clip config."""
+    # Here, since open_clip takes seconds to import, and files are checked without it.
+    from cliptune.models.modules import split_state
+
     text, vision = split_state(dict(state))
     return combine_digests(weights_digest(text), weights_digest(vision), model_cfg)

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -126,8 +127,10 @@ def _weights_digest(folder: Path, tower: str) -> str:
 class _Tensors(Mapping[str, Tensor]):
     """A file's tensors by their names, each read when it is asked for: a model needs no memory."""
 
-    def __init__(self, opened: safe_open) -> None:
-        self._opened, self._names = opened, opened.keys()
+    def __init__(self, opened: Any) -> None:
+        """Take what `safe_open` gives, which has no types."""
+        self._opened = opened
+        self._names: list[str] = opened.keys()
 
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._opened.get_tensor(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,7 +90,7 @@ def in_pod(job: dict[str, Any], index: int, volume: Path, command: list[str]) ->
 
 def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
-        return subprocess.Popen(words, stdout=file, stderr=file)
+        return subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -148,7 +149,8 @@ def test_two_pods_train_as_one_does_and_go_on_where_they_were_stopped(
     checkpoints = volume / "run" / "checkpoints"
     wait_until(lambda: list_checkpoints(checkpoints) or pods[0].poll() is not None, 120, told)
     assert pods[0].poll() is None, told()
-    pods[1].kill()  # its node is lost: the other can't go on, and both are started again
+    # Its node is lost: the other can't go on, and both are started again.
+    os.killpg(pods[1].pid, signal.SIGKILL)
     assert pods[0].wait(90) != 0, told()
     assert not (volume / "run" / "artifact").exists()
     pods[1].wait(30)

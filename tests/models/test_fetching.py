@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -50,7 +50,8 @@ class Shelf(BaseHTTPRequestHandler):
         if kind == "slow":
             self.server.go_on.wait(60)
         if kind != "half":
-            self.wfile.write(body[half:])
+            with contextlib.suppress(OSError):  # killed meanwhile
+                self.wfile.write(body[half:])
 
     def log_message(self, *args: object) -> None:
         pass
@@ -189,9 +190,16 @@ def test_half_of_it_is_none(models: Models, shelf: ThreadingHTTPServer, tmp_path
         fetch_artifact(address(shelf, "whole"), target, meant)
 
 
-def start(source: str, target: Path, meant: str) -> subprocess.Popen[bytes]:
+def start(source: str, target: Path, meant: str, log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "cliptune", "fetch", source, str(target), "--digest", meant]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with log.open("wb") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file)
+
+
+def holds(pid: int, folder: Path) -> bool:
+    """Whether a process has a folder open, as it has that which it waits for."""
+    opened = Path(f"/proc/{pid}/fd").iterdir()
+    return any(os.path.realpath(handle) == str(folder.resolve()) for handle in opened)
 
 
 @pytest.mark.e2e
@@ -199,15 +207,15 @@ def test_killed_and_begun_again(models: Models, shelf: ThreadingHTTPServer, tmp_
     """As a pod's init container is: what the killed one left goes, and the other waits for it."""
     target, meant = tmp_path / "pod" / "artifact", digest(models[0])
     half = tmp_path / "pod" / ".artifact.fetching" / "artifact.zip"
-    killed = start(address(shelf, "slow"), target, meant)
+    log = tmp_path / "log"
+    killed = start(address(shelf, "slow"), target, meant, tmp_path / "killed")
     wait_until(lambda: half.is_file() and half.stat().st_size > 0, 60)
-    waiting = start(address(shelf, "whole"), target, meant)
-    time.sleep(3)
-    assert waiting.poll() is None, waiting.communicate()
+    waiting = start(address(shelf, "whole"), target, meant, log)
+    wait_until(lambda: holds(waiting.pid, half.parent), 60, log.read_text)
     assert shelf.asked == ["/slow"]
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait(30) == -signal.SIGKILL
-    assert waiting.wait(60) == 0, waiting.communicate()
+    assert waiting.wait(60) == 0, log.read_text()
     assert digest(target) == meant
     assert is_alone(target, there=True)
 
