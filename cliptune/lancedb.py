@@ -81,20 +81,20 @@ class CliptuneEmbeddings(EmbeddingFunction):
         """Numbers in an embedding."""
         return int(self.dimensions or 0)
 
-    def compute_query_embeddings(self, query: Any, *args: Any, **kwargs: Any) -> list[Embedding]:
-        """The embedding of one query; raises as `compute_source_embeddings`."""
+    def compute_query_embeddings(self, *args: Any, **kwargs: Any) -> list[Embedding | None]:
+        """The embedding of the one query given; raises as `compute_source_embeddings`."""
+        [query] = args or kwargs.values()
         doc = ClipDoc(text=str(query)) if isinstance(query, str) else to_doc(query, 0)
         return [self._embedded([doc])[0]]
 
-    def compute_source_embeddings(
-        self, items: Any, *args: Any, **kwargs: Any
-    ) -> list[Embedding | None]:
-        """The embeddings of a column; None where it holds nothing.
+    def compute_source_embeddings(self, *args: Any, **kwargs: Any) -> list[Embedding | None]:
+        """The embeddings of the one column given; None where it holds nothing.
 
         Raises:
             BadInput, BadImage: an item can't be embedded; `position` is its place.
             ModelMismatch: the server's model is not that of the table.
         """
+        [items] = args or kwargs.values()
         if isinstance(items, pa.Array | pa.ChunkedArray):
             items = items.to_pylist()
         given = [items] if isinstance(items, str | bytes) else list(items)
@@ -102,7 +102,9 @@ class CliptuneEmbeddings(EmbeddingFunction):
         found = dict(zip(docs, self._embedded(list(docs.values())), strict=True))
         return [found.get(position) for position in range(len(given))]
 
-    def compute_query_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Embedding]:
+    def compute_query_embeddings_with_retry(
+        self, *args: Any, **kwargs: Any
+    ) -> list[Embedding | None]:
         """As without: the client repeats what it makes sense to, LanceDB whatever fails."""
         return self.compute_query_embeddings(*args, **kwargs)
 

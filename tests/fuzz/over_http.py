@@ -14,6 +14,7 @@ import requests
 import schemathesis
 from schemathesis.generation import GenerationMode
 
+from cliptune.protocol.endpoints import FOREIGN
 from tests.fuzz.outcomes import Outcomes
 from tests.pictures import base64_of, picture
 
@@ -26,7 +27,7 @@ HOSTILE: list[Any] = [
 ]  # fmt: skip
 PATHS = (
     "/encode", "/index", "/search", "/get", "/ids", "/delete", "/post", "/status", "/rank",
-    "/update",
+    "/update", *FOREIGN,
 )  # fmt: skip
 
 
@@ -116,8 +117,25 @@ def mutated(address: str, outcomes: Outcomes, count: int, seed: int) -> None:
         note(outcomes, response, f"{method} {path} {headers} ".encode() + raw)
 
 
+def foreign_body(rng: random.Random) -> dict[str, Any]:
+    """One in the form of others' interfaces."""
+    uri = f"data:image/png;base64,{base64_of(picture(rng.randrange(20), (20, 16)))}"
+    one = rng.choice(["red", {"text": "größer"}, uri, {"image": uri}])
+    shown = {"type": "image_url", "image_url": {"url": uri}}
+    return rng.choice(
+        [
+            {"model": "cliptune", "input": [one, "red"], "encoding_format": "base64"},
+            {"input": uri, "modality": "image", "dimensions": None},
+            {"messages": [{"role": "user", "content": [shown]}]},
+            {"query": one, "documents": ["red", one], "top_n": 1, "return_documents": True},
+        ]
+    )
+
+
 def good_body(rng: random.Random) -> dict[str, Any]:
     """A body that some endpoint would take."""
+    if rng.random() < 0.3:
+        return foreign_body(rng)
     item: dict[str, Any] = {"id": f"fuzz-{rng.randrange(50)}"}
     if rng.random() < 0.6:
         item["text"] = rng.choice(["red", "größer", "a" * 500, "衣服", "  "])

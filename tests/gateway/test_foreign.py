@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cohere
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -44,8 +45,16 @@ def same(found: Any, expected: np.ndarray) -> None:
 
 
 @pytest.fixture
-def ai(server: Server) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.http}/v1", api_key="none", max_retries=0)
+def ai(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.http}/v1", api_key="none", max_retries=0) as found:
+        yield found
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    """For clients that don't close their own."""
+    with httpx.Client(timeout=60) as found:
+        yield found
 
 
 def test_openai(server: Server, ai: openai.OpenAI) -> None:
@@ -113,11 +122,13 @@ def test_pictures_in_each_form(server: Server, ai: openai.OpenAI) -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 @pytest.mark.parametrize("asks", ["text", "picture"])
-def test_cohere(server: Server, clients: list[Client], version: str, asks: str) -> None:
+def test_cohere(
+    server: Server, clients: list[Client], http: httpx.Client, version: str, asks: str
+) -> None:
     kind = cohere.Client if version == "1" else cohere.ClientV2
     query = {"text": TEXTS[0], "picture": URIS[1]}[asks]
     documents = [TEXTS[1], URIS[0], "boots", URIS[1]]
-    answer = kind(api_key="none", base_url=server.http).rerank(
+    answer = kind(api_key="none", base_url=server.http, httpx_client=http).rerank(
         model="cliptune", query=query, documents=documents, top_n=3
     )
     given = [RankMatch(id="0", text=TEXTS[1]), RankMatch(id="1", image=PICTURES[0])]
@@ -133,7 +144,7 @@ def test_cohere(server: Server, clients: list[Client], version: str, asks: str) 
     assert scores == sorted(scores, reverse=True)
 
 
-def test_reranking_in_jinas_form(server: Server) -> None:
+def test_reranking_in_jinas_form(server: Server, http: httpx.Client) -> None:
     body = {
         "model": "cliptune",
         "query": {"text": "boots"},
@@ -148,34 +159,53 @@ def test_reranking_in_jinas_form(server: Server) -> None:
     assert results[0]["relevance_score"] == pytest.approx(1, abs=1e-5)
     assert {"image": URIS[0]} in [one["document"] for one in results]
     assert answers[0]["usage"]["total_tokens"] > 0
-    with_cohere = cohere.Client(api_key="none", base_url=server.http).rerank(
+    with_cohere = cohere.Client(api_key="none", base_url=server.http, httpx_client=http).rerank(
         query="boots", documents=["a hat", {"text": "boots"}], return_documents=True
     )
     assert with_cohere.results[0].document.text == "boots"
 
 
-def test_langchain(server: Server) -> None:
-    model = OpenAIEmbeddings(
-        model="cliptune",
-        base_url=f"{server.http}/v1",
-        api_key="none",
-        check_embedding_ctx_length=False,
-        chunk_size=2,
-    )
+def test_langchain(server: Server, http: httpx.Client) -> None:
+    def model(**clients: Any) -> OpenAIEmbeddings:
+        return OpenAIEmbeddings(
+            model="cliptune",
+            base_url=f"{server.http}/v1",
+            api_key="none",
+            check_embedding_ctx_length=False,
+            chunk_size=2,
+            http_client=http,
+            **clients,
+        )
+
+    async def on_a_loop() -> list[list[float]]:
+        async with httpx.AsyncClient() as ahttp:
+            return await model(http_async_client=ahttp).aembed_documents(TEXTS)
+
     expected = encoded(server, TEXTS)
-    same(model.embed_documents(TEXTS), expected)
-    same(model.embed_query(TEXTS[0]), expected[0])
-    same(asyncio.run(model.aembed_documents(TEXTS)), expected)
+    same(model().embed_documents(TEXTS), expected)
+    same(model().embed_query(TEXTS[0]), expected[0])
+    same(asyncio.run(on_a_loop()), expected)
 
 
-def test_llama_index(server: Server) -> None:
-    model = OpenAIEmbedding(
-        model_name="cliptune", api_base=f"{server.http}/v1", api_key="none", embed_batch_size=2
-    )
+def test_llama_index(server: Server, http: httpx.Client) -> None:
+    def model(**clients: Any) -> OpenAIEmbedding:
+        return OpenAIEmbedding(
+            model_name="cliptune",
+            api_base=f"{server.http}/v1",
+            api_key="none",
+            embed_batch_size=2,
+            http_client=http,
+            **clients,
+        )
+
+    async def on_a_loop() -> list[float]:
+        async with httpx.AsyncClient() as ahttp:
+            return await model(async_http_client=ahttp).aget_text_embedding(TEXTS[1])
+
     expected = encoded(server, TEXTS)
-    same(model.get_text_embedding_batch(TEXTS), expected)
-    same(model.get_query_embedding(TEXTS[0]), expected[0])
-    same(asyncio.run(model.aget_text_embedding(TEXTS[1])), expected[1])
+    same(model().get_text_embedding_batch(TEXTS), expected)
+    same(model().get_query_embedding(TEXTS[0]), expected[0])
+    same(asyncio.run(on_a_loop()), expected[1])
 
 
 EMBED, RERANK = "/v1/embeddings", "/v1/rerank"
@@ -263,7 +293,9 @@ def test_what_never_is_a_request(
     refused(send(server.http + EMBED), status, words)
 
 
-def test_errors_are_those_that_clients_know(ai: openai.OpenAI, server: Server) -> None:
+def test_errors_are_those_that_clients_know(
+    ai: openai.OpenAI, server: Server, http: httpx.Client
+) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         ai.embeddings.create(model="text-embedding-3-small", input="a")
     assert unknown.value.code == "model_not_found"
@@ -271,7 +303,7 @@ def test_errors_are_those_that_clients_know(ai: openai.OpenAI, server: Server) -
         ai.embeddings.create(model="cliptune", input="")
     assert (bad.value.param, bad.value.code) == ("input", "BadInput")
     with pytest.raises(cohere.BadRequestError, match="query is empty"):
-        cohere.ClientV2(api_key="none", base_url=server.http).rerank(
+        cohere.ClientV2(api_key="none", base_url=server.http, httpx_client=http).rerank(
             model="cliptune", query=" ", documents=["a"]
         )
 
