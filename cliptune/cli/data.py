@@ -109,7 +109,8 @@ def _lines(found: TableCheck) -> list[str]:
     if found.longest:
         lines.append(f"longest title: {_short(found.longest[0])!r}")
     if found.cut:
-        lines.append(f"{found.cut} titles are cut: CLIP reads {CONTEXT} tokens")
+        are = "are" if found.cut_is_exact else "may be"
+        lines.append(f"{found.cut} titles {are} cut: CLIP reads {CONTEXT} tokens")
     lines.append(
         f"{found.looked_at} of {usable} pictures decoded: {len(found.unreadable)} can't be, "
         f"{found.near_count} pairs look the same and have different titles"

@@ -95,16 +95,18 @@ def open_parquet(where: str, root: str, opened: Opened) -> ArrowRows:
     need("parquet", "a parquet table")
     import pyarrow.parquet as pq
 
-    def file() -> Any:
-        # Not the whole of a row group at once.
-        return pq.ParquetFile(opened(), buffer_size=_BUFFER, pre_buffer=False)
+    @contextmanager
+    def parquet() -> Iterator[Any]:
+        # It closes no file that it was given; of a row group it reads a part at a time.
+        with opened() as file, pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as whole:
+            yield whole
 
     def batches(columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        with file() as parquet:
-            yield from parquet.iter_batches(size, columns=list(columns), use_threads=False)
+        with parquet() as whole:
+            yield from whole.iter_batches(size, columns=list(columns), use_threads=False)
 
-    with readable(where), file() as parquet:
-        schema = parquet.schema_arrow
+    with readable(where), parquet() as whole:
+        schema = whole.schema_arrow
     return ArrowRows(where, root, schema, batches)
 
 
