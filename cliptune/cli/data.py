@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from cliptune.cli.terminal import console, progress_bar
 if TYPE_CHECKING:
     from cliptune.data.check import Shown, TableCheck
     from cliptune.data.tables.options import CsvOptions
+    from cliptune.models.tokenizers import Tokenizer
 
 _SHORT = 100
 
@@ -77,11 +79,18 @@ def check(
     console.print(f"three pairs to look at: {report}", highlight=False, soft_wrap=True)
 
 
-def _count_tokens(text: str) -> int:
-    """CLIP's tokens of a text; asked for long ones only, as torch is large."""
-    from cliptune.models.tokenizers import load_tokenizer, token_count
+@cache
+def _tokenizer() -> Tokenizer:
+    """CLIP's own; made for long titles only, as what it needs is large."""
+    from cliptune.models.tokenizers import load_tokenizer
 
-    return token_count(load_tokenizer({}), text)
+    return load_tokenizer({})
+
+
+def _count_tokens(text: str) -> int:
+    from cliptune.models.tokenizers import token_count
+
+    return token_count(_tokenizer(), text)
 
 
 def _lines(found: TableCheck) -> list[str]:
@@ -100,7 +109,8 @@ def _lines(found: TableCheck) -> list[str]:
     if found.longest:
         lines.append(f"longest title: {_short(found.longest[0])!r}")
     if found.cut:
-        lines.append(f"{found.cut} titles are cut: CLIP reads {CONTEXT} tokens")
+        are = "are" if found.cut_is_exact else "may be"
+        lines.append(f"{found.cut} titles {are} cut: CLIP reads {CONTEXT} tokens")
     lines.append(
         f"{found.looked_at} of {usable} pictures decoded: {len(found.unreadable)} can't be, "
         f"{found.near_count} pairs look the same and have different titles"

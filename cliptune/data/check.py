@@ -31,6 +31,8 @@ NEAR_COLOURS = 3.0
 """Of 255: and whose colours differ in no more on the average."""
 _BUCKET = 200
 _THUMBNAIL = 200
+COUNTED = 200_000
+"""Documents of a table whose titles' tokens are counted."""
 CONTEXT = 77
 """Tokens of a text that CLIP reads, its begin and end among them."""
 
@@ -58,7 +60,9 @@ class TableCheck:
     """The largest groups of right answers, by label or title."""
     longest: list[str] = field(default_factory=list)
     cut: int = 0
-    """Titles with more tokens than CLIP reads."""
+    """Titles with more tokens than CLIP reads; of large tables those with as many bytes, at most
+    as many of which are cut."""
+    cut_is_exact: bool = True
     looked_at: int = 0
     """Pictures that were decoded."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
@@ -96,6 +100,8 @@ def check_documents(
     looked: list[Shown] = []
     glances: list[_Glance] = []
     spent = 0.0
+    # The tokenizer brings 0.2 GB of libraries, which a large table's rows need.
+    found.cut_is_exact = len(docs) <= COUNTED
     for number, doc in enumerate(docs):
         if doc.text:
             if len(doc.text) > (longest[0][0] if len(longest) == LONGEST else 0):
@@ -104,7 +110,7 @@ def check_documents(
                 heapq.heapify(longest)
             # A token is a byte at least.
             if len(doc.text.encode()) > CONTEXT - 2:
-                found.cut += count_tokens(doc.text) > CONTEXT
+                found.cut += not found.cut_is_exact or count_tokens(doc.text) > CONTEXT
         if number % every == 0 and found.looked_at < pictures:
             found.looked_at += 1
             try:

@@ -97,16 +97,16 @@ def open_parquet(where: str, root: str, opened: Opened) -> ArrowRows:
 
     @contextmanager
     def parquet() -> Iterator[Any]:
-        # Not the whole of a row group at once.
-        with opened() as file, pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as read:
-            yield read
+        # It closes no file that it was given; of a row group it reads a part at a time.
+        with opened() as file, pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as whole:
+            yield whole
 
     def batches(columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        with parquet() as read:
-            yield from read.iter_batches(size, columns=list(columns), use_threads=False)
+        with parquet() as whole:
+            yield from whole.iter_batches(size, columns=list(columns), use_threads=False)
 
-    with readable(where), parquet() as read:
-        schema = read.schema_arrow
+    with readable(where), parquet() as whole:
+        schema = whole.schema_arrow
     return ArrowRows(where, root, schema, batches)
 
 
