@@ -102,7 +102,9 @@ def write_transformers(model: ClipModel, folder: Path) -> None:
     state = {name: value.detach().cpu().reshape(shapes[name]) for name, value in state.items()}
     theirs.load_state_dict(state, assign=True)
     theirs.save_pretrained(folder)
-    _processor(model, kind).save_pretrained(folder)
+    processor = _processor(model, kind)
+    processor.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)  # where versions before 5 look for it
 
 
 def _plain_text(model: ClipModel) -> dict[str, Any]:
