@@ -24,10 +24,10 @@ from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
 from tests.models.formats import owners
 from tests.models.formats.owners import TEXTS, Embeddings
-from tests.models.formats.test_transformers import tiny_siglip  # noqa: F401  (a fixture)
 from tests.tiny_model import TINY_CONFIG
 
 pytest.importorskip("transformers", reason="needs cliptune[hf]")
+pytestmark = pytest.mark.usefixtures("tiny_siglip")
 
 
 @pytest.fixture(scope="module")
