@@ -22,10 +22,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if SEARCH not in markdown and TRAIN not in markdown:
         return markdown
     from cliptune.gateway import search_app, train_app
+    from cliptune.protocol.limits import Limits
     from cliptune.settings import Settings
 
     # In place of a gateway's; to describe calls nobody needs to be admitted.
-    handler = SimpleNamespace(admission=None, settings=Settings.read())
+    settings = Settings.read()
+    handler = SimpleNamespace(admission=None, settings=settings, limits=Limits(settings))
     dispatcher: Any = SimpleNamespace(handler=handler)
     markdown = markdown.replace(SEARCH, reference(search_app.make_app(dispatcher).openapi()))
     return markdown.replace(TRAIN, reference(train_app.make_app(dispatcher).openapi()))

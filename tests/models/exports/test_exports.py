@@ -18,8 +18,8 @@ from cliptune.cli.app import app
 from cliptune.errors import BadInput
 from cliptune.inference import get_tower
 from cliptune.models.artifact_writer import write_artifact
-from cliptune.models.export import export_model
 from cliptune.models.exports.card import wilson
+from cliptune.models.exports.export import export_model
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
 from tests.models.formats import owners
