@@ -70,14 +70,14 @@ def models(
     """List models that are worth it today, or search all.
 
     R@1 is text-to-image recall@1 without training, on Flickr30k and MS-COCO, as open_clip has
-    measured it (docs/openclip_retrieval_results.csv in its repository).
+    measured it.
 
     Others are given by ARCH::TAG, as open_clip lists them; ARCH::TAG::FILE, a checkpoint of such
     weights or tuned from them; ORG/NAME of the hub; or the path of a model's folder, of a file of
     OpenAI's, or of an artifact.
     """
     from cliptune.errors import NotFound
-    from cliptune.models.registry import MODELS, known_models
+    from cliptune.models.registry import FIGURES, MODELS, known_models
 
     wanted = [word.casefold() for word in words or ()]
     shown = [
@@ -99,7 +99,7 @@ def models(
         return
     numbers = ("million", "dim", "px", "Flickr R@1", "COCO R@1")
     timed = ("pictures/s", "texts/s") if measure else ()
-    table = Table(Column("name, what for", overflow="fold"))
+    table = Table(Column("name, what for", overflow="fold"), caption=f"R@1: {FIGURES}")
     for heading in (*numbers, *timed):
         table.add_column(heading, justify="right")
     table.add_column("licence", overflow="fold")
@@ -154,7 +154,7 @@ def download(
     which hub is asked (a mirror), HF_TOKEN for whom.
     """
     from cliptune.errors import AlreadyExists
-    from cliptune.models.export import export_model
+    from cliptune.models.exports.export import export_model
     from cliptune.models.loading import load_model
 
     if out and out.exists():
@@ -187,8 +187,8 @@ def push(
     """
     import tempfile
 
-    from cliptune.models.export import export_model
-    from cliptune.models.push import push_folder, repository_name
+    from cliptune.models.exports.export import export_model
+    from cliptune.models.exports.push import push_folder, repository_name
 
     target = repository_name(repository)
     with tempfile.TemporaryDirectory() as scratch:
@@ -227,7 +227,7 @@ def export(
     from cliptune.files import zip_folder
     from cliptune.models.artifact import open_artifact
     from cliptune.models.artifact_writer import write_artifact
-    from cliptune.models.export import Library, export_model
+    from cliptune.models.exports.export import Library, export_model
     from cliptune.models.loading import load_model
     from cliptune.models.names import artifact_path
 

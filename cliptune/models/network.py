@@ -20,7 +20,6 @@ from cliptune.models.openclip import OpenClipConfig, needs_transformers, open_cl
 
 _DECODER = "text_decoder."
 """Of a captioning model (CoCa): it writes, and is no part of the two towers."""
-_BIG_VISION = (".npz", ".npy")
 
 
 def build_network(
@@ -117,11 +116,6 @@ def fit_big_vision(clip: nn.Module, path: Path) -> None:
     """
     with _misfitting():
         open_clip.convert.load_big_vision_weights(clip, str(path))
-
-
-def is_big_vision(path: Path) -> bool:
-    """Whether the file at `path` is for `fit_big_vision`."""
-    return path.suffix in _BIG_VISION
 
 
 @contextmanager

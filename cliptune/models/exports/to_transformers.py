@@ -102,7 +102,9 @@ def write_transformers(model: ClipModel, folder: Path) -> None:
     state = {name: value.detach().cpu().reshape(shapes[name]) for name, value in state.items()}
     theirs.load_state_dict(state, assign=True)
     theirs.save_pretrained(folder)
-    _processor(model, kind).save_pretrained(folder)
+    # Each by itself: what version 5 writes of a whole processor, those before it can't read.
+    _image_processor(model, kind).save_pretrained(folder)
+    _tokenizer(model).save_pretrained(folder)
 
 
 def _plain_text(model: ClipModel) -> dict[str, Any]:
@@ -208,8 +210,8 @@ def _gelu(module: nn.Module) -> str:
     return "gelu" if is_exact else "gelu_pytorch_tanh"
 
 
-def _processor(model: ClipModel, kind: str) -> Any:
-    """Their processor: the tokenizer, and how pictures are prepared."""
+def _image_processor(model: ClipModel, kind: str) -> Any:
+    """How pictures are prepared, as theirs says it."""
     import transformers
 
     prepared = model.preprocessing
@@ -231,12 +233,11 @@ def _processor(model: ClipModel, kind: str) -> Any:
             f"{model.name}: SigLIP's processor crops nothing, and this model's pictures are"
         )
     classes = {
-        "clip": (transformers.CLIPImageProcessor, transformers.CLIPProcessor),
-        "siglip": (transformers.SiglipImageProcessor, transformers.SiglipProcessor),
-        "chinese_clip": (transformers.ChineseCLIPImageProcessor, transformers.ChineseCLIPProcessor),
+        "clip": transformers.CLIPImageProcessor,
+        "siglip": transformers.SiglipImageProcessor,
+        "chinese_clip": transformers.ChineseCLIPImageProcessor,
     }
-    pictures, processor = classes[kind]
-    return processor(image_processor=pictures(**options), tokenizer=_tokenizer(model))
+    return classes[kind](**options)
 
 
 def _tokenizer(model: ClipModel) -> Any:

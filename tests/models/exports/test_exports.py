@@ -18,16 +18,16 @@ from cliptune.cli.app import app
 from cliptune.errors import BadInput
 from cliptune.inference import get_tower
 from cliptune.models.artifact_writer import write_artifact
-from cliptune.models.export import export_model
 from cliptune.models.exports.card import wilson
+from cliptune.models.exports.export import export_model
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
 from tests.models.formats import owners
 from tests.models.formats.owners import TEXTS, Embeddings
-from tests.models.formats.test_transformers import tiny_siglip  # noqa: F401  (a fixture)
 from tests.tiny_model import TINY_CONFIG
 
 pytest.importorskip("transformers", reason="needs cliptune[hf]")
+pytestmark = pytest.mark.usefixtures("tiny_siglip")
 
 
 @pytest.fixture(scope="module")

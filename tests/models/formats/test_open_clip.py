@@ -47,7 +47,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "siglip": of(
         "ViT-B-32-SigLIP2-256",
         {**SMALL, "vocab_size": 49408, "hf_tokenizer_name": None, "tokenizer_kwargs": None},
-        {},
+        {"timm_model_name": "vit_test_patch8_siglip_32", "image_size": 32},
     ),
     "mobileclip2": of("MobileCLIP2-S0", SMALL, {}),
     "eva": of("EVA02-B-16", SMALL, {"timm_model_name": "eva02_tiny_patch14_224"}),
@@ -60,6 +60,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         {**TOWERS, "attn_pooler_heads": 2},
     ),
 }
+CONFIGS["siglip"]["embed_dim"] = 64
 CONFIGS["coca"]["multimodal_cfg"] |= {"layers": 1, "width": 64, "heads": 2}
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
 
@@ -110,6 +111,7 @@ def difference(ours: Any, theirs: Any) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.usefixtures("tiny_siglip")
 @pytest.mark.parametrize("family", CONFIGS)
 def test_a_family(family: str, tmp_path: Path, pictures: list[Any]) -> None:
     config = CONFIGS[family]
@@ -271,7 +273,10 @@ def test_openais_archive_is_read_and_not_run(
         clip.register_buffer(name, torch.tensor(value))
     clip.visual.image_size = 64
     file = tmp_path / "ViT-tiny.pt"
-    torch.jit.save(open_clip.model.trace_model(clip, batch_size=2), file)
+    inputs = {"encode_text": torch.zeros(2, 77, dtype=torch.long)}
+    inputs |= {"encode_image": torch.zeros(2, 3, 64, 64)}
+    inputs["forward"] = inputs["encode_image"], inputs["encode_text"]  # type: ignore[assignment]
+    torch.jit.save(torch.jit.trace_module(clip, inputs, check_trace=False), file)
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("its program was loaded"))
     model = load_model(file)
     assert model.activation == "QuickGELU"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from PIL import Image
 
 from cliptune.inference import get_tower
 from cliptune.models.artifact_writer import write_artifact
-from cliptune.models.formats import huggingface
 from cliptune.models.loading import load_model
 from cliptune.models.wise_ft import mix_models
 from tests.models.formats import owners
 from tests.models.formats.owners import TEXTS, Owned
 
 pytest.importorskip("transformers", reason="needs cliptune[hf]")
+pytestmark = pytest.mark.usefixtures("tiny_siglip")
 FAMILIES: dict[str, Callable[[Path], Owned]] = {
     "clip-quick": owners.clip,
     "clip-gelu": lambda folder: owners.clip(folder, "gelu"),
@@ -27,25 +27,6 @@ FAMILIES: dict[str, Callable[[Path], Owned]] = {
     "siglip2": owners.siglip2,
     "chinese-clip": owners.chinese_clip,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_siglip() -> Iterator[None]:
-    """timm knows SigLIP's published sizes; here a tiny one, too."""
-    from timm.models import vision_transformer
-    from timm.models._registry import register_model
-
-    def vit_test_patch8_siglip_32(pretrained: bool = False, **options: Any) -> Any:
-        args = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
-        args |= {"mlp_ratio": 2, "class_token": False, "global_pool": "map", **options}
-        make = vision_transformer._create_vision_transformer
-        return make("vit_base_patch16_siglip_256", pretrained=pretrained, **args)
-
-    vit_test_patch8_siglip_32.__module__ = "timm.models.vision_transformer"
-    register_model(vit_test_patch8_siglip_32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(huggingface._SIGLIP_SIZES, (64, 2, 2, 128), "test")
-        yield
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
