@@ -33,9 +33,7 @@ def ours(parameter: nn.Parameter, **group: Any) -> Muon:
 def test_matrices_are_stepped_as_by_torchs_own(shape: tuple[int, int]) -> None:
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     mine, reference = (nn.Parameter(start.clone()) for _ in range(2))
-    theirs = torch.optim.Muon(
-        [reference], RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw"
-    )
+    theirs = torch.optim.Muon([reference], RATE, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
     expected = stepped(theirs, reference, start)
     torch.testing.assert_close(stepped(ours(mine, matrices=True), mine, start), expected)
     assert (expected - start).norm() > 0.01
@@ -54,12 +52,8 @@ def test_a_convolution_is_the_matrix_of_its_outputs() -> None:
 def test_all_else_is_stepped_as_by_adamw() -> None:
     start = torch.randn((7, 3), generator=torch.Generator().manual_seed(0))
     mine, reference = (nn.Parameter(start.clone()) for _ in range(2))
-    theirs = torch.optim.AdamW(
-        [reference], RATE, betas=(0.9, 0.98), eps=1e-6, weight_decay=DECAY
-    )
-    torch.testing.assert_close(
-        stepped(ours(mine), mine, start), stepped(theirs, reference, start)
-    )
+    theirs = torch.optim.AdamW([reference], RATE, betas=(0.9, 0.98), eps=1e-6, weight_decay=DECAY)
+    torch.testing.assert_close(stepped(ours(mine), mine, start), stepped(theirs, reference, start))
 
 
 def test_all_directions_are_as_long() -> None:
