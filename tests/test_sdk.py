@@ -67,7 +67,7 @@ def test_fit_takes_finetuners_parameters_in_their_order() -> None:
     parameters = inspect.signature(cliptune.fit).parameters
     assert list(parameters)[: len(expected)] == expected
     defaults = {name: parameters[name].default for name in expected}
-    assert (defaults["optimizer"], defaults["epochs"], defaults["num_workers"]) == ("Adam", 5, 4)
+    assert (defaults["optimizer"], defaults["epochs"], defaults["num_workers"]) == ("auto", 5, 4)
     assert (defaults["sampler"], defaults["num_items_per_class"]) == ("auto", 4)
 
 

@@ -133,7 +133,7 @@ def _check_optimization(options: TrainingOptions) -> None:
     """Have the optimizer and the schedule made for a toy, so that bad options show at once."""
     toy = torch.nn.Linear(2, 2)
     optimizer = make_optimizer(
-        options.optimizer, options.optimizer_options, options.peak_learning_rate, toy
+        options.chosen_optimizer, options.optimizer_options, options.peak_learning_rate, toy
     )
     # How many steps there will be is not known here: more than any warm-up has.
     make_schedule(options.scheduler, options.scheduler_options, optimizer, 10**6, 10**6)

@@ -46,7 +46,7 @@ class LocalSession(LocalRuns):
             start = str(find_artifact(artifact))
             if model != BUILTIN:  # the default wherever a model need not be named
                 check_same_model(model, Path(start))
-        chosen = {"optimizer": "Adam", **options, "model": absolute_name(start)}
+        chosen = {**options, "model": absolute_name(start)}
         plan = make_plan(chosen, train_data, *of_plan)
         named = None if artifact is None else str(artifact)
         config: RunConfig = {"model": str(model), "model_artifact": named, **plan.config}

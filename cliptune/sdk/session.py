@@ -51,7 +51,7 @@ def fit(
     loss: str = "CLIPLoss",
     miner: str | None = None,
     miner_options: Mapping[str, object] | None = None,
-    optimizer: str = "Adam",
+    optimizer: str = "auto",
     optimizer_options: Mapping[str, object] | None = None,
     learning_rate: float | None = None,
     epochs: int = 5,
@@ -95,13 +95,16 @@ def fit(
             `SigLIPLoss`, whether each couple of the batch belongs together.
         miner: for metric learning; these losses have none.
         miner_options: see `miner`.
-        optimizer: `Adam`, `AdamW`, `SGD`, … of `torch.optim`.
+        optimizer: `Muon`, or `Adam`, `AdamW`, `SGD`, … of `torch.optim`; `auto` is Muon for
+            `builtin` and random weights, AdamW for all others and for adapters.
         optimizer_options: its arguments, and `layer_wise_lr_decay`: a factor up to 1 by which the
             learning rate falls from each block of a tower to the one before it.
-        learning_rate: the peak rate; None fits the model: 5e-4 for `builtin`, 1e-5 for others.
+        learning_rate: the peak rate; None fits the model and the optimizer: 2e-3 for `builtin`,
+            1e-5 for others, 1e-4 for their adapters (see the documentation on fine-tuning).
         epochs: how often all pairs are seen.
         batch_size: pairs a step; None is the largest power of two that fits into memory at once,
-            at most 1,024 and 1/16 of the pairs. One that does not fit is cut in parts, with the
+            at most 1,024 and 1/16 of the pairs, and less where a run of `builtin` would have too
+            few steps. One that does not fit is cut in parts, with the
             same gradients.
         callbacks: see `list_callbacks()`.
         scheduler: `linear`, `cosine`, `cosine_with_restarts`, `polynomial`, `constant` or

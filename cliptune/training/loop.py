@@ -169,7 +169,7 @@ class _Run:
         self.validation = self._objective(None, World())
         add_logit_bias(training, self.validation, self.pairs)
         self.optimizer = make_optimizer(
-            options.optimizer,
+            options.chosen_optimizer,
             options.optimizer_options,
             options.peak_learning_rate,
             training.model.clip,

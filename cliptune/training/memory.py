@@ -15,7 +15,6 @@ _MARGIN = 0.5
 """The part of free memory for activations: the backward pass, the optimizer and the rest of the
 machine need some too."""
 _CGROUP = Path("/sys/fs/cgroup")
-_MIN_BATCH, _MAX_BATCH, _MIN_STEPS = 16, 1024, 16
 
 
 def largest_fitting(
@@ -36,16 +35,6 @@ def largest_fitting(
     few, more = (_kept_bytes(model, tokens, n, device, dtype) for n in (2, 6))
     a_pair = max(1, (more - few) // 4)
     return max(1, int(_MARGIN * free_bytes(device) / share / a_pair))
-
-
-def choose_batch_size(fitting: int, pairs: int) -> int:
-    """The default batch size: the largest power of two that fits, up to 1,024.
-
-    An epoch has at least 16 batches of it (unless that makes it smaller than 16): a large batch
-    has more negatives, but too few steps learn less.
-    """
-    most = min(fitting, max(_MIN_BATCH, pairs // _MIN_STEPS), _MAX_BATCH)
-    return max(2, 1 << (max(1, most).bit_length() - 1))
 
 
 def free_bytes(device: torch.device) -> int:

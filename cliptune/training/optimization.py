@@ -12,14 +12,16 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cliptune.errors import BadInput
 from cliptune.training.freezing import parameter_depths
+from cliptune.training.muon import Muon
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     name: getattr(torch.optim, name)
     for name in ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax")
-}
+} | {"Muon": Muon}
 # open_clip's own training defaults for CLIP (betas, eps), with the milder decay of fine-tuning.
 _DEFAULTS: dict[str, dict[str, object]] = {
     "AdamW": {"betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.05},
+    "Muon": {"weight_decay": 0.05},
     "SGD": {"momentum": 0.9},
 }
 
@@ -41,19 +43,25 @@ def make_optimizer(
     weight_decay = _number(settings, "weight_decay", 0.0)
     factors = _rate_factors(module, settings.pop("layer_wise_lr_decay", 1.0))
     settings.pop("weight_decay", None)
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
             decayed = parameter.ndim >= 2 and "positional_embedding" not in parameter_name
-            key = (factors.get(parameter_name, 1.0), decayed)
+            is_matrix = decayed and "token_embedding" not in parameter_name
+            key = (factors.get(parameter_name, 1.0), decayed, name == "Muon" and is_matrix)
             groups.setdefault(key, []).append(parameter)
     if not groups:
         raise BadInput("all parameters are frozen: there is nothing to train")
     if isinstance(betas := settings.get("betas"), list):
         settings["betas"] = tuple(betas)
     by_rate: list[dict[str, object]] = [
-        {"params": params, "lr": learning_rate * factor, "weight_decay": weight_decay * decayed}
-        for (factor, decayed), params in groups.items()
+        {
+            "params": params,
+            "lr": learning_rate * factor,
+            "weight_decay": weight_decay * decayed,
+            **({"matrices": is_matrix} if name == "Muon" else {}),
+        }
+        for (factor, decayed, is_matrix), params in groups.items()
     ]
     try:
         return OPTIMIZERS[name](by_rate, lr=learning_rate, **settings)

@@ -17,6 +17,7 @@ from pydantic import (
 
 from cliptune.errors import BadInput, near_matches
 from cliptune.models.registry import BUILTIN
+from cliptune.training.defaults import AUTO, learning_rate_for, optimizer_for
 from cliptune.training.freezing import Freeze
 from cliptune.training.lora import LoraOptions
 from cliptune.training.losses import LOSSES
@@ -24,11 +25,6 @@ from cliptune.training.optimization import OPTIMIZERS, SCHEDULES
 from cliptune.training.samplers import Sampler
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-# The built-in model is small and was trained briefly: it wants a far larger step than a CLIP
-# that has seen hundreds of millions of pictures.
-_LEARNING_RATES = {BUILTIN: 5e-4}
-_DEFAULT_LEARNING_RATE = 1e-5
 
 
 class TrainingOptions(BaseModel):
@@ -43,17 +39,21 @@ class TrainingOptions(BaseModel):
     248, stretch its position embeddings (see `cliptune.models.context`)."""
     loss: str = "CLIPLoss"
     """A name of `cliptune.training.losses.LOSSES`."""
-    optimizer: str = "AdamW"
-    """A name of `cliptune.training.optimization.OPTIMIZERS`."""
+    optimizer: str = AUTO
+    """A name of `cliptune.training.optimization.OPTIMIZERS`; `auto` is Muon for the built-in model
+    and for random weights, AdamW for all others and for adapters."""
     optimizer_options: dict[str, object] = Field(default_factory=dict)
     """Arguments of that optimizer, such as `{'weight_decay': 0.1, 'betas': [0.9, 0.98]}`, and
     `layer_wise_lr_decay`, by which the rate falls from block to block towards the input."""
     learning_rate: float | None = Field(None, gt=0, le=10)
-    """The peak learning rate; None: 5e-4 for the built-in model, 1e-5 for the others."""
+    """The peak learning rate; None fits the model (see `cliptune.training.defaults`): 2e-3 by Muon
+    for the built-in model and random weights, 1e-3 by other optimizers; 1e-5 for all others, 1e-4
+    for adapters."""
     epochs: int = Field(5, ge=0, le=100_000)
     batch_size: int | None = Field(None, ge=2)
     """Pairs a step; None: the largest power of two that fits into memory at once, at most 1,024
-    and 1/16 of the pairs. An epoch is cut in equal batches of at most that size."""
+    and 1/16 of the pairs; for the built-in model and random weights also 1/400 of the pairs of
+    all epochs, or 64. An epoch is cut in equal batches of at most that size."""
     micro_batch_size: int | None = Field(None, ge=1)
     """Pairs that go through the towers at once; None: as many as fit into memory. A smaller part
     needs less memory and gives the gradients of the whole batch (gradient caching)."""
@@ -156,9 +156,16 @@ class TrainingOptions(BaseModel):
             raise BadInput(explain(error)) from error
 
     @property
+    def chosen_optimizer(self) -> str:
+        """`optimizer`, or what `auto` stands for."""
+        return optimizer_for(self.model, self.optimizer, adapters=self.lora is not None)
+
+    @property
     def peak_learning_rate(self) -> float:
-        """`learning_rate`, or the model's default."""
-        return self.learning_rate or _LEARNING_RATES.get(self.model, _DEFAULT_LEARNING_RATE)
+        """`learning_rate`, or the default."""
+        return self.learning_rate or learning_rate_for(
+            self.model, self.chosen_optimizer, adapters=self.lora is not None
+        )
 
 
 def explain(error: ValidationError) -> str:

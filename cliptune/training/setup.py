@@ -9,11 +9,12 @@ from torch import nn
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
+from cliptune.training.defaults import batch_size_for
 from cliptune.training.features import add_frozen_features
 from cliptune.training.freezing import freeze_parameters
 from cliptune.training.lora import Adapters
 from cliptune.training.losses import LOSSES, calibrated_bias
-from cliptune.training.memory import choose_batch_size, largest_fitting
+from cliptune.training.memory import largest_fitting
 from cliptune.training.options import TrainingOptions
 from cliptune.training.pairs import (
     Pairs,
@@ -104,7 +105,9 @@ def choose_sizes(training: Training, pairs: Pairs, autocast: torch.dtype | None)
             autocast,
             1 if training.device.type == "cuda" else training.world.local_size,
         )
-    size = options.batch_size or choose_batch_size(fitting * world.size, len(pairs))
+    size = options.batch_size or batch_size_for(
+        options.model, fitting * world.size, len(pairs), options.epochs
+    )
     chosen = torch.tensor([size, min(fitting, -(-size // world.size))])
     chosen = world.from_first(chosen, training.device)
     position.batch_size, position.micro_batch_size = (int(value) for value in chosen)

@@ -12,24 +12,9 @@ import torch
 
 from cliptune.models.loading import load_model
 from cliptune.training import memory
-from cliptune.training.memory import choose_batch_size, free_bytes, largest_fitting
+from cliptune.training.memory import free_bytes, largest_fitting
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("fitting", "pairs", "expected"),
-    [
-        (100_000, 2_700, 128),  # at least 16 steps an epoch
-        (100_000, 100_000, 1024),  # never more than that
-        (300, 100_000, 256),  # what fits
-        (100_000, 40, 16),  # little data: not below 16
-        (3, 100_000, 2),
-        (1, 100_000, 2),  # contrast needs two; they go through one by one
-    ],
-)
-def test_the_default_batch_size(fitting: int, pairs: int, expected: int) -> None:
-    assert choose_batch_size(fitting, pairs) == expected
 
 
 def test_a_container_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -57,11 +57,3 @@ def test_options(values: dict[str, Any], words: str) -> None:
 def test_callbacks(values: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         parse_callback(values)
-
-
-def test_the_default_learning_rate_depends_on_the_model() -> None:
-    assert (
-        TrainingOptions().peak_learning_rate
-        > 10 * TrainingOptions(model="ViT-B-32::openai").peak_learning_rate
-    )
-    assert TrainingOptions(learning_rate=1e-3).peak_learning_rate == 1e-3

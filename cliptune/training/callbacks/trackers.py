@@ -129,6 +129,7 @@ def _configuration(training: Training) -> dict[str, bool | int | float | str]:
     """The options in force, flat, each a bool, a number or a string."""
     options, position = training.options, training.position
     values = options.model_dump(mode="json") | {
+        "optimizer": options.chosen_optimizer,
         "learning_rate": options.peak_learning_rate,
         "batch_size": position.batch_size,
         "micro_batch_size": position.micro_batch_size,
