@@ -100,7 +100,7 @@ class TrainingOptions(BaseModel):
         what = str(field.field_name)
         tables: dict[str, Mapping[str, object]] = {
             "loss": LOSSES,
-            "optimizer": OPTIMIZERS,
+            "optimizer": {AUTO: None, **OPTIMIZERS},
             "scheduler": SCHEDULES,
         }
         known = tables[what]

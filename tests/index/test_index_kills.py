@@ -73,7 +73,7 @@ def test_what_was_acknowledged_survives_100_kills(
     # Python 3.11's server has not our `sys.path`, and silently preloads nothing that it can't find.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     # What takes longest of importing LanceDB, and starts no threads of its own.
-    context.set_forkserver_preload(["test_index_kills", "pandas", "lance_namespace"])
+    context.set_forkserver_preload(["tests.index.test_index_kills", "pandas", "lance_namespace"])
     draw = random.Random(os.urandom(8))
     expected: dict[str, int] = {}  # the version of each id
     cut_short = 0

@@ -234,7 +234,7 @@ for n in range(25):
 
 @pytest.mark.e2e
 def test_processes_that_write_at_once_lose_and_double_nothing(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", ADDER, str(tmp_path), name],

@@ -12,7 +12,6 @@ import pytest
 import torch
 from docarray import DocList
 from safetensors.torch import load_file
-from test_loop import Recorder, options, squares, weights
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, CliptuneError, NotFound, Unavailable
@@ -35,6 +34,7 @@ from cliptune.training.callbacks import (
     parse_callback,
 )
 from cliptune.training.state import Position, Training, list_checkpoints
+from tests.training.test_loop import Recorder, options, squares, weights
 
 METRIC = "clip-text-to-clip-vision_reciprocal_rank"
 

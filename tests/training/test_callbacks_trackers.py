@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_callbacks import METRIC, a_training, end_epoch, resumed, two_steps
-from test_loop import Recorder, squares
 
 from cliptune.training import Cancelled, train
 from cliptune.training.callbacks import (
@@ -26,6 +24,8 @@ from cliptune.training.callbacks import (
     WandBLogger,
 )
 from cliptune.training.state import Training, list_checkpoints
+from tests.training.test_callbacks import METRIC, a_training, end_epoch, resumed, two_steps
+from tests.training.test_loop import Recorder, squares
 from tests.waiting import wait_until
 
 pytest.importorskip("accelerate", reason="needs cliptune[trackers]")

@@ -16,6 +16,7 @@ PLENTY = 100_000
     ("values", "optimizer", "rate"),
     [
         ({}, "Muon", 2e-3),
+        ({"optimizer": "auto"}, "Muon", 2e-3),
         ({"model": "ViT-B-32::random"}, "Muon", 2e-3),
         ({"optimizer": "Adam"}, "Adam", 1e-3),
         ({"lora": {"rank": 8}}, "AdamW", 1e-3),

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_loop import squares
 
 import cliptune
 from cliptune.errors import BadInput
@@ -26,6 +25,7 @@ from cliptune.training.pairs import read_pairs
 from cliptune.training.run_logger import StandardRunLogger
 from cliptune.training.setup import choose_sizes
 from cliptune.training.state import Training
+from tests.training.test_loop import squares
 from tests.waiting import wait_until
 
 # SGD: Adam's first steps are of one size however small a gradient is, and so enlarge rounding.
@@ -42,7 +42,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_loop import squares
+from tests.training.test_loop import squares
 from cliptune.training import TrainingOptions, train
 from cliptune.training.callbacks import EvaluationCallback
 from cliptune.training.run_logger import StandardRunLogger
@@ -64,7 +64,7 @@ def run_script(folder: Path, options: dict, processes: int) -> dict[str, torch.T
         sys.executable,
         *(launcher if processes > 1 else []),
         str(script),
-        str(Path(__file__).parent),
+        str(Path(__file__).parents[2]),
         str(folder),
         json.dumps(options),
     ]

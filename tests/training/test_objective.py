@@ -111,7 +111,8 @@ import json, re, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
-from test_objective import CPU, LOSSES, Objective, load_model, random_batch, training_mode
+from tests.training.test_objective import CPU, LOSSES, Objective
+from tests.training.test_objective import load_model, random_batch, training_mode
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 model = load_model("builtin")
@@ -127,7 +128,7 @@ print(json.dumps({"mib": peak() - before, "loss": loss}))
 @pytest.mark.e2e
 def test_1024_pairs_train_in_the_memory_of_256() -> None:
     def peak(pairs: int) -> float:
-        command = [sys.executable, "-c", _MEASURED, str(Path(__file__).parent), str(pairs)]
+        command = [sys.executable, "-c", _MEASURED, str(Path(__file__).parents[2]), str(pairs)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return json.loads(done.stdout.splitlines()[-1])["mib"]
 
