@@ -300,7 +300,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "a gzip bomb": ("gzip", lambda: gzip.compress(bytes(100 << 20), 1), 413),
     "a deflate bomb": ("deflate", lambda: zlib.compress(bytes(300 << 20), 1), 413),
 }
-"""Bodies by what is wrong with them: made when they are sent, since gzip writes the time into its."""
+"""Bodies by what is wrong with them: made when they are sent, since gzip writes the time down."""
 
 
 @pytest.mark.parametrize("name", REFUSED)
