@@ -53,11 +53,24 @@ def compose(index: Index, docs: Sequence[QueryDoc]) -> list[ModelQueries]:
 def _of_model(
     index: Index, docs: Sequence[QueryDoc], digest: str, positions: list[int]
 ) -> ModelQueries:
-    named = [frozenset(part.like for part in docs[at].parts if part.like) for at in positions]
+    named = [_ids_of(docs[at], name(at, docs[at])) for at in positions]
     wanted = sorted(frozenset().union(*named))
     stored = index.embeddings(wanted, digest) if wanted else {}
     embeddings = [_embedding(docs[at], name(at, docs[at]), stored) for at in positions]
     return ModelQueries(digest, positions, np.stack(embeddings), named)
+
+
+def _ids_of(doc: QueryDoc, called: str) -> frozenset[str]:
+    from cliptune.index.checks import check_id
+
+    ids = set()
+    for number, part in enumerate(doc.parts):
+        if part.like is not None:
+            try:
+                ids.add(check_id(part.like))
+            except BadInput as error:
+                raise BadInput(f"{called}: part {number}: {error}") from None
+    return frozenset(ids)
 
 
 def _embedding(doc: QueryDoc, called: str, stored: Stored) -> NDArray[np.float32]:

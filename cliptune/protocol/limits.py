@@ -15,7 +15,7 @@ import orjson
 from docarray import BaseDoc
 from google.protobuf.descriptor import Descriptor
 
-from cliptune.documents import ClipDoc, QueryDoc, RankDoc
+from cliptune.documents import ClipDoc, QueryDoc, QueryPart, RankDoc
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.endpoints import Endpoint, SearchParameters, read_parameters
 from cliptune.settings import Bounds
@@ -218,7 +218,9 @@ def by_name(docs: Iterable[ClipDoc]) -> dict[str, ClipDoc]:
 
 def refers(doc: ClipDoc) -> bool:
     """Whether a document stands for others: a query for its parts, a part for what is stored."""
-    return bool(doc.parts) if isinstance(doc, QueryDoc) else bool(getattr(doc, "like", None))
+    if isinstance(doc, QueryPart):
+        return doc.like is not None
+    return isinstance(doc, QueryDoc) and bool(doc.parts)
 
 
 def has_text(doc: ClipDoc) -> bool:
