@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from cliptune.client.client import Client as Client
     from cliptune.documents import ClipDoc as ClipDoc
     from cliptune.documents import Match as Match
+    from cliptune.documents import QueryDoc as QueryDoc
+    from cliptune.documents import QueryPart as QueryPart
     from cliptune.documents import RankDoc as RankDoc
     from cliptune.documents import RankMatch as RankMatch
     from cliptune.documents import SearchResult as SearchResult
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "cliptune.client.async_client": "AsyncClient",
     "cliptune.client.client": "Client",
-    "cliptune.documents": "ClipDoc Match RankDoc RankMatch SearchResult",
+    "cliptune.documents": "ClipDoc Match QueryDoc QueryPart RankDoc RankMatch SearchResult",
     "cliptune.runs": "Experiment Run",
     "cliptune.sdk.data": "pull push",
     "cliptune.sdk.models": """TwoTowers build_model describe_models encode get_model

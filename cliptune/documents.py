@@ -101,6 +101,33 @@ class ClipDoc(WireDoc):
     )
 
 
+class QueryPart(ClipDoc):
+    """One of the parts of a `QueryDoc`: a text, a picture, or a stored document by its id."""
+
+    like: str | None = Field(None, description="The id of a stored document.")
+    weight: float = Field(
+        1.0, description="How much it counts, from -100 to 100; below 0: rather not like this."
+    )
+
+
+class QueryDoc(ClipDoc):
+    """What is searched for: a text or a picture, or a combination of `parts`.
+
+    ::
+
+        QueryDoc(parts=[
+            QueryPart(text="in green"),
+            QueryPart(like="1234"),                 # a stored document
+            QueryPart(text="buttons", weight=-0.4),
+        ])
+
+    It is sought by the sum of its parts' embeddings, each of unit length and times its weight; the
+    sum is brought to unit length again.
+    """
+
+    parts: DocList[QueryPart] = Field(default_factory=DocList[QueryPart])
+
+
 class Match(WireDoc):
     """One answer to a query: an indexed document without its embedding, and how near it is."""
 

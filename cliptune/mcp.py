@@ -123,17 +123,14 @@ def make_server(client: AsyncClient, pictures: Path | None = None) -> FastMCP[No
         if picture is not None:
             query = _picture(picture, pictures)
             return _answer(client, await client.search(query, limit, filter=filter))
-        doc = await _stored(client, str(id), include_image=True)
-        # By what it was embedded by; itself it would find first.
-        query = ClipDoc(text=doc.text) if doc.image is None else ClipDoc(image=doc.image)
-        result = await client.search(query, limit + 1, filter=filter)
-        return _answer(client, result, without=id, limit=limit)
+        await _stored(client, str(id))
+        return _answer(client, await client.search(None, limit, filter=filter, like=id))
 
     return server
 
 
-async def _stored(client: AsyncClient, identity: str, include_image: bool = False) -> ClipDoc:
-    found = await client.get(identity, include_image=include_image)
+async def _stored(client: AsyncClient, identity: str) -> ClipDoc:
+    found = await client.get(identity)
     if not found:
         raise NotFound(f"no document {shown(identity)} is stored")
     return found[0]
@@ -160,14 +157,9 @@ def _picture(given: str, folder: Path | None) -> ClipDoc:
     return ClipDoc(uri=str(path))
 
 
-def _answer(
-    client: AsyncClient,
-    result: SearchResult,
-    without: str | None = None,
-    limit: int | None = None,
-) -> Answer:
-    matches = [_found(client, one) for one in result.matches if str(one.id) != without]
-    return Answer(matches=matches[:limit], warnings=result.warnings)
+def _answer(client: AsyncClient, result: SearchResult) -> Answer:
+    matches = [_found(client, one) for one in result.matches]
+    return Answer(matches=matches, warnings=result.warnings)
 
 
 def _found(client: AsyncClient, match: Match) -> Found:

@@ -21,25 +21,48 @@ def register(app: typer.Typer) -> None:
 
 
 def search(
-    query: Annotated[str, typer.Argument(help="A text, or with --picture a picture's path.")],
+    query: Annotated[
+        str | None, typer.Argument(help="A text, or with --picture a picture's path.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 10,
     filter_: Annotated[
         str | None,
         typer.Option("--filter", help="Over tags: price < 30 and brand == 'Nordvik'"),
     ] = None,
     picture: Annotated[bool, typer.Option("--picture", help="Search by picture.")] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="WHAT[=WEIGHT]",
+            help="A further text or picture's path, and what it counts: 'buttons=-0.4'.",
+        ),
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option("--like", metavar="ID", help="Like a stored document, too.")
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option("--unlike", metavar="ID", help="Rather not like this one.")
+    ] = None,
     as_json: AsJson = False,
     server: Address = SERVER,
 ) -> None:
     """Search a search Flow's index."""
-    from cliptune.errors import NotFound
+    from cliptune.errors import BadInput, NotFound
     from cliptune.serving import Client
 
-    if picture and not Path(query).is_file():
+    if query is None and not (also or like or unlike):
+        raise BadInput("search for what? Give a text, or --like with a stored document's id")
+    if picture and not Path(query or "").is_file():
         raise NotFound(f"no picture at {query}")
-    asked = Path(query).read_bytes() if picture else query
+    asked: str | bytes | dict[str | bytes, float] | None = query
+    if picture and query is not None:
+        asked = Path(query).read_bytes()
+    if also:
+        first: dict[str | bytes, float] = {} if asked is None else {asked: 1.0}
+        asked = first | dict(map(_weighted, also))
     with Client.from_environment(server) as client:
-        result = client.search(asked, limit=limit, filter=filter_)
+        result = client.search(asked, limit=limit, filter=filter_, like=like, unlike=unlike)
     matches = result.matches
     warn(result.warnings)
     if as_json:
@@ -54,3 +77,12 @@ def search(
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
         table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
     console.print(table)
+
+
+def _weighted(given: str) -> tuple[str, float]:
+    """What `--also` says, and its weight: 1, if it says none."""
+    what, _, weight = given.rpartition("=")
+    try:
+        return (what, float(weight)) if what else (given, 1.0)
+    except ValueError:
+        return given, 1.0

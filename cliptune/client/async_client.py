@@ -14,7 +14,7 @@ from docarray import DocList
 from cliptune.client import calls, inputs, messages, profiling
 from cliptune.client.base import BaseClient
 from cliptune.client.batching import D, Many, SendingOptions, arun_many
-from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated
+from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated, Weighted
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
@@ -124,7 +124,7 @@ class AsyncClient(BaseClient):
     @overload
     async def search(  # type: ignore[overload-overlap]  # a text is an iterable of texts, too
         self,
-        query: Query,
+        query: Query | Weighted | None,
         limit: int = ...,
         **options: Unpack[SearchOptions],
     ) -> SearchResult: ...
@@ -137,7 +137,7 @@ class AsyncClient(BaseClient):
     ) -> DocList[SearchResult]: ...
     async def search(
         self,
-        query: Query | Iterable[Query] | AsyncIterable[Query],
+        query: Query | Weighted | Iterable[Query] | AsyncIterable[Query] | None,
         limit: int = 10,
         **options: Unpack[SearchOptions],
     ) -> SearchResult | DocList[SearchResult]:

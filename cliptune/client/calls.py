@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypedDict
@@ -26,6 +26,8 @@ from cliptune.protocol.endpoints import CLEAR, DELETE, ENCODE, GET, INDEX, RANK,
 log = logging.getLogger("cliptune")
 Rows = NDArray[np.float32]
 Query = Content | ClipDoc
+Weighted = Mapping[Any, float]
+"""Texts and pictures (see `inputs.to_doc`) with what each counts."""
 Some = Iterable[object] | AsyncIterable[object]
 
 
@@ -110,6 +112,10 @@ class SearchOptions(SendingOptions, total=False):
     """Compare with every document, without the ANN index."""
     model: str | None
     """Of a `cliptune swap`: `current` (as without), `previous` or `next`."""
+    like: object
+    """Ids of stored documents: to be like these, too. They are no matches."""
+    unlike: object
+    """Ids of stored documents: rather not to be like these."""
     include_total: bool
     """Say in `total` of each result how many documents the filter leaves."""
 
@@ -122,13 +128,16 @@ def search(
     Raises:
         BadInput: it is neither a query nor several.
     """
+    sending: dict[str, Any] = dict(options)
+    like, unlike = sending.pop("like", None), sending.pop("unlike", None)
+    if isinstance(query, Mapping) or like is not None or unlike is not None:
+        query = inputs.composed(query, like, unlike)
     one = inputs.is_single(query) or isinstance(query, np.ndarray)
     if isinstance(query, str):  # alone it is what somebody has typed
         query = ClipDoc(text=str(query))
     given = [query] if one else query
     if not isinstance(given, Iterable | AsyncIterable):
         raise BadInput(f"query is a {type(query).__name__}: a text, a picture or a ClipDoc")
-    sending: dict[str, Any] = dict(options)
     asked = {name: sending.pop(name, None) for name in SEARCH.parameters.model_fields}
     chosen = {
         name: value for name, value in asked.items() if value is not None and value is not False
@@ -142,7 +151,7 @@ def search(
     def result() -> SearchResult | DocList[SearchResult]:
         return results[0] if one else results
 
-    return Many(SEARCH, given, inputs.to_encode, Sending(**sending), take, result)
+    return Many(SEARCH, given, inputs.to_query, Sending(**sending), take, result)
 
 
 class Updated(TypedDict):

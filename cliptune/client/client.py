@@ -13,7 +13,7 @@ from cliptune.client import calls, inputs, messages, profiling
 from cliptune.client.async_client import AsyncClient
 from cliptune.client.base import BaseClient
 from cliptune.client.batching import D, Many, SendingOptions, now, run_many
-from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated
+from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated, Weighted
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
@@ -160,7 +160,7 @@ class Client(BaseClient):
     @overload
     def search(  # type: ignore[overload-overlap]  # a text is an iterable of texts, too
         self,
-        query: Query,
+        query: Query | Weighted | None,
         limit: int = ...,
         **options: Unpack[SearchOptions],
     ) -> SearchResult: ...
@@ -173,22 +173,31 @@ class Client(BaseClient):
     ) -> DocList[SearchResult]: ...
     def search(
         self,
-        query: Query | Iterable[Query],
+        query: Query | Weighted | Iterable[Query] | None,
         limit: int = 10,
         **options: Unpack[SearchOptions],
     ) -> SearchResult | DocList[SearchResult]:
         """The pictures nearest to a text, or to a picture; of several queries, for each one.
 
+        Several texts and pictures are sought together by a mapping with their weights, or by a
+        `QueryDoc`; stored documents by `like` and `unlike`::
+
+            client.search({"red t-shirt": 1, Path("mine.jpg"): 1, "buttons": -0.4})
+            client.search("in green", like="1234")
+            client.search(None, like=["1234", "77"], unlike="99")
+
         Args:
             query: a text, a picture (encoded bytes, a `pathlib.Path`, a PIL image, pixels), or a
                 document; or an iterable of those, where texts may also be pictures' paths and
-                `data:` URIs.
+                `data:` URIs. Or a mapping of such texts and pictures to weights from -100 to 100;
+                or None, with `like`.
             limit: at most so many matches.
-            options: `filter`, `offset`, `score_threshold`, `exact`, `model` and `include_total`,
-                and for several queries those of sending: see `SearchOptions`.
+            options: `filter`, `offset`, `score_threshold`, `exact`, `model`, `include_total`,
+                `like` and `unlike`, and for several queries those of sending: see `SearchOptions`.
 
         Raises:
             NotFound: there is no such model.
+            BadInput: parts mean nothing together, or an id isn't in the index.
             BadFilter: the filter is wrong; the message gives the position.
             ModelMismatch: the index holds embeddings of another model.
         """
@@ -289,7 +298,7 @@ class Client(BaseClient):
 
     async def asearch(
         self,
-        query: Query | Iterable[Query] | AsyncIterable[Query],
+        query: Query | Weighted | Iterable[Query] | AsyncIterable[Query] | None,
         limit: int = 10,
         **options: Unpack[SearchOptions],
     ) -> SearchResult | DocList[SearchResult]:

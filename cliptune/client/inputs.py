@@ -17,12 +17,16 @@ from PIL import ExifTags, Image
 
 from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
 from cliptune.data.pictures.slices import place_of
-from cliptune.documents import ClipDoc, RankDoc, RankMatch
+from cliptune.documents import ClipDoc, QueryDoc, QueryPart, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, CliptuneError
-from cliptune.protocol.limits import has_text, name
+from cliptune.protocol.limits import has_image, has_text, inside, name
+from cliptune.protocol.queries import check_parts
 from cliptune.protocol.redaction import shown_link
 
 D = TypeVar("D", bound=ClipDoc)
+UNLIKE = -0.5
+"""What the ids of `unlike` count together, where those of `like` count 1: as in Rocchio's relevance
+feedback, what was wrong tells less than what was right."""
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Bytes of pictures in one request: batches are cut shorter where pictures are large."""
 Content = str | bytes | bytearray | memoryview | PathLike[str] | Image.Image | NDArray[np.uint8]
@@ -196,17 +200,70 @@ def to_encode(doc: ClipDoc) -> ClipDoc:
         return ClipDoc(id=doc.id, text=doc.text)
     if doc.image is None and shown_link(doc.uri):  # the server's to read, where it may
         return ClipDoc(id=doc.id, uri=doc.uri)
-    has_image = doc.image is not None or doc.uri
-    return ClipDoc(id=doc.id, image=image_bytes(doc, allow_files=True) if has_image else None)
+    pictured = has_image(doc)
+    return ClipDoc(id=doc.id, image=image_bytes(doc, allow_files=True) if pictured else None)
+
+
+def to_query(doc: ClipDoc) -> QueryDoc:
+    """What the server needs of a query to answer it.
+
+    Raises:
+        BadInput: its parts aren't fit to be sought.
+    """
+    if not isinstance(doc, QueryDoc) or not doc.parts:
+        ready = to_encode(doc)
+        return QueryDoc(id=ready.id, text=ready.text, image=ready.image, uri=ready.uri)
+    check_parts(doc)
+    parts = DocList[QueryPart]()
+    for part in doc.parts:
+        told = {"like": part.like, "weight": part.weight}
+        parts.append(
+            _ready(QueryPart, part, **told) if part.like is None else QueryPart(id=part.id, **told)
+        )
+    return QueryDoc(id=doc.id, parts=parts)
+
+
+def composed(query: object, like: object = None, unlike: object = None) -> QueryDoc:
+    """A query of several parts.
+
+    Args:
+        query: a mapping of texts and pictures (see `to_doc`) to their weights, or a single one,
+            whose weight is 1; None: only the ids.
+        like: ids of stored documents, together of the weight 1.
+        unlike: likewise, of the weight -0.5.
+
+    Raises:
+        BadInput: there is nothing to search for.
+    """
+    weighted = query if isinstance(query, Mapping) else {} if query is None else None
+    if weighted is None:
+        doc = ClipDoc(text=str(query)) if isinstance(query, str) else to_doc(query, 0)
+        parts = [_part(doc, 1.0)]
+    else:
+        parts = [_part(to_doc(one, n), weight) for n, (one, weight) in enumerate(weighted.items())]
+    for ids, together in ((like, 1.0), (unlike, UNLIKE)):
+        listed = [] if ids is None else id_list(ids)
+        parts += [QueryPart(like=one, weight=together / len(listed)) for one in listed]
+    if not parts:
+        raise BadInput("query is empty: a text, a picture, weights of them, or ids to be like")
+    return QueryDoc(parts=DocList[QueryPart](parts))
+
+
+def _part(doc: ClipDoc, weight: object) -> QueryPart:
+    if isinstance(doc, QueryDoc) and doc.parts:
+        raise BadInput("a query of parts can't be a part itself: add to its parts")
+    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number):
+        raise BadInput(f"weight: expected a number, got {weight!r:.80}")
+    return QueryPart(text=doc.text, image=doc.image, uri=doc.uri, weight=float(weight))
 
 
 def to_store(doc: ClipDoc) -> ClipDoc:
     """What the server needs of a document to store it; local pictures are read here."""
-    has_image = doc.image is not None or doc.uri
+    pictured = has_image(doc)
     return ClipDoc(
         id=doc.id,
         text=doc.text,
-        image=image_bytes(doc, allow_files=True) if has_image else None,
+        image=image_bytes(doc, allow_files=True) if pictured else None,
         uri=place_of(doc.uri) or None,
         label=doc.label,
         tags=plain_mapping(doc.tags),
@@ -250,7 +307,7 @@ def batches(items: Iterable[Item], batch_size: int, max_docs: int) -> Iterator[l
     Args:
         items: what is to be sent.
         batch_size: items in a batch, at most.
-        max_docs: documents in one, with their matches.
+        max_docs: documents in one, with their matches or parts.
 
     Raises:
         BadInput: `batch_size` is out of range.
@@ -261,8 +318,8 @@ def batches(items: Iterable[Item], batch_size: int, max_docs: int) -> Iterator[l
     size = count = 0
     for item in items:
         held: list[ClipDoc] = [] if item.sent is None else [item.sent]
-        if isinstance(item.sent, RankDoc):
-            held.extend(item.sent.matches)
+        if item.sent is not None:
+            held.extend(inside(item.sent))
         weight = sum(len(one.image or b"") for one in held)
         full = len(batch) >= batch_size or count + len(held) > max_docs
         if batch and (full or size + weight > MAX_BATCH_BYTES):

@@ -16,7 +16,7 @@ import numpy as np
 from docarray import BaseDoc, DocList
 from docarray.proto import DocListProto, DocProto
 
-from cliptune.documents import RankDoc
+from cliptune.documents import QueryDoc, QueryPart, RankDoc
 from cliptune.errors import BadInput
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import Report
@@ -187,6 +187,11 @@ def to_item(doc: BaseDoc) -> Json:
     for name in ("text", "uri", "label", "tags"):
         if (value := getattr(doc, name)) is not None and value != {}:
             fields[name] = value
+    if isinstance(doc, QueryPart):
+        del fields["id"]  # not to be taken for the id of a stored document
+        fields |= {"weight": doc.weight} | ({} if doc.like is None else {"like": doc.like})
+    if isinstance(doc, QueryDoc) and doc.parts:
+        fields["parts"] = [to_item(part) for part in doc.parts]
     if (image := getattr(doc, "image", None)) is not None:
         fields["image"] = base64.b64encode(image).decode()
     if isinstance(doc, RankDoc):

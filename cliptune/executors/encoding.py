@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from docarray import DocList
@@ -13,31 +14,31 @@ from cliptune.data.pictures.images import decoded_pixels, image_bytes
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.executors.fetching import Fetcher
-from cliptune.protocol.limits import has_image, has_text, name
+from cliptune.protocol.limits import by_name, has_image, has_text, name, refers
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
 
+D = TypeVar("D", bound=ClipDoc)
 LOGIT_SCALE = 100.0
 """What cosines are multiplied by: where CLIP's training clips it, as clip-as-service takes it."""
 
 
-def embed_texts(
-    tower: TextTower, docs: DocList[ClipDoc], count_tokens: bool = False
-) -> DocList[ClipDoc]:
-    """Embed the documents with a text; the others get the model's digest alone.
+def embed_texts(tower: TextTower, docs: DocList[D], count_tokens: bool = False) -> DocList[D]:
+    """Embed the documents with a text, and such matches and parts of theirs, as one batch.
 
-    With `count_tokens` each text's `tokens` are told.
+    The others get the model's digest alone. With `count_tokens` each text's `tokens` are told.
 
     Raises:
-        BadInput: one has neither text nor picture: its position and id.
+        BadInput: one has neither text nor picture; it is named.
     """
-    for position, doc in enumerate(docs):
-        if not has_text(doc) and not has_image(doc):
-            raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
+    named = by_name(docs)
+    for called, doc in named.items():
+        if not has_text(doc) and not has_image(doc) and not refers(doc):
+            raise BadInput(f"{called} has neither a text nor a picture")
         doc.embedding = None  # never trust what a client sent along
         doc.model_digest = tower.digest  # by which the vision tower is chosen, for all of a request
-    chosen = [doc for doc in docs if has_text(doc)]
+    chosen = [doc for doc in named.values() if has_text(doc)]
     _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]) if chosen else ())
     for doc in chosen:
         doc.image = None  # nobody looks at it, and it need not go back
@@ -45,20 +46,19 @@ def embed_texts(
     return docs
 
 
-def embed_pictures(
-    tower: VisionTower, docs: DocList[ClipDoc], pictures: Pictures
-) -> DocList[ClipDoc]:
-    """Embed the pictures of the documents without a text.
+def embed_pictures(tower: VisionTower, docs: DocList[D], pictures: Pictures) -> DocList[D]:
+    """Embed the pictures of documents without a text, and such matches and parts, as one batch.
 
     The pictures themselves are dropped then: who sent them has them, and they are the bulk of
     an answer.
 
     Raises:
-        BadImage: a picture can't be read or decoded: the document's position and id.
+        BadImage: a picture can't be read or decoded; its document is named.
     """
-    chosen = [(i, doc) for i, doc in enumerate(docs) if not has_text(doc)]
+    named = by_name(docs)
+    chosen = {called: doc for called, doc in named.items() if has_image(doc) and not has_text(doc)}
     pictures.embed(tower, chosen)
-    for doc in docs:
+    for doc in named.values():
         doc.image = None
     return docs
 
@@ -75,7 +75,7 @@ def embed_all_pictures(
     for position, doc in enumerate(docs):
         if not has_image(doc):
             raise BadInput(f"{name(position, doc)} has no picture: only pictures are indexed")
-    pictures.embed(tower, list(enumerate(docs)))
+    pictures.embed(tower, {name(i, doc): doc for i, doc in enumerate(docs)})
     return docs
 
 
@@ -108,7 +108,7 @@ def embed_new_pictures(
     def is_link(doc: ClipDoc) -> bool:
         return _is_elsewhere(doc) and not pictures.covers(doc)
 
-    new = [(i, doc) for i, doc in enumerate(docs) if has_image(doc) and not is_link(doc)]
+    new = {name(i, doc): doc for i, doc in enumerate(docs) if has_image(doc) and not is_link(doc)}
     pictures.embed(tower, new)
     return docs
 
@@ -126,11 +126,11 @@ class Pictures:
         """Whether a document's picture is elsewhere, and may be read there."""
         return self.fetcher is not None and self.fetcher.covers(str(doc.uri))
 
-    def embed(self, tower: VisionTower, docs: list[tuple[int, ClipDoc]]) -> None:
-        """Set the embeddings of documents, which are given with their positions.
+    def embed(self, tower: VisionTower, docs: Mapping[str, ClipDoc]) -> None:
+        """Set the embeddings of documents, which are given by what errors call them.
 
         Raises:
-            BadImage: a picture can't be read or decoded: the document's position and id.
+            BadImage: a picture can't be read or decoded; the document is named.
             TooLarge: there are too many pixels.
         """
         if not docs:
@@ -140,19 +140,19 @@ class Pictures:
         try:
             embeddings = tower.encode(pictures)
         except BadImage as error:
-            raise _named(error, docs, pictures, tower) or error from None
-        for (_, doc), picture in zip(docs, pictures, strict=True):
+            raise _named(docs, pictures, tower) or error from None
+        for doc, picture in zip(docs.values(), pictures, strict=True):
             doc.image = picture  # what the index stores; a data: URI is not needed any more
             if doc.uri and doc.uri.startswith("data:"):
                 doc.uri = None
-        _set([doc for _, doc in docs], tower, embeddings)
+        _set(list(docs.values()), tower, embeddings)
 
-    def _read(self, docs: list[tuple[int, ClipDoc]]) -> list[bytes]:
-        elsewhere = [doc for _, doc in docs if _is_elsewhere(doc)] if self.fetcher else []
+    def _read(self, docs: Mapping[str, ClipDoc]) -> list[bytes]:
+        elsewhere = [doc for doc in docs.values() if _is_elsewhere(doc)] if self.fetcher else []
         uris = [str(doc.uri) for doc in elsewhere]
         fetched = iter(self.fetcher.read_all(uris) if self.fetcher else ())
         pictures = []
-        for position, doc in docs:
+        for called, doc in docs.items():
             try:
                 if self.fetcher and _is_elsewhere(doc):
                     picture = next(fetched)
@@ -162,22 +162,22 @@ class Pictures:
                 else:
                     pictures.append(image_bytes(doc, allow_files=False))
             except BadImage as error:
-                raise BadImage(f"{name(position, doc)}: {error}") from None
+                raise BadImage(f"{called}: {error}") from None
         return pictures
 
     def _check_pixels(
-        self, docs: list[tuple[int, ClipDoc]], pictures: list[bytes], tower: VisionTower
+        self, docs: Mapping[str, ClipDoc], pictures: list[bytes], tower: VisionTower
     ) -> None:
         """Refuse pictures that are too large together, before one of them is decoded."""
         total = 0
-        for (position, doc), picture in zip(docs, pictures, strict=True):
+        for called, picture in zip(docs, pictures, strict=True):
             try:
                 total += decoded_pixels(picture, tower.preprocessing)
             except BadImage as error:
-                raise BadImage(f"{name(position, doc)}: {error}") from None
+                raise BadImage(f"{called}: {error}") from None
             if total > self.max_all_pixels:
                 raise TooLarge(
-                    f"{name(position, doc)}: with those before it {total} pixels, the limit of one "
+                    f"{called}: with those before it {total} pixels, the limit of one "
                     f"request is {self.max_all_pixels}: send fewer pictures at once, or smaller "
                     "ones"
                 )
@@ -188,16 +188,16 @@ def _is_elsewhere(doc: ClipDoc) -> bool:
 
 
 def _named(
-    error: BadImage, docs: list[tuple[int, ClipDoc]], pictures: list[bytes], tower: VisionTower
+    docs: Mapping[str, ClipDoc], pictures: list[bytes], tower: VisionTower
 ) -> BadImage | None:
-    """`error` with the position among the request's documents, and the id."""
+    """What is wrong with the first picture that can't be decoded, with its document's name."""
     from cliptune.data.pictures.images import decode_pixels
 
-    for (position, doc), picture in zip(docs, pictures, strict=True):
+    for called, picture in zip(docs, pictures, strict=True):
         try:
             decode_pixels(picture, tower.preprocessing)
         except BadImage as reason:
-            return BadImage(f"{name(position, doc)}: {reason}")
+            return BadImage(f"{called}: {reason}")
     return None
 
 
@@ -219,9 +219,10 @@ def rank_texts(
     Raises:
         BadInput: a document has no matches, or one of them neither text nor picture.
     """
-    flat = _flat(docs)
-    embed_texts(tower, flat, count_tokens)
-    return docs
+    for position, doc in enumerate(docs):
+        if not doc.matches:
+            raise BadInput(f"{name(position, doc)} has no matches to rank")
+    return embed_texts(tower, docs, count_tokens)
 
 
 def rank_pictures(
@@ -232,31 +233,10 @@ def rank_pictures(
     Raises:
         BadImage: a picture can't be read or decoded.
     """
-    flat = _flat(docs)
-    try:
-        embed_pictures(tower, flat, pictures)
-    except BadImage as error:
-        raise BadImage(f"{error} (matches counted)") from None
+    embed_pictures(tower, docs, pictures)
     for doc in docs:
         _sort(doc)
     return docs
-
-
-def _flat(docs: DocList[RankDoc]) -> DocList[ClipDoc]:
-    """Each document followed by its matches: the same objects."""
-    for position, doc in enumerate(docs):
-        if not doc.matches:
-            raise BadInput(f"{name(position, doc)} has no matches to rank")
-        for number, match in enumerate(doc.matches):
-            if not has_text(match) and not has_image(match):
-                raise BadInput(
-                    f"{name(position, doc)}: match {number} has neither a text nor a picture"
-                )
-    flat = DocList[ClipDoc]()
-    for doc in docs:
-        flat.append(doc)
-        flat.extend(doc.matches)
-    return flat
 
 
 def _sort(doc: RankDoc) -> None:

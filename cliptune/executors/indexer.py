@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from docarray import DocList
 
-from cliptune.documents import ClipDoc, SearchResult
+from cliptune.documents import ClipDoc, QueryDoc, SearchResult
 from cliptune.errors import Unavailable
 from cliptune.executors import indexing
 from cliptune.executors.base import ObservedExecutor
@@ -82,7 +82,7 @@ class Indexer(ObservedExecutor):
 
     @requests(on=endpoints.SEARCH.path)
     def search(
-        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
+        self, docs: DocList[QueryDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[SearchResult]:
         """The nearest documents of each embedded query."""
         read = endpoints.read_parameters(endpoints.SearchParameters, parameters)

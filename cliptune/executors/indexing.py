@@ -7,11 +7,11 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-import numpy as np
 from docarray import DocList
 
-from cliptune.documents import ClipDoc, Match, SearchResult
+from cliptune.documents import ClipDoc, Match, QueryDoc, SearchResult
 from cliptune.errors import BadInput, Unavailable
+from cliptune.executors.composing import compose
 from cliptune.protocol import redaction, tags
 from cliptune.protocol.endpoints import (
     DeleteParameters,
@@ -21,7 +21,6 @@ from cliptune.protocol.endpoints import (
     IndexParameters,
     SearchParameters,
 )
-from cliptune.protocol.limits import name
 from cliptune.protocol.status import IndexStatus
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
@@ -51,32 +50,30 @@ def add(
 
 
 def search(
-    index: Index, docs: DocList[ClipDoc], parameters: SearchParameters
+    index: Index, docs: DocList[QueryDoc], parameters: SearchParameters
 ) -> DocList[SearchResult]:
-    """Each query with its matches; a query's picture and embedding are not sent back.
+    """Each query with its matches; a query's picture, parts and embedding are not sent back.
+
+    Documents that are parts of a query are left out of its matches.
 
     Raises:
+        BadInput: a query can't be composed: see `compose`.
         BadFilter: the filter is wrong.
         ModelMismatch: the index holds embeddings of another model.
     """
-    by_model: dict[str, list[int]] = {}
-    for position, doc in enumerate(docs):
-        if doc.embedding is None or doc.model_digest is None:
-            raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
-        by_model.setdefault(doc.model_digest, []).append(position)
     matches_of: dict[int, DocList[Match]] = {}
-    # Several only for a moment, where one encoder has switched to another model before the other.
-    for digest, positions in by_model.items():
+    for queries in compose(index, docs):
         matches = index.search(
-            np.stack([np.asarray(docs[position].embedding) for position in positions]),
-            digest,
+            queries.embeddings,
+            queries.model_digest,
             limit=parameters.limit,
             offset=parameters.offset,
             filter=parameters.filter,
             score_threshold=parameters.score_threshold,
             exact=parameters.exact,
+            without=queries.named,
         )
-        matches_of |= dict(zip(positions, matches, strict=True))
+        matches_of |= dict(zip(queries.positions, matches, strict=True))
     warnings = warn(index, parameters.filter, found=any(matches_of.values()))
     total = index.count(parameters.filter) if parameters.include_total else None
     for of_query in matches_of.values():

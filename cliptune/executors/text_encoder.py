@@ -4,12 +4,13 @@ from typing import Any
 
 from docarray import DocList
 
-from cliptune.documents import ClipDoc, RankDoc
+from cliptune.documents import ClipDoc, QueryDoc, RankDoc
 from cliptune.executors.encoder import Encoder
 from cliptune.executors.encoding import embed_all_texts, embed_texts, rank_texts
 from cliptune.protocol import endpoints
 from cliptune.protocol.documents import Report
 from cliptune.protocol.jina_compat import requests
+from cliptune.protocol.queries import check_queries
 
 
 class CLIPTextEncoder(Encoder):
@@ -31,9 +32,10 @@ class CLIPTextEncoder(Encoder):
 
     @requests(on=endpoints.SEARCH.path)
     def search(
-        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
-    ) -> DocList[ClipDoc]:
-        """Embed the queries that are texts, by the model asked for."""
+        self, docs: DocList[QueryDoc], parameters: dict[str, object], **kwargs: object
+    ) -> DocList[QueryDoc]:
+        """Embed the queries, and parts of queries, that are texts, by the model asked for."""
+        check_queries(docs)
         model = endpoints.read_parameters(endpoints.SearchParameters, parameters).model
         return embed_texts(self.towers.pick(model), docs)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from docarray import DocList
 
-from cliptune.documents import ClipDoc, RankDoc
+from cliptune.documents import ClipDoc, QueryDoc, RankDoc
 from cliptune.executors.encoder import Encoder
 from cliptune.executors.encoding import (
     Pictures,
@@ -30,9 +30,15 @@ class CLIPVisionEncoder(Encoder):
         fetcher = Fetcher.allowed_by(self.settings)
         self.pictures = Pictures(self.settings.max_all_pixels, fetcher)
 
-    @requests(on=[ROOT.path, ENCODE.path, SEARCH.path])
+    @requests(on=[ROOT.path, ENCODE.path])
     def encode(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents without a text."""
+        tower = self.towers.of(doc.model_digest for doc in docs)
+        return embed_pictures(tower, docs, self.pictures)
+
+    @requests(on=SEARCH.path)
+    def search(self, docs: DocList[QueryDoc], **kwargs: object) -> DocList[QueryDoc]:
+        """Embed the queries, and parts of queries, that are pictures."""
         tower = self.towers.of(doc.model_digest for doc in docs)
         return embed_pictures(tower, docs, self.pictures)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from docarray import BaseDoc, DocList
 
-from cliptune.documents import ClipDoc, RankDoc
+from cliptune.documents import ClipDoc, QueryDoc, RankDoc
 from cliptune.gateway.admission import Admission
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 D = TypeVar("D", bound=BaseDoc)
 
 
-Docs = DocList[ClipDoc] | DocList[RankDoc] | DocList[TrainRequest]
+Docs = DocList[ClipDoc] | DocList[QueryDoc] | DocList[RankDoc] | DocList[TrainRequest]
 """What requests are made of."""
 Addresses = dict[str, list[str]] | list[str]
 """Where an executor's replicas are; by protocol, or with the one that there is."""

@@ -14,7 +14,14 @@ from google.protobuf.message import DecodeError
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.jina_compat import SingleDocumentRequest, jina_pb2
-from cliptune.protocol.limits import LARGE, MAX_DEPTH, Limits, Tally, count_messages
+from cliptune.protocol.limits import (
+    LARGE,
+    MAX_DEPTH,
+    TOGETHER,
+    Limits,
+    Tally,
+    count_messages,
+)
 from cliptune.protocol.wire_errors import UNREADABLE
 
 if TYPE_CHECKING:
@@ -76,15 +83,15 @@ def check_request(request: DataRequest, limits: Limits) -> int:
     limits.check_count(len(docs))
     tally = limits.tally()
     count = sum(_check_doc(doc, f"document {i}", tally) for i, doc in enumerate(docs))
-    limits.check_count(count, "documents and matches")
+    limits.check_count(count, TOGETHER)
     return len(docs)
 
 
 def choose_executors(request: DataRequest, endpoints: Mapping[str, Endpoint[BaseDoc]]) -> None:
-    """Let a checked `DataRequest` of nothing but texts pass the vision executor by."""
+    """Let a checked `DataRequest` that has no pictures pass the vision executor by."""
     docs = request.proto_with_data.data.docs.docs
     endpoint = endpoints.get(request.header.exec_endpoint)
-    if endpoint and endpoint.texts_skip_vision and docs and all(map(_is_text, docs)):
+    if endpoint and endpoint.texts_skip_vision and docs and all(map(_has_no_picture, docs)):
         request.header.target_executor = ALL_BUT_VISION
 
 
@@ -128,12 +135,17 @@ def _check_message(request: DataRequest | SingleDocumentRequest, limits: Limits)
     limits.check_parameters(names)
 
 
-def _is_text(doc: DocProto) -> bool:
+def _has_no_picture(doc: DocProto) -> bool:
+    """Whether a document is a text, a stored document's id, or made of such parts."""
     # Not by [ ], which would add what is missing.
-    text, *others = (doc.data.get(name) for name in ("text", "image", "uri"))
-    if text is None or not text.text.strip():
+    text, like, parts, *others = (
+        doc.data.get(name) for name in ("text", "like", "parts", "image", "uri")
+    )
+    if any(node is not None and node.WhichOneof("content") is not None for node in others):
         return False
-    return all(node is None or node.WhichOneof("content") is None for node in others)
+    if parts is not None and parts.doc_array.docs:
+        return all(map(_has_no_picture, parts.doc_array.docs))
+    return any(node is not None and bool(node.text.strip()) for node in (text, like))
 
 
 def _count(node: NodeProto, depth: int = 0) -> int:

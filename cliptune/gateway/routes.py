@@ -14,7 +14,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from cliptune.documents import ClipDoc, RankDoc
+from cliptune.documents import ClipDoc, QueryDoc, RankDoc
 from cliptune.errors import BadInput
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import answer_json, is_request
@@ -22,12 +22,14 @@ from cliptune.gateway.dispatch import Dispatcher, Docs
 from cliptune.gateway.schemas import (
     DataBody,
     EncodingFormat,
+    QueryBody,
     RankBody,
     doc_fields,
     fit,
     json_response,
     read_json,
     to_docs,
+    to_query_docs,
     to_rank_docs,
 )
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
@@ -47,6 +49,7 @@ class Arguments(BaseModel):
 
 BODIES: dict[type[BaseDoc] | None, type[BaseModel]] = {
     ClipDoc: DataBody,
+    QueryDoc: QueryBody,
     RankDoc: RankBody,
     TrainRequest: Arguments,
 }
@@ -124,6 +127,9 @@ def _read(
     if endpoint.takes is RankDoc:
         compared = fit(body, RankBody, limits)
         return to_rank_docs(compared.data), compared.parameters, compared.encoding_format
+    if endpoint.takes is QueryDoc:
+        asked = fit(body, QueryBody, limits)
+        return to_query_docs(asked.data), asked.parameters, asked.encoding_format
     read = fit(body, DataBody, limits)
     return to_docs(read.data), read.parameters, read.encoding_format
 
@@ -154,7 +160,8 @@ def _of_one_text(
     async def answer(asked: Asked) -> Response:
         if not (text := str(asked.pop("q"))).strip():
             raise BadInput(f"q is empty: {endpoint.path}?q=red+rain+boots")
-        answered, _ = await dispatcher.call(endpoint, DocList[ClipDoc]([ClipDoc(text=text)]), asked)
+        query = DocList[QueryDoc]([QueryDoc(text=text)])
+        answered, _ = await dispatcher.call(endpoint, query, asked)
         whole = endpoint.answer(answered)
         beside = whole if isinstance(whole, dict) else {}
         [one] = [doc_fields(doc) for doc in answered if isinstance(doc, ClipDoc)]
@@ -228,7 +235,7 @@ class _InAddress:
             )
             for name, field in endpoint.parameters.model_fields.items()
         ]
-        if endpoint.takes is ClipDoc:
+        if endpoint.takes is QueryDoc:
             text = Annotated[str, Query(description="The text.")]
             kind = inspect.Parameter.KEYWORD_ONLY
             query.insert(0, inspect.Parameter("q", kind, default="", annotation=text))

@@ -14,7 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from cliptune.data.pictures.images import png_of_pixels
-from cliptune.documents import ClipDoc, RankDoc, RankMatch, SearchResult
+from cliptune.documents import (
+    ClipDoc,
+    QueryDoc,
+    QueryPart,
+    RankDoc,
+    RankMatch,
+    SearchResult,
+)
 from cliptune.errors import (
     BadImage,
     BadInput,
@@ -25,7 +32,8 @@ from cliptune.errors import (
 )
 from cliptune.gateway import multipart
 from cliptune.protocol.endpoints import DOCS, ROOT, SEARCH_FLOW, describe
-from cliptune.protocol.limits import Limits
+from cliptune.protocol.limits import TOGETHER, Limits
+from cliptune.protocol.queries import MAX_WEIGHT
 from cliptune.settings import MAX_DOCS, Bounds
 
 FORMS = [path for path, one in SEARCH_FLOW.items() if one.takes_forms and one.methods]
@@ -33,12 +41,11 @@ FORMS = [path for path, one in SEARCH_FLOW.items() if one.takes_forms and one.me
 _MOST = f"{MAX_DOCS} (`CLIPTUNE_MAX_DOCS`)"
 
 
-class Item(BaseModel):
-    """A text, a picture, or a picture with its title."""
+class Content(BaseModel):
+    """A text or a picture."""
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str | None = Field(None, max_length=512, description="Made up if it is not given.")
     text: str | None = Field(None, description="A query, or the title of a picture.")
     image: str | None = Field(None, description="A picture: base64, or a `data:` URI.")
     blob: str | None = Field(None, description="The same, as clip-as-service calls it.")
@@ -46,6 +53,12 @@ class Item(BaseModel):
         None, description="A picture as a `data:` URI, or where the server is allowed to read it."
     )
     tensor: list[object] | None = Field(None, description="A picture: its pixels, uint8 [H, W, 3].")
+
+
+class Item(Content):
+    """A text, a picture, or a picture with its title."""
+
+    id: str | None = Field(None, max_length=512, description="Made up if it is not given.")
     label: str | None = None
     tags: dict[str, object] = Field(default_factory=dict, description="To filter by and to show.")
 
@@ -58,6 +71,27 @@ class RankItem(Item):
     """A text or a picture, and what it is compared with."""
 
     matches: list[Item] = Field(description="Pictures or texts; they come back best first.")
+
+
+class PartItem(Content):
+    """A text, a picture, or a stored document, and how much it counts."""
+
+    like: str | None = Field(None, description="The id of a stored document.")
+    weight: float = Field(
+        1.0,
+        ge=-MAX_WEIGHT,
+        le=MAX_WEIGHT,
+        description="How much it counts; below 0: rather not like this.",
+    )
+
+
+class QueryItem(Item):
+    """A text, a picture, or several of them in `parts`."""
+
+    parts: list[PartItem] = Field(
+        default_factory=list,
+        description="Searched for together: texts, pictures and stored documents, with weights.",
+    )
 
 
 class _Body(BaseModel):
@@ -73,6 +107,12 @@ class DataBody(_Body):
     """`{"data": […]}`."""
 
     data: list[Item] = Field(description=f"1 to {_MOST} texts or pictures.")
+
+
+class QueryBody(_Body):
+    """`{"data": […]}` with queries."""
+
+    data: list[QueryItem] = Field(description=f"1 to {_MOST} queries.")
 
 
 class RankBody(_Body):
@@ -197,9 +237,10 @@ def fit(body: object, kind: type[B], limits: Limits, items_in: str = "data") -> 
     # Before thousands of items are looked at one by one.
     if isinstance(items := body.get(items_in), list):
         limits.check_count(len(items))
-        within = [item.get("matches") for item in items if isinstance(item, dict)]
-        matches = sum(len(one) for one in within if isinstance(one, list))
-        limits.check_count(len(items) + matches, "documents and matches")
+        given = [item for item in items if isinstance(item, dict)]
+        within = [item.get(name) for item in given for name in ("matches", "parts")]
+        inside = sum(len(one) for one in within if isinstance(one, list))
+        limits.check_count(len(items) + inside, TOGETHER)
     try:
         return kind.model_validate(body)
     except ValidationError as error:
@@ -231,7 +272,27 @@ def to_rank_docs(items: list[RankItem]) -> DocList[RankDoc]:
     return docs
 
 
+def to_query_docs(items: list[QueryItem]) -> DocList[QueryDoc]:
+    """The queries of a body, each with its parts; raises as `to_docs` does."""
+    docs = DocList[QueryDoc]()
+    for position, item in enumerate(items):
+        place = f"document {position}"
+        parts = DocList[QueryPart](
+            QueryPart(
+                like=part.like, weight=part.weight, **_content(part, f"{place}: part {number}")
+            )
+            for number, part in enumerate(item.parts)
+        )
+        docs.append(QueryDoc(parts=parts, **_fields(item, place)))
+    return docs
+
+
 def _fields(item: Item, place: str) -> dict[str, object]:
+    fields = _content(item, place) | {"label": item.label, "tags": item.tags}
+    return fields if item.id is None else fields | {"id": item.id}
+
+
+def _content(item: Content, place: str) -> dict[str, object]:
     uri, image = item.uri, None
     encoded = item.image if item.image is not None else item.blob
     if encoded is not None and encoded.startswith("data:"):
@@ -243,14 +304,7 @@ def _fields(item: Item, place: str) -> dict[str, object]:
             image = png_of_pixels(numbers_in(item.tensor, "tensor"))
         except BadInput as error:
             raise BadImage(f"{place}: {error}") from None
-    fields: dict[str, object] = {
-        "text": item.text,
-        "image": image,
-        "uri": uri,
-        "label": item.label,
-        "tags": item.tags,
-    }
-    return fields if item.id is None else fields | {"id": item.id}
+    return {"text": item.text, "image": image, "uri": uri}
 
 
 def numbers_in(value: object, place: str) -> NDArray[np.generic]:

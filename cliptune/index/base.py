@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
@@ -14,7 +14,15 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput
-from cliptune.index.checks import check_docs, check_ids, check_queries, check_scan, check_window
+from cliptune.index.checks import (
+    check_digests,
+    check_docs,
+    check_ids,
+    check_queries,
+    check_scan,
+    check_window,
+    check_without,
+)
 from cliptune.index.filters.language import Filter, Node
 from cliptune.index.filters.parser import parse_filter
 from cliptune.index.filters.warnings import FilterWarnings, Version
@@ -139,6 +147,7 @@ class Index(ABC):
         filter: Filter | None = None,
         score_threshold: float | None = None,
         exact: bool = False,
+        without: Sequence[Collection[str]] = (),
     ) -> list[DocList[Match]]:
         """The nearest documents of each query.
 
@@ -154,18 +163,40 @@ class Index(ABC):
             score_threshold: only matches of at least this score.
             exact: compare with every document, even if there is an ANN index. In Milvus this
                 reads every embedding over the network: for checks, not for serving.
+            without: for each query the ids of documents that are no matches of it, at most 1,000:
+                those that it was made of. Empty: none, for no query.
 
         Returns: for each query its matches, best first, ties by id; scores are cosines in
         [-1, 1]. An index without documents gives no matches.
         """
         check_window(limit, offset, score_threshold)
-        asked = offset + limit if limit else 0
+        left_out = check_without(without, len(embeddings))
+        asked = offset + limit + max(map(len, left_out), default=0) if limit else 0
         search = Search(embeddings, model_digest, asked, parse_filter(filter), exact)
         least = -np.inf if score_threshold is None else score_threshold
         return [
-            DocList[Match](match for match in matches[offset:] if match.score >= least)
-            for matches in self._search(search)
+            DocList[Match](match for match in matches if match.score >= least)
+            for matches in self._ranked(search, left_out, slice(offset, offset + limit))
         ]
+
+    def _ranked(
+        self, search: Search, without: Sequence[frozenset[str]], window: slice
+    ) -> Iterator[list[Match]]:
+        """Each query's matches in a window, best first."""
+        for position, matches in enumerate(self._search(search)):
+            ids = without[position] if without else frozenset()
+            yield [match for match in matches if match.id not in ids][window]
+
+    def embeddings(self, ids: Iterable[str], model_digest: str) -> dict[str, np.ndarray]:
+        """The stored embeddings with these ids, float32 [D] each; ids that aren't there are left
+        out.
+
+        Raises:
+            ModelMismatch: the index holds embeddings of another model than `model_digest`.
+        """
+        stored = self._get(check_ids(ids), Parts(embedding=True, image=False))
+        check_digests(stored, model_digest)
+        return {str(doc.id): np.asarray(doc.embedding) for doc in stored}
 
     def delete(self, *, ids: Iterable[str] | None = None, filter: Filter | None = None) -> int:
         """Delete the documents with these ids, or those a filter holds for, or (both) that do both.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from cliptune.index.tags import TagColumns, plain_tags, to_json
 T = TypeVar("T")
 MAX_ID_BYTES = 512
 MAX_WINDOW = 10_000
+MAX_WITHOUT = 1000
 MAX_DIM = 16_384
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -122,6 +123,25 @@ def check_window(limit: int, offset: int, score_threshold: float | None) -> None
         and np.isfinite(score_threshold)
     ):
         raise BadInput(f"score_threshold: expected a number, got {score_threshold!r}")
+
+
+def check_without(without: Sequence[Collection[str]], queries: int) -> list[frozenset[str]]:
+    """For each of so many queries the ids to leave out; no list means none."""
+    if without and len(without) != queries:
+        raise BadInput(f"without: ids for {len(without)} queries, and there are {queries}")
+    for position, ids in enumerate(without):
+        if len(ids) > MAX_WITHOUT:
+            raise BadInput(
+                f"without: {len(ids)} ids for query {position}; at most {MAX_WITHOUT} are left out"
+            )
+    return [frozenset(check_ids(ids)) for ids in without]
+
+
+def check_digests(stored: Iterable[ClipDoc], model_digest: str) -> None:
+    """Raise `ModelMismatch` if stored embeddings are of another model than a query's."""
+    for doc in stored:
+        if doc.model_digest != model_digest:
+            raise ModelMismatch(f"queries: {_mismatch(model_digest, str(doc.model_digest))}")
 
 
 def check_id(value: object) -> str:

@@ -15,7 +15,7 @@ import orjson
 from docarray import BaseDoc
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from cliptune.documents import ClipDoc, RankDoc, SearchResult
+from cliptune.documents import ClipDoc, QueryDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput
 from cliptune.names import DATA_SET
 from cliptune.protocol.documents import FileChunk, LogItem, Report, TrainRequest, TrainResult
@@ -296,11 +296,16 @@ RANK = Endpoint(
 )  # fmt: skip
 SEARCH = Endpoint(
     "/search",
-    """The nearest pictures of texts or pictures. Parameters: see GET /search.
+    """The nearest pictures of texts, of pictures, or of `parts`: several with weights. Parameters:
+see GET /search.
+
+`parts` are texts, pictures, and stored documents by their ids (`like`); a weight below 0 means
+"rather not like this". Sought is the sum of the parts' embeddings, each of unit length and times
+its weight. Documents that are parts of a query are left out of its matches.
 
 `warnings` beside `data` are sentences about a filter that can never hold: tags that no
 document has, or never of the type compared with.""",
-    needs="read", executors=_ALL, takes=ClipDoc, gives=SearchResult, answer=_results,
+    needs="read", executors=_ALL, takes=QueryDoc, gives=SearchResult, answer=_results,
     parameters=SearchParameters, methods=("POST", "GET"), group="search",
     example={"data": [{"text": "red rain boots"}], "parameters": {"limit": 5}},
     answers_with=FilterWarnings,

@@ -15,13 +15,15 @@ import orjson
 from docarray import BaseDoc
 from google.protobuf.descriptor import Descriptor
 
-from cliptune.documents import ClipDoc, RankDoc
+from cliptune.documents import ClipDoc, QueryDoc, QueryPart, RankDoc
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.endpoints import Endpoint, SearchParameters, read_parameters
 from cliptune.settings import Bounds
 
 MAX_DEPTH = 16
 """Levels of lists and objects in tags and parameters: protobuf reads about 30."""
+TOGETHER = "documents, with their matches or parts,"
+"""What counts as one request's documents."""
 LARGE = 100_000
 """Bytes above which a body or a message is looked at beside the event loop."""
 
@@ -124,10 +126,10 @@ class Limits:
         self.check_count(len(docs))
         tally, count = self.tally(), 0
         for position, doc in enumerate(docs):
-            for one in (doc, *(doc.matches if isinstance(doc, RankDoc) else ())):
+            for one in (doc, *inside(doc)):
                 tally.add(one.text, count_inside(one.tags), name(position, doc))
                 count += 1
-        self.check_count(count, "documents and matches")
+        self.check_count(count, TOGETHER)
 
     def check_parameters(self, parameters: Mapping[str, object]) -> None:
         """Refuse parameters that are nested too deeply, or too many, to be sent on.
@@ -194,6 +196,31 @@ class Limits:
 def name(position: int, doc: ClipDoc) -> str:
     """How errors name a document."""
     return f"document {position} (id {str(doc.id)[:100]!r})"
+
+
+def inside(doc: ClipDoc) -> Sequence[ClipDoc]:
+    """The documents in a document: what it is compared with, or a query's parts."""
+    if isinstance(doc, RankDoc):
+        return doc.matches
+    return doc.parts if isinstance(doc, QueryDoc) else ()
+
+
+def by_name(docs: Iterable[ClipDoc]) -> dict[str, ClipDoc]:
+    """The documents, each followed by those in it, by what errors call them."""
+    named: dict[str, ClipDoc] = {}
+    for position, doc in enumerate(docs):
+        called = name(position, doc)
+        named[called] = doc
+        kind = "match" if isinstance(doc, RankDoc) else "part"
+        named |= {f"{called}: {kind} {number}": one for number, one in enumerate(inside(doc))}
+    return named
+
+
+def refers(doc: ClipDoc) -> bool:
+    """Whether a document stands for others: a query for its parts, a part for what is stored."""
+    if isinstance(doc, QueryPart):
+        return doc.like is not None
+    return isinstance(doc, QueryDoc) and bool(doc.parts)
 
 
 def has_text(doc: ClipDoc) -> bool:

@@ -25,7 +25,7 @@ from cliptune.protocol.endpoints import (
     Endpoint,
     NoParameters,
 )
-from cliptune.protocol.limits import Limits
+from cliptune.protocol.limits import TOGETHER, Limits
 from cliptune.protocol.status import FlowStatus
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Adapter:
         self, request: Request, endpoint: Endpoint[RankDoc], docs: list[Document]
     ) -> None:
         count = len(docs) + sum(len(doc.matches) for doc in docs)
-        self.limits.check_count(count, "documents and matches")
+        self.limits.check_count(count, TOGETHER)
         sent = await asyncio.to_thread(_to_rank_docs, docs)
         compared = await self._call(request, endpoint, sent)
         for doc, one in zip(docs, compared, strict=True):

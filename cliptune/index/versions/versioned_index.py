@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
+import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
@@ -99,6 +100,10 @@ class VersionedIndex(Index):
 
     def _search(self, search: Search) -> list[list[Match]]:
         return self._of(search.model_digest)._search(search)
+
+    def embeddings(self, ids: Iterable[str], model_digest: str) -> dict[str, np.ndarray]:
+        """See `Index.embeddings`; of the generation of that model."""
+        return self._of(model_digest).embeddings(ids, model_digest)
 
     def _delete(self, ids: list[str] | None, where: Node | None) -> int:
         def run(current: Index, manifest: Manifest | None) -> int:
