@@ -155,6 +155,10 @@ class SearchResult(ClipDoc):
         description="How many documents the filter leaves, or without one how many there are; "
         "None: it was not asked for by `include_total`.",
     )
+    search_id: str | None = Field(
+        None,
+        description="By which `/feedback` is told what was chosen; None: it was not recorded.",
+    )
 
 
 class RankMatch(ClipDoc):

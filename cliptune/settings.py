@@ -127,6 +127,10 @@ def _public_url(value: str) -> str:
     return value
 
 
+def _folder(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
 def _collector(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -291,6 +295,24 @@ class Served(Section):
         "where the pictures of an index in Milvus are",
         default="`pictures` in `CLIPTUNE_HOME`",
         allowed="a folder",
+    )
+
+
+class Recording(Section):
+    """What is recorded."""
+
+    read_by: ClassVar[Readers] = _SEARCH
+
+    record_searches: Annotated[Path | None, AfterValidator(lambda path: path and _folder(path))] = (
+        _told(
+            None,
+            "where [searches are recorded](search-log.md), and what people chose of their answers",
+            default="none: nothing is recorded",
+            allowed="a folder",
+        )
+    )
+    record_days: Count = _told(
+        90, "for which they are kept; files of older days are removed", unit="days"
     )
 
 
@@ -479,6 +501,7 @@ SECTIONS: tuple[type[Section], ...] = (
     Everywhere,
     Clients,
     Served,
+    Recording,
     Listening,
     Asking,
     Bounds,
@@ -487,7 +510,7 @@ SECTIONS: tuple[type[Section], ...] = (
 """The settings by what they concern."""
 
 
-class Settings(Telling, Bounds, Asking, Listening, Served, Clients, Everywhere):
+class Settings(Telling, Bounds, Asking, Listening, Recording, Served, Clients, Everywhere):
     """All settings of one process; they don't change."""
 
     @classmethod

@@ -34,6 +34,8 @@ class Server:
     clip_service: str
     model: Path
     index: Path
+    searches: Path
+    """Where they are recorded."""
 
     @property
     def artifact(self) -> Path:
@@ -66,10 +68,11 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPTUNE_HOME", str(home))
         ports = {"grpc_port": grpc_port, "http_port": http_port, "clip_service_port": clip_port}
-        with serve(tiny_model, index=index, **ports):
+        searches = home / "searches"
+        with serve(tiny_model, index=index, record_searches=searches, **ports):
             http = f"http://127.0.0.1:{http_port}"
             clip_service = f"grpc://127.0.0.1:{clip_port}"
-            yield Server(f"grpc://127.0.0.1:{grpc_port}", http, clip_service, tiny_model, index)
+            yield Server(f"grpc://127.0.0.1:{grpc_port}", http, clip_service, tiny_model, index, searches)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from rich.console import Console
 from cliptune.cli import (
     data,
     demo,
+    feedback,
     fetch,
     index,
     keys,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for module in (
     data, split, runs, report, models, fetch, quantize, wise_ft, serve, search, index, swap, keys,
-    mcp, demo,
+    feedback, mcp, demo,
 ):  # fmt: skip
     module.register(app)
 

@@ -49,6 +49,7 @@ def serve(
     root_path: RootPath = None,
     trusted_proxies: TrustedProxies = None,
     public_url: Annotated[str | None, of_setting("public_url")] = None,
+    record_searches: Annotated[Path | None, of_setting("record_searches")] = None,
 ) -> None:
     """Serve a model as text-to-image search: gRPC, HTTP, and a search page."""
     from cliptune.serving import serve as start
@@ -71,6 +72,7 @@ def serve(
         root_path=root_path,
         trusted_proxies=trusted_proxies,
         public_url=public_url,
+        record_searches=record_searches,
     ) as service:
         tls, shown = "s" if ssl_certfile else "", bracketed(host)
         if clip_service_port:

@@ -18,6 +18,7 @@ from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated,
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
+from cliptune.feedback.records import Event
 
 R = TypeVar("R")
 
@@ -143,6 +144,12 @@ class AsyncClient(BaseClient):
     ) -> SearchResult | DocList[SearchResult]:
         """As `Client.search`."""
         return await self._many(calls.search(query, limit, options))
+
+    async def feedback(
+        self, search: SearchResult | str, event: Event, ids: str | Iterable[str]
+    ) -> int:
+        """As `Client.feedback`."""
+        return await self._ask(calls.feedback(search, event, ids))
 
     async def get(
         self,

@@ -20,8 +20,19 @@ from cliptune.client.batching import Answered, Ask, Many, Sending, SendingOption
 from cliptune.client.inputs import Content, Filter, Item
 from cliptune.client.messages import Call, Json
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
-from cliptune.errors import BadInput
-from cliptune.protocol.endpoints import CLEAR, DELETE, ENCODE, GET, INDEX, RANK, SEARCH, UPDATE
+from cliptune.errors import BadInput, shown
+from cliptune.feedback.records import EVENTS, Event
+from cliptune.protocol.endpoints import (
+    CLEAR,
+    DELETE,
+    ENCODE,
+    FEEDBACK,
+    GET,
+    INDEX,
+    RANK,
+    SEARCH,
+    UPDATE,
+)
 
 log = logging.getLogger("cliptune")
 Rows = NDArray[np.float32]
@@ -118,12 +129,14 @@ class SearchOptions(SendingOptions, total=False):
     """Ids of stored documents: rather not to be like these."""
     include_total: bool
     """Say in `total` of each result how many documents the filter leaves."""
+    record: bool
+    """False: this search may not be recorded, where the server records searches."""
 
 
 def search(
     query: object, limit: int, options: SearchOptions
 ) -> Many[SearchResult, SearchResult | DocList[SearchResult]]:
-    """`Client.search`; parameters that are None or False are left out.
+    """`Client.search`; parameters that are None or as by default are left out.
 
     Raises:
         BadInput: it is neither a query nor several.
@@ -140,7 +153,9 @@ def search(
         raise BadInput(f"query is a {type(query).__name__}: a text, a picture or a ClipDoc")
     asked = {name: sending.pop(name, None) for name in SEARCH.parameters.model_fields}
     chosen = {
-        name: value for name, value in asked.items() if value is not None and value is not False
+        name: value
+        for name, value in asked.items()
+        if value is not None and value != SEARCH.parameters.model_fields[name].default
     }
     sending["parameters"] = {"limit": limit, **chosen, **(sending.get("parameters") or {})}
     results = DocList[SearchResult]()
@@ -152,6 +167,24 @@ def search(
         return results[0] if one else results
 
     return Many(SEARCH, given, inputs.to_query, Sending(**sending), take, result)
+
+
+def feedback(search: object, event: Event, chosen: object) -> Call[int]:
+    """`Client.feedback`.
+
+    Raises:
+        BadInput: the search was not recorded, or there is no such event.
+    """
+    search_id = search.search_id if isinstance(search, SearchResult) else search
+    if not isinstance(search_id, str):
+        raise BadInput(
+            f"search is {shown(search_id)}: give a search's answer, or its search_id; a server "
+            "that records no searches gives none"
+        )
+    if event not in EVENTS:
+        raise BadInput(f"event is {shown(event)}: use {', '.join(EVENTS)}")
+    parameters: Json = {"search_id": search_id, "event": event, "ids": inputs.id_list(chosen)}
+    return messages.report(FEEDBACK, lambda report: _count(report, "recorded"), parameters)
 
 
 class Updated(TypedDict):

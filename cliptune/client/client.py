@@ -17,6 +17,7 @@ from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated,
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
+from cliptune.feedback.records import Event
 
 R = TypeVar("R")
 
@@ -202,6 +203,28 @@ class Client(BaseClient):
             ModelMismatch: the index holds embeddings of another model.
         """
         return self._many(calls.search(query, limit, options))
+
+    def feedback(self, search: SearchResult | str, event: Event, ids: str | Iterable[str]) -> int:
+        """Tell a server that records searches what somebody chose of an answer.
+
+        ::
+
+            result = client.search("red rain boots")
+            client.feedback(result, "click", result.matches[2].id)
+
+        Args:
+            search: the answer, or its `search_id`.
+            event: `click`, `cart` or `purchase`.
+            ids: the documents, at most 1,000.
+
+        Returns: of how many documents it was recorded.
+
+        Raises:
+            BadInput: the search was not recorded, or there is no such event.
+            NotReady: the server records nothing.
+            Overloaded: too much waits to be recorded.
+        """
+        return self._ask(calls.feedback(search, event, ids))
 
     def get(
         self,

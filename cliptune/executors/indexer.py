@@ -6,7 +6,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, QueryDoc, SearchResult
 from cliptune.errors import Unavailable
-from cliptune.executors import indexing
+from cliptune.executors import indexing, recording
 from cliptune.executors.base import ObservedExecutor
 from cliptune.observability import metrics
 from cliptune.protocol import endpoints, redaction
@@ -53,6 +53,7 @@ class Indexer(ObservedExecutor):
             tidy=True,
         )
         self.optimizer = indexing.BackgroundOptimizer(self.store)
+        self.recorder = recording.recorder(settings)
         self.place = redaction.note(settings.home, indexing.where(self.store))
         self._count_rows()
 
@@ -87,7 +88,18 @@ class Indexer(ObservedExecutor):
         """The nearest documents of each embedded query."""
         read = endpoints.read_parameters(endpoints.SearchParameters, parameters)
         with self.stage("index"):
-            return indexing.search(self.store, docs, read)
+            results = indexing.search(self.store, docs, read)
+        if self.recorder is not None and read.record:
+            recording.record(self.recorder, docs, results, read)
+        return results
+
+    @requests(on=endpoints.FEEDBACK.path)
+    def feedback(
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
+    ) -> DocList[Report]:
+        """Record what somebody did with documents that a search had shown."""
+        read = endpoints.read_parameters(endpoints.FeedbackParameters, parameters)
+        return report(recording.take_feedback(self.recorder, read))
 
     @requests(on=endpoints.DELETE.path)
     def delete(
@@ -148,5 +160,7 @@ class Indexer(ObservedExecutor):
     def close(self) -> None:
         """Let go of the index's files."""
         redaction.forget(self.settings.home, self.place)
+        if self.recorder is not None:
+            self.recorder.close()
         self.optimizer.close()
         self.store.close()

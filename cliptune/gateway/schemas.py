@@ -359,8 +359,9 @@ def doc_fields(doc: ClipDoc) -> dict[str, object]:
             }
             for m in doc.matches
         ]
-        if doc.total is not None:
-            fields["total"] = doc.total
+        for name in ("total", "search_id"):
+            if (value := getattr(doc, name)) is not None:
+                fields[name] = value
     return fields
 
 

@@ -85,6 +85,11 @@ CACHE_LOOKUPS = Counter(
 TRUNCATED = Counter(
     "cliptune_truncated_texts", "Texts that were longer than the model's context and were cut."
 )
+RECORDED = Counter(
+    "cliptune_recorded_searches",
+    "Searches and feedback to be recorded, by what became of them: written, dropped, failed.",
+    ["result"],
+)
 INDEX_ROWS = Gauge("cliptune_index_rows", "Documents in the index.", multiprocess_mode="mostrecent")
 
 

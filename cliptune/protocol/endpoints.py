@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 from cliptune.documents import ClipDoc, QueryDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput
+from cliptune.feedback.records import SEARCH_ID, Event
 from cliptune.names import DATA_SET
 from cliptune.protocol.documents import FileChunk, LogItem, Report, TrainRequest, TrainResult
 from cliptune.protocol.status import FlowStatus
@@ -69,6 +70,19 @@ class SearchParameters(Parameters):
     exact: bool = Field(False, description="Compare with every document, without the ANN index.")
     model: Literal["current", "previous", "next"] | None = Field(
         None, description="Of a swap: the model served (default), that before, or that prepared."
+    )
+    record: bool = Field(
+        True, description="Whether it may be recorded, where the server records searches."
+    )
+
+
+class FeedbackParameters(Parameters):
+    """What somebody did with documents that a search had shown."""
+
+    search_id: str = Field(pattern=SEARCH_ID, description="That of the search's answer.")
+    event: Event = Field(description="What was done with them.")
+    ids: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
+        min_length=1, max_length=1000, description="The documents."
     )
 
 
@@ -311,6 +325,16 @@ document has, or never of the type compared with.""",
     answers_with=FilterWarnings,
     takes_forms=True, texts_skip_vision=True, for_clip_service=True,
 )  # fmt: skip
+FEEDBACK = Endpoint(
+    "/feedback",
+    """What somebody chose of a search's answer: a `click`, what went into the `cart`, a `purchase`.
+
+Recorded, where the server records searches, for [pairs to train on](search-log.md).
+`recorded` says of how many documents. The same may be told again: it counts once.""",
+    needs="read", executors=("indexer",), gives=Report, answer=_report,
+    parameters=FeedbackParameters, group="search",
+    example={"search_id": "0f" * 16, "event": "click", "ids": ["1234"]},
+)  # fmt: skip
 GET = Endpoint(
     "/get",
     "The stored documents with the ids given; those that aren't there are left out.",
@@ -400,7 +424,19 @@ def _table(*endpoints: Endpoint[BaseDoc]) -> dict[str, Endpoint[BaseDoc]]:
 
 
 SEARCH_FLOW = _table(
-    ENCODE, INDEX, INDEX_TEXTS, UPDATE, RANK, SEARCH, GET, DELETE, IDS, CLEAR, STATUS, ROOT
+    ENCODE,
+    INDEX,
+    INDEX_TEXTS,
+    UPDATE,
+    RANK,
+    SEARCH,
+    FEEDBACK,
+    GET,
+    DELETE,
+    IDS,
+    CLEAR,
+    STATUS,
+    ROOT,
 )
 """The endpoints of a search Flow by their paths, in the order in which people read of them."""
 TRAIN_FLOW = _table(

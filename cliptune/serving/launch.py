@@ -115,6 +115,7 @@ def serve(
     root_path: str | None = None,
     trusted_proxies: str | None = None,
     public_url: str | None = None,
+    record_searches: str | Path | None = None,
 ) -> Iterator[Service]:
     """Serve a model as text-to-image search, until the block ends.
 
@@ -144,6 +145,8 @@ def serve(
             `X-Forwarded-…` headers are taken over; None: CLIPTUNE_TRUSTED_PROXIES, or none.
         public_url: the address by which clients reach the HTTP side: pictures' URLs begin with it;
             None: CLIPTUNE_PUBLIC_URL, or they begin with the path alone.
+        record_searches: the folder where searches are recorded, and what people chose; None:
+            CLIPTUNE_RECORD_SEARCHES, or nothing is recorded.
 
     When the block ends, requests that were taken are answered first, for up to CLIPTUNE_DRAIN
     seconds (30).
@@ -177,6 +180,7 @@ def serve(
         root_path=root_path,
         trusted_proxies=trusted_proxies,
         public_url=public_url,
+        record_searches=record_searches,
     )
     if is_server(settings.index_uri):
         # A service waits for a store that is away; who starts it here may have its address wrong.
