@@ -55,6 +55,9 @@ def _fill(node: Any, value: Any) -> None:
 
 _PLAIN = {str: "text", bool: "boolean", int: "integer", float: "float", bytes: "blob"}
 
+HIGHEST_GRADE = 3
+"""Grades are whole numbers from 0 to this, as in most collections of judged searches."""
+
 
 class ClipDoc(WireDoc):
     """A text, a picture, or both.
@@ -83,6 +86,23 @@ class ClipDoc(WireDoc):
     )
     label: str | None = Field(
         None, description="Documents of one label are right answers to each other."
+    )
+    weight: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="How much the pair counts in training, beside others: its clicks, its sales, "
+        "how sure it is; None is 1. Of queries, how often they are asked.",
+    )
+    grade: int | None = Field(
+        None,
+        ge=0,
+        le=HIGHEST_GRADE,
+        description="How right the picture is for the text: 3 fully, 0 not at all; None is 3.",
+    )
+    negatives: list[str] | None = Field(
+        None,
+        description="Ids of documents that are wrong answers to the text, though they look right.",
     )
     tags: dict[str, Any] = Field(
         default_factory=dict, description="Anything to filter by or to show: price, colour, …"

@@ -103,6 +103,20 @@ TABLE_OPTIONS: dict[str, tuple[str, str]] = {
         "COLUMN",
         "The column of ids. Found: id; else, and by 'none', ids are the pictures' SHA-256.",
     ),
+    "weight_column": (
+        "COLUMN",
+        "How much each pair counts in training: clicks, sales, confidence, above 0; of queries, "
+        "how often they are asked. Never found by its name.",
+    ),
+    "grade_column": (
+        "COLUMN",
+        "How right each picture is for its title: 0 (wrong) to 3 (fully). Never found by its name.",
+    ),
+    "negative_column": (
+        "COLUMN",
+        "Wrong answers that look right: other rows' ids, or pictures' paths. `cliptune mine` "
+        "writes one. Never found by its name.",
+    ),
     "encoding": ("NAME", "Such as cp1252 or utf-16. Default: found, and said."),
     "delimiter": ("CHARACTER", "Between cells: ',', ';', '|' or tab. Default: found."),
     "sheet": ("NAME", "Of a workbook. Default: the first that isn't empty."),

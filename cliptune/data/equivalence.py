@@ -7,7 +7,9 @@ pictures of the other. It is decided once for all tables that belong together, s
 the index that they search. (A picture that was encoded anew is another one: the model sees nearly
 the same, but no rule says how nearly is enough. `cliptune report` finds such pictures.)
 
-A label that a document has of its own is its user's word, and stays.
+A label that a document has of its own is its user's word, and stays. A document of grade 0 says
+that its picture is wrong for its text: the two are not the same by it, and its label is its
+picture's.
 """
 
 from __future__ import annotations
@@ -146,14 +148,15 @@ def _names(
 
 
 def _own(doc: ClipDoc) -> str | None:
-    return doc.label if doc.label and doc.label.strip() else None
+    return doc.label if doc.label and doc.label.strip() and doc.grade != 0 else None
 
 
 def _each(tables: Iterable[KeyedDocs]) -> Iterator[tuple[ClipDoc, list[Key]]]:
     """Each document with what a model sees of it: its text first."""
     for table in tables:
         for doc, text, picture in zip(table.docs, table.texts, table.pictures, strict=True):
-            keys: list[Key] = [] if text is None else [("text", text)]
+            is_wrong = doc.grade == 0 and picture is not None
+            keys: list[Key] = [] if text is None or is_wrong else [("text", text)]
             yield doc, keys if picture is None else [*keys, ("picture", picture)]
 
 

@@ -215,6 +215,8 @@ def _keys(docs: Sequence[ClipDoc], text_keys: TextKeys) -> Iterator[list[str]]:
     pictures = _picture_keys(docs)
     for row, (doc, title, picture) in enumerate(zip(docs, titles, pictures, strict=True)):
         label = f"label {doc.label}" if doc.label else None
+        if doc.grade == 0 and title is not None:
+            picture = None  # which is wrong for the title: the two needn't be together
         common = [key for key in (title, label, picture) if key is not None]
         yield common or [f"row {row}"]
 

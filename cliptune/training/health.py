@@ -64,8 +64,9 @@ class Health:
 
     def __init__(self, objective: Objective, pairs: Pairs, seed: int) -> None:
         """Draw the sample; `objective` has no augmentation and one process."""
-        count = min(SAMPLE, len(pairs))
-        drawn = np.random.default_rng(step_seed(seed, 0)).permutation(len(pairs))[:count]
+        right = pairs.right
+        count = min(SAMPLE, len(right))
+        drawn = np.random.default_rng(step_seed(seed, 0)).permutation(right)[:count]
         self.objective = objective
         self.batch = read_batch(pairs, np.sort(drawn), slice(0, count))
 

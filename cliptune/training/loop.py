@@ -28,6 +28,7 @@ from cliptune.training.run_logger import Cancelled, RunExamples, RunLogger, Sile
 from cliptune.training.samplers import (
     Order,
     hard_negative_order,
+    negatives_order,
     random_order,
     step_seed,
     steps_per_epoch,
@@ -282,6 +283,10 @@ class _Run:
     def _new_order(self) -> Order:
         training, position = self.training, self.training.position
         seed, size = training.options.seed, position.batch_size
+        if self.pairs.negatives:
+            return negatives_order(
+                self.pairs.negatives, len(self.pairs), size, seed, position.epoch
+            )
         if training.options.sampler == "random":
             return random_order(len(self.pairs), size, seed, position.epoch)
         training.model.clip.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,13 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer, keys_of_tokens
+from cliptune.training.pair_weights import (
+    Negatives,
+    find_negatives,
+    negatives_among,
+    unknown_negatives,
+    weights_of,
+)
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.samplers import Order
 from cliptune.training.text_choices import TextChoices, labels_with_texts, texts_with_weights
@@ -47,6 +54,10 @@ class Pairs:
     choices: TextChoices | None = None
     """The texts of pairs that have several, of which each step draws one; `tokens` are of the
     first ones."""
+    weights: Tensor | None = None
+    """float32 [N]: how much each counts (see `cliptune.training.losses`); None: all alike."""
+    negatives: Negatives = field(default_factory=dict)
+    """By position those of wrong answers that are to be told apart from it: in one batch."""
 
     @property
     def all_tokens(self) -> Tensor:
@@ -56,6 +67,13 @@ class Pairs:
     def __len__(self) -> int:
         """How many pairs there are."""
         return len(self.ids)
+
+    @property
+    def right(self) -> NDArray[np.int64]:
+        """The positions of the pairs that belong together: all but those of weight 0."""
+        if self.weights is None:
+            return np.arange(len(self))
+        return np.flatnonzero(self.weights.numpy())
 
     def subset(self, positions: NDArray[np.int64]) -> Pairs:
         """The pairs at `positions`, in that order."""
@@ -67,6 +85,8 @@ class Pairs:
             [self.ids[i] for i in positions],
             None if self.table is None else self.table.subset(positions.tolist()),
             choices=None if self.choices is None else self.choices.subset(positions),
+            weights=None if self.weights is None else self.weights[chosen],
+            negatives=negatives_among(self.negatives, positions),
         )
 
 
@@ -105,10 +125,30 @@ def read_pairs(
         more = len(problems) - _NAMED_PROBLEMS
         logger.log("WARNING", f"{more} more {role} documents are left out")
     pairs = make_pairs(docs, decoded, model.tokenizer, model.context_length)
+    _tell_of_weights(pairs, role, logger)
     if pairs.choices is not None:
         count = int((np.diff(pairs.choices.starts) > 1).sum())
         logger.log("INFO", f"{count} {role} pairs have several texts")
     return pairs
+
+
+def _tell_of_weights(pairs: Pairs, role: str, logger: RunLogger) -> None:
+    """Say which pairs count for more or less, and which answers are wrong."""
+    if pairs.weights is not None:
+        right = pairs.weights[pairs.weights > 0]
+        wrong = len(pairs) - len(right)
+        said = f", {wrong} of them wrong answers (grade 0)" if wrong else ""
+        least, most = (float(right.min()), float(right.max())) if len(right) else (0.0, 0.0)
+        logger.log("INFO", f"{role} pairs weigh {least:g} to {most:g}{said}")
+    if pairs.negatives:
+        count = len(pairs.negatives)
+        logger.log("INFO", f"{count} {role} pairs name wrong answers, and share batches with them")
+    assert pairs.table is not None  # noqa: S101 - `make_pairs` gives it
+    if unknown := unknown_negatives(pairs.table.docs):
+        logger.log(
+            "WARNING",
+            f"{role}: {len(unknown)} wrong answers are no documents, such as {unknown[0]!r}",
+        )
 
 
 def make_pairs(
@@ -131,8 +171,16 @@ def make_pairs(
     table = KeyedDocs(kept, [keys[i] for i in rows], pictures)
     labels = torch.zeros(len(kept), dtype=torch.int64)
     ids = [str(doc.id) for doc in kept]
-    choices = TextChoices.of(several, row, unique_tokens)
-    pairs = Pairs(decoded.pixels, unique_tokens[rows], labels, ids, table, choices=choices)
+    pairs = Pairs(
+        decoded.pixels,
+        unique_tokens[rows],
+        labels,
+        ids,
+        table,
+        choices=TextChoices.of(several, row, unique_tokens),
+        weights=weights_of(kept),
+        negatives=find_negatives(kept, rows),
+    )
     label_together(pairs)
     return pairs
 
@@ -154,9 +202,11 @@ def check_trainable(pairs: Pairs) -> None:
     Raises:
         BadData: fewer than two, or all of one label.
     """
-    if len(pairs) < 2:
+    right = pairs.right
+    if len(right) < 2:
+        wrong = f" besides {len(pairs) - len(right)} of grade 0" if len(pairs) > len(right) else ""
         raise BadData(
-            f"{len(pairs)} usable training pair(s): contrastive training needs at least 2"
+            f"{len(right)} usable training pair(s){wrong}: contrastive training needs at least 2"
         )
     if len(set(pairs.labels.tolist())) < 2:
         raise BadData(
@@ -187,6 +237,8 @@ class Batch:
     labels: Tensor
     """int64 [N]"""
     here: slice
+    weights: Tensor | None = None
+    """float32 [N]; None: all are 1."""
     tokens: Tensor | None = None
     """int64 [n, L]; None where the text features are known."""
     pixels: Tensor | None = None
@@ -208,12 +260,17 @@ def read_batch(
 
     Of pairs with several texts one is drawn by `seed`; without, it is the first.
     """
-    batch = Batch(positions, pairs.labels[torch.from_numpy(positions)], here)
+    places = torch.from_numpy(positions)
+    batch = Batch(positions, pairs.labels[places], here)
+    if pairs.weights is not None:
+        batch.weights = pairs.weights[places]
     own = positions[here]
     tokens, features, chosen = pairs.tokens, pairs.text_features, torch.from_numpy(own)
     if pairs.choices is not None and seed is not None:
         rows = pairs.choices.draw(positions, seed)
-        batch.labels = labels_with_texts(batch.labels, rows)
+        # The text of a wrong answer makes nothing right.
+        read = rows if batch.weights is None else np.where(batch.weights > 0, rows, -1 - positions)
+        batch.labels = labels_with_texts(batch.labels, read)
         tokens, features = pairs.choices.tokens, pairs.choices.features
         chosen = torch.from_numpy(rows[here])
     if features is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Sampler = Literal["random", "hard_negatives"]
+_NONE = np.empty(0, dtype=np.int64)
 Order = list[NDArray[np.int64]]
 """The batches of an epoch: positions of pairs."""
 
@@ -40,6 +42,34 @@ def random_order(n: int, batch_size: int, seed: int, epoch: int) -> Order:
     """
     order = np.random.default_rng(step_seed(seed, epoch)).permutation(n)
     return np.array_split(order, steps_per_epoch(n, batch_size))
+
+
+def negatives_order(
+    negatives: Mapping[int, NDArray[np.int64]], n: int, batch_size: int, seed: int, epoch: int
+) -> Order:
+    """Batches of groups of at most `GROUP`: a pair with wrong answers to it, by `negatives`.
+
+    Pairs come in random order; each takes along those of its wrong answers, in random order too,
+    that no other has taken in this epoch, so that each pair is seen once. The groups stand at
+    random, as in `hard_negative_order`, and the batches are as many and as large.
+    """
+    random = np.random.default_rng(step_seed(seed, epoch))
+    is_taken = np.zeros(n, dtype=bool)
+    groups: Order = []
+    # Pairs that name wrong answers choose first, or these would often be gone.
+    naming = np.zeros(n, dtype=bool)
+    naming[list(negatives)] = True
+    order = random.permutation(n)
+    for position in np.concatenate([order[naming[order]], order[~naming[order]]]):
+        if is_taken[position]:
+            continue
+        is_taken[position] = True
+        wrong = negatives.get(int(position), _NONE)
+        wrong = random.permutation(wrong[~is_taken[wrong]])[: GROUP - 1]
+        is_taken[wrong] = True
+        groups.append(np.concatenate([[position], wrong]))
+    joined = np.concatenate([groups[i] for i in random.permutation(len(groups))])
+    return np.array_split(joined.astype(np.int64), steps_per_epoch(n, batch_size))
 
 
 def hard_negative_order(

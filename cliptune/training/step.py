@@ -157,7 +157,8 @@ class Objective:
         clip = self.model.clip
         bias = getattr(clip, "logit_bias", None)
         labels = batch.labels.to(self.device)
-        return self.loss(images, texts, labels, clip.logit_scale.exp(), bias, rows)
+        weights = None if batch.weights is None else batch.weights.to(self.device)
+        return self.loss(images, texts, labels, clip.logit_scale.exp(), bias, rows, weights)
 
     def _add_up_gradients(self) -> None:
         if self.world.size > 1:

@@ -12,6 +12,9 @@ from typing import Any
 from cliptune.errors import BadInput, near_matches
 
 COLUMN_OPTIONS = ("text_column", "image_column", "label_column", "id_column")
+PAIR_OPTIONS = ("weight_column", "grade_column", "negative_column")
+"""Columns that say something of a pair. They are never found by their names: a column called
+`weight` holds grams more often than clicks."""
 _EXCLUSIVE = (("image_column", "image_template"), ("label_column", "group_column"))
 _WEIGHTED = re.compile(r"(.+):([-+.\deE]+)", re.DOTALL)
 
@@ -39,6 +42,16 @@ class CsvOptions:
     id_column: str | None = None
     """The column of ids; default: a column called `id`, or else (and by `none`) the SHA-256 of the
     picture."""
+    weight_column: str | None = None
+    """The column of how much a pair counts in training, beside others: its clicks, its sales, a
+    confidence; of queries, how often they are asked. Numbers above 0; blank is 1. It stays a
+    tag."""
+    grade_column: str | None = None
+    """The column of how right a picture is for its text: whole numbers from 0 (wrong) to 3 (fully
+    right); blank is 3. It stays a tag."""
+    negative_column: str | None = None
+    """The column of wrong answers that look right: ids of other rows, or paths of pictures; of
+    several a list (in CSV as JSON, `["12", "15"]`)."""
     encoding: str | None = None
     """Default: found."""
     delimiter: str | None = None
@@ -164,7 +177,7 @@ class CsvOptions:
     @property
     def names_columns(self) -> bool:
         """Whether the table must have a header."""
-        named = (*COLUMN_OPTIONS, "image_template", "text_template", "group_column")
+        named = (*COLUMN_OPTIONS, *PAIR_OPTIONS, "image_template", "text_template", "group_column")
         return any(getattr(self, name) for name in named)
 
 

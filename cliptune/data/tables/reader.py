@@ -35,11 +35,13 @@ from cliptune.data.tables.columns import Column, is_elsewhere
 from cliptune.data.tables.identity import Identities
 from cliptune.data.tables.opening import open_file
 from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.pair_cells import values_of
 from cliptune.data.tables.roles import choose_roles
 from cliptune.data.tables.row_documents import DocumentMaker, text_of
 from cliptune.data.tables.rows import Row, Rows, Unusable
 from cliptune.data.validation import (
     ANYTHING,
+    PAIR,
     PICTURE,
     TEXT,
     Needs,
@@ -115,6 +117,8 @@ class Table:
                 to be fetched.
         """
         self.rows, self.options, self.needs, self.role = rows, options, needs, role
+        self._reads_pairs = (needs or PAIR) if TEXT in (needs or PAIR) else ANYTHING
+        """What of pairs matters: to an index neither weights nor wrong answers."""
         self._columns = self._survey()
         self.roles = choose_roles(rows.where, self._columns, options, needs)
         self._maker = DocumentMaker(rows, self._columns, self.roles, options)
@@ -190,12 +194,12 @@ class Table:
             raise BadData(f"{self.rows.where} has changed since it was looked through") from error
 
     def _each(self, *, reads_pictures: bool = True) -> Iterator[Row]:
-        """The rows, of those with several pictures one for each.
+        """The rows, of those with several pictures one for each, and one for each wrong picture.
 
         Without `reads_pictures` those that the table holds itself need not be read.
         """
         image = self.roles.image
-        others = set(self.rows.pictures) - {image}
+        others = set(self.rows.pictures) - {image, self.roles.negative}
         if image is None:
             yield from self.rows.read(others)
             return
@@ -209,6 +213,19 @@ class Table:
                     if one is row.cells.get(image)
                     else replace(row, cells={**row.cells, image: one})
                 )
+            if self.roles.negatives_are_pictures and self._reads_pairs >= PAIR:
+                yield from self._wrong(row)
+
+    def _wrong(self, row: Row) -> Iterator[Row]:
+        """For each picture in the column of wrong answers the row with that one as its picture."""
+        image, label, given = self.roles.image, self.roles.label, self.roles.id
+        assert image is not None  # noqa: S101 - `choose_roles` has seen to it
+        for number, picture in enumerate(values_of(row.cells.get(self.roles.negative or "")), 1):
+            cells = {**row.cells, image: picture}
+            cells |= {name: None for name in (label, self.roles.grade) if name is not None}
+            if given is not None and (doc_id := text_of(row.cells.get(given))) is not None:
+                cells[given] = f"{doc_id}-wrong-{number}"
+            yield replace(row, cells=cells, is_wrong=True)
 
     def every_row(self) -> Iterator[tuple[Row, ClipDoc]]:
         """Each row, those that are left out too, and its document without an id.
@@ -348,6 +365,8 @@ class Table:
         for row in self._each():
             doc = self._maker.document(row)
             reason = what_is_missing(doc, self.needs)
+            if reason is None and self._reads_pairs:
+                reason = self._maker.fault(row)
             if PICTURE in self.needs and doc.uri and is_elsewhere(doc.uri):
                 if (downloads := self._maker.downloads) is None:
                     advice = self.options.download_advice
@@ -402,7 +421,9 @@ def _short_hash(text: str) -> str:
 
 def _digest_of(doc: ClipDoc, *more: str | None) -> bytes:
     """SHA-256 of what a row says, but for its id and its picture, and of `more`."""
-    said = [doc.text, doc.label, doc.tags, *more]
+    said: list[object] = [doc.text, doc.label, doc.tags, *more]
     if doc.texts:
         said.append(doc.texts)
+    if doc.grade == 0 or doc.negatives:
+        said.append([doc.grade, doc.negatives])
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).digest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.tables.columns import IMAGE_NAMES, TEXT_NAMES, Column, normal
-from cliptune.data.tables.options import COLUMN_OPTIONS, CsvOptions, weighted
+from cliptune.data.tables.options import COLUMN_OPTIONS, PAIR_OPTIONS, CsvOptions, weighted
 from cliptune.data.tables.templates import columns_in, with_columns
 from cliptune.data.validation import ANYTHING, PICTURE, TEXT
 from cliptune.errors import BadData, BadInput, near_matches
@@ -52,6 +52,12 @@ class Roles:
     template: str | None = None
     label: str | None = None
     id: str | None = None
+    weight: str | None = None
+    grade: str | None = None
+    negative: str | None = None
+    """The column of wrong answers."""
+    negatives_are_pictures: bool = False
+    """Whether it holds pictures rather than ids."""
     id_is_given: bool = False
     """Whether the user said that this column holds the ids."""
     tags: tuple[str, ...] = ()
@@ -63,6 +69,9 @@ class Roles:
             "pictures": self.template or self.image,
             "labels": self.label,
             "ids": self.id,
+            "weights": self.weight,
+            "grades": self.grade,
+            "wrong answers": self.negative,
             "tags": ", ".join(self.tags) or None,
         }
         return {what: column for what, column in known.items() if column is not None}
@@ -131,6 +140,7 @@ def choose_roles(
     group = _chosen_group(where, columns, options)
     if group is not None:
         chosen["label_column"] = group
+    pairs = _chosen_of_pairs(where, columns, options, is_needed=needed["text_column"])
     text_template = _chosen_template(
         where, columns, options, "text_template", needed["text_column"]
     )
@@ -145,7 +155,8 @@ def choose_roles(
         refused.add("image_column")
 
     def free() -> dict[str, Column]:
-        return {name: one for name, one in columns.items() if name not in chosen.values()}
+        taken = {*chosen.values(), *pairs.values()}
+        return {name: one for name, one in columns.items() if name not in taken}
 
     def is_open(option: str) -> bool:
         return option not in chosen and option not in refused
@@ -156,13 +167,19 @@ def choose_roles(
     if is_open("image_column") and (name := _by_content(where, free(), options)):
         chosen["image_column"] = name
     # Two columns, one of them of pictures: the other one is of titles, whatever it is called.
-    is_pair = len(columns) == 2 and chosen.keys() == {"image_column"}
+    is_pair = len(free()) == 1 and len(columns) == 2 and chosen.keys() == {"image_column"}
     if is_pair and is_open("text_column") and not options.names_columns:
         [(name, other)] = free().items()
         if other.plain < other.filled:
             chosen["text_column"] = name
     _check_found(where, columns, chosen, template, text_template, options, needs)
-    used = {*chosen.values(), *(one.column for one in more)} - {group}
+    negative = pairs.get("negative_column")
+    if negative and columns[negative].is_pictures and not chosen.get("image_column"):
+        raise BadData(
+            f"{where}: {options.option('negative_column')} {negative!r} holds pictures, and those "
+            "of the rows are no column: name the wrong answers' ids"
+        )
+    used = {*chosen.values(), *(one.column for one in more), negative} - {group}
     texts = more
     if "text_column" in chosen:
         weight = _weight_of(chosen["text_column"], options, columns)
@@ -175,6 +192,10 @@ def choose_roles(
         template=template,
         label=chosen.get("label_column"),
         id=chosen.get("id_column"),
+        weight=pairs.get("weight_column"),
+        grade=pairs.get("grade_column"),
+        negative=negative,
+        negatives_are_pictures=negative is not None and columns[negative].is_pictures,
         id_is_given=bool(options.id_column),
         tags=tuple(name for name in columns if name not in used),
     )
@@ -235,6 +256,20 @@ def _chosen_group(where: str, columns: Collection[str], options: CsvOptions) -> 
         return find_column(options.group_column, columns, where, options, "group_column")
     kept = options.kept.group_column if options.kept and not options.label_column else None
     return _alike(kept, columns) if kept else None
+
+
+def _chosen_of_pairs(
+    where: str, columns: Collection[str], options: CsvOptions, *, is_needed: bool
+) -> dict[str, str]:
+    """The columns of weights, grades and wrong answers, by their options."""
+    chosen = {}
+    for option in PAIR_OPTIONS:
+        name, kept = _first_named(options, option), _first_named(options.kept, option)
+        if name and is_needed:
+            chosen[option] = find_column(name, columns, where, options, option)
+        elif alike := _alike(name or kept or "", columns):
+            chosen[option] = alike
+    return chosen
 
 
 def _chosen_template(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from cliptune.data.pictures.download import Downloads
 from cliptune.data.pictures.slices import SLICE
 from cliptune.data.tables.columns import Column, is_elsewhere
 from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.pair_cells import grade_of, ids_of, weight_of
 from cliptune.data.tables.roles import Roles, Text
 from cliptune.data.tables.rows import Row, Rows, Unusable
 from cliptune.data.tables.templates import fill_template, fill_text
 from cliptune.data.validation import is_missing
 from cliptune.documents import ClipDoc
+
+T = TypeVar("T")
 
 
 class DocumentMaker:
@@ -40,6 +44,7 @@ class DocumentMaker:
         roles = self.roles
         texts = self._texts(row)
         label = text_of(row.cells.get(roles.label)) if roles.label else None
+        weight, grade, negatives, _ = self._of_pair(row)
         bytes_of = self.rows.pictures
         cells = {name: row.cells.get(name) for name in roles.tags if name not in bytes_of}
         tags = {
@@ -55,8 +60,36 @@ class DocumentMaker:
             image=picture if isinstance(picture, bytes) else None,
             uri=picture if isinstance(picture, str) else None,
             label=label,
+            weight=weight,
+            grade=grade,
+            negatives=negatives,
             tags=tags,
         )
+
+    def fault(self, row: Row) -> str | None:
+        """What is wrong with a row's weight or grade, so that it can't be used; None: nothing."""
+        return self._of_pair(row)[-1]
+
+    def _of_pair(self, row: Row) -> tuple[float | None, int | None, list[str] | None, str | None]:
+        """A row's weight, its grade, its wrong answers' ids, and what is wrong with them."""
+        roles, faults = self.roles, []
+
+        def number(column: str | None, parse: Callable[[object], T]) -> T | None:
+            cell = row.cells.get(column) if column else None
+            if column is None or is_missing(cell):
+                return None
+            try:
+                return parse(self._typed(column, cell))
+            except ValueError as error:
+                faults.append(f"column {column!r}: {error}")
+                return None
+
+        weight = number(roles.weight, weight_of)
+        grade = 0 if row.is_wrong else number(roles.grade, grade_of)
+        negatives = None
+        if roles.negative is not None and not roles.negatives_are_pictures:
+            negatives = ids_of(row.cells.get(roles.negative)) or None
+        return weight, grade, negatives, "; ".join(faults) or None
 
     def _texts(self, row: Row) -> dict[str, float]:
         """The titles of a row with their weights, the first one first."""

@@ -37,6 +37,9 @@ class Row:
     root: str | None = None
     """The folder, or URL, of its relative picture paths, where that isn't the whole table's."""
 
+    is_wrong: bool = False
+    """Whether its picture is a wrong answer to its title, of a column of such."""
+
     @property
     def place(self) -> str:
         """Such as `line 7`."""
