@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -60,15 +59,13 @@ class MilvusProcess:
     def kill(self) -> None:
         """kill -9."""
         assert self.process is not None
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with self.process:  # waits, and closes the pipe
+            self.process.kill()
 
     def stop(self) -> None:
+        """Kill it, if it was started."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            if self.process.stdout is not None:
-                self.process.stdout.close()
+            self.kill()
 
     @property
     def address(self) -> str:
