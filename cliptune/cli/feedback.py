@@ -132,7 +132,7 @@ def _chosen(
 ) -> Callable[[Record], bool]:
     """Which records go."""
     from cliptune.feedback.pairs import text_key
-    from cliptune.feedback.records import Search
+    from cliptune.feedback.records import MAX_TEXT, Search
 
     if before is not None:
         day = before.date()
@@ -143,7 +143,7 @@ def _chosen(
             one.id
             for one in log.records()
             if isinstance(one, Search)
-            and any(text_key(part.text or "") == text_key(text) for part in one.query)
+            and any(text_key(part.text or "") == text_key(text[:MAX_TEXT]) for part in one.query)
         }
     if search is None and text is None:
         return lambda record: True

@@ -175,7 +175,9 @@ def _searches(records: Iterable[Record]) -> Iterable[Search]:
 def _text_of(search: Search) -> str | None:
     """What was searched for, if that was one text."""
     [asked] = search.query if len(search.query) == 1 else [None]
-    text = " ".join((asked.text or "").split()) if asked else ""
+    if asked is None or (asked.weight is not None and asked.weight <= 0):
+        return None
+    text = " ".join((asked.text or "").split())
     return text or None
 
 
