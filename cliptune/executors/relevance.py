@@ -34,8 +34,8 @@ def threshold(
         doc = docs[position]
         if not has_text(doc):
             raise BadInput(
-                f"min_relevance: {name(position, doc)} is no text alone: what a cosine means is known of "
-                "texts that find pictures; score_threshold takes a cosine"
+                f"min_relevance: {name(position, doc)} is no text alone: what a cosine means is "
+                "known of texts that find pictures; score_threshold takes a cosine"
             )
         if doc.calibration is None:
             raise NotReady(
