@@ -93,8 +93,7 @@ def graded_pairs(
         read: see `Read`; it is called three times.
         eta: how fast attention falls with the rank; 0: ranks don't count.
         max_weight: what one choice counts at most.
-        skipped: have the pairs of grade 0 too. Most losses take every pair for a right one: they
-            are for those that don't, and for evaluation.
+        skipped: have the pairs of grade 0 too: wrong answers, to who reads grades.
         source: the pairs' `source`.
 
     Raises:
