@@ -62,8 +62,8 @@ def export(
         bool,
         typer.Option(
             "--skipped",
-            help="Have pairs of grade 0 too: shown above what was chosen, and passed over. Training "
-            "takes them for wrong answers by --grade-column, and without it for right ones.",
+            help="Have pairs of grade 0 too: shown above what was chosen, and passed over. "
+            "Training takes them for wrong answers by --grade-column, else for right ones.",
         ),
     ] = False,
     source: Annotated[str, typer.Option(help="What the column source says.")] = "searches",
