@@ -49,6 +49,11 @@ def lines(log: LogFolder, count: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in read()]
 
 
+def rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.mark.e2e
 def test_what_is_recorded_of_a_search_and_what_is_not(
     server: Server, clients: list[Client], log: LogFolder
@@ -68,7 +73,7 @@ def test_what_is_recorded_of_a_search_and_what_is_not(
         got["search_id"],
         *(one.search_id for one in (*results, composed)),
     }
-    digest = clients[0].status()["model"]["digest"]
+    digest = clients[0].status()["model"]["model_digest"]
     for number, result in enumerate(results):
         line = recorded[result.search_id]
         at = datetime.fromisoformat(line.pop("at"))
@@ -122,13 +127,13 @@ def test_feedback_becomes_a_table_that_can_be_trained_on(
     out, folder = tmp_path / "pairs.csv", tmp_path / "pictures"
     told = shell("export", str(log.path), "--out", str(out), "--pictures", str(folder))
     assert "2 searches, 3 documents chosen; left out: 1 that their search has not shown" in told
-    [row] = list(csv.DictReader(out.open()))
+    [row] = rows(out)
     assert (row["text"], row["id"], row["grade"], row["weight"]) == ("red boots", chosen, "3", "2")
     assert Path(row["image"]).read_bytes() == clients[0].get(chosen, include_image=True)[0].image
     [doc] = load_documents(out)
     assert (doc.text, doc.id) == ("red boots", chosen)
     shell("export", str(log.path), "--out", str(out), "--skipped", "--source", "shop")
-    assert [(row["grade"], row["source"]) for row in csv.DictReader(out.open())] == [
+    assert [(row["grade"], row["source"]) for row in rows(out)] == [
         ("3", "shop"),
         ("0", "shop"),
     ]
