@@ -119,6 +119,11 @@ class ClipDoc(WireDoc):
     tokens: int | None = Field(
         None, description="How many tokens of the text the model read; on request."
     )
+    calibration: list[float] | None = Field(
+        None,
+        description="Within a server, of a query that is a text: slope and intercept of the "
+        "logistic curve that says how relevant a cosine is.",
+    )
 
 
 class QueryPart(ClipDoc):
@@ -159,6 +164,11 @@ class Match(WireDoc):
     image_digest: str | None = Field(None, description="SHA-256 of the picture, if it has one.")
     tags: dict[str, Any] = Field(default_factory=dict)
     score: float = Field(0.0, description="Cosine similarity in [-1, 1], higher is nearer.")
+    relevance: float | None = Field(
+        None,
+        description="The probability that it is relevant, of a picture found by a text with a "
+        "calibrated model; else None.",
+    )
 
 
 class SearchResult(ClipDoc):

@@ -72,7 +72,8 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with serve(tiny_model, index=index, record_searches=searches, **ports):
             http = f"http://127.0.0.1:{http_port}"
             clip_service = f"grpc://127.0.0.1:{clip_port}"
-            yield Server(f"grpc://127.0.0.1:{grpc_port}", http, clip_service, tiny_model, index, searches)
+            grpc = f"grpc://127.0.0.1:{grpc_port}"
+            yield Server(grpc, http, clip_service, tiny_model, index, searches)
 
 
 @pytest.fixture

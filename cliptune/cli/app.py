@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from cliptune.cli import (
+    calibrate,
     data,
     demo,
     feedback,
@@ -40,8 +41,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    data, split, runs, report, models, fetch, quantize, wise_ft, serve, search, index, swap, keys,
-    feedback, mcp, demo,
+    data, split, runs, report, models, fetch, quantize, calibrate, wise_ft, serve, search, index,
+    swap, keys, feedback, mcp, demo,
 ):  # fmt: skip
     module.register(app)
 

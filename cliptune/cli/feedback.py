@@ -62,8 +62,8 @@ def export(
         bool,
         typer.Option(
             "--skipped",
-            help="Have pairs of grade 0 too: shown above what was chosen, and passed over. They "
-            "are for evaluation: most losses take every pair for a right one.",
+            help="Have pairs of grade 0 too: shown above what was chosen, and passed over. "
+            "Training takes them for wrong answers by --grade-column, else for right ones.",
         ),
     ] = False,
     source: Annotated[str, typer.Option(help="What the column source says.")] = "searches",
@@ -132,7 +132,7 @@ def _chosen(
 ) -> Callable[[Record], bool]:
     """Which records go."""
     from cliptune.feedback.pairs import text_key
-    from cliptune.feedback.records import Search
+    from cliptune.feedback.records import MAX_TEXT, Search
 
     if before is not None:
         day = before.date()
@@ -143,7 +143,7 @@ def _chosen(
             one.id
             for one in log.records()
             if isinstance(one, Search)
-            and any(text_key(part.text or "") == text_key(text) for part in one.query)
+            and any(text_key(part.text or "") == text_key(text[:MAX_TEXT]) for part in one.query)
         }
     if search is None and text is None:
         return lambda record: True

@@ -258,7 +258,9 @@ def export(
         if source:
             shutil.copytree(source.path, folder)
         elif loaded:
-            write_artifact(loaded, folder, to_onnx=format_ is Format.ONNX)
+            tuned = artifact_path(model)
+            calibration = open_artifact(tuned).calibration if tuned else None
+            write_artifact(loaded, folder, calibration=calibration, to_onnx=format_ is Format.ONNX)
         if format_ is Format.ZIP:
             zip_folder(folder, out)
         else:

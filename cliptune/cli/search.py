@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from cliptune.cli.options import SERVER, Address, AsJson
 from cliptune.cli.terminal import console, warn
+
+if TYPE_CHECKING:
+    from cliptune.documents import Match
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +47,15 @@ def search(
     unlike: Annotated[
         list[str] | None, typer.Option("--unlike", metavar="ID", help="Rather not like this one.")
     ] = None,
+    min_relevance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Only what is relevant with at least this probability: of texts, where the model "
+            "served is calibrated (cliptune calibrate).",
+        ),
+    ] = None,
     as_json: AsJson = False,
     server: Address = SERVER,
 ) -> None:
@@ -62,20 +74,32 @@ def search(
         first: dict[str | bytes, float] = {} if asked is None else {asked: 1.0}
         asked = first | dict(map(_weighted, also))
     with Client.from_environment(server) as client:
-        result = client.search(asked, limit=limit, filter=filter_, like=like, unlike=unlike)
+        result = client.search(
+            asked,
+            limit=limit,
+            filter=filter_,
+            like=like,
+            unlike=unlike,
+            min_relevance=min_relevance,
+        )
     matches = result.matches
     warn(result.warnings)
     if as_json:
-        rows = [{"id": m.id, "score": m.score, "text": m.text, "tags": m.tags} for m in matches]
+        rows = [_row(match) for match in matches]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     if not matches:
-        console.print("Nothing found" + (f" where {filter_}." if filter_ else "."), markup=False)
+        where = f" where {filter_}" if filter_ else ""
+        least = "" if min_relevance is None else f" that is relevant with {min_relevance:g} or more"
+        console.print(f"Nothing found{where}{least}.", markup=False)
         return
-    table = Table("score", "title", "id", "tags")
+    calibrated = any(match.relevance is not None for match in matches)
+    table = Table("score", *["relevance"] * calibrated, "title", "id", "tags")
     for match in matches:
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
-        table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
+        relevance = "" if match.relevance is None else f"{match.relevance:.2f}"
+        told = [f"{match.score:.3f}", *[relevance] * calibrated, match.text or ""]
+        table.add_row(*told, str(match.id), tags)
     console.print(table)
 
 
@@ -86,3 +110,8 @@ def _weighted(given: str) -> tuple[str, float]:
         return (what, float(weight)) if what else (given, 1.0)
     except ValueError:
         return given, 1.0
+
+
+def _row(match: Match) -> dict[str, object]:
+    row = {"id": match.id, "score": match.score, "text": match.text, "tags": match.tags}
+    return row if match.relevance is None else row | {"relevance": match.relevance}

@@ -119,6 +119,9 @@ class SearchOptions(SendingOptions, total=False):
     """Over tags: `price < 30 and brand == 'Nordvik'`."""
     score_threshold: float | None
     """Only matches of at least this cosine similarity."""
+    min_relevance: float | None
+    """Only matches that are relevant with at least this probability, in [0, 1]: of texts, where the
+    model served is calibrated."""
     exact: bool
     """Compare with every document, without the ANN index."""
     model: str | None

@@ -193,14 +193,16 @@ class Client(BaseClient):
                 `data:` URIs. Or a mapping of such texts and pictures to weights from -100 to 100;
                 or None, with `like`.
             limit: at most so many matches.
-            options: `filter`, `offset`, `score_threshold`, `exact`, `model`, `include_total`,
-                `like` and `unlike`, and for several queries those of sending: see `SearchOptions`.
+            options: `filter`, `offset`, `score_threshold`, `min_relevance`, `exact`, `model`,
+                `include_total`, `record`, `like` and `unlike`, and for several queries those of
+                sending: see `SearchOptions`.
 
         Raises:
             NotFound: there is no such model.
             BadInput: parts mean nothing together, or an id isn't in the index.
             BadFilter: the filter is wrong; the message gives the position.
             ModelMismatch: the index holds embeddings of another model.
+            NotReady: `min_relevance`, and the model served is not calibrated.
         """
         return self._many(calls.search(query, limit, options))
 
@@ -215,7 +217,7 @@ class Client(BaseClient):
         Args:
             search: the answer, or its `search_id`.
             event: `click`, `cart` or `purchase`.
-            ids: the documents, at most 1,000.
+            ids: the documents, at most 100.
 
         Returns: of how many documents it was recorded.
 

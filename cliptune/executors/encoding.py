@@ -46,6 +46,17 @@ def embed_texts(tower: TextTower, docs: DocList[D], count_tokens: bool = False) 
     return docs
 
 
+def calibrate_texts(tower: TextTower, docs: DocList[D]) -> DocList[D]:
+    """Have queries that are texts tell what cosines with them mean, where the model is calibrated.
+
+    The others must not, whatever a client sent along: pictures are nearer to one another.
+    """
+    curve = tower.calibration.curve if tower.calibration else None
+    for doc in docs:
+        doc.calibration = curve if has_text(doc) else None
+    return docs
+
+
 def embed_pictures(tower: VisionTower, docs: DocList[D], pictures: Pictures) -> DocList[D]:
     """Embed the pictures of documents without a text, and such matches and parts, as one batch.
 

@@ -11,6 +11,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match, QueryDoc, SearchResult
 from cliptune.errors import BadInput, Unavailable
+from cliptune.executors import relevance
 from cliptune.executors.composing import compose
 from cliptune.protocol import redaction, tags
 from cliptune.protocol.endpoints import (
@@ -60,6 +61,8 @@ def search(
         BadInput: a query can't be composed: see `compose`.
         BadFilter: the filter is wrong.
         ModelMismatch: the index holds embeddings of another model.
+        NotReady, BadInput: `min_relevance` is asked of a model that isn't calibrated, or of others
+            than texts that find pictures.
     """
     matches_of: dict[int, DocList[Match]] = {}
     for queries in compose(index, docs):
@@ -69,11 +72,13 @@ def search(
             limit=parameters.limit,
             offset=parameters.offset,
             filter=parameters.filter,
-            score_threshold=parameters.score_threshold,
+            score_threshold=relevance.threshold(docs, queries.positions, parameters),
             exact=parameters.exact,
             without=queries.named,
         )
         matches_of |= dict(zip(queries.positions, matches, strict=True))
+    for position, of_query in matches_of.items():
+        relevance.judge(docs[position], of_query, parameters.min_relevance)
     warnings = warn(index, parameters.filter, found=any(matches_of.values()))
     total = index.count(parameters.filter) if parameters.include_total else None
     for of_query in matches_of.values():

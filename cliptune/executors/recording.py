@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from docarray import DocList
 
-from cliptune.documents import ClipDoc, SearchResult
+from cliptune.documents import ClipDoc, QueryDoc, QueryPart, SearchResult
 from cliptune.errors import NotReady, Overloaded
 from cliptune.feedback.log import Outcome, SearchLog
 from cliptune.feedback.records import MAX_TEXT, Asked, Feedback, Search, Shown
@@ -38,13 +38,14 @@ def recorder(settings: Settings) -> SearchLog | None:
 
 def record(
     log: SearchLog,
-    docs: Iterable[ClipDoc],
+    docs: Iterable[QueryDoc],
     results: DocList[SearchResult],
     parameters: SearchParameters,
 ) -> None:
     """Record each query with its answer, which gets the `search_id`; not if too many wait.
 
-    Of a query its text is kept, or that it was a picture: no id, no tags, nothing of the picture.
+    Of a query, and of each part of one, its text is kept, the id of the document that it is to be
+    like, or that it was a picture: no id of its own, no tags, nothing of the picture.
     A search is answered whatever becomes of its record.
     """
     try:
@@ -56,28 +57,36 @@ def record(
 
 def _record(
     log: SearchLog,
-    docs: Iterable[ClipDoc],
+    docs: Iterable[QueryDoc],
     results: DocList[SearchResult],
     parameters: SearchParameters,
 ) -> None:
     told = parameters.model_dump(mode="json", exclude_defaults=True)
     now = datetime.now(UTC)
     for doc, result in zip(docs, results, strict=True):
-        asked = Asked(text=str(doc.text)[:MAX_TEXT]) if has_text(doc) else Asked(picture=True)
         shown = [
-            Shown(rank=rank, id=str(match.id), score=match.score)
+            Shown(rank=rank, id=str(match.id), score=match.score, relevance=match.relevance)
             for rank, match in enumerate(result.matches, parameters.offset + 1)
         ]
         search = Search(
             id=secrets.token_hex(16),
             at=now,
             model=str(doc.model_digest),
-            query=[asked],
+            query=[_asked(part) for part in doc.parts or [doc]],
             parameters=told,
             shown=shown,
         )
         if log.record(search):
             result.search_id = search.id
+
+
+def _asked(part: ClipDoc) -> Asked:
+    weight = part.weight if isinstance(part, QueryPart) else None
+    if has_text(part):
+        return Asked(text=str(part.text)[:MAX_TEXT], weight=weight)
+    if isinstance(part, QueryPart) and part.like is not None:
+        return Asked(like=part.like, weight=weight)
+    return Asked(picture=True, weight=weight)
 
 
 def take_feedback(log: SearchLog | None, parameters: FeedbackParameters) -> dict[str, object]:

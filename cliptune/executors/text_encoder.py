@@ -6,7 +6,12 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc, QueryDoc, RankDoc
 from cliptune.executors.encoder import Encoder
-from cliptune.executors.encoding import embed_all_texts, embed_texts, rank_texts
+from cliptune.executors.encoding import (
+    calibrate_texts,
+    embed_all_texts,
+    embed_texts,
+    rank_texts,
+)
 from cliptune.protocol import endpoints
 from cliptune.protocol.documents import Report
 from cliptune.protocol.jina_compat import requests
@@ -37,7 +42,8 @@ class CLIPTextEncoder(Encoder):
         """Embed the queries, and parts of queries, that are texts, by the model asked for."""
         check_queries(docs)
         model = endpoints.read_parameters(endpoints.SearchParameters, parameters).model
-        return embed_texts(self.towers.pick(model), docs)
+        tower = self.towers.pick(model)
+        return calibrate_texts(tower, embed_texts(tower, docs))
 
     @requests(on=endpoints.RANK.path)
     def rank(
@@ -57,6 +63,8 @@ class CLIPTextEncoder(Encoder):
         """The model served."""
         tower = self.towers.pick()
         status = self.tower_status(
-            truncated_texts=tower.truncated, cache_hits=tower.cache.hits if tower.cache else 0
+            truncated_texts=tower.truncated,
+            cache_hits=tower.cache.hits if tower.cache else 0,
+            calibrated=tower.calibration is not None,
         )
         return DocList[Report]([status.report("text")])

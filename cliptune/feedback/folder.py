@@ -110,6 +110,7 @@ class LogFolder:
             BadData: a newer version has written a line.
         """
         deleted = Deleted()
+        self.files()  # a folder that isn't there is not made
         with self._locked():
             for path in self.files():
                 kept, before = [], deleted.lines + deleted.damaged

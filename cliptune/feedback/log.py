@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 import threading
 import time
 from collections import deque
@@ -18,6 +20,8 @@ from cliptune.feedback.records import Record, to_line
 log = logging.getLogger("cliptune")
 MAX_QUEUED = 32 * 2**20
 """Bytes of lines that wait to be written."""
+KEPT_FREE = 2**30
+"""Bytes of the disk that stay free: the index may be on it."""
 PAUSE = 0.5
 """Seconds between two writings: a line is on the disk about so long after its search."""
 _COMPLAIN_EVERY = 60.0
@@ -100,6 +104,7 @@ class SearchLog:
         size = sum(map(len, lines))
         try:
             if lines:
+                self._check_room(size)
                 self.folder.append(b"".join(lines))
                 self._count("written", len(lines))
             if self._expired_on != datetime.now(UTC).date():
@@ -112,6 +117,10 @@ class SearchLog:
         finally:
             with self._guard:
                 self._queued -= size  # only now: what is being written is in memory, too
+
+    def _check_room(self, size: int) -> None:
+        if shutil.disk_usage(self.folder.path).free < KEPT_FREE + size:
+            raise OSError(errno.ENOSPC, "less than 1 GiB would stay free on the disk")
 
     def _expire(self) -> date:
         today = datetime.now(UTC).date()

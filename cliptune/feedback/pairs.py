@@ -93,8 +93,7 @@ def graded_pairs(
         read: see `Read`; it is called three times.
         eta: how fast attention falls with the rank; 0: ranks don't count.
         max_weight: what one choice counts at most.
-        skipped: have the pairs of grade 0 too. Most losses take every pair for a right one: they
-            are for those that don't, and for evaluation.
+        skipped: have the pairs of grade 0 too: wrong answers, to who reads grades.
         source: the pairs' `source`.
 
     Raises:
@@ -175,7 +174,9 @@ def _searches(records: Iterable[Record]) -> Iterable[Search]:
 def _text_of(search: Search) -> str | None:
     """What was searched for, if that was one text."""
     [asked] = search.query if len(search.query) == 1 else [None]
-    text = " ".join((asked.text or "").split()) if asked else ""
+    if asked is None or (asked.weight is not None and asked.weight <= 0):
+        return None
+    text = " ".join((asked.text or "").split())
     return text or None
 
 

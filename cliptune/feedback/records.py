@@ -31,12 +31,14 @@ class _Line(BaseModel):
 
 
 class Asked(_Line):
-    """A part of a query: a text, or a picture of which nothing is kept."""
+    """A query, or a part of one: a text, a stored document, a picture of which nothing is kept."""
 
     text: str | None = Field(None, description="As it was typed, up to 1,000 characters.")
     picture: Literal[True] | None = Field(
         None, description="It was a picture: neither its bytes nor a digest nor its URI are kept."
     )
+    like: str | None = Field(None, description="The id of a stored document.")
+    weight: float | None = Field(None, description="Of a part: what it counts.")
 
 
 class Shown(_Line):
@@ -45,6 +47,7 @@ class Shown(_Line):
     rank: int = Field(ge=1, description="From 1; what `offset` left out counts.")
     id: str = Field(description="The document's.")
     score: float = Field(description="As the answer had it.")
+    relevance: float | None = Field(None, description="Likewise, where the model is calibrated.")
 
 
 class Search(_Line):

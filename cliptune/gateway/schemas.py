@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from cliptune.data.pictures.images import png_of_pixels
 from cliptune.documents import (
     ClipDoc,
+    Match,
     QueryDoc,
     QueryPart,
     RankDoc,
@@ -348,21 +349,23 @@ def doc_fields(doc: ClipDoc) -> dict[str, object]:
     if isinstance(doc, RankDoc):
         fields["matches"] = [doc_fields(match) for match in doc.matches]
     if isinstance(doc, SearchResult):
-        fields["matches"] = [
-            {
-                "id": str(m.id),
-                "score": m.score,
-                "text": m.text,
-                "image_url": m.image_url,
-                "uri": m.uri,
-                "tags": m.tags,
-            }
-            for m in doc.matches
-        ]
+        fields["matches"] = [_match_fields(match) for match in doc.matches]
         for name in ("total", "search_id"):
             if (value := getattr(doc, name)) is not None:
                 fields[name] = value
     return fields
+
+
+def _match_fields(match: Match) -> dict[str, object]:
+    fields = {
+        "id": str(match.id),
+        "score": match.score,
+        "text": match.text,
+        "image_url": match.image_url,
+        "uri": match.uri,
+        "tags": match.tags,
+    }
+    return fields if match.relevance is None else fields | {"relevance": match.relevance}
 
 
 def json_response(

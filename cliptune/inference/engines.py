@@ -149,13 +149,14 @@ def _tower(
         text_cfg = source.model_cfg["text_cfg"]
         tokenizer = load_tokenizer(text_cfg, source.tokenizer_folder)
         context_length = text_cfg.get("context_length", 77)
-        cuttable = source.input_map[tower]["cut_to_longest"]
+        cuttable, calibration = source.input_map[tower]["cut_to_longest"], source.calibration
     else:
         tokenizer, context_length = source.tokenizer, source.context_length
-        cuttable = source.text_module.cuttable
+        cuttable, calibration = source.text_module.cuttable, None
     text_tower = TextTower(
         forward, tokenizer, context_length, source.digest, source.output_dim, cuttable, batch_size
     )
+    text_tower.calibration = calibration
     if device.type != "cpu":
         text_tower.call_cost = math.inf  # small batches leave a GPU idle
     return text_tower

@@ -21,6 +21,7 @@ from cliptune.inference.cancellation import check_wanted
 from cliptune.inference.decoding import Decoders
 from cliptune.inference.instrumentation import Observe, timed, unobserved
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
+from cliptune.models.calibration import Calibration
 from cliptune.models.tokenizers import Tokenizer, token_count
 
 log = logging.getLogger("cliptune")
@@ -55,6 +56,8 @@ class TextTower:
     """Remembers the embeddings of texts that are asked for again."""
     observe: Observe = unobserved
     """Told of what it does."""
+    calibration: Calibration | None = None
+    """What cosines with its texts mean, where the model was calibrated."""
 
     def __post_init__(self) -> None:
         """Run batches as they come; `batching.share_batches` puts them together."""

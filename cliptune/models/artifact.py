@@ -5,6 +5,7 @@ Layout::
     config.yml                 the run's options
     metadata.yml               base model, digest, preprocessing, tokenizer, versions
     metrics.yml                before and after
+    calibration.yml            how relevant results of a cosine are, where that was measured
     checksums.sha256           of every other file, as `sha256sum -c` reads it
     models/input-map.yml       what each tower takes and gives
     models/network.json        open_clip's config of the network, and the preprocessing (called
@@ -32,6 +33,7 @@ from torch import Tensor
 from cliptune.data.pictures.preprocessing import ImagePreprocessing, PreprocessingConfig
 from cliptune.errors import BadArtifact, BadInput, NotFound
 from cliptune.files import new_folder, unzip
+from cliptune.models.calibration import Calibration
 from cliptune.settings import current
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ VISION_TOWER: Final = "clip-vision"
 TOWERS = (TEXT_TOWER, VISION_TOWER)
 FORMAT = 1
 CHECKSUMS = "checksums.sha256"
+CALIBRATION = "calibration.yml"
 NETWORK: Final = "network.json"
 _NETWORK_ONCE: Final = "open_clip_config.json"
 
@@ -147,6 +150,16 @@ class Artifact:
         return metrics
 
     @property
+    def calibration(self) -> Calibration | None:
+        """What its cosines mean; None: it was not calibrated.
+
+        Raises:
+            BadArtifact: it can't be understood.
+        """
+        path = self.path / CALIBRATION
+        return Calibration.parse(yaml.safe_load(path.read_text())) if path.is_file() else None
+
+    @property
     def tokenizer_folder(self) -> Path | None:
         """Where the tokenizer's own files are, if it has some."""
         folder = self.path / "models" / "tokenizer"
@@ -190,8 +203,12 @@ class Artifact:
         return path
 
     def has_more_than(self, other: Artifact) -> bool:
-        """Whether it has files that `other` lacks: an engine that was added since, mostly."""
-        return bool(_listed(self.path) - _listed(other.path))
+        """Whether it has files that `other` lacks (an engine that was added since, mostly), or
+        another calibration.
+        """
+        own, others = _listed(self.path), _listed(other.path)
+        again = own.get(CALIBRATION) not in (None, others.get(CALIBRATION))
+        return bool(own.keys() - others.keys()) or again
 
     @property
     def _named(self) -> Path:
@@ -267,10 +284,10 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text("".join(lines))
 
 
-def _listed(folder: Path) -> set[str]:
-    """The files of an artifact's folder, by its list of sums."""
+def _listed(folder: Path) -> dict[str, str]:
+    """The sums of an artifact's files by their names."""
     lines = (folder / CHECKSUMS).read_text(errors="replace").splitlines()
-    return {line.partition("  ")[2] for line in lines}
+    return {name: expected for expected, _, name in (line.partition("  ") for line in lines)}
 
 
 def _check_sums(path: Path, folder: Path, only: tuple[str, ...]) -> None:

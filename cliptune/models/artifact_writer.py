@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 
 from cliptune.files import new_folder
 from cliptune.models.artifact import (
+    CALIBRATION,
     FORMAT,
     NETWORK,
     TEXT_TOWER,
@@ -24,6 +27,7 @@ from cliptune.models.artifact import (
     open_artifact,
     write_checksums,
 )
+from cliptune.models.calibration import Calibration
 from cliptune.models.digest import combine_digests, weights_digest
 from cliptune.models.loading import ClipModel
 from cliptune.models.modules import split_state
@@ -39,14 +43,16 @@ def write_artifact(
     *,
     config: Mapping[str, object] | None = None,
     metrics: Mapping[str, object] | None = None,
+    calibration: Calibration | None = None,
     to_onnx: bool = False,
     replace: bool = False,
     private: bool = False,
 ) -> Artifact:
     """Write `model` as an artifact folder, whole or not at all, and open it again.
 
-    `config` holds the run's options and `metrics` its figures, both JSON-able. With `to_onnx`
-    each tower is exported to ONNX as well; `replace` and `private` are `new_folder`'s.
+    `config` holds the run's options and `metrics` its figures, both JSON-able; `calibration` says
+    what its cosines mean, where that was measured. With `to_onnx` each tower is exported to ONNX as
+    well; `replace` and `private` are `new_folder`'s.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in model.clip.state_dict().items()}
     text, vision = split_state(state)
@@ -67,6 +73,8 @@ def write_artifact(
         _dump(models / "input-map.yml", _input_map(model))
         _dump(beside / "config.yml", config or {})
         _dump(beside / "metrics.yml", metrics or {})
+        if calibration is not None:
+            _dump(beside / CALIBRATION, asdict(calibration))
         metadata = Metadata(
             format=FORMAT,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -116,3 +124,12 @@ def _versions() -> dict[str, str]:
 
 def _dump(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(yaml.safe_dump(json.loads(json.dumps(value)), sort_keys=False))
+
+
+def add_calibration(source: Artifact, folder: Path, calibration: Calibration) -> Artifact:
+    """Copy an artifact to the new `folder`, with a calibration in place of the one it may have."""
+    with new_folder(folder) as beside:
+        shutil.copytree(source.path, beside, dirs_exist_ok=True)
+        _dump(beside / CALIBRATION, asdict(calibration))
+        write_checksums(beside)
+    return open_artifact(folder)

@@ -64,6 +64,13 @@ class SearchParameters(Parameters):
     score_threshold: float | None = Field(
         None, ge=-1, le=1, description="Only matches of at least this cosine similarity."
     )
+    min_relevance: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only matches that are relevant with at least this probability; of texts, with "
+        "a calibrated model.",
+    )
     include_total: bool = Field(
         False, description="Say how many documents the filter leaves, as `total` of each result."
     )
@@ -82,7 +89,7 @@ class FeedbackParameters(Parameters):
     search_id: str = Field(pattern=SEARCH_ID, description="That of the search's answer.")
     event: Event = Field(description="What was done with them.")
     ids: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
-        min_length=1, max_length=1000, description="The documents."
+        min_length=1, max_length=100, description="The documents."
     )
 
 

@@ -64,6 +64,8 @@ class TowerStatus(_ExecutorStatus):
     """The digests of those that it can't load, and why."""
     truncated_texts: int | None = None
     """Texts so far that were longer than the model reads; of the text encoder."""
+    calibrated: bool | None = None
+    """Whether `min_relevance` may be asked for; of the text encoder."""
     cache_hits: int | None = None
     """Texts so far that were embedded before; of the text encoder."""
 

@@ -368,6 +368,7 @@ def _finish(training: Training, csv_options: Mapping[str, object]) -> Outcome:
                 "epochs": position.history,
                 "evaluations": position.evaluations,
             },
+            calibration=training.calibration,
             to_onnx=options.to_onnx,
             replace=True,
         )

@@ -22,6 +22,7 @@ from cliptune.errors import BadData, BadInput
 from cliptune.evaluation.retrieval import ExampleQuery
 from cliptune.files import new_folder, remove_folder
 from cliptune.models.artifact import Epoch, RunMetrics
+from cliptune.models.calibration import Calibration
 from cliptune.models.loading import ClipModel
 from cliptune.training.distributed import World
 from cliptune.training.options import TrainingOptions
@@ -180,6 +181,8 @@ class Training:
     """The metrics of the epoch that is ending."""
     after: dict[str, float] = field(default_factory=dict)
     examples_after: dict[str, list[ExampleQuery]] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    """What cosines of the model that goes into the artifact mean."""
     keep_checkpoints: int = 1
     learning_rate: float = 0.0
     """The rate of the step under way: the largest, where layers have their own."""

@@ -51,6 +51,7 @@ def test_a_choice_counts_by_its_rank_and_by_how_often_it_was_shown() -> None:
         told("5", "click", "z"),
         search("6", "ab", None),
         told("6", "click", "a"),
+        search("7", "ab").model_copy(update={"query": [Asked(text="boots", weight=-1)]}),
         told("gone", "click", "a"),
         told("1", "click", "never shown"),
     ]
@@ -62,7 +63,7 @@ def test_a_choice_counts_by_its_rank_and_by_how_often_it_was_shown() -> None:
     }
     assert [pair.grade for pair in made.pairs] == [3, 2, 1]
     counts = (made.searches, made.without_text, made.feedback, made.unknown, made.not_shown)
-    assert counts == (6, 1, 7, 1, 1)
+    assert counts == (7, 2, 7, 1, 1)
     plain = graded_pairs(lambda: log, eta=0, source="shop")
     assert rows(plain)["boots", "b"] == (3, round(2 / 3, 6), 3)
     assert {pair.source for pair in plain.pairs} == {"shop"}

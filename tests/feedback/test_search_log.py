@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from cliptune.errors import BadData, BadInput, NotFound
 from cliptune.feedback import folder as folder_module
+from cliptune.feedback import log as log_module
 from cliptune.feedback.folder import LogFolder
 from cliptune.feedback.log import SearchLog
 from cliptune.feedback.records import (
@@ -92,6 +94,9 @@ def test_files_are_of_a_day_and_of_a_size_and_their_owners(
     assert told == ["0", "1", "2", "3", "3"]
     with pytest.raises(NotFound, match="no folder of recorded searches at"):
         list(LogFolder(tmp_path / "none").records())
+    with pytest.raises(NotFound):
+        LogFolder(tmp_path / "none").delete(lambda _: True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_was_cut_off_is_left_out_and_nothing_else(tmp_path: Path) -> None:
@@ -143,7 +148,7 @@ def test_many_threads_and_two_servers_write_whole_lines(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_drops_and_a_full_disk_fails_and_both_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     counts: Counter[str] = Counter()
 
@@ -155,12 +160,11 @@ def test_a_full_queue_drops_and_a_full_disk_fails_and_both_are_counted(
     assert [log.record(search(str(number))) for number in range(5)] == [True] * 3 + [False] * 2
     assert counts == {"dropped": 2}
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(LogFolder, "append", full)
+        free = shutil.disk_usage(tmp_path).free
+        patch.setattr(log_module, "KEPT_FREE", free + 2**30)
         log._write()
+    assert "less than 1 GiB would stay free" in caplog.text
     assert counts == {"dropped": 2, "failed": 3}
     assert log.record(search("6"))  # there is room again
     log.close()

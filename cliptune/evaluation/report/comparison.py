@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from cliptune.data.validation import PAIR, complete_only
 from cliptune.documents import ClipDoc
+from cliptune.errors import BadData
 from cliptune.evaluation.bootstrap import Change, compare_means
+from cliptune.evaluation.calibration import Reliability, calibrate
 from cliptune.evaluation.report.data_issues import Faults, find_faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.evaluation.search_task import Embedded, OnProgress, SearchTask
@@ -38,6 +40,8 @@ class Comparison:
     """By metric (see `cliptune.evaluation.metrics`), with confidence intervals."""
     gains: NDArray[np.float64]
     """[Q]: what each query's reciprocal rank has gained."""
+    reliability: Reliability | str
+    """What the tuned model's cosines mean; or why that can't be said."""
     faults: list[Faults]
     """Suspects in the index and, if the training pairs were given, in these."""
     n_leaked: int | None
@@ -111,6 +115,14 @@ def compare(
         after=second,
         changes=compare_means(first.by_query, second.by_query, seed=seed),
         gains=second.by_query[HEADLINE] - first.by_query[HEADLINE],
+        reliability=_reliability(second),
         faults=faults,
         n_leaked=n_leaked,
     )
+
+
+def _reliability(evaluation: Evaluation) -> Reliability | str:
+    try:
+        return calibrate(evaluation)
+    except BadData as error:
+        return str(error)

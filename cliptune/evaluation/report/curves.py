@@ -1,4 +1,4 @@
-"""A run's epochs as curves: SVG that stands in a page as it is."""
+"""A run's epochs and what cosines mean, as curves: SVG that stands in a page as it is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cliptune.evaluation.calibration import Reliability
 from cliptune.evaluation.plots import INK, LINE, MUTED, SERIES
 from cliptune.evaluation.tables import metric_of
 from cliptune.models.artifact import Epoch
@@ -56,14 +58,7 @@ def epoch_charts(before: Mapping[str, float], history: Sequence[Epoch]) -> list[
 
 
 def _draw(lines: Mapping[str, Line]) -> str:
-    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(LINE)
-    axes.grid(axis="y", color=LINE, lw=0.8, zorder=0)
-    axes.tick_params(colors=MUTED, labelsize=9, left=False)
+    figure, axes = _axes((5.4, 3.2))
     highest = max(line[-1][1] for line in lines.values())
     for number, (name, line) in enumerate(lines.items(), 1):
         colour = SERIES[number % len(SERIES)]
@@ -82,6 +77,43 @@ def _draw(lines: Mapping[str, Line]) -> str:
         loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9,
         labelcolor=INK, handlelength=1.2, borderaxespad=0.2,
     )  # fmt: skip
+    return _svg(figure)
+
+
+def reliability_chart(measured: Reliability) -> Chart:
+    """The share of right results by their probability, held out, with 95 % intervals."""
+    figure, axes = _axes((4.4, 4.0))
+    axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls="--", label="as it should be", zorder=1)
+    xs = [one.predicted for one in measured.bins]
+    ys = [one.observed for one in measured.bins]
+    below = [one.observed - one.low for one in measured.bins]
+    above = [one.high - one.observed for one in measured.bins]
+    axes.errorbar(
+        xs, ys, yerr=[below, above], color=SERIES[1], marker="o", markersize=5, lw=2,
+        elinewidth=1.2, capsize=3, label="right, of those shown", zorder=2,
+    )  # fmt: skip
+    axes.set_xlabel("relevance that was said", color=MUTED)
+    axes.set_ylabel("share that was right", color=MUTED)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
+    return Chart("Relevance", _svg(figure))
+
+
+def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Empty axes in the page's style."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(LINE)
+    axes.grid(axis="y", color=LINE, lw=0.8, zorder=0)
+    axes.tick_params(colors=MUTED, labelsize=9, left=False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
     figure.savefig(buffer, format="svg", metadata=nothing)

@@ -20,9 +20,10 @@ from cliptune.data.validation import labels_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.evaluation.bootstrap import Change
+from cliptune.evaluation.calibration import Reliability
 from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
 from cliptune.evaluation.report.comparison import HEADLINE, Comparison
-from cliptune.evaluation.report.curves import epoch_charts
+from cliptune.evaluation.report.curves import epoch_charts, reliability_chart
 from cliptune.evaluation.report.data_issues import Faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.files import write_text
@@ -76,6 +77,7 @@ def render_report(comparison: Comparison, about: About) -> str:
         headline=comparison.changes[HEADLINE],
         charts=[(c.title, Markup(c.svg)) for c in epoch_charts(about.before, about.history)],  # noqa: S704 - drawn by us
         metrics=_rows(comparison.changes, DOCARRAY_METRICS),
+        relevance=_relevance(comparison.reliability),
         textbook=_rows(comparison.changes, TEXTBOOK_METRICS),
         counts={
             "better": int((comparison.gains > 0).sum()),
@@ -93,6 +95,18 @@ def _rows(changes: Mapping[str, Change], names: Sequence[str]) -> list[tuple[str
         (name.removesuffix("_textbook").replace("_at_k", "@k").replace("_", " "), changes[name])
         for name in names
     ]
+
+
+def _relevance(measured: Reliability | str) -> dict[str, object]:
+    """What cosines mean, or `missing`: why that can't be said."""
+    if isinstance(measured, str):
+        return {"missing": measured}
+    return {
+        "missing": "",
+        "chart": Markup(reliability_chart(measured).svg),  # noqa: S704 - drawn by us
+        "calibration": measured.calibration,
+        "cuts": measured.cuts,
+    }
 
 
 def _query(comparison: Comparison, position: int) -> dict[str, object]:

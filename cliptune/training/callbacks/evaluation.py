@@ -11,7 +11,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from cliptune.data.source import read_documents
 from cliptune.data.validation import ANSWER, QUERY, Needs, first_of
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadInput
+from cliptune.errors import BadData, BadInput
+from cliptune.evaluation.calibration import calibrate
 from cliptune.evaluation.metrics import METRICS
 from cliptune.evaluation.retrieval import Evaluation, ExampleQuery
 from cliptune.evaluation.search_task import SearchTask, Tower
@@ -133,6 +134,15 @@ class EvaluationCallback(Callback):
         evaluation = self._evaluate(training)
         training.after.update(self._named(evaluation))
         training.examples_after.update(self._examples(evaluation))
+        if (self.model, self.index_model) == (TEXT_TOWER, VISION_TOWER):
+            self._calibrate(training, evaluation)
+
+    def _calibrate(self, training: Training, evaluation: Evaluation) -> None:
+        """Have the artifact say what cosines mean, if these results tell."""
+        try:
+            training.calibration = calibrate(evaluation).calibration
+        except BadData as error:
+            training.logger.log("INFO", f"not calibrated, min_relevance can't be used: {error}")
 
     def _read(self, training: Training, field: str, tower: str) -> DocList[ClipDoc]:
         """The documents of `field` that `tower` can read."""
