@@ -157,6 +157,8 @@ class _Tuning:
         table = KeyedDocs.of(docs, clip_keys())
         shares = (self.asked.validation, self.asked.test)
         rows = divide(table, shares, self.base.seed)
+        # A pair of grade 0 teaches what is wrong; nobody searches by it.
+        rows[1:] = [[row for row in part if docs[row].grade != 0] for part in rows[1:]]
         for role, part in zip(("train on", "choose by", "measure with"), rows, strict=True):
             if len(part) < 2:
                 raise BadData(
