@@ -180,7 +180,8 @@ class Search:
         interrupted = [one for one in trials if one.state == TrialState.RUNNING]
         ended = sum(one.state.is_finished() for one in trials)
         most = self.asked.max_trials if self.axes else 1
-        is_over = self._elapsed() >= 60 * self.asked.minutes or ended == most
+        enough = most is not None and ended >= most
+        is_over = enough or self._elapsed() >= 60 * self.asked.minutes
         if is_over and not interrupted and self.best():
             return None
         # Seeded anew for each trial: a search that was interrupted goes on as it would have.
