@@ -17,6 +17,7 @@ _MODULES = {
     "excel": ("python_calamine",),
     "datasets": ("datasets",),
     "mcp": ("mcp",),
+    "tune": ("optuna",),
 }
 """Modules that an extra of pyproject.toml brings, and that its work can't do without."""
 
@@ -30,6 +31,11 @@ def need(extra: str, what: str) -> None:
     missing = [name for name in _MODULES[extra] if not _is_there(name)]
     if missing:
         raise _missing(what, extra, missing[0])
+
+
+def is_installed(extra: str) -> bool:
+    """Whether all that an extra brings is there."""
+    return all(_is_there(name) for name in _MODULES[extra])
 
 
 def of_missing(error: ModuleNotFoundError) -> Unavailable | None:

@@ -29,7 +29,7 @@ COMMANDS = """
     fit index/add index/clear index/delete index/get index/migrate index/prune index/repair
     index/restore index/snapshot index/status
     keys/list keys/new keys/revoke logs mcp models push quantize report resume runs runs/delete
-    search serve split swap train-server wise-ft
+    search serve split swap train-server tune wise-ft
 """
 SEARCH_CALLS = """
     / /encode /index /index_texts /update /rank /search /feedback /get /delete /ids /status /clear

@@ -26,6 +26,7 @@ from cliptune.cli import (
     serve,
     split,
     swap,
+    tune,
     wise_ft,
 )
 from cliptune.errors import CliptuneError
@@ -41,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    data, split, runs, report, models, fetch, quantize, calibrate, wise_ft, serve, search, index,
-    swap, keys, feedback, mcp, demo,
+    data, split, runs, tune, report, models, fetch, quantize, calibrate, wise_ft, serve, search,
+    index, swap, keys, feedback, mcp, demo,
 ):  # fmt: skip
     module.register(app)
 

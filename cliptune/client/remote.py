@@ -239,11 +239,9 @@ class RemoteSession(Session):
         table = CsvOptions.parse(options.pop("csv_options", None))
         others = table.as_preference()
         given = {name: value for name, value in options.items() if value is not None}
-        for name, value in (
-            ("train_data", train_data),
-            ("eval_data", given.pop("eval_data", None)),
-        ):
-            if value is not None:
+        given["train_data"] = train_data
+        for name, value in given.items():
+            if name.endswith("_data"):
                 options_of = table if name == "train_data" else others
                 given[name] = self._data(value, options_of, name, PAIR)
         if callbacks := given.get("callbacks"):

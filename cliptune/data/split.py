@@ -10,7 +10,6 @@ are added later move no other group, and another machine splits alike.
 from __future__ import annotations
 
 import codecs
-import hashlib
 import io
 import os
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cliptune.data.division import place_of
 from cliptune.data.equivalence import Groups, TextKeys
 from cliptune.data.pictures.images import picture_digest
 from cliptune.data.pictures.slices import is_slice
@@ -108,7 +108,7 @@ def split_table(
             raise AlreadyExists(f"{target} is there already: --replace writes it anew")
     rows, docs = zip(*table.every_row(), strict=True)
     groups = _groups(docs, [row.place for row in rows], text_keys)
-    held = {group: _part(f"{seed}:{name}") < held_out for group, name in groups.items()}
+    held = {group: place_of(f"{seed}:{name}") < held_out for group, name in groups.items()}
     _check_sides(path, list(held.values()), held_out, seed)
     # A row with several pictures is several documents, all of them on one side.
     side_at = {rows[one].place: is_held for group, is_held in held.items() for one in group}
@@ -205,7 +205,7 @@ def _name(docs: Sequence[ClipDoc], keys: Sequence[str]) -> str:
     titles = [key for key in keys if key.startswith("title")]
     labels = [key for key in keys if key.startswith("label")]
     return min(
-        titles or labels or [_digest(doc) or Path(doc.uri or "").name for doc in docs], key=_part
+        titles or labels or [_digest(doc) or Path(doc.uri or "").name for doc in docs], key=place_of
     )
 
 
@@ -257,11 +257,6 @@ def _digest(doc: ClipDoc) -> str | None:
         return picture_digest(doc)
     except BadImage:
         return None
-
-
-def _part(text: str) -> float:
-    """A hash of `text` in [0, 1)."""
-    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8]) / 2**64
 
 
 def _check_sides(path: Path, held: list[bool], part: float, seed: int) -> None:

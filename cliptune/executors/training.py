@@ -83,8 +83,8 @@ def fit(arguments: dict[str, Any], hub_models: Sequence[str] = ()) -> dict[str, 
     given["model"] = client_names.model_name(given.get("model", BUILTIN), hub_models)
     if "model_artifact" in given:
         given["model_artifact"] = client_names.artifact_id(given["model_artifact"])
-    for name in ("train_data", "eval_data"):
-        if name in given:
+    for name in given:
+        if name.endswith("_data"):  # whatever data there is: nothing of a client's becomes a path
             given[name] = client_names.data_set(given[name], name)
     if given.get("csv_options"):
         raise BadInput("csv_options: tables are read by the client, which sends the documents")

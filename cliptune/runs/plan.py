@@ -23,6 +23,7 @@ from cliptune.runs.record import DataReference, RunConfig
 from cliptune.training.callbacks import CALLBACKS, Callback, Callbacks, parse_callback
 from cliptune.training.optimization import make_optimizer, make_schedule
 from cliptune.training.options import TrainingOptions
+from cliptune.tuning.options import TuneOptions
 
 _DATA_FIELDS = ("query_data", "index_data")
 """The fields of callbacks that hold data."""
@@ -43,6 +44,8 @@ def make_plan(
     eval_data: object = None,
     callbacks: Sequence[Callback | Mapping[str, object] | str] | None = None,
     csv_options: CsvOptions | Mapping[str, object] | None = None,
+    tune: object = None,
+    robust_data: object = None,
 ) -> Plan:
     """Check everything that can be checked before a model is loaded.
 
@@ -52,6 +55,8 @@ def make_plan(
         eval_data: likewise, or None.
         callbacks: callbacks, their JSON form, or the name of one that needs no parameters.
         csv_options: how CSV files among the data are read.
+        tune: find options by trials: what `TuneOptions.parse` takes; None or False: don't.
+        robust_data: with `tune`, pairs of another kind that the model should stay good at.
 
     Raises:
         BadInput: an option or a callback is unknown or has a bad value.
@@ -64,6 +69,7 @@ def make_plan(
     _check_optimization(parsed)
     if parsed.lora is not None:
         need("lora", "lora")
+    asked = _tune_options(tune, parsed, eval_data, callbacks, robust_data)
     table = CsvOptions.parse(csv_options)
     documents: dict[str, DocList[ClipDoc]] = {}
 
@@ -98,9 +104,46 @@ def make_plan(
         "eval_data": None if eval_data is None else refer(eval_data, "eval_data", PAIR),
         "csv_options": table.to_keep(),
     }
+    if asked is not None:
+        config["tune"] = asked.model_dump(mode="json")
+        config["named"] = sorted(parsed.model_fields_set)
+        robust = None if robust_data is None else refer(robust_data, "robust_data", PAIR)
+        config["robust_data"] = robust
     if len(documents.get("train_data", (1, 2))) < 2:
         raise BadData("train_data has one document: contrastive training needs at least two")
     return Plan(config, documents)
+
+
+def _tune_options(
+    tune: object,
+    options: TrainingOptions,
+    eval_data: object,
+    callbacks: Sequence[object] | None,
+    robust_data: object,
+) -> TuneOptions | None:
+    """How options are to be searched for, if they are.
+
+    Raises:
+        BadInput: something was given that a search does by itself, or can't do.
+    """
+    if tune is None or tune is False:
+        if robust_data is not None:
+            raise BadInput("robust_data is for a search by trials: give it with tune")
+        return None
+    need("tune", "tune")
+    asked = TuneOptions.parse(tune)
+    if eval_data is not None or options.val_split:
+        raise BadInput("eval_data and val_split: a search by trials holds out its own parts")
+    if callbacks:
+        raise BadInput(
+            "callbacks: a search by trials measures, stops and mixes by itself; for callbacks, "
+            "start a run with the options that it finds"
+        )
+    if options.num_processes > 1:
+        raise BadInput(f"num_processes is {options.num_processes}: trials are made by one process")
+    if options.epochs < 1:
+        raise BadInput("epochs is 0: trials need at least one")
+    return asked
 
 
 def _parsed(callbacks: Sequence[Callback | Mapping[str, object] | str]) -> list[Callback]:

@@ -10,6 +10,7 @@ A run's folder, `CLIPTUNE_HOME/runs/<experiment>/<name>/`, holds::
     examples.json   sample results of before and after
     data/           documents that were given in memory (protobuf)
     checkpoints/    to resume from
+    tune/           trials and what they found, where options are searched for
     artifact/       the tuned model
 """
 
@@ -76,6 +77,12 @@ class RunConfig(TypedDict, total=False):
     train_data: DataReference
     eval_data: DataReference | None
     csv_options: dict[str, object]
+    tune: dict[str, Any] | None
+    """The fields of `TuneOptions`, where the options are found by trials."""
+    named: list[str]
+    """The fields of `options` that were given, and are not defaults: trials don't vary them."""
+    robust_data: DataReference | None
+    """What the tuned model should stay good at."""
 
 
 class Changes(TypedDict, total=False):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from docarray import DocList
 
     from cliptune.documents import ClipDoc
+    from cliptune.training import TrainingOptions
     from cliptune.training.callbacks import Callback
 
 Role = Literal["train_data", "eval_data"]
@@ -125,8 +126,10 @@ def _train(folder: Path, record: Record, logger: FolderRunLogger, *, is_first: b
     callbacks = [_callback(values, folder) for values in config["callbacks"]]
     if is_first and record.starts == 1:
         _say_what_was_understood(config, {"train_data": train_docs, "eval_data": eval_docs}, logger)
-    checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
     _check_cancelled(logger)
+    if config.get("tune"):
+        return _tune(folder, config, options, train_docs, logger)
+    checkpoints = list_checkpoints(folder / "checkpoints") if record.starts > 1 else []
     resume_from = checkpoints[-1] if checkpoints else None
     if record.starts > 1 and resume_from is None:
         logger.log("WARNING", "no checkpoint is left: the run begins again from its start")
@@ -145,6 +148,33 @@ def _train(folder: Path, record: Record, logger: FolderRunLogger, *, is_first: b
     return outcome.warning
 
 
+def _tune(
+    folder: Path,
+    config: RunConfig,
+    options: TrainingOptions,
+    docs: DocList[ClipDoc],
+    logger: FolderRunLogger,
+) -> str:
+    """Search for the options by trials; returns as `_train`."""
+    from cliptune.runs.documents import referred_documents
+    from cliptune.settings import current
+    from cliptune.tuning.options import TuneOptions
+    from cliptune.tuning.tune import tune
+
+    robust = config.get("robust_data")
+    return tune(
+        options,
+        TuneOptions.parse(config["tune"]),
+        config["named"],
+        docs,
+        referred_documents(robust, folder) if robust else None,
+        folder,
+        logger,
+        config.get("csv_options"),
+        current().cache_dir / "pixels",
+    )
+
+
 def _work(folder: Path, record: Record, logger: FolderRunLogger) -> tuple[Status, str]:
     """Train and say how it ended."""
     from cliptune.training import Cancelled
@@ -156,10 +186,10 @@ def _work(folder: Path, record: Record, logger: FolderRunLogger) -> tuple[Status
         warning = _train(folder, record, logger)
     except Cancelled:
         logger.close()
-        kept = bool(list_checkpoints(folder / "checkpoints"))
-        details = "cancelled; resume() goes on with it" + (
-            " from its last checkpoint" if kept else " from the start"
-        )
+        where = "its last checkpoint" if list_checkpoints(folder / "checkpoints") else "the start"
+        if (folder / "tune").is_dir():
+            where = "the trial under way"
+        details = f"cancelled; resume() goes on with it from {where}"
         logger.log("WARNING", f"CANCELLED: {details}")
         return Status.CANCELLED, details
     return Status.FINISHED, f"WARNING: {warning}" if warning else ""

@@ -35,7 +35,8 @@ class LocalSession(LocalRuns):
 
         artifact = options.pop("model_artifact", None)
         of_run = [options.pop(f, None) for f in ("run_name", "experiment_name", "description")]
-        of_plan = [options.pop(f, None) for f in ("eval_data", "callbacks", "csv_options")]
+        names = ("eval_data", "callbacks", "csv_options", "tune", "robust_data")
+        of_plan = [options.pop(name, None) for name in names]
         if options.get("sampler") == "auto":
             del options["sampler"]
         for name in _NEVER_NONE & options.keys():

@@ -69,6 +69,8 @@ def fit(
     sampler: str = "auto",
     loss_optimizer: str | None = None,
     loss_optimizer_options: Mapping[str, object] | None = None,
+    tune: bool | float | Mapping[str, object] | None = None,
+    robust_data: Data | None = None,
     **options: object,
 ) -> AnyRun:
     """Start fine-tuning a CLIP in a process of its own, and return at once.
@@ -125,6 +127,10 @@ def fit(
             into one batch.
         loss_optimizer: for losses with weights of their own; these have none.
         loss_optimizer_options: see `loss_optimizer`.
+        tune: find the options by trials that are measured on a part that is held out: True, a
+            number of minutes, or the fields of `cliptune.tuning.TuneOptions`. Options that are
+            named here stay as they are. See the documentation on tuning.
+        robust_data: with `tune`, pairs of another kind at which the model should stay good.
         options: the further options of `TrainingOptions`: lora, num_processes, micro_batch_size,
             checkpoint_minutes, seed, precision, max_grad_norm, …
 

@@ -97,6 +97,9 @@ LOOK_UPS: dict[str, Callable[[Any], Any]] = {
     "fit-eval-data": lambda value: training.fit(
         {"train_data": "catalogue-eval", "eval_data": value or ""}
     ),
+    "fit-robust-data": lambda value: training.fit(
+        {"train_data": "catalogue-eval", "tune": True, "robust_data": value or ""}
+    ),
     "callback": lambda value: training.fit(
         {
             "train_data": "catalogue-eval",

@@ -1,0 +1,117 @@
+"""`cliptune tune`: the options of a fine-tuning found by trials, and the best model of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cliptune.cli.options import TrainAddress, with_table_options
+from cliptune.cli.runs import parse_options, with_options
+from cliptune.cli.terminal import console, watch
+from cliptune.errors import BadInput
+
+if TYPE_CHECKING:
+    from cliptune.data.tables.options import CsvOptions
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command(epilog="Example: cliptune tune products.csv --minutes 60")(with_table_options(tune))
+
+
+def tune(
+    train_data: Annotated[
+        str, typer.Argument(help="A table, a folder of pictures, or the name of a data set.")
+    ],
+    model: Annotated[str, typer.Option(help="See `cliptune models --help`.")] = "builtin",
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="For trials; the first one is finished in any case.")
+    ] = 60.0,
+    max_trials: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    metric: Annotated[
+        str, typer.Option(help="What is chosen by: a name that `evaluate` prints.")
+    ] = "reciprocal_rank",
+    robust: Annotated[
+        str | None,
+        typer.Option(help="Pairs of another kind, at which the model should stay good (WiSE-FT)."),
+    ] = None,
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            help="The part of the pre-trained model's metric on --robust that may be lost."
+        ),
+    ] = 0.01,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="At the end train once more, on the validation part too."),
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            help="Settle an option of fit(): NAME=VALUE (YAML), such as epochs=3 or freeze=vision. "
+            "Trials don't vary it.",
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            help="Any other option of the search: NAME=VALUE, such as validation=0.2, limit=10.",
+        ),
+    ] = None,
+    run_name: Annotated[str | None, typer.Option("--name", help="The run's name.")] = None,
+    experiment: Annotated[str, typer.Option(help="Its group of runs.")] = "default",
+    out: Annotated[Path, typer.Option(help="Where the artifact is saved.")] = Path("artifacts"),
+    detach: Annotated[bool, typer.Option("--detach", help="Start it and return.")] = False,
+    server: TrainAddress = None,
+    *,
+    table: CsvOptions,
+) -> None:
+    """Find the options by trials, and save the best model that they lead to.
+
+    A part of the titles is held out to choose by, and another that no choice sees, for the
+    figures. The first trial is `fit`'s defaults; others vary learning rate, epochs, batch size,
+    weight decay, crops, and what is trained; those that lag behind are given up. The best are
+    averaged where that helps (a greedy soup), and mixed with the model before (WiSE-FT).
+
+    It is a run: `cliptune logs`, `cancel` and `resume` work, whatever has killed it.
+    """
+    from cliptune.sdk.session import session
+
+    asked = {
+        "minutes": minutes,
+        "max_trials": max_trials,
+        "metric": metric,
+        "max_loss": max_loss,
+        "refit": refit,
+    }
+    further = parse_options(search or [])
+    for name in further:
+        if name in asked:
+            raise BadInput(f"--search {name}=…: it has an option of its own (see --help)")
+    named: dict[str, object] = {
+        "model": model,
+        "train_data": train_data,
+        "tune": {**asked, **further},
+        "robust_data": robust,
+        "run_name": run_name,
+        "experiment_name": experiment,
+        "csv_options": table,
+    }
+    options = with_options(named, parse_options(option or []))
+    del options["model"], options["train_data"]
+    run = session(server).fit(model, train_data, **options)
+    if detach:
+        console.print(f"run [bold]{run.name}[/] started; follow it with: cliptune logs {run.name}")
+        return
+    watch(run)
+    run.display_metrics()
+    path = run.save_artifact(str(out))
+    folder = getattr(run, "folder", None)
+    if folder is not None:
+        console.print(f"report:   [bold]{folder / 'tune' / 'report.html'}[/]", soft_wrap=True)
+    console.print(f"artifact: [bold]{path}[/]\nserve it:  cliptune serve --artifact {path}")
