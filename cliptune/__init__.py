@@ -25,6 +25,7 @@ use it. Importing this package is quick: everything else is loaded when it is fi
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from cliptune import docarray_compat
 from cliptune.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from cliptune.sdk.session import list_experiments as list_experiments
     from cliptune.sdk.session import list_runs as list_runs
 
+docarray_compat.mend()
 _HOMES = {
     "cliptune.client.async_client": "AsyncClient",
     "cliptune.client.client": "Client",

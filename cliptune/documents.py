@@ -8,8 +8,6 @@ from docarray.proto import DocProto
 from docarray.typing import NdArray
 from pydantic import ConfigDict, Field
 
-import cliptune.docarray_compat  # noqa: F401 - mends DocArray before documents are declared
-
 
 class WireDoc(BaseDoc):
     """A document that is read from protobuf and made to it quickly."""

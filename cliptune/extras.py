@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import ModuleType
 
 from cliptune.errors import Unavailable
 
@@ -45,6 +49,39 @@ def of_missing(error: ModuleNotFoundError) -> Unavailable | None:
         if name in modules:
             return _missing("this", extra, name)
     return None
+
+
+@contextmanager
+def out_of_sight(*packages: str) -> Iterator[None]:
+    """Have `import package` fail meanwhile, for those that nobody has imported yet.
+
+    For libraries that import others only because they are installed.
+    """
+    hidden = [name for name in packages if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # what makes an import fail
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+@contextmanager
+def stand_in(name: str, **attributes: object) -> Iterator[None]:
+    """Have `import name` give a module of these attributes meanwhile, unless it is imported.
+
+    For libraries that import others for what is not used here.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = module = ModuleType(name)
+    vars(module).update(attributes)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _is_there(name: str) -> bool:

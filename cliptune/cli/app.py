@@ -7,33 +7,36 @@ import sys
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 
-from cliptune.cli import (
-    calibrate,
-    data,
-    demo,
-    feedback,
-    fetch,
-    index,
-    keys,
-    mcp,
-    models,
-    quantize,
-    report,
-    runs,
-    search,
-    serve,
-    split,
-    swap,
-    tune,
-    wise_ft,
-)
+from cliptune.cli.lazy import lazy_group
 from cliptune.errors import CliptuneError
 from cliptune.extras import of_missing
 
+COMMANDS = {
+    "cliptune.cli.split": "split",
+    "cliptune.cli.runs": "fit logs cancel resume evaluate runs",
+    "cliptune.cli.tune": "tune",
+    "cliptune.cli.report": "report",
+    "cliptune.cli.models": "models download export push",
+    "cliptune.cli.fetch": "fetch",
+    "cliptune.cli.quantize": "quantize",
+    "cliptune.cli.calibrate": "calibrate",
+    "cliptune.cli.wise_ft": "wise-ft",
+    "cliptune.cli.serve": "serve train-server",
+    "cliptune.cli.search": "search",
+    "cliptune.cli.swap": "swap",
+    "cliptune.cli.mcp": "mcp",
+    "cliptune.cli.demo": "demo",
+    "cliptune.cli.data": "data",
+    "cliptune.cli.index": "index",
+    "cliptune.cli.keys": "keys",
+    "cliptune.cli.feedback": "feedback",
+}
+"""By module: its commands, in the order of the help."""
+
 app = typer.Typer(
     name="cliptune",
+    cls=lazy_group(COMMANDS),
     help="Fine-tune CLIP on your own titles and pictures, and serve it as text-to-image search.",
     epilog="Start with: cliptune demo",
     no_args_is_help=True,
@@ -41,11 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    data, split, runs, tune, report, models, fetch, quantize, calibrate, wise_ft, serve, search,
-    index, swap, keys, feedback, mcp, demo,
-):  # fmt: skip
-    module.register(app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,11 +88,8 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
-    sys.exit(1)
-
-
-def _escape(text: str) -> str:
+    from rich.console import Console
     from rich.markup import escape
 
-    return escape(text)
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(1)

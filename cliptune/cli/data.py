@@ -26,11 +26,15 @@ _SHORT = 100
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    data = typer.Typer(help="Look at data before they are used.", no_args_is_help=True)
-    data.command(
+    group = typer.Typer(callback=data, no_args_is_help=True)
+    group.command(
         epilog="Example: cliptune data check products.parquet --text-column title",
     )(with_table_options(check))
-    app.add_typer(data, name="data")
+    app.add_typer(group, name="data")
+
+
+def data() -> None:
+    """Look at data before they are used."""
 
 
 def check(

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 IDS_A_CALL = 64
 """Documents whose pictures are asked for at once."""
 
-feedback = typer.Typer(
-    no_args_is_help=True, help="Make training pairs of recorded searches, and delete of them."
-)
 Folder = Annotated[
     Path, typer.Argument(help="Where searches are recorded: serve --record-searches.")
 ]
@@ -33,10 +30,17 @@ Folder = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.add_typer(feedback, name="feedback")
+    app.add_typer(group, name="feedback")
 
 
-@feedback.command(
+def feedback() -> None:
+    """Make training pairs of recorded searches, and delete of them."""
+
+
+group = typer.Typer(callback=feedback, no_args_is_help=True)
+
+
+@group.command(
     epilog="Example: cliptune feedback export searches --out pairs.csv --pictures pairs-pictures"
 )
 def export(
@@ -93,7 +97,7 @@ def export(
     console.print(f"written: [bold]{out}[/] ({len(pairs)} pairs)")
 
 
-@feedback.command(epilog="Example: cliptune feedback delete searches --text 'jane doe'")
+@group.command(epilog="Example: cliptune feedback delete searches --text 'jane doe'")
 def delete(
     folder: Folder,
     search: Annotated[

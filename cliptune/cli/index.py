@@ -62,10 +62,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     group = typer.Typer(
         cls=DataOrCommand,
+        callback=index,
         no_args_is_help=True,
-        help="Fill a search Flow's index and keep it up to date; copy, keep and move whole "
-        "indexes.\n\n`cliptune index DATA` is short for `cliptune index add DATA`. Data that are "
-        "called as a command is are given as a path: `cliptune index ./status`.",
         epilog="Example: cliptune index products.csv --text-column title --image-column picture",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -79,6 +77,14 @@ def register(app: typer.Typer) -> None:
     )
     index_files.register(group)
     app.add_typer(group, name="index")
+
+
+def index() -> None:
+    """Fill a search Flow's index and keep it up to date; copy, keep and move whole indexes.
+
+    `cliptune index DATA` is short for `cliptune index add DATA`. Data that are called as a command
+    is are given as a path: `cliptune index ./status`.
+    """
 
 
 def add(

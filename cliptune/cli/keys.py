@@ -14,16 +14,22 @@ from cliptune.cli.terminal import console, notices
 if TYPE_CHECKING:
     from cliptune.gateway.api_keys import Key
 
-keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke a server's API keys.")
 File = Annotated[Path, of_setting("api_keys_file", "--file", "-f", own_default=True)]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    app.add_typer(keys, name="keys")
+    app.add_typer(group, name="keys")
 
 
-@keys.command(epilog="Example: cliptune keys new shop-web --requests 50 --file keys.txt")
+def keys() -> None:
+    """Make, list and revoke a server's API keys."""
+
+
+group = typer.Typer(callback=keys, no_args_is_help=True)
+
+
+@group.command(epilog="Example: cliptune keys new shop-web --requests 50 --file keys.txt")
 def new(
     name: Annotated[str, typer.Argument(help="Whose key it is: shown in errors and logs.")],
     role: Annotated[
@@ -54,7 +60,7 @@ def new(
     )
 
 
-@keys.command("list", epilog="Example: cliptune keys list --file keys.txt")
+@group.command("list", epilog="Example: cliptune keys list --file keys.txt")
 def list_(file: File = Path("keys.txt")) -> None:
     """Show who has keys, with their roles and limits."""
     table = Table("name", "role", "requests/s", "documents/s", "digest")
@@ -64,7 +70,7 @@ def list_(file: File = Path("keys.txt")) -> None:
     console.print(table)
 
 
-@keys.command(epilog="Example: cliptune keys revoke shop-web --file keys.txt")
+@group.command(epilog="Example: cliptune keys revoke shop-web --file keys.txt")
 def revoke(
     name: Annotated[str, typer.Argument(help="A name: all its keys; or the start of a digest.")],
     file: File = Path("keys.txt"),

@@ -3,7 +3,8 @@
 open_clip imports `transformers` with the generation code for CoCa's captions, and timm imports
 `wandb`, wherever they are installed: some eight seconds at the start of every process for what
 no CLIP needs. So both are out of sight while open_clip is imported, and a model whose text tower
-is a Hugging Face model asks for `transformers` when it is built.
+is a Hugging Face model asks for `transformers` when it is built. Neither is torch's compiler
+imported, as torchvision and timm would.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NotRequired, TypedDict
+from functools import wraps
+from typing import NotRequired, ParamSpec, TypedDict, TypeVar
 
-from cliptune.extras import need
+import torch
+
+from cliptune.extras import need, out_of_sight, stand_in
 from cliptune.settings import current
 
 # Read once, where the hub's client is imported; it asks the hub about itself otherwise.
@@ -23,18 +27,40 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 if current().offline:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 @contextmanager
-def _out_of_sight(*packages: str) -> Iterator[None]:
-    """Have `import package` fail meanwhile, for those that nobody has imported yet."""
-    hidden = [name for name in packages if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # what makes an import fail
+def _without_compiler() -> Iterator[None]:
+    """Have torch's compiler left alone until something is compiled: importing it takes 4 s.
+
+    torchvision wants one function of it for RoI pooling, and timm two functions left uncompiled
+    (of NaFlex towers): both get what imports the compiler when it is called.
+    """
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+
+    def is_compile_supported(device_type: str) -> object:
+        return importlib.import_module("torch._dynamo.utils").is_compile_supported(device_type)
+
+    def disable_later(function: Callable[P, R], **options: bool) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            uncompiled: Callable[P, R] = disable(function, **options)  # type: ignore[no-untyped-call]
+            return uncompiled(*args, **kwargs)
+
+        return call
+
+    with stand_in("torch._dynamo.utils", is_compile_supported=is_compile_supported):
+        import torchvision  # noqa: F401
+    disable = torch.compiler.disable
+    vars(torch.compiler)["disable"] = disable_later
     try:
         yield
     finally:
-        for name in hidden:
-            del sys.modules[name]
+        vars(torch.compiler)["disable"] = disable
 
 
 class TextConfig(TypedDict, total=False):
@@ -90,7 +116,7 @@ class OpenClipConfig(TypedDict):
     init_logit_bias: NotRequired[float]
 
 
-with _out_of_sight("transformers", "wandb"):
+with out_of_sight("transformers", "wandb"), _without_compiler():
     import open_clip
     import open_clip.hf_model
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-import cliptune.docarray_compat  # noqa: F401 - Jina declares documents, too
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Unavailable
 from cliptune.protocol import grpc_options, wire_errors
