@@ -159,6 +159,11 @@ class Match(WireDoc):
     image_digest: str | None = Field(None, description="SHA-256 of the picture, if it has one.")
     tags: dict[str, Any] = Field(default_factory=dict)
     score: float = Field(0.0, description="Cosine similarity in [-1, 1], higher is nearer.")
+    fused_score: float | None = Field(
+        None,
+        description="What it is ranked by where words count too; above 1: the query is its id, or "
+        "a code among its tags.",
+    )
 
 
 class SearchResult(ClipDoc):

@@ -44,6 +44,9 @@ def search(
     unlike: Annotated[
         list[str] | None, typer.Option("--unlike", metavar="ID", help="Rather not like this one.")
     ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Let words count too: in titles, ids and tags.")
+    ] = False,
     as_json: AsJson = False,
     server: Address = SERVER,
 ) -> None:
@@ -62,7 +65,9 @@ def search(
         first: dict[str | bytes, float] = {} if asked is None else {asked: 1.0}
         asked = first | dict(map(_weighted, also))
     with Client.from_environment(server) as client:
-        result = client.search(asked, limit=limit, filter=filter_, like=like, unlike=unlike)
+        result = client.search(
+            asked, limit=limit, filter=filter_, like=like, unlike=unlike, hybrid=hybrid
+        )
     matches = result.matches
     warn(result.warnings)
     if as_json:

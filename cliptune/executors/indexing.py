@@ -72,6 +72,8 @@ def search(
             score_threshold=parameters.score_threshold,
             exact=parameters.exact,
             without=queries.named,
+            texts=queries.texts if parameters.hybrid else (),
+            alpha=parameters.alpha,
         )
         matches_of |= dict(zip(queries.positions, matches, strict=True))
     warnings = warn(index, parameters.filter, found=any(matches_of.values()))

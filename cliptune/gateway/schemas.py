@@ -352,6 +352,7 @@ def doc_fields(doc: ClipDoc) -> dict[str, object]:
             {
                 "id": str(m.id),
                 "score": m.score,
+                **({} if m.fused_score is None else {"fused_score": m.fused_score}),
                 "text": m.text,
                 "image_url": m.image_url,
                 "uri": m.uri,
