@@ -14,10 +14,11 @@ from cliptune.cli.app import app
 from cliptune.protocol.endpoints import SEARCH_FLOW, TRAIN_FLOW
 
 LIBRARY = """
-    AsyncClient Client ClipDoc Experiment Match QueryDoc QueryPart RankDoc RankMatch Run SearchResult TwoTowers
-    build_model callback connect create_experiment delete_experiment delete_experiments delete_run
-    delete_runs describe_models encode errors fit get_experiment get_model get_run list_callbacks
-    list_experiments list_model_options list_models list_runs pull push
+    AsyncClient Client ClipDoc Experiment Match QueryDoc QueryPart RankDoc RankMatch Run
+    SearchResult TwoTowers build_model callback connect create_experiment delete_experiment
+    delete_experiments delete_run delete_runs describe_models encode errors fit get_experiment
+    get_model get_run list_callbacks list_experiments list_model_options list_models list_runs
+    pull push
 """
 CALLBACKS = """
     BestModelCheckpoint CALLBACKS Callback EarlyStopping EvaluationCallback MLflowLogger
