@@ -167,6 +167,11 @@ class Match(WireDoc):
         description="The probability that it is relevant, of a picture found by a text with a "
         "calibrated model; else None.",
     )
+    fused_score: float | None = Field(
+        None,
+        description="What it is ranked by where words count too; above 1: the query is its id, or "
+        "a code among its tags.",
+    )
 
 
 class SearchResult(ClipDoc):

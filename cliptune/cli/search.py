@@ -56,6 +56,9 @@ def search(
             "served is calibrated (cliptune calibrate).",
         ),
     ] = None,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="Let words count too: in titles, ids and tags.")
+    ] = False,
     as_json: AsJson = False,
     server: Address = SERVER,
 ) -> None:
@@ -81,6 +84,7 @@ def search(
             like=like,
             unlike=unlike,
             min_relevance=min_relevance,
+            hybrid=hybrid,
         )
     matches = result.matches
     warn(result.warnings)

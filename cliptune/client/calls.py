@@ -126,6 +126,10 @@ class SearchOptions(SendingOptions, total=False):
     """Compare with every document, without the ANN index."""
     model: str | None
     """Of a `cliptune swap`: `current` (as without), `previous` or `next`."""
+    hybrid: bool
+    """Let the query's words count too; a document whose id or code it is comes first."""
+    alpha: float | None
+    """What meaning counts beside words, from 0 to 1; without: reciprocal rank fusion."""
     like: object
     """Ids of stored documents: to be like these, too. They are no matches."""
     unlike: object

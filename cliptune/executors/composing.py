@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cliptune.documents import QueryDoc, QueryPart
 from cliptune.errors import BadInput
 from cliptune.protocol.limits import name
+from cliptune.protocol.queries import words_of
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index
@@ -30,6 +31,8 @@ class ModelQueries:
     """float32 [Q, D]"""
     named: list[frozenset[str]]
     """For each query the ids of stored documents that it is made of."""
+    texts: list[str]
+    """For each query its words: see `queries.words_of`."""
 
 
 def compose(index: Index, docs: Sequence[QueryDoc]) -> list[ModelQueries]:
@@ -57,7 +60,8 @@ def _of_model(
     wanted = sorted(frozenset().union(*named))
     stored = index.embeddings(wanted, digest) if wanted else {}
     embeddings = [_embedding(docs[at], name(at, docs[at]), stored) for at in positions]
-    return ModelQueries(digest, positions, np.stack(embeddings), named)
+    texts = [words_of(docs[at]) for at in positions]
+    return ModelQueries(digest, positions, np.stack(embeddings), named, texts)
 
 
 def _ids_of(doc: QueryDoc, called: str) -> frozenset[str]:

@@ -75,6 +75,8 @@ def search(
             score_threshold=relevance.threshold(docs, queries.positions, parameters),
             exact=parameters.exact,
             without=queries.named,
+            texts=queries.texts if parameters.hybrid else (),
+            alpha=parameters.alpha,
         )
         matches_of |= dict(zip(queries.positions, matches, strict=True))
     for position, of_query in matches_of.items():

@@ -365,7 +365,8 @@ def _match_fields(match: Match) -> dict[str, object]:
         "uri": match.uri,
         "tags": match.tags,
     }
-    return fields if match.relevance is None else fields | {"relevance": match.relevance}
+    told = {"fused_score": match.fused_score, "relevance": match.relevance}
+    return fields | {name: value for name, value in told.items() if value is not None}
 
 
 def json_response(

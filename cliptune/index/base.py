@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Literal, NamedTuple, Self
@@ -20,14 +20,17 @@ from cliptune.index.checks import (
     check_ids,
     check_queries,
     check_scan,
+    check_texts,
     check_window,
     check_without,
 )
 from cliptune.index.filters.language import Filter, Node
 from cliptune.index.filters.parser import parse_filter
 from cliptune.index.filters.warnings import FilterWarnings, Version
+from cliptune.index.fusion import DEPTH, fuse
 from cliptune.index.metadata import EmbeddingSpace, Storage
 from cliptune.index.tags import names_in, texts_in
+from cliptune.index.words import WordMatch
 
 SAMPLE = 2000
 """Documents that are read for near matches of a tag's name."""
@@ -72,6 +75,9 @@ class Search:
     """So many matches a query, those included that paging will leave out."""
     where: Node | None
     exact: bool
+    texts: Sequence[str] = ()
+    """For each query its words, empty where it has none; no list: by meaning alone."""
+    alpha: float | None = None
 
     def queries(self, space: EmbeddingSpace | None) -> np.ndarray:
         """The embeddings as float32 [Q, D], checked against the index's (None: it is empty)."""
@@ -148,6 +154,8 @@ class Index(ABC):
         score_threshold: float | None = None,
         exact: bool = False,
         without: Sequence[Collection[str]] = (),
+        texts: Sequence[str] = (),
+        alpha: float | None = None,
     ) -> list[DocList[Match]]:
         """The nearest documents of each query.
 
@@ -165,14 +173,23 @@ class Index(ABC):
                 reads every embedding over the network: for checks, not for serving.
             without: for each query the ids of documents that are no matches of it, at most 1,000:
                 those that it was made of. Empty: none, for no query.
+            texts: for each query the words that documents are sought by too, fused with what is
+                near; see `fusion.fuse`. Empty: by the embeddings alone. Where a store finds no
+                words (`no_words`), `BadInput`.
+            alpha: how much the embeddings count beside the words, from 0 to 1; None: reciprocal
+                rank fusion.
 
         Returns: for each query its matches, best first, ties by id; scores are cosines in
         [-1, 1]. An index without documents gives no matches.
         """
         check_window(limit, offset, score_threshold)
+        check_texts(texts, alpha, len(embeddings))
+        if any(texts) and self.no_words:
+            raise BadInput(f"texts: {self.no_words}: search by the embeddings alone")
         left_out = check_without(without, len(embeddings))
         asked = offset + limit + max(map(len, left_out), default=0) if limit else 0
-        search = Search(embeddings, model_digest, asked, parse_filter(filter), exact)
+        where = parse_filter(filter)
+        search = Search(embeddings, model_digest, asked, where, exact, texts, alpha)
         least = -np.inf if score_threshold is None else score_threshold
         return [
             DocList[Match](match for match in matches if match.score >= least)
@@ -183,9 +200,30 @@ class Index(ABC):
         self, search: Search, without: Sequence[frozenset[str]], window: slice
     ) -> Iterator[list[Match]]:
         """Each query's matches in a window, best first."""
-        for position, matches in enumerate(self._search(search)):
+        for position, matches in enumerate(self._fused(search)):
             ids = without[position] if without else frozenset()
             yield [match for match in matches if match.id not in ids][window]
+
+    def _fused(self, search: Search) -> list[list[Match]]:
+        """By meaning, or by words too where the queries have some."""
+        if not search.limit or not any(search.texts):
+            return self._search(search)
+        search = replace(search, limit=max(search.limit, DEPTH))
+        return [
+            fuse(near, worded, text, search.alpha) if text else near
+            for near, worded, text in zip(
+                self._search(search), self._word_search(search), search.texts, strict=True
+            )
+        ]
+
+    @property
+    @abstractmethod
+    def no_words(self) -> str | None:
+        """Why documents can't be found by words; None: they can."""
+
+    @abstractmethod
+    def _word_search(self, search: Search) -> list[list[WordMatch]]:
+        """For each query the `limit` documents that have its words, best first."""
 
     def embeddings(self, ids: Iterable[str], model_digest: str) -> dict[str, np.ndarray]:
         """The stored embeddings with these ids, float32 [D] each; ids that aren't there are left

@@ -137,6 +137,16 @@ def check_without(without: Sequence[Collection[str]], queries: int) -> list[froz
     return [frozenset(check_ids(ids)) for ids in without]
 
 
+def check_texts(texts: Sequence[str], alpha: float | None, queries: int) -> None:
+    """The words of so many queries, and how much their embeddings count."""
+    if texts and len(texts) != queries:
+        raise BadInput(f"texts: those of {len(texts)} queries, and there are {queries}")
+    if alpha is not None and not (
+        isinstance(alpha, int | float) and not isinstance(alpha, bool) and 0 <= alpha <= 1
+    ):
+        raise BadInput(f"alpha: expected a number from 0 to 1, got {alpha!r}")
+
+
 def check_digests(stored: Iterable[ClipDoc], model_digest: str) -> None:
     """Raise `ModelMismatch` if stored embeddings are of another model than a query's."""
     for doc in stored:

@@ -119,6 +119,13 @@ def texts_in(all_tags: Iterable[Mapping[str, object]], path: str) -> frozenset[s
     )
 
 
+def texts_of(tags: Mapping[str, object]) -> Iterator[str | int]:
+    """All texts and whole numbers in a document's tags, in their order."""
+    for _, value in _values(tags, ""):
+        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+            yield value
+
+
 def _values(value: object, path: str, top: bool = True) -> Iterator[tuple[str, object]]:
     """(path, value) of all that is not null, lists and mappings themselves included."""
     if value is None:

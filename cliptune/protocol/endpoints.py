@@ -9,11 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 import orjson
 from docarray import BaseDoc
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from cliptune.documents import ClipDoc, QueryDoc, RankDoc, SearchResult
 from cliptune.errors import BadInput
@@ -71,6 +79,18 @@ class SearchParameters(Parameters):
         description="Only matches that are relevant with at least this probability; of texts, with "
         "a calibrated model.",
     )
+    hybrid: bool = Field(
+        False,
+        description="Let the query's words count too, in ids, titles and text tags; documents "
+        "whose id or code it is come first. Not in Milvus.",
+    )
+    alpha: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="With `hybrid`, what meaning counts beside words, from 0 to 1. Without: "
+        "reciprocal rank fusion.",
+    )
     include_total: bool = Field(
         False, description="Say how many documents the filter leaves, as `total` of each result."
     )
@@ -81,6 +101,12 @@ class SearchParameters(Parameters):
     record: bool = Field(
         True, description="Whether it may be recorded, where the server records searches."
     )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.alpha is not None and not self.hybrid:
+            raise ValueError(f"alpha is {self.alpha:g} without hybrid: it has no effect")
+        return self
 
 
 class FeedbackParameters(Parameters):

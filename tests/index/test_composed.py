@@ -40,7 +40,9 @@ def test_documents_that_are_left_out_make_room_for_others(index: Index) -> None:
     scores = cosine(queries, np.stack([vector(n) for n in range(40)]))
     order = [[names[n] for n in row] for row in np.argsort(-scores, axis=1)]
     without = [{order[0][0], order[0][4], "unknown"}, set(order[1][:35]), set()]
-    left = [[name for name in row if name not in out] for row, out in zip(order, without)]
+    left = [
+        [name for name in row if name not in out] for row, out in zip(order, without, strict=True)
+    ]
     for offset, limit in ((0, 6), (3, 5), (0, 100)):
         found = index.search(queries, DIGEST, limit=limit, offset=offset, without=without)
         assert [[m.id for m in one] for one in found] == [row[offset:][:limit] for row in left]

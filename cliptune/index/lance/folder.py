@@ -252,8 +252,9 @@ class LanceFolder:
             if self._opened is None or self._opened.stamp != stamp:
                 self._opened = None
                 try:
-                    table = self._connected().open_table(stamp.table)
-                    upgrade(table)
+                    table, began = self._connected().open_table(stamp.table), time.time_ns()
+                    if upgrade(table):
+                        self.flush(stamp.table, began)
                 except _Failure as error:
                     raise Unavailable(
                         f"{self.path}: the table {stamp.table} can't be opened "

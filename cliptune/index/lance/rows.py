@@ -15,12 +15,19 @@ from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
 from cliptune.index.metadata import Storage, as_stored, check_storage
 from cliptune.index.tags import TagColumns, from_json
+from cliptune.index.words import words_of
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
 MATCH_COLUMNS = ["id", "text", "uri", "tags", "image_digest", "_distance"]
 DOC_COLUMNS = ["id", "text", "uri", "label", "tags", "image_digest"]
+_WORDS_OF_ROWS = (
+    "concat_ws(' ', id, text, array_to_string(string_min, ' '), "
+    "array_to_string(array_except(string_max, string_min), ' '))"
+)
+"""The words of rows that an earlier cliptune wrote: of a tag with a list of texts the first and the
+last in the order of the alphabet, until the document is written again."""
 _METADATA = b"cliptune"
 _TAG_COLUMNS: dict[str, tuple[pa.DataType, Callable[[TagColumns], Iterable[object]]]] = {
     "terms": (pa.string(), lambda tags: tags.terms),
@@ -67,6 +74,7 @@ def schema(dim: int, storage: Storage) -> pa.Schema:
             pa.field("label", pa.string()),
             pa.field("tags", pa.string(), nullable=False),
             *(pa.field(name, pa.list_(kind)) for name, (kind, _) in _TAG_COLUMNS.items()),
+            pa.field("words", pa.string()),
             pa.field("image", pa.large_binary()),
             pa.field("image_digest", pa.string()),
             pa.field("embedding", pa.list_(number, dim), nullable=False),
@@ -74,10 +82,29 @@ def schema(dim: int, storage: Storage) -> pa.Schema:
     )
 
 
-def upgrade(table: Table) -> None:
-    """Add the columns that a table lacks which an earlier cliptune made."""
+def upgrade(table: Table) -> bool:
+    """Add what a table lacks: columns, if an earlier cliptune made it, and the full-text index.
+
+    Returns: whether anything was written.
+    """
+    before = table.version
     if "image_digest" not in table.schema.names:
         table.add_columns(pa.field("image_digest", pa.string()))
+    if "words" not in table.schema.names:
+        table.add_columns({"words": _WORDS_OF_ROWS})
+    if not _has_word_index(table):
+        from lancedb.index import FTS
+
+        try:
+            table.create_index("words", config=FTS())
+        except (RuntimeError, ValueError, OSError):
+            if not _has_word_index(table):  # otherwise another process was first
+                raise
+    return table.version != before
+
+
+def _has_word_index(table: Table) -> bool:
+    return any(index.columns == ["words"] for index in table.list_indices())
 
 
 def to_table(batch: CheckedBatch, *, store_images: bool, storage: Storage) -> pa.Table:
@@ -91,6 +118,9 @@ def to_table(batch: CheckedBatch, *, store_images: bool, storage: Storage) -> pa
     for name, (kind, values) in _TAG_COLUMNS.items():
         lists = [list(values(tags)) for tags in batch.tag_columns]
         columns[name] = pa.array(lists, pa.list_(kind))
+    columns["words"] = pa.array(
+        [words_of(str(doc.id), doc.text, doc.tags) for doc in docs], pa.string()
+    )
     images = [doc.image if store_images else None for doc in docs]
     columns["image"] = pa.array(images, pa.large_binary())
     columns["image_digest"] = pa.array(batch.image_digests, pa.string())

@@ -28,7 +28,9 @@ from cliptune.index.lance.rows import (
     to_table,
 )
 from cliptune.index.lance.search import Searcher, graph_index, literal, to_sql
+from cliptune.index.lance.words import UNINDEXED, WordSearcher, uncovered
 from cliptune.index.metadata import Stamp
+from cliptune.index.words import WordMatch
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -94,6 +96,24 @@ class LanceIndex(Index):
                 return [[] for _ in queries]
             searcher = Searcher(opened.table, search.where, self.options, exact=search.exact)
             return searcher.nearest(queries, search.limit)
+
+        return self._folder.read("searching", run)
+
+    @property
+    def no_words(self) -> None:
+        """See `Index.no_words`: a folder's documents are found by words."""
+        return None
+
+    def _word_search(self, search: Search) -> list[list[WordMatch]]:
+        def run(opened: Opened | None) -> list[list[WordMatch]]:
+            queries = search.queries(opened.stamp if opened else None)
+            if not opened:
+                return [[] for _ in queries]
+            searcher = WordSearcher(opened.table, search.where)
+            return [
+                searcher.best(text, query, search.limit) if text else []
+                for text, query in zip(search.texts, queries, strict=True)
+            ]
 
         return self._folder.read("searching", run)
 
@@ -190,6 +210,7 @@ class LanceIndex(Index):
             unindexed = int(ann.num_unindexed_rows or 0) if ann else rows
             fragments = _fragments(opened.table) if opened else 0
             threshold = self.options.ann_threshold
+            worded = uncovered(opened.table) if opened else 0
             due = rows >= threshold if ann is None else unindexed >= max(1, threshold // 2)
             return IndexStatus(
                 rows=rows,
@@ -197,7 +218,7 @@ class LanceIndex(Index):
                 model_digest=opened.stamp.model_digest if opened else None,
                 state="building" if building else "ready" if ann else "flat",
                 unindexed_rows=unindexed,
-                optimize_due=due or fragments > self.options.max_fragments,
+                optimize_due=due or worded > UNINDEXED or fragments > self.options.max_fragments,
                 uri=str(self.folder),
                 store="lance",
                 storage=opened.stamp.storage if opened else self.options.storage or "float32",

@@ -9,7 +9,7 @@ from docarray import DocList
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from cliptune.documents import ClipDoc, Match
-from cliptune.errors import Unavailable
+from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
 from cliptune.index.checks import batched, check_batch
 from cliptune.index.filters.language import Node
@@ -26,6 +26,7 @@ from cliptune.index.milvus.server import (
     ResultTooLarge,
 )
 from cliptune.index.retries import wait_until
+from cliptune.index.words import WordMatch
 
 Result = TypeVar("Result")
 _ATTEMPTS = 3
@@ -91,6 +92,14 @@ class MilvusIndex(Index):
             return find(queries, search.limit)
 
         return self._with_collection("searching", run)
+
+    @property
+    def no_words(self) -> str:
+        """See `Index.no_words`: BM25 came with Milvus 2.5, collections here are made for 2.3."""
+        return "documents in Milvus are not found by words (hybrid); those in a folder are"
+
+    def _word_search(self, search: Search) -> list[list[WordMatch]]:
+        raise BadInput(self.no_words)
 
     def _delete(self, ids: list[str] | None, where: Node | None) -> int:
         """The documents are found first, and then deleted by their ids."""

@@ -19,6 +19,7 @@ from cliptune.index.filters.language import Filter, Node
 from cliptune.index.open import open_index
 from cliptune.index.versions import locks
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
+from cliptune.index.words import WordMatch
 
 log = logging.getLogger("cliptune")
 Result = TypeVar("Result")
@@ -100,6 +101,14 @@ class VersionedIndex(Index):
 
     def _search(self, search: Search) -> list[list[Match]]:
         return self._of(search.model_digest)._search(search)
+
+    @property
+    def no_words(self) -> str | None:
+        """See `Index.no_words`."""
+        return self._current()[0].no_words
+
+    def _word_search(self, search: Search) -> list[list[WordMatch]]:
+        return self._of(search.model_digest)._word_search(search)
 
     def embeddings(self, ids: Iterable[str], model_digest: str) -> dict[str, np.ndarray]:
         """See `Index.embeddings`; of the generation of that model."""
