@@ -75,6 +75,10 @@ class LanceOptions:
     missed whole clusters for some queries of a million documents."""
     refine_factor: int = 2
     """So many times the matches asked for are scored again with the full embeddings."""
+    exact_memory: int = 2**28
+    """Bytes of embeddings, as float32, up to which exact searches keep them in memory: those of
+    131,072 documents at 512 floats. They are read by the second search of a state of the index.
+    Larger ones are read from the files by each exact search. 0: always."""
     max_graphs: int = 6
     """`optimize` gives new documents a graph of their own, and beyond so many graphs builds one
     anew over all: each adds to a search's time."""

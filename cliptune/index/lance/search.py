@@ -88,7 +88,7 @@ class Searcher:
 
     @cached_property
     def _has_graph(self) -> bool:
-        return graph_index(self._table) is not None
+        return ann_index(self._table) is not None
 
     @cached_property
     def _reachable(self) -> int:
@@ -96,7 +96,7 @@ class Searcher:
         return self._table.count_rows(self._where)
 
 
-def graph_index(table: Table) -> IndexConfig | None:
+def ann_index(table: Table) -> IndexConfig | None:
     """The table's ANN index, if it has one."""
     for index in table.list_indices():
         if index.columns == ["embedding"]:

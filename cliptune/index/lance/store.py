@@ -19,6 +19,7 @@ from cliptune.index.durable import LockBusy
 from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
 from cliptune.index.lance.folder import LanceFolder, LanceOptions, Opened, new_table_name
+from cliptune.index.lance.memory import EmbeddingsCache
 from cliptune.index.lance.rows import (
     DOC_COLUMNS,
     offsets_by_id,
@@ -27,7 +28,7 @@ from cliptune.index.lance.rows import (
     to_docs,
     to_table,
 )
-from cliptune.index.lance.search import Searcher, graph_index, literal, to_sql
+from cliptune.index.lance.search import Searcher, ann_index, literal, to_sql
 from cliptune.index.lance.words import UNINDEXED, WordSearcher, uncovered
 from cliptune.index.metadata import Stamp
 from cliptune.index.words import WordMatch
@@ -60,6 +61,7 @@ class LanceIndex(Index):
         """Open or make the folder; a stamp of a newer format raises `BadInput`."""
         self.options = options or LanceOptions()
         self._folder = LanceFolder(Path(folder).expanduser().absolute(), self.options)
+        self._memory = EmbeddingsCache(self.options.exact_memory)
 
     @property
     def folder(self) -> Path:
@@ -94,6 +96,11 @@ class LanceIndex(Index):
             queries = search.queries(opened.stamp if opened else None)
             if not opened or not search.limit:
                 return [[] for _ in queries]
+            if search.exact or ann_index(opened.table) is None:
+                pinned = partial(self._folder.snapshot, opened)
+                if kept := self._memory.get(opened.table, opened.stamp.dim, pinned):
+                    where = None if search.where is None else to_sql(search.where)
+                    return kept.nearest(queries, search.limit, where)
             searcher = Searcher(opened.table, search.where, self.options, exact=search.exact)
             return searcher.nearest(queries, search.limit)
 
@@ -206,7 +213,7 @@ class LanceIndex(Index):
 
         def run(opened: Opened | None) -> IndexStatus:
             rows = opened.table.count_rows() if opened else 0
-            ann = graph_index(opened.table) if opened else None
+            ann = ann_index(opened.table) if opened else None
             unindexed = int(ann.num_unindexed_rows or 0) if ann else rows
             fragments = _fragments(opened.table) if opened else 0
             threshold = self.options.ann_threshold
@@ -247,6 +254,7 @@ class LanceIndex(Index):
 
     def close(self) -> None:
         """See `Index.close`."""
+        self._memory.clear()
         self._folder.close()
 
     def _tidy(self, table: Table) -> None:
