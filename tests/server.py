@@ -72,7 +72,9 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with serve(tiny_model, index=index, record_searches=searches, **ports):
             http = f"http://127.0.0.1:{http_port}"
             clip_service = f"grpc://127.0.0.1:{clip_port}"
-            yield Server(f"grpc://127.0.0.1:{grpc_port}", http, clip_service, tiny_model, index, searches)
+            yield Server(
+                f"grpc://127.0.0.1:{grpc_port}", http, clip_service, tiny_model, index, searches
+            )
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -28,6 +29,23 @@ def search(
     filter_: Annotated[
         str | None,
         typer.Option("--filter", help="Over tags: price < 30 and brand == 'Nordvik'"),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="A tag: of all with one value only the best, as in `product`."),
+    ] = None,
+    sort_by: Annotated[
+        str | None, typer.Option(help="Tags, as in: rating desc, price. Of the nearest 200.")
+    ] = None,
+    formula: Annotated[
+        str | None, typer.Option(help="Of a new score: score + 0.1 * log(1 + sales)")
+    ] = None,
+    diversity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep similar ones apart: 0 to 1.")
+    ] = None,
+    facet: Annotated[
+        list[str] | None,
+        typer.Option(help="A tag whose values are counted in what the filter leaves; repeatable."),
     ] = None,
     picture: Annotated[bool, typer.Option("--picture", help="Search by picture.")] = False,
     also: Annotated[
@@ -62,20 +80,38 @@ def search(
         first: dict[str | bytes, float] = {} if asked is None else {asked: 1.0}
         asked = first | dict(map(_weighted, also))
     with Client.from_environment(server) as client:
-        result = client.search(asked, limit=limit, filter=filter_, like=like, unlike=unlike)
+        result = client.search(
+            asked,
+            limit=limit,
+            filter=filter_,
+            group_by=group_by,
+            sort_by=sort_by,
+            formula=formula,
+            diversity=diversity,
+            facets=facet,
+            like=like,
+            unlike=unlike,
+        )
     matches = result.matches
     warn(result.warnings)
     if as_json:
         rows = [{"id": m.id, "score": m.score, "text": m.text, "tags": m.tags} for m in matches]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        for row, match in zip(rows, matches, strict=True):
+            beside = {"more": match.more, "formula_score": match.formula_score}
+            row |= {name: value for name, value in beside.items() if value is not None}
+        answer = {"matches": rows, "facets": result.facets} if facet else rows
+        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
+    _show_facets(result.facets or {})
     if not matches:
         console.print("Nothing found" + (f" where {filter_}." if filter_ else "."), markup=False)
         return
-    table = Table("score", "title", "id", "tags")
+    table = Table("score", "title", "id", "tags", *["more"] * bool(group_by))
     for match in matches:
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
-        table.add_row(f"{match.score:.3f}", match.text or "", str(match.id), tags)
+        score = match.score if match.formula_score is None else match.formula_score
+        more = [str(match.more)] * bool(group_by)
+        table.add_row(f"{score:.3f}", match.text or "", str(match.id), tags, *more)
     console.print(table)
 
 
@@ -86,3 +122,17 @@ def _weighted(given: str) -> tuple[str, float]:
         return (what, float(weight)) if what else (given, 1.0)
     except ValueError:
         return given, 1.0
+
+
+def _show_facets(facets: Mapping[str, Any]) -> None:
+    for name, facet in facets.items():
+        counted = [f"{one['value']} ({one['count']})" for one in facet.get("values") or ()] + [
+            f"{_range(one)} ({one['count']})" for one in facet.get("ranges") or ()
+        ]
+        console.print(f"{name}: {', '.join(counted) or 'none'}", highlight=False, markup=False)
+
+
+def _range(one: Mapping[str, Any]) -> str:
+    if one.get("from") is None:
+        return f"below {one['to']}" if one.get("to") is not None else "all"
+    return f"{one['from']} to {one['to']}" if one.get("to") is not None else f"from {one['from']}"

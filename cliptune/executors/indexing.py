@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from docarray import DocList
+from pydantic import JsonValue
 
 from cliptune.documents import ClipDoc, Match, QueryDoc, SearchResult
 from cliptune.errors import BadInput, Unavailable
@@ -15,6 +16,7 @@ from cliptune.executors.composing import compose
 from cliptune.protocol import redaction, tags
 from cliptune.protocol.endpoints import (
     DeleteParameters,
+    FacetParameters,
     Filter,
     GetParameters,
     IdsParameters,
@@ -25,6 +27,9 @@ from cliptune.protocol.status import IndexStatus
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index
+    from cliptune.index.facets.counting import Facets
+    from cliptune.index.filters.language import Node
+    from cliptune.index.ranking.options import Ranking
     from cliptune.index.versions.versioned_index import VersionedIndex
 
 log = logging.getLogger("cliptune")
@@ -61,6 +66,7 @@ def search(
         BadFilter: the filter is wrong.
         ModelMismatch: the index holds embeddings of another model.
     """
+    ranking = _ranking(parameters)
     matches_of: dict[int, DocList[Match]] = {}
     for queries in compose(index, docs):
         matches = index.search(
@@ -72,10 +78,16 @@ def search(
             score_threshold=parameters.score_threshold,
             exact=parameters.exact,
             without=queries.named,
+            ranking=ranking,
         )
         matches_of |= dict(zip(queries.positions, matches, strict=True))
     warnings = warn(index, parameters.filter, found=any(matches_of.values()))
+    warnings = [*warnings, *_of_named_tags(index, ranking, parameters, warnings)]
     total = index.count(parameters.filter) if parameters.include_total else None
+    groups = None
+    if parameters.include_total and ranking and ranking.group_by:
+        groups = index.count_groups(ranking.group_by, parameters.filter)
+    facets = _facets(index, parameters)
     for of_query in matches_of.values():
         for match in of_query:
             has_picture = match.image_digest is not None
@@ -90,6 +102,8 @@ def search(
             matches=matches_of[position],
             warnings=warnings,
             total=total,
+            groups=groups,
+            facets=facets,
         )
         for position, doc in enumerate(docs)
     )
@@ -97,7 +111,44 @@ def search(
     return results
 
 
-def warn(index: Index, filter: Filter | None, *, found: bool) -> list[str]:
+def _ranking(parameters: SearchParameters) -> Ranking | None:
+    """What is to be made of the nearest documents; None: nothing."""
+    from cliptune.index.ranking.options import Ranking
+
+    names = ("group_by", "sort_by", "formula", "diversity", "candidates")
+    given = {name: getattr(parameters, name) for name in names}
+    return Ranking(**given) if any(value is not None for value in given.values()) else None
+
+
+def _facets(index: Index, parameters: SearchParameters) -> dict[str, JsonValue] | None:
+    if parameters.facets is None:
+        return None
+    wanted = _wanted(parameters.facets)
+    return {k: v.to_dict() for k, v in index.facets(wanted, parameters.filter).items()}
+
+
+def _wanted(facets: list[str] | dict[str, FacetParameters]) -> Facets:
+    if isinstance(facets, list):
+        return facets
+    return {path: options.model_dump(exclude_none=True) for path, options in facets.items()}
+
+
+def _of_named_tags(
+    index: Index, ranking: Ranking | None, parameters: SearchParameters, said: list[str]
+) -> list[str]:
+    """What there is to say of tags that are named elsewhere than in the filter."""
+    from cliptune.index.filters.language import And, Compare, Field, In, Not
+
+    named = ranking.tags() if ranking else {}
+    wanted = [*named.get("group_by", ()), *named.get("sort_by", ())]
+    wanted += [Field(path) for path in parameters.facets or ()]
+    nodes: list[Node] = [Not(Compare(field, "==", None)) for field in wanted]
+    nodes += [In(field, (0.0, True)) for field in named.get("formula", ())]
+    sentences = warn(index, And(tuple(nodes)), found=True) if nodes else []
+    return [one for one in sentences if one not in said]
+
+
+def warn(index: Index, filter: Filter | Node | None, *, found: bool) -> list[str]:
     """What there is to say of a filter by which something was found or nothing.
 
     The answer itself is more important: what keeps the index from looking is only logged.

@@ -356,10 +356,15 @@ def doc_fields(doc: ClipDoc) -> dict[str, object]:
                 "image_url": m.image_url,
                 "uri": m.uri,
                 "tags": m.tags,
+                **{
+                    name: value
+                    for name in ("formula_score", "more")
+                    if (value := getattr(m, name)) is not None
+                },
             }
             for m in doc.matches
         ]
-        for name in ("total", "search_id"):
+        for name in ("total", "groups", "search_id"):
             if (value := getattr(doc, name)) is not None:
                 fields[name] = value
     return fields
