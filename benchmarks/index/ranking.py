@@ -1,4 +1,4 @@
-"""Groups, facets and orders beside the plain search, on 100,000 pictures of a third as many products.
+"""Groups, facets and orders beside the plain search: 100,000 pictures, three of each product.
 
     python benchmarks/index/ranking.py /tmp/products-100k --rows 100000 --markdown
 
