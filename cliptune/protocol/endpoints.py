@@ -130,7 +130,7 @@ class SearchParameters(Parameters):
 
     @property
     def ranked(self) -> int:
-        """How many matches of each query are looked at."""
+        """How many matches of each query are asked for to be looked at."""
         return max(self.limit + self.offset, self.candidates or 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from docarray import DocList
@@ -14,7 +14,7 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
 from cliptune.index.checks import batched, check_batch
 from cliptune.index.facets.column import Column
-from cliptune.index.filters.language import Node
+from cliptune.index.filters.language import Compare, Field, Node
 from cliptune.index.filters.warnings import Version
 from cliptune.index.milvus.collection import KEYS_A_CALL, Alias, Collection, among_keys, both
 from cliptune.index.milvus.pictures import PictureFolder
@@ -168,11 +168,28 @@ class MilvusIndex(Index):
                     f"{count} documents' values would have to be read to be counted; in Milvus at "
                     f"most {MAX_COUNTED} are: give a filter that leaves fewer"
                 )
-            pages = there.pages(condition, ["document"], 1000) if there and count else ()
+            pages = there.pages(condition, ["document"], KEYS_A_CALL) if there and count else ()
             tags = [
                 json.loads("".join(entity["document"]))["tags"] for page in pages for entity in page
             ]
             return {path: Column.of(tags, path) for path in paths}
+
+        return self._with_collection("counting", run)
+
+    def _sizes(
+        self, path: str, values: Mapping[str, str | float | bool], where: Node | None
+    ) -> dict[str, int]:
+        condition = _expression(where)
+        having = {
+            key: both(to_expression(Compare(Field(path), "==", value)), condition)
+            for key, value in values.items()
+        }
+
+        def run(there: Collection | None) -> dict[str, int]:
+            # The search before has waited for what was written: counts don't wait once more each.
+            return {
+                key: there.count(one, wait=False) if there else 0 for key, one in having.items()
+            }
 
         return self._with_collection("counting", run)
 
