@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from docarray import DocList
-from pydantic import JsonValue
 
 from cliptune.documents import ClipDoc, Match, QueryDoc, SearchResult
 from cliptune.errors import BadInput, Unavailable
@@ -16,7 +15,6 @@ from cliptune.executors.composing import compose
 from cliptune.protocol import redaction, tags
 from cliptune.protocol.endpoints import (
     DeleteParameters,
-    FacetParameters,
     Filter,
     GetParameters,
     IdsParameters,
@@ -66,7 +64,7 @@ def search(
         BadFilter: the filter is wrong.
         ModelMismatch: the index holds embeddings of another model.
     """
-    ranking = _ranking(parameters)
+    ranking, counted = _ranking(parameters), _counted(parameters)
     matches_of: dict[int, DocList[Match]] = {}
     for queries in compose(index, docs):
         matches = index.search(
@@ -87,7 +85,9 @@ def search(
     groups = None
     if parameters.include_total and ranking and ranking.group_by:
         groups = index.count_groups(ranking.group_by, parameters.filter)
-    facets = _facets(index, parameters)
+    facets = None
+    if counted is not None:
+        facets = {k: v.to_dict() for k, v in index.facets(counted, parameters.filter).items()}
     for of_query in matches_of.values():
         for match in of_query:
             has_picture = match.image_digest is not None
@@ -120,17 +120,16 @@ def _ranking(parameters: SearchParameters) -> Ranking | None:
     return Ranking(**given) if any(value is not None for value in given.values()) else None
 
 
-def _facets(index: Index, parameters: SearchParameters) -> dict[str, JsonValue] | None:
-    if parameters.facets is None:
-        return None
-    wanted = _wanted(parameters.facets)
-    return {k: v.to_dict() for k, v in index.facets(wanted, parameters.filter).items()}
+def _counted(parameters: SearchParameters) -> Facets | None:
+    """The tags whose values are to be counted, checked; None: none."""
+    from cliptune.index.facets.counting import parse_facets
 
-
-def _wanted(facets: list[str] | dict[str, FacetParameters]) -> Facets:
-    if isinstance(facets, list):
-        return facets
-    return {path: options.model_dump(exclude_none=True) for path, options in facets.items()}
+    given = parameters.facets
+    if isinstance(given, dict):
+        given = {path: options.model_dump(exclude_none=True) for path, options in given.items()}
+    if given is not None:
+        parse_facets(given)  # before the search
+    return given
 
 
 def _of_named_tags(
