@@ -191,7 +191,7 @@ def _ranges(column: Column, wanted: int | tuple[float, ...]) -> list[FacetRange]
         seen = np.sort(rows * (len(edges) + 1) + bins)
         bins = seen[np.flatnonzero(np.diff(seen, prepend=-1))] % (len(edges) + 1)
     counts = np.bincount(bins, minlength=len(edges) + 1)
-    ends = [None, *(plain(float(edge)) for edge in edges), None]
+    ends = [None, *(_whole(float(edge)) for edge in edges), None]
     return [
         {"from": first, "to": last, "count": int(count)}
         for first, last, count in zip(ends, ends[1:], counts, strict=False)
@@ -209,6 +209,8 @@ def _even(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
 
 def plain(value: str | float | bool) -> str | float | bool:
     """A whole number as an integer: JSON shows 42 then, as it was given."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**31:
-        return int(value)
-    return value
+    return _whole(value) if isinstance(value, float) else value
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() and abs(number) < 2**31 else number

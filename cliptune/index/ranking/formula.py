@@ -138,8 +138,10 @@ class Formula:
             scores: float64 [N]
             values: by tag float64 [N], NaN where it is missing.
         """
+        named: dict[str | None, Numbers] = {None: scores}
+        named.update((path, values[path]) for path in self.tags)
         with np.errstate(all="ignore"):
-            computed = self.node.of({None: scores, **values})
+            computed = self.node.of(named)
         computed = np.broadcast_to(computed, scores.shape)
         return np.where(np.isfinite(computed), computed, np.nan)
 
