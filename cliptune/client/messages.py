@@ -181,7 +181,7 @@ def _docs_of_message(kind: type[D], message: DocumentsRequest) -> DocList[D]:
 def _docs_of_json(endpoint: Endpoint[D], body: Json) -> DocList[D]:
     items = body["data"]
     # Of a search, said once of all queries.
-    shared = {name: body[name] for name in ("warnings", "facets") if name in body}
+    shared: Json = {name: body[name] for name in ("warnings", "facets") if name in body}
     listed = items if isinstance(items, list) else []
     return doc_list(endpoint.gives, [_doc(endpoint.gives, {**item, **shared}) for item in listed])
 

@@ -125,11 +125,15 @@ def _counted(parameters: SearchParameters) -> Facets | None:
     from cliptune.index.facets.counting import parse_facets
 
     given = parameters.facets
-    if isinstance(given, dict):
-        given = {path: options.model_dump(exclude_none=True) for path, options in given.items()}
-    if given is not None:
-        parse_facets(given)  # before the search
-    return given
+    if given is None:
+        return None
+    wanted: Facets = (
+        {path: options.model_dump(exclude_none=True) for path, options in given.items()}
+        if isinstance(given, dict)
+        else given
+    )
+    parse_facets(wanted)  # before the search
+    return wanted
 
 
 def _of_named_tags(

@@ -73,6 +73,7 @@ def as_plain(value: Any) -> Any:
         fields = {name: as_plain(getattr(value, name)) for name in type(value).model_fields}
         if type(value) is not ClipDoc:
             fields.pop("id")  # of queries it is made up
+            fields.pop("search_id", None)  # of each search another one
         return fields
     return [as_plain(one) for one in value] if isinstance(value, DocList | list) else value
 
