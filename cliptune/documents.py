@@ -45,6 +45,7 @@ def _fill(node: Any, value: Any) -> None:
             _fill(node.dict.data[key], inner)
     elif kind is list:
         node.list.SetInParent()
+        node.list.SetInParent()
         for inner in value:
             _fill(node.list.data.add(), inner)
     elif value is not None:
@@ -172,6 +173,15 @@ class Match(WireDoc):
         description="What it is ranked by where words count too; above 1: the query is its id, or "
         "a code among its tags.",
     )
+    formula_score: float | None = Field(
+        None,
+        description="What `formula` made of the score; None: there was no formula, or it has no "
+        "value here.",
+    )
+    more: int | None = Field(
+        None,
+        description="With `group_by`: how many more documents of its group the filter leaves.",
+    )
 
 
 class SearchResult(ClipDoc):
@@ -191,6 +201,12 @@ class SearchResult(ClipDoc):
     search_id: str | None = Field(
         None,
         description="By which `/feedback` is told what was chosen; None: it was not recorded.",
+    )
+    groups: int | None = Field(
+        None, description="With `group_by` and `include_total`: how many groups they make."
+    )
+    facets: dict[str, Any] | None = Field(
+        None, description="How often the values of the `facets` asked for occur, by tag."
     )
 
 

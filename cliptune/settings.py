@@ -450,7 +450,7 @@ class Bounds(Section):
     max_parameters: Count = _told(20_000, "in a request's parameters", unit="values")
     max_matches: Count = _told(
         100_000,
-        "of all queries of a request: queries times (limit + offset)",
+        "of all queries of a request: queries times (limit + offset), or times `candidates`",
         read_by=_SEARCH,
         unit="matches",
     )

@@ -28,12 +28,13 @@ SERVING = "AsyncClient Client RemoteSession serve serve_training"
 COMMANDS = """
     calibrate cancel data/check demo download evaluate export feedback/delete feedback/export fetch
     fit index/add index/clear index/delete index/get index/migrate index/prune index/repair
-    index/restore index/snapshot index/status
+    index/restore index/snapshot index/status index/tags
     keys/list keys/new keys/revoke logs mcp models push quantize report resume runs runs/delete
     search serve split swap train-server tune wise-ft
 """
 SEARCH_CALLS = """
-    / /encode /index /index_texts /update /rank /search /feedback /get /delete /ids /status /clear
+    / /encode /index /index_texts /update /rank /search /feedback /get /delete /ids /tags /status
+    /clear
 """
 TRAIN_CALLS = """
     /fit /status /logs /metrics /runs /experiments /evaluate /artifact /cancel /data

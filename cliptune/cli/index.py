@@ -69,6 +69,7 @@ def register(app: typer.Typer) -> None:
     )
     group.command(epilog="Example: cliptune index add pictures/")(with_table_options(add))
     group.command(epilog="Example: cliptune index status --json")(status)
+    group.command(epilog="Example: cliptune index tags")(tags)
     group.command(epilog="Example: cliptune index get 1234 1235")(get)
     group.command(epilog="Example: cliptune index delete --filter \"season == 'ss24'\"")(delete)
     group.command(epilog="Example: cliptune index clear --yes")(clear)
@@ -179,6 +180,31 @@ def status(as_json: AsJson = False, server: Address = SERVER) -> None:
         console.print(
             "[yellow]The server serves another model than the index is of: nothing can be found. "
             "Serve the index's model, or `cliptune swap` it.[/]"
+        )
+
+
+def tags(as_json: AsJson = False, server: Address = SERVER) -> None:
+    """Say which tags the documents of a search Flow's index have, with values for example."""
+    from cliptune.serving import Client
+
+    with Client.from_environment(server) as client:
+        told = client.tags()
+    if as_json:
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    table = Table("tag", "types", "documents", "distinct", "for example")
+    for tag in told.get("tags") or ():
+        examples = ", ".join(str(one["value"]) for one in tag.get("examples") or ())
+        spread = f"{tag['min']} to {tag['max']}: " if "min" in tag else ""
+        coverage = f"{tag['documents']} ({tag['coverage']:.0%})"
+        row = tag["name"], ", ".join(tag["types"]), coverage, str(tag["distinct"])
+        table.add_row(*row, spread + examples)
+    console.print(table)
+    if told["looked_at"] < told["documents"] or told["left_out"]:
+        console.print(
+            f"Of {told['looked_at']} of {told['documents']} documents; {told['left_out']} tags "
+            "are left out.",
+            highlight=False,
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -31,6 +32,23 @@ def search(
     filter_: Annotated[
         str | None,
         typer.Option("--filter", help="Over tags: price < 30 and brand == 'Nordvik'"),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="A tag: of all with one value only the best, as in `product`."),
+    ] = None,
+    sort_by: Annotated[
+        str | None, typer.Option(help="Tags, as in: rating desc, price. Of the nearest 200.")
+    ] = None,
+    formula: Annotated[
+        str | None, typer.Option(help="Of a new score: score + 0.1 * log(1 + sales)")
+    ] = None,
+    diversity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Keep similar ones apart: 0 to 1.")
+    ] = None,
+    facet: Annotated[
+        list[str] | None,
+        typer.Option(help="A tag whose values are counted in what the filter leaves; repeatable."),
     ] = None,
     picture: Annotated[bool, typer.Option("--picture", help="Search by picture.")] = False,
     also: Annotated[
@@ -81,6 +99,11 @@ def search(
             asked,
             limit=limit,
             filter=filter_,
+            group_by=group_by,
+            sort_by=sort_by,
+            formula=formula,
+            diversity=diversity,
+            facets=facet,
             like=like,
             unlike=unlike,
             min_relevance=min_relevance,
@@ -90,20 +113,24 @@ def search(
     warn(result.warnings)
     if as_json:
         rows = [_row(match) for match in matches]
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        answer = {"matches": rows, "facets": result.facets} if facet else rows
+        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
+    _show_facets(result.facets or {})
     if not matches:
         where = f" where {filter_}" if filter_ else ""
         least = "" if min_relevance is None else f" that is relevant with {min_relevance:g} or more"
         console.print(f"Nothing found{where}{least}.", markup=False)
         return
     calibrated = any(match.relevance is not None for match in matches)
-    table = Table("score", *["relevance"] * calibrated, "title", "id", "tags")
+    beside = [*["relevance"] * calibrated, "title", "id", "tags", *["more"] * bool(group_by)]
+    table = Table("score", *beside)
     for match in matches:
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
+        score = match.score if match.formula_score is None else match.formula_score
         relevance = "" if match.relevance is None else f"{match.relevance:.2f}"
-        told = [f"{match.score:.3f}", *[relevance] * calibrated, match.text or ""]
-        table.add_row(*told, str(match.id), tags)
+        told = [f"{score:.3f}", *[relevance] * calibrated, match.text or "", str(match.id), tags]
+        table.add_row(*told, *[str(match.more)] * bool(group_by))
     console.print(table)
 
 
@@ -118,4 +145,24 @@ def _weighted(given: str) -> tuple[str, float]:
 
 def _row(match: Match) -> dict[str, object]:
     row = {"id": match.id, "score": match.score, "text": match.text, "tags": match.tags}
-    return row if match.relevance is None else row | {"relevance": match.relevance}
+    beside = {
+        "relevance": match.relevance,
+        "fused_score": match.fused_score,
+        "formula_score": match.formula_score,
+        "more": match.more,
+    }
+    return row | {name: value for name, value in beside.items() if value is not None}
+
+
+def _show_facets(facets: Mapping[str, Any]) -> None:
+    for name, facet in facets.items():
+        counted = [f"{one['value']} ({one['count']})" for one in facet.get("values") or ()] + [
+            f"{_range(one)} ({one['count']})" for one in facet.get("ranges") or ()
+        ]
+        console.print(f"{name}: {', '.join(counted) or 'none'}", highlight=False, markup=False)
+
+
+def _range(one: Mapping[str, Any]) -> str:
+    if one.get("from") is None:
+        return f"below {one['to']}" if one.get("to") is not None else "all"
+    return f"{one['from']} to {one['to']}" if one.get("to") is not None else f"from {one['from']}"

@@ -185,6 +185,10 @@ class AsyncClient(BaseClient):
         """As `Client.clear`."""
         return await self._ask(calls.clear())
 
+    async def tags(self) -> dict[str, Any]:
+        """As `Client.tags`."""
+        return await self._ask(messages.tags_known())
+
     async def status(self) -> dict[str, Any]:
         """As `Client.status`."""
         return await self._ask(messages.status())

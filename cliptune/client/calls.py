@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypedDict
@@ -135,9 +135,24 @@ class SearchOptions(SendingOptions, total=False):
     unlike: object
     """Ids of stored documents: rather not to be like these."""
     include_total: bool
-    """Say in `total` of each result how many documents the filter leaves."""
+    """Say in `total` of each result how many documents the filter leaves, and with `group_by` in
+    `groups` how many groups they make."""
     record: bool
     """False: this search may not be recorded, where the server records searches."""
+    group_by: str | None
+    """A tag: of all documents with one value the best is a match, and `more` says how many more
+    there are."""
+    sort_by: str | None
+    """Tags: `price`, `rating desc, price`."""
+    formula: str | None
+    """Of a new score: `score + 0.1 * log(1 + default(sales, 0))`."""
+    diversity: float | None
+    """0 to 1: similar matches apart."""
+    candidates: int | None
+    """How many of the nearest are put in order by one of these three; None: 200."""
+    facets: Sequence[str] | Mapping[str, Mapping[str, object]] | None
+    """Tags whose values are counted in what the filter leaves, for `facets` of each result:
+    `["brand"]`, `{"brand": {"limit": 20}, "price": {"ranges": [20, 50]}}`."""
 
 
 def search(
@@ -164,6 +179,8 @@ def search(
         for name, value in asked.items()
         if value is not None and value != SEARCH.parameters.model_fields[name].default
     }
+    if "facets" in chosen:
+        chosen["facets"] = inputs.plain(chosen["facets"])
     sending["parameters"] = {"limit": limit, **chosen, **(sending.get("parameters") or {})}
     results = DocList[SearchResult]()
 

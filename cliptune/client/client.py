@@ -194,8 +194,10 @@ class Client(BaseClient):
                 or None, with `like`.
             limit: at most so many matches.
             options: `filter`, `offset`, `score_threshold`, `min_relevance`, `exact`, `model`,
-                `include_total`, `record`, `like` and `unlike`, and for several queries those of
-                sending: see `SearchOptions`.
+                `include_total`, `record`, `like` and `unlike`; `hybrid` and `alpha` to search by
+                words too; `group_by`, `sort_by`, `formula`, `diversity` and `candidates` for what
+                is made of the nearest; `facets` to count tags' values; and for several queries
+                those of sending: see `SearchOptions`.
 
         Raises:
             NotFound: there is no such model.
@@ -278,6 +280,16 @@ class Client(BaseClient):
     def clear(self) -> int:
         """Delete everything in the index; returns how many documents there were."""
         return self._ask(calls.clear())
+
+    def tags(self) -> dict[str, Any]:
+        """Which tags the stored documents have.
+
+        `tags` lists them, those that most documents have first: `name`, `types` (number, text,
+        boolean), `documents` and `coverage` (how many have it, and their share), `distinct`
+        values, `examples` with their counts, and of numbers `min` and `max`. `looked_at` says of
+        how many of the `documents` this is told.
+        """
+        return self._ask(messages.tags_known())
 
     def status(self) -> dict[str, Any]:
         """`version`, `model` (digest, output_dim), `index` (rows, state, …), `documents`."""

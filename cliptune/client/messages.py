@@ -20,7 +20,7 @@ from cliptune.documents import QueryDoc, QueryPart, RankDoc
 from cliptune.errors import BadInput
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import Report
-from cliptune.protocol.endpoints import IDS, STATUS, Endpoint
+from cliptune.protocol.endpoints import IDS, STATUS, TAGS, Endpoint
 from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest, Header
 from cliptune.protocol.limits import check_depth
 from cliptune.protocol.status import FlowStatus
@@ -137,6 +137,11 @@ def status() -> Call[Json]:
     return Call(STATUS, joined, lambda body: body)
 
 
+def tags_known() -> Call[Json]:
+    """A call for the tags that stored documents have."""
+    return report(TAGS, dict)
+
+
 def ids(parameters: Mapping[str, object]) -> Call[list[str]]:
     """A call for a page of ids."""
 
@@ -176,7 +181,7 @@ def _docs_of_message(kind: type[D], message: DocumentsRequest) -> DocList[D]:
 def _docs_of_json(endpoint: Endpoint[D], body: Json) -> DocList[D]:
     items = body["data"]
     # Of a search, said once of all queries.
-    shared = {"warnings": body["warnings"]} if "warnings" in body else {}
+    shared: Json = {name: body[name] for name in ("warnings", "facets") if name in body}
     listed = items if isinstance(items, list) else []
     return doc_list(endpoint.gives, [_doc(endpoint.gives, {**item, **shared}) for item in listed])
 

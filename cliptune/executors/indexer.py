@@ -130,6 +130,14 @@ class Indexer(ObservedExecutor):
             self.store, endpoints.read_parameters(endpoints.IdsParameters, parameters)
         )
 
+    @requests(on=endpoints.TAGS.path)
+    def known_tags(
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
+    ) -> DocList[Report]:
+        """Which tags the stored documents have."""
+        endpoints.read_parameters(endpoints.NoParameters, parameters)
+        return report(dict(self.store.known_tags().to_dict()))
+
     @requests(on=endpoints.STATUS.path)
     def status(
         self, docs: DocList[Report], parameters: dict[str, object], **kwargs: object

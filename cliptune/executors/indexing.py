@@ -26,6 +26,9 @@ from cliptune.protocol.status import IndexStatus
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index
+    from cliptune.index.facets.counting import Facets
+    from cliptune.index.filters.language import Node
+    from cliptune.index.ranking.options import Ranking
     from cliptune.index.versions.versioned_index import VersionedIndex
 
 log = logging.getLogger("cliptune")
@@ -64,6 +67,7 @@ def search(
         NotReady, BadInput: `min_relevance` is asked of a model that isn't calibrated, or of others
             than texts that find pictures.
     """
+    ranking, counted = _ranking(parameters), _counted(parameters)
     matches_of: dict[int, DocList[Match]] = {}
     for queries in compose(index, docs):
         matches = index.search(
@@ -77,12 +81,20 @@ def search(
             without=queries.named,
             texts=queries.texts if parameters.hybrid else (),
             alpha=parameters.alpha,
+            ranking=ranking,
         )
         matches_of |= dict(zip(queries.positions, matches, strict=True))
     for position, of_query in matches_of.items():
         relevance.judge(docs[position], of_query, parameters.min_relevance)
     warnings = warn(index, parameters.filter, found=any(matches_of.values()))
+    warnings = [*warnings, *_of_named_tags(index, ranking, parameters, warnings)]
     total = index.count(parameters.filter) if parameters.include_total else None
+    groups = None
+    if parameters.include_total and ranking and ranking.group_by:
+        groups = index.count_groups(ranking.group_by, parameters.filter)
+    facets = None
+    if counted is not None:
+        facets = {k: v.to_dict() for k, v in index.facets(counted, parameters.filter).items()}
     for of_query in matches_of.values():
         for match in of_query:
             has_picture = match.image_digest is not None
@@ -97,6 +109,8 @@ def search(
             matches=matches_of[position],
             warnings=warnings,
             total=total,
+            groups=groups,
+            facets=facets,
         )
         for position, doc in enumerate(docs)
     )
@@ -104,7 +118,47 @@ def search(
     return results
 
 
-def warn(index: Index, filter: Filter | None, *, found: bool) -> list[str]:
+def _ranking(parameters: SearchParameters) -> Ranking | None:
+    """What is to be made of the nearest documents; None: nothing."""
+    from cliptune.index.ranking.options import Ranking
+
+    names = ("group_by", "sort_by", "formula", "diversity", "candidates")
+    given = {name: getattr(parameters, name) for name in names}
+    return Ranking(**given) if any(value is not None for value in given.values()) else None
+
+
+def _counted(parameters: SearchParameters) -> Facets | None:
+    """The tags whose values are to be counted, checked; None: none."""
+    from cliptune.index.facets.counting import parse_facets
+
+    given = parameters.facets
+    if given is None:
+        return None
+    wanted: Facets = (
+        {path: options.model_dump(exclude_none=True) for path, options in given.items()}
+        if isinstance(given, dict)
+        else given
+    )
+    parse_facets(wanted)  # before the search
+    return wanted
+
+
+def _of_named_tags(
+    index: Index, ranking: Ranking | None, parameters: SearchParameters, said: list[str]
+) -> list[str]:
+    """What there is to say of tags that are named elsewhere than in the filter."""
+    from cliptune.index.filters.language import And, Compare, Field, In, Not
+
+    named = ranking.tags() if ranking else {}
+    wanted = [*named.get("group_by", ()), *named.get("sort_by", ())]
+    wanted += [Field(path) for path in parameters.facets or ()]
+    nodes: list[Node] = [Not(Compare(field, "==", None)) for field in wanted]
+    nodes += [In(field, (0.0, True)) for field in named.get("formula", ())]
+    sentences = warn(index, And(tuple(nodes)), found=True) if nodes else []
+    return [one for one in sentences if one not in said]
+
+
+def warn(index: Index, filter: Filter | Node | None, *, found: bool) -> list[str]:
     """What there is to say of a filter by which something was found or nothing.
 
     The answer itself is more important: what keeps the index from looking is only logged.

@@ -350,10 +350,13 @@ def doc_fields(doc: ClipDoc) -> dict[str, object]:
         fields["matches"] = [doc_fields(match) for match in doc.matches]
     if isinstance(doc, SearchResult):
         fields["matches"] = [_match_fields(match) for match in doc.matches]
-        for name in ("total", "search_id"):
+        for name in ("total", "groups", "search_id"):
             if (value := getattr(doc, name)) is not None:
                 fields[name] = value
     return fields
+
+
+_TOLD_IF_KNOWN = ("relevance", "fused_score", "formula_score", "more")
 
 
 def _match_fields(match: Match) -> dict[str, object]:
@@ -365,7 +368,7 @@ def _match_fields(match: Match) -> dict[str, object]:
         "uri": match.uri,
         "tags": match.tags,
     }
-    told = {"fused_score": match.fused_score, "relevance": match.relevance}
+    told = {name: getattr(match, name) for name in _TOLD_IF_KNOWN}
     return fields | {name: value for name, value in told.items() if value is not None}
 
 

@@ -8,5 +8,6 @@ from cliptune.index.base import Index, IndexStatus
 from cliptune.index.filters.language import Filter
 from cliptune.index.filters.parser import parse_filter
 from cliptune.index.open import open_index
+from cliptune.index.ranking.options import Ranking
 
-__all__ = ["Filter", "Index", "IndexStatus", "open_index", "parse_filter"]
+__all__ = ["Filter", "Index", "IndexStatus", "Ranking", "open_index", "parse_filter"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Literal, NamedTuple, Self
 
@@ -24,16 +25,26 @@ from cliptune.index.checks import (
     check_window,
     check_without,
 )
-from cliptune.index.filters.language import Filter, Node
+from cliptune.index.facets.column import Column
+from cliptune.index.facets.counting import Facet, Facets, facet, parse_facets
+from cliptune.index.facets.known_tags import KnownTags, count_terms
+from cliptune.index.filters.language import And, Compare, Field, Filter, Node
 from cliptune.index.filters.parser import parse_filter
 from cliptune.index.filters.warnings import FilterWarnings, Version
 from cliptune.index.fusion import DEPTH, fuse
 from cliptune.index.metadata import EmbeddingSpace, Storage
+from cliptune.index.ranking.arranging import arrange
+from cliptune.index.ranking.groups import group_of
+from cliptune.index.ranking.options import Ranking
 from cliptune.index.tags import names_in, texts_in
 from cliptune.index.words import WordMatch
 
 SAMPLE = 2000
 """Documents that are read for near matches of a tag's name."""
+TAGS_OF = 20_000
+"""Documents whose tags `known_tags` tells, where the store has no quicker way to them."""
+_TAGS_FOR = 60.0
+"""Seconds for which they are told again, where the store doesn't tell of writes."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +167,7 @@ class Index(ABC):
         without: Sequence[Collection[str]] = (),
         texts: Sequence[str] = (),
         alpha: float | None = None,
+        ranking: Ranking | None = None,
     ) -> list[DocList[Match]]:
         """The nearest documents of each query.
 
@@ -178,6 +190,7 @@ class Index(ABC):
                 words (`no_words`), `BadInput`.
             alpha: how much the embeddings count beside the words, from 0 to 1; None: reciprocal
                 rank fusion.
+            ranking: groups, another order, variety: see `Ranking`.
 
         Returns: for each query its matches, best first, ties by id; scores are cosines in
         [-1, 1]. An index without documents gives no matches.
@@ -186,11 +199,16 @@ class Index(ABC):
         check_texts(texts, alpha, len(embeddings))
         if any(texts) and self.no_words:
             raise BadInput(f"texts: {self.no_words}: search by the embeddings alone")
+        if ranking is not None and any(texts):
+            ranking.check_by_words()
         left_out = check_without(without, len(embeddings))
         asked = offset + limit + max(map(len, left_out), default=0) if limit else 0
         where = parse_filter(filter)
         search = Search(embeddings, model_digest, asked, where, exact, texts, alpha)
         least = -np.inf if score_threshold is None else score_threshold
+        if ranking is not None:
+            page = slice(offset, offset + limit)
+            return self._answering(model_digest)._arranged(search, ranking, left_out, page, least)
         return [
             DocList[Match](match for match in matches if match.score >= least)
             for matches in self._ranked(search, left_out, slice(offset, offset + limit))
@@ -235,6 +253,92 @@ class Index(ABC):
         stored = self._get(check_ids(ids), Parts(embedding=True, image=False))
         check_digests(stored, model_digest)
         return {str(doc.id): np.asarray(doc.embedding) for doc in stored}
+
+    def _answering(self, model_digest: str) -> Index:
+        """The index that answers queries of this model."""
+        return self
+
+    def _arranged(
+        self,
+        search: Search,
+        ranking: Ranking,
+        without: Sequence[frozenset[str]],
+        page: slice,
+        least: float,
+    ) -> list[DocList[Match]]:
+        queries = np.asarray(search.embeddings)
+        spare = max(map(len, without), default=0)
+
+        def find(positions: Sequence[int], limit: int, where: Node | None) -> list[list[Match]]:
+            nodes = [node for node in (search.where, where) if node is not None]
+            asked = replace(
+                search,
+                embeddings=queries[list(positions)],
+                texts=[search.texts[position] for position in positions] if search.texts else (),
+                limit=limit + spare,
+                where=And(tuple(nodes)) if nodes else None,
+            )
+            left_out = [without[position] for position in positions] if without else ()
+            return list(self._ranked(asked, left_out, slice(limit)))
+
+        self._search(replace(search, limit=0))  # says what is wrong with the queries
+        stored = partial(self.embeddings, model_digest=search.model_digest)
+        answers = arrange(ranking, find, len(queries), page, least, stored)
+        if ranking.group_by is not None:
+            self._count_more(ranking.group_by, answers, search.where)
+        return [DocList[Match](matches) for matches in answers]
+
+    def _count_more(self, path: str, answers: list[list[Match]], where: Node | None) -> None:
+        """Say of each match how many more documents of its group there are."""
+        matches = [match for matches in answers for match in matches]
+        groups = [group_of(match, path) for match in matches]
+        values = {group[0]: group[1] for group in groups if group is not None}
+        sizes = self._sizes(path, values, where) if values else {}
+        for match, group in zip(matches, groups, strict=True):
+            match.more = 0 if group is None else max(0, sizes[group[0]] - 1)
+
+    def facets(self, wanted: Facets, filter: Filter | None = None) -> dict[str, Facet]:
+        """How often the values of these tags occur in the documents that a filter leaves.
+
+        Args:
+            wanted: at most 32 tags, or tags with options: see `facets.counting`.
+            filter: as `search` takes it; None: all documents.
+
+        Returns: by tag, in the order given. A tag that no document has is one without values.
+        """
+        options, where = parse_facets(wanted), parse_filter(filter)
+        self._check_open()
+        columns = self._columns(list(options), where) if options else {}
+        return {path: facet(columns[path], one) for path, one in options.items()}
+
+    def count_groups(self, path: str, filter: Filter | None = None) -> int:
+        """How many groups the documents that a filter leaves make by the tag at `path`.
+
+        A document without it, or with several values, is a group of its own.
+        """
+        return self._columns([path], parse_filter(filter))[path].groups()
+
+    def known_tags(self) -> KnownTags:
+        """Which tags documents have, with types, numbers of documents, and values for example.
+
+        Told from memory until something is written; where the store doesn't tell of writes, for
+        a minute. Of 20,000 documents at most, where the store has no quicker way to all.
+        """
+        version, now = self.version(), time.monotonic()
+        known = self._tags_told
+        if known is None or known[0] != version or known[1] < now:
+            lasts = np.inf if version.number is not None else _TAGS_FOR
+            known = self._tags_told = (version, now + lasts, self._known_tags())
+        return known[2]
+
+    @cached_property
+    def _tags_told(self) -> tuple[Version, float, KnownTags] | None:
+        return None
+
+    def _known_tags(self) -> KnownTags:
+        docs = (doc for batch in self.scan(batch_size=1000) for doc in batch)
+        looked_at, counts = count_terms(doc.tags for doc in islice(docs, TAGS_OF))
+        return KnownTags.of(self.count(), looked_at, counts)
 
     def delete(self, *, ids: Iterable[str] | None = None, filter: Filter | None = None) -> int:
         """Delete the documents with these ids, or those a filter holds for, or (both) that do both.
@@ -364,6 +468,19 @@ class Index(ABC):
 
     @abstractmethod
     def _count(self, where: Node | None) -> int: ...
+
+    @abstractmethod
+    def _columns(self, paths: Sequence[str], where: Node | None) -> dict[str, Column]: ...
+
+    def _sizes(
+        self, path: str, values: Mapping[str, str | float | bool], where: Node | None
+    ) -> dict[str, int]:
+        """How many documents have each of these values, given by their `tags.term`s."""
+        sizes = {}
+        for key, value in values.items():
+            has = Compare(Field(path), "==", value)
+            sizes[key] = self._count(has if where is None else And((has, where)))
+        return sizes
 
     def __enter__(self) -> Self:
         """The index itself."""

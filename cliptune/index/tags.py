@@ -22,6 +22,8 @@ from cliptune.errors import BadInput
 MAX_JSON_BYTES = 1 << 20
 MAX_TERMS = 4_000
 MAX_DEPTH = 16
+MAX_PATH = 1000
+"""Characters of a tag's path that is asked for."""
 _LONG_STRING = 200
 
 
@@ -70,6 +72,36 @@ def term(path: str, *value: str | float | bool) -> str:
     if isinstance(one, str):
         return json.dumps([path, {"sha256": hashlib.sha256(one.encode()).hexdigest()}])
     return json.dumps([path, float(one) + 0.0])  # -0.0 becomes 0.0
+
+
+def value_of(one: str) -> str | float | bool | None:
+    """The value that `term` wrote down; None for a long string, of which a hash is kept."""
+    value: object = json.loads(one)[1]
+    return value if isinstance(value, str | float | bool) else None
+
+
+def term_prefix(path: str) -> str:
+    """What the terms of all values at `path` begin with, and no others."""
+    return json.dumps([path])[:-1] + ", "
+
+
+def values_at(tags: Mapping[str, object], path: str) -> dict[str, str | float | bool]:
+    """The values (strings, numbers, booleans) that stand at `path`, by their `term`s."""
+    return {
+        term(path, value): value
+        for where, value in _values(tags, "")
+        if where == path and isinstance(value, str | int | float)
+    }
+
+
+def check_path(name: str, path: object) -> str:
+    """A tag's path that is given as the argument `name`; anything else raises `BadInput`."""
+    if not isinstance(path, str) or not path:
+        raise BadInput(f"{name}: expected a tag's name, got {path!r:.80}")
+    if len(path) > MAX_PATH:
+        raise BadInput(f"{name}: a tag's name of {len(path)} characters, at most {MAX_PATH}")
+    _check_unicode(path, path)
+    return path
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,20 @@ class IndexParameters(Parameters):
     include_embedding: bool = Field(False, description="Return the embeddings too.")
 
 
+class FacetParameters(Parameters):
+    """How the values of a tag are counted."""
+
+    limit: int | None = Field(
+        None, description="At most so many values, the most frequent ones: 1 to 1000; 10 without."
+    )
+    ranges: int | list[float] | None = Field(
+        None,
+        description="Numbers as ranges: where one ends and the next begins, or how many ranges of "
+        "about the same number of documents. Without, numbers are counted as 5 ranges where there "
+        "are more of them than values are listed.",
+    )
+
+
 class SearchParameters(Parameters):
     """How a query is answered."""
 
@@ -101,6 +115,50 @@ class SearchParameters(Parameters):
     record: bool = Field(
         True, description="Whether it may be recorded, where the server records searches."
     )
+    group_by: str | None = Field(
+        None,
+        description="A tag, such as a product's number: of all documents with one value the best "
+        "is a match, whose `more` says how many more of them the filter leaves. Documents without "
+        "the tag, or with several values, are each a match of their own.",
+    )
+    sort_by: str | None = Field(
+        None,
+        description="The candidates in the order of tags: `price`, or `rating desc, price`. "
+        "Those without the tag come last.",
+    )
+    formula: str | None = Field(
+        None,
+        description="The candidates in the order of a new score, `formula_score`: numbers, "
+        "`score`, tags, + - * /, and the functions abs, exp, log, log10, sqrt, min, max, pow and "
+        "default, as in `score + 0.1 * log(1 + default(sales, 0))`. Those for which it has no "
+        "value come last.",
+    )
+    diversity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The candidates in an order in which similar ones don't stand together "
+        "(maximal marginal relevance): 0 leaves them as they are, 0.3 is a good beginning.",
+    )
+    candidates: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="How many of the nearest documents, or groups, `sort_by`, `formula` or "
+        "`diversity` put in order; paging ends with them. 200, or `limit` if that is more; with "
+        "`diversity` at most 1000.",
+    )
+    facets: list[str] | dict[str, FacetParameters] | None = Field(
+        None,
+        description="Tags whose values are counted in all documents that the filter leaves: "
+        '`["brand"]`, or `{"brand": {"limit": 20}, "price": {"ranges": [20, 50]}}`. At '
+        "most 32.",
+    )
+
+    @property
+    def ranked(self) -> int:
+        """How many matches of each query are asked for to be looked at."""
+        return max(self.limit + self.offset, self.candidates or 0)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -212,6 +270,66 @@ class FilterWarnings(BaseModel):
     )
 
 
+class ValueCount(BaseModel):
+    """A value, and how many documents have it."""
+
+    value: str | float | bool
+    count: int
+
+
+class RangeCount(BaseModel):
+    """How many documents have a number of at least `from` and below `to`."""
+
+    from_: float | None = Field(alias="from", description="Null: whatever is below `to`.")
+    to: float | None = Field(description="Null: whatever is not below `from`.")
+    count: int
+
+
+class FacetAnswer(BaseModel):
+    """How often the values of a tag occur in what the filter leaves, whatever is searched for."""
+
+    documents: int = Field(description="Documents that have a value.")
+    distinct: int = Field(description="Distinct values that they have.")
+    values: list[ValueCount] | None = Field(
+        None,
+        description="The most frequent values, most frequent first. Texts of more than 200 "
+        "characters are not listed.",
+    )
+    ranges: list[RangeCount] | None = Field(None, description="Of numbers, instead of values.")
+    min: float | None = Field(None, description="The least number.")
+    max: float | None = Field(None, description="The greatest number.")
+
+
+class SearchAnswer(FilterWarnings):
+    """The answer, with `warnings` beside it, and `facets` if they are asked for."""
+
+    facets: dict[str, FacetAnswer] | None = Field(None, description="By tag.")
+
+
+class TagAnswer(BaseModel):
+    """A tag of the documents in the index."""
+
+    name: str = Field(description="As filters have it: `size.width` is a tag in a tag.")
+    types: list[Literal["number", "text", "boolean"]]
+    documents: int = Field(description="How many documents, of those looked at, have it.")
+    coverage: float = Field(description="Their share, 0 to 1.")
+    distinct: int = Field(description="Distinct values that they have.")
+    examples: list[ValueCount] = Field(description="The most frequent values, at most 5.")
+    min: float | None = Field(None, description="The least number.")
+    max: float | None = Field(None, description="The greatest number.")
+
+
+class TagsAnswer(BaseModel):
+    """The tags of the documents in the index, those that most documents have first."""
+
+    documents: int = Field(description="How many documents the index holds.")
+    looked_at: int = Field(
+        description="Of how many of them this is told: of all, but in Milvus of 20,000."
+    )
+    left_out: int = Field(description="How many tags there are besides: 500 are told of.")
+    tags: list[TagAnswer]
+
+
 def _documents(docs: Sequence[BaseDoc]) -> object:
     return {"data": docs}
 
@@ -223,7 +341,9 @@ def _stored(docs: Sequence[BaseDoc]) -> object:
 def _results(docs: Sequence[BaseDoc]) -> object:
     # All queries of a request have one filter; what is said of it is said once.
     said = [one for doc in docs if isinstance(doc, SearchResult) for one in doc.warnings]
-    return {"data": docs, "warnings": list(dict.fromkeys(said))}
+    answer: dict[str, object] = {"data": docs, "warnings": list(dict.fromkeys(said))}
+    counted = [one.facets for one in docs if isinstance(one, SearchResult) and one.facets]
+    return answer | {"facets": counted[0]} if counted else answer
 
 
 def _ids(docs: Sequence[BaseDoc]) -> object:
@@ -350,12 +470,16 @@ see GET /search.
 "rather not like this". Sought is the sum of the parts' embeddings, each of unit length and times
 its weight. Documents that are parts of a query are left out of its matches.
 
+Candidates are the nearest documents that the filter leaves. `group_by` makes groups of them, then
+`sort_by`, `formula` or `diversity` (one of them at most) puts them in order, then `offset` and
+`limit` choose the page. `facets` are counted in all documents that the filter leaves.
+
 `warnings` beside `data` are sentences about a filter that can never hold: tags that no
 document has, or never of the type compared with.""",
     needs="read", executors=_ALL, takes=QueryDoc, gives=SearchResult, answer=_results,
     parameters=SearchParameters, methods=("POST", "GET"), group="search",
     example={"data": [{"text": "red rain boots"}], "parameters": {"limit": 5}},
-    answers_with=FilterWarnings,
+    answers_with=SearchAnswer,
     takes_forms=True, texts_skip_vision=True, for_clip_service=True,
 )  # fmt: skip
 FEEDBACK = Endpoint(
@@ -389,6 +513,12 @@ IDS = Endpoint(
     "The ids of the stored documents in ascending order, `limit` after the id `after`.",
     needs="read", executors=("indexer",), gives=ClipDoc, answer=_ids,
     parameters=IdsParameters, group="index",
+)  # fmt: skip
+TAGS = Endpoint(
+    "/tags",
+    "Which tags the stored documents have: their types, how many documents have each, examples.",
+    needs="read", executors=("indexer",), gives=Report, answer=_report,
+    methods=("GET", "POST"), group="search", answers_with=TagsAnswer,
 )  # fmt: skip
 CLEAR = Endpoint(
     "/clear",
@@ -467,6 +597,7 @@ SEARCH_FLOW = _table(
     GET,
     DELETE,
     IDS,
+    TAGS,
     CLEAR,
     STATUS,
     ROOT,

@@ -160,10 +160,11 @@ class Limits:
             raise BadInput("the request has no documents")
         if not isinstance(asked, SearchParameters):
             return
-        matches = documents * (asked.limit + asked.offset)
+        matches = documents * asked.ranked
         if matches > (most := self.bounds.max_matches):
             raise TooLarge(
-                f"{documents} queries with limit {asked.limit} and offset {asked.offset} are "
+                f"{documents} queries with limit {asked.limit} and offset {asked.offset}"
+                f"{f' of {asked.candidates} candidates' if asked.candidates else ''} are "
                 f"{matches} matches, the limit of one request is {most}: send fewer queries at "
                 "once, or ask for fewer matches"
             )

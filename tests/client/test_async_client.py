@@ -73,6 +73,7 @@ def as_plain(value: Any) -> Any:
         fields = {name: as_plain(getattr(value, name)) for name in type(value).model_fields}
         if type(value) is not ClipDoc:
             fields.pop("id")  # of queries it is made up
+            fields.pop("search_id", None)  # of each search another one
         return fields
     return [as_plain(one) for one in value] if isinstance(value, DocList | list) else value
 
@@ -84,6 +85,20 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "encode nothing": lambda c: c.encode([]),
     "search": lambda c: c.search(RED, limit=3, filter="price < 50", include_total=True),
     "several": lambda c: c.search(["a", RED], limit=2, batch_size=1, exact=True),
+    "groups": lambda c: c.search(
+        ["a", RED],
+        group_by="colour",
+        sort_by="price desc",
+        candidates=5,
+        include_total=True,
+        facets={"colour": {"limit": 2}, "price": {"ranges": [10, 20]}},
+    ),
+    "formula": lambda c: c.search(RED, formula="score + 0.1 * log(1 + price)", facets=["prize"]),
+    "diversity": lambda c: c.search(RED, diversity=0.5, filter="price < 50"),
+    "two orders": lambda c: c.search(RED, diversity=0.5, sort_by="price"),
+    "bad formula": lambda c: c.search(RED, formula="score +"),
+    "bad facets": lambda c: c.search(RED, facets={"price": {"ranges": [3, 2]}}),
+    "tags": lambda c: c.tags(),
     "rank": lambda c: c.rank([RankDoc(text="a", matches=[RankMatch(id="m", image=RED)])]),
     "get": lambda c: c.get(["shop/red", "none", "shop/blue"], include_embedding=True),
     "update": lambda c: c.update([ClipDoc(id="shop/red", text="new"), ClipDoc(id="none")]),

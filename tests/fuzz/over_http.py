@@ -27,7 +27,7 @@ HOSTILE: list[Any] = [
 ]  # fmt: skip
 PATHS = (
     "/encode", "/index", "/search", "/get", "/ids", "/delete", "/post", "/status", "/rank",
-    "/update", *FOREIGN,
+    "/update", "/tags", *FOREIGN,
 )  # fmt: skip
 
 

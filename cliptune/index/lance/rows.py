@@ -163,6 +163,7 @@ def offsets_by_id(table: Table, after: str | None) -> list[int]:
 
 
 _NAME = r'^\["(?:[^"\\]|\\.)*"\]$'
+_TERMS_AT_ONCE = 2_000_000
 _TERMS_OF = 100_000
 """Documents whose terms are read: tens of milliseconds."""
 
@@ -192,6 +193,26 @@ def _terms(table: Table, wanted: Callable[[pa.Array], pa.Array]) -> set[str]:
         terms = pc.unique(batch["terms"].flatten())
         distinct.update(terms.filter(wanted(terms)).to_pylist())
     return distinct
+
+
+def count_terms(table: Table) -> dict[str, int]:
+    """How often each `tags.term` occurs in the table."""
+    counts: pa.Table | None = None
+    for batch in table.search().select(["terms"]).to_batches():
+        counted = pc.value_counts(batch["terms"].flatten())
+        more = pa.table({"term": counted.field("values"), "count": counted.field("counts")})
+        counts = more if counts is None else pa.concat_tables([counts, more])
+        if len(counts) > _TERMS_AT_ONCE:
+            counts = _summed(counts)
+    if counts is None:
+        return {}
+    columns = _summed(counts).to_pydict()
+    return dict(zip(columns["term"], columns["count"], strict=True))
+
+
+def _summed(counts: pa.Table) -> pa.Table:
+    summed = counts.group_by("term").aggregate([("count", "sum")])
+    return summed.select(["term", "count_sum"]).rename_columns(["term", "count"])
 
 
 def to_docs(rows: pa.Table, model_digest: str) -> list[ClipDoc]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,16 @@ from cliptune.errors import Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
 from cliptune.index.checks import batched, check_batch
 from cliptune.index.durable import LockBusy
+from cliptune.index.facets.column import Column
+from cliptune.index.facets.known_tags import KnownTags
 from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
+from cliptune.index.lance.columns import TagColumnCache
 from cliptune.index.lance.folder import LanceFolder, LanceOptions, Opened, new_table_name
 from cliptune.index.lance.memory import EmbeddingsCache
 from cliptune.index.lance.rows import (
     DOC_COLUMNS,
+    count_terms,
     offsets_by_id,
     tag_names,
     tag_values,
@@ -62,6 +66,7 @@ class LanceIndex(Index):
         self.options = options or LanceOptions()
         self._folder = LanceFolder(Path(folder).expanduser().absolute(), self.options)
         self._memory = EmbeddingsCache(self.options.exact_memory)
+        self._tags = TagColumnCache()
 
     @property
     def folder(self) -> Path:
@@ -175,6 +180,28 @@ class LanceIndex(Index):
         return self._folder.read(
             "counting", lambda opened: opened.table.count_rows(condition) if opened else 0
         )
+
+    def _columns(self, paths: Sequence[str], where: Node | None) -> dict[str, Column]:
+        condition = None if where is None else to_sql(where)
+
+        def run(opened: Opened | None) -> dict[str, Column]:
+            if opened is None:
+                return {path: Column.of((), path) for path in paths}
+            return self._tags.columns(opened.stamp.table, opened.table, paths, condition)
+
+        return self._folder.read("counting", run)
+
+    def _sizes(
+        self, path: str, values: Mapping[str, str | float | bool], where: Node | None
+    ) -> dict[str, int]:
+        return dict(zip(values, self._columns([path], where)[path].sizes(values), strict=True))
+
+    def _known_tags(self) -> KnownTags:
+        def run(opened: Opened | None) -> KnownTags:
+            rows = opened.table.count_rows() if opened else 0
+            return KnownTags.of(rows, rows, count_terms(opened.table) if opened else {})
+
+        return self._folder.read("reading", run)
 
     def version(self) -> Version:
         """See `Index.version`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from docarray import DocList
@@ -12,7 +13,8 @@ from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
 from cliptune.index.checks import batched, check_batch
-from cliptune.index.filters.language import Node
+from cliptune.index.facets.column import Column
+from cliptune.index.filters.language import Compare, Field, Node
 from cliptune.index.filters.warnings import Version
 from cliptune.index.milvus.collection import KEYS_A_CALL, Alias, Collection, among_keys, both
 from cliptune.index.milvus.pictures import PictureFolder
@@ -29,6 +31,8 @@ from cliptune.index.retries import wait_until
 from cliptune.index.words import WordMatch
 
 Result = TypeVar("Result")
+MAX_COUNTED = 200_000
+"""Documents whose tags are read to be counted: Milvus 2.3 counts documents only, not values."""
 _ATTEMPTS = 3
 _BUILD_SECONDS = 600.0
 
@@ -162,6 +166,41 @@ class MilvusIndex(Index):
         return self._with_collection(
             "counting", lambda there: there.count(condition) if there else 0
         )
+
+    def _columns(self, paths: Sequence[str], where: Node | None) -> dict[str, Column]:
+        condition = _expression(where)
+
+        def run(there: Collection | None) -> dict[str, Column]:
+            count = there.count(condition) if there else 0
+            if count > MAX_COUNTED:
+                raise BadInput(
+                    f"{count} documents' values would have to be read to be counted; in Milvus at "
+                    f"most {MAX_COUNTED} are: give a filter that leaves fewer"
+                )
+            pages = there.pages(condition, ["document"], KEYS_A_CALL) if there and count else ()
+            tags = [
+                json.loads("".join(entity["document"]))["tags"] for page in pages for entity in page
+            ]
+            return {path: Column.of(tags, path) for path in paths}
+
+        return self._with_collection("counting", run)
+
+    def _sizes(
+        self, path: str, values: Mapping[str, str | float | bool], where: Node | None
+    ) -> dict[str, int]:
+        condition = _expression(where)
+        having = {
+            key: both(to_expression(Compare(Field(path), "==", value)), condition)
+            for key, value in values.items()
+        }
+
+        def run(there: Collection | None) -> dict[str, int]:
+            # The search before has waited for what was written: counts don't wait once more each.
+            return {
+                key: there.count(one, wait=False) if there else 0 for key, one in having.items()
+            }
+
+        return self._with_collection("counting", run)
 
     def version(self) -> Version:
         """See `Index.version`: another collection after a `clear`; Milvus doesn't count writes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -15,6 +15,8 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, CliptuneError, ModelMismatch, ModelSwitched, Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
+from cliptune.index.facets.column import Column
+from cliptune.index.facets.known_tags import KnownTags
 from cliptune.index.filters.language import Filter, Node
 from cliptune.index.open import open_index
 from cliptune.index.versions import locks
@@ -131,6 +133,16 @@ class VersionedIndex(Index):
 
     def _count(self, where: Node | None) -> int:
         return self._current()[0]._count(where)
+
+    def _answering(self, model_digest: str) -> Index:
+        return self._of(model_digest)
+
+    def _columns(self, paths: Sequence[str], where: Node | None) -> dict[str, Column]:
+        return self._current()[0]._columns(paths, where)
+
+    def known_tags(self) -> KnownTags:
+        """See `Index.known_tags`."""
+        return self._current()[0].known_tags()
 
     def warnings(self, filter: Filter | None, *, found: bool) -> list[str]:
         """See `Index.warnings`."""
