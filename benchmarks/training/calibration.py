@@ -58,7 +58,7 @@ def embed(folder: Path, products: int, epochs: int, cache: Path) -> dict[str, An
         "index": get_tower(model, "clip-vision").encode(pictures),
         "index_labels": np.array(labels),
     }
-    np.savez(cache, **made)
+    np.savez(cache, allow_pickle=False, **made)
     return made
 
 

@@ -88,12 +88,11 @@ def search(
         raise BadInput("search for what? Give a text, or --like with a stored document's id")
     if picture and not Path(query or "").is_file():
         raise NotFound(f"no picture at {query}")
-    asked: str | bytes | dict[str | bytes, float] | None = query
-    if picture and query is not None:
-        asked = Path(query).read_bytes()
+    first = Path(query).read_bytes() if picture and query is not None else query
+    asked: str | bytes | dict[str | bytes, float] | None = first
     if also:
-        first: dict[str | bytes, float] = {} if asked is None else {asked: 1.0}
-        asked = first | dict(map(_weighted, also))
+        parts: dict[str | bytes, float] = {} if first is None else {first: 1.0}
+        asked = parts | dict(map(_weighted, also))
     with Client.from_environment(server) as client:
         result = client.search(
             asked,
@@ -144,7 +143,12 @@ def _weighted(given: str) -> tuple[str, float]:
 
 
 def _row(match: Match) -> dict[str, object]:
-    row = {"id": match.id, "score": match.score, "text": match.text, "tags": match.tags}
+    row: dict[str, object] = {
+        "id": match.id,
+        "score": match.score,
+        "text": match.text,
+        "tags": match.tags,
+    }
     beside = {
         "relevance": match.relevance,
         "fused_score": match.fused_score,

@@ -44,9 +44,13 @@ class WordSearcher:
 
         words = first_words(text)
         operator = FullTextOperator.AND if is_code(text) else FullTextOperator.OR
-        found = self._ask(MatchQuery(words, COLUMN, operator=operator), query, k)
+        # Its type hides that all but the first two have defaults.
+        fitting = MatchQuery(words, COLUMN, operator=operator)  # type: ignore[call-arg]
+        found = self._ask(fitting, query, k)
         if not found and not is_code(text):
-            near = MatchQuery(words, COLUMN, fuzziness=1, prefix_length=1, max_expansions=10)
+            near = MatchQuery(  # type: ignore[call-arg]
+                words, COLUMN, fuzziness=1, prefix_length=1, max_expansions=10
+            )
             found = self._ask(near, query, k)
         return found
 
