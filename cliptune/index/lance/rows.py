@@ -83,7 +83,8 @@ def schema(dim: int, storage: Storage) -> pa.Schema:
 
 
 def upgrade(table: Table) -> bool:
-    """Add what a table lacks: columns, if an earlier cliptune made it, and the full-text index.
+    """Add what a table lacks: the full-text index to a new one, columns if an earlier cliptune
+    made it.
 
     Returns: whether anything was written.
     """
