@@ -486,7 +486,7 @@ FEEDBACK = Endpoint(
     "/feedback",
     """What somebody chose of a search's answer: a `click`, what went into the `cart`, a `purchase`.
 
-Recorded, where the server records searches, for [pairs to train on](search-log.md).
+Recorded, where the server records searches, for pairs to train on (`cliptune feedback export`).
 `recorded` says of how many documents. The same may be told again: it counts once.""",
     needs="read", executors=("indexer",), gives=Report, answer=_report,
     parameters=FeedbackParameters, group="search",
