@@ -24,17 +24,18 @@ def fuse(
         text: the query. Where it may be a code (one word with a digit), documents whose id, or a
             text or whole number among whose tags, it is come first of all.
         alpha: None: reciprocal rank fusion (Cormack, Clarke and Buettcher, SIGIR 2009), the sum of
-            1 / (60 + rank). Else alpha times the cosine plus 1 - alpha times BM25, each scaled to
-            [0, 1] over the ranking that it is of; 0 for who isn't in it.
+            1 / (60 + rank). Else alpha times the cosine plus 1 - alpha times BM25, scaled over
+            their rankings: cosines from 0 (the least) to 1 (the greatest), BM25 by its greatest;
+            0 for who isn't in a ranking.
     """
     matches = {str(one.id): one for one in [*(w.match for w in worded), *near]}
     scores = dict.fromkeys(matches, 0.0)
     rankings = [
-        ([str(one.id) for one in near], [one.score for one in near], alpha),
-        ([str(w.match.id) for w in worded], [w.bm25 for w in worded], _rest(alpha)),
+        ([str(one.id) for one in near], _scaled([one.score for one in near]), alpha),
+        ([str(w.match.id) for w in worded], _scaled([w.bm25 for w in worded], 0.0), _rest(alpha)),
     ]
     for ids, own, share in rankings:
-        for rank, (identity, scaled) in enumerate(zip(ids, _scaled(own), strict=True), 1):
+        for rank, (identity, scaled) in enumerate(zip(ids, own, strict=True), 1):
             scores[identity] += 1 / (RRF_K + rank) if share is None else share * scaled
     code = text if is_code(text) else None
     for identity, match in matches.items():
@@ -47,7 +48,8 @@ def _rest(alpha: float | None) -> float | None:
     return None if alpha is None else 1 - alpha
 
 
-def _scaled(scores: Sequence[float]) -> list[float]:
-    """The scores from 0, the least, to 1, the greatest; all 1 where they are the same."""
-    least, most = min(scores, default=0.0), max(scores, default=0.0)
+def _scaled(scores: Sequence[float], least: float | None = None) -> list[float]:
+    """The scores from 0, their least or what is given for it, to 1, the greatest."""
+    least = min(scores, default=0.0) if least is None else least
+    most = max(scores, default=0.0)
     return [1.0 if most == least else (score - least) / (most - least) for score in scores]

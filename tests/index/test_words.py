@@ -115,7 +115,7 @@ def test_alpha_weighs_scaled_scores() -> None:
     near = [Match(id="a", score=0.9), Match(id="b", score=0.5), Match(id="c", score=0.1)]
     worded = [WordMatch(Match(id="c", score=0.1), 8.0), WordMatch(Match(id="d", score=0.0), 2.0)]
     scores = {m.id: m.fused_score for m in fuse(near, worded, "red boots", 0.25)}
-    assert scores == pytest.approx({"a": 0.25, "b": 0.125, "c": 0.75, "d": 0.0})
+    assert scores == pytest.approx({"a": 0.25, "b": 0.125, "c": 0.75, "d": 0.1875})
 
 
 def test_what_a_documents_words_are() -> None:
