@@ -6,7 +6,7 @@ Documents that it doesn't cover yet are read through at each search, so that it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from cliptune.index.lance.search import to_sql
 from cliptune.index.words import WordMatch, first_words, is_code
 
 if TYPE_CHECKING:
-    from lancedb.query import FullTextQuery, LanceFtsQueryBuilder
+    from lancedb.query import FullTextQuery
     from lancedb.table import Table
 
     from cliptune.index.filters.language import Node
@@ -55,7 +55,7 @@ class WordSearcher:
         return found
 
     def _ask(self, words: FullTextQuery, query: np.ndarray, k: int) -> list[WordMatch]:
-        search = cast("LanceFtsQueryBuilder", self._table.search(words, query_type="fts"))
+        search = self._table.search(words, query_type="fts")
         columns = [name for name in MATCH_COLUMNS if name != "_distance"]
         search = search.select([*columns, "embedding", "_score"]).limit(k)
         if self._where is not None:
