@@ -22,7 +22,7 @@ from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import Report
 from cliptune.protocol.endpoints import IDS, STATUS, TAGS, Endpoint
 from cliptune.protocol.jina_messages_pb2 import DocumentRequest, DocumentsRequest, Header
-from cliptune.protocol.limits import check_depth
+from cliptune.protocol.limits import check_depth, check_finite
 from cliptune.protocol.status import FlowStatus
 
 D = TypeVar("D", bound=BaseDoc)
@@ -65,8 +65,8 @@ class Call(Generic[R_co]):
         message.data.docs = DocListProto(
             docs=[doc.to_protobuf() for doc in sent]
         ).SerializeToString()
+        self._check_parameters()
         if self.parameters:
-            check_depth(self.parameters, "parameters")
             try:
                 message.parameters.update(self.parameters)
             except (TypeError, ValueError) as error:
@@ -81,8 +81,7 @@ class Call(Generic[R_co]):
         """
         if self.over_http is not None:
             return self.over_http
-        if self.parameters:
-            check_depth(self.parameters, "parameters")
+        self._check_parameters()
         if self.docs is None:
             return self.endpoint.path, dict(self.parameters)
         tags.check(self.docs)
@@ -90,6 +89,10 @@ class Call(Generic[R_co]):
         if self.parameters:
             body["parameters"] = self.parameters
         return self.endpoint.path, body
+
+    def _check_parameters(self) -> None:
+        check_depth(self.parameters, "parameters")
+        check_finite(self.parameters)
 
     def read(self, message: DocumentsRequest) -> R_co:
         """What a gRPC answer holds.

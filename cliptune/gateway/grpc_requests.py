@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from docarray import BaseDoc
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import DecodeError
 
 from cliptune.errors import BadInput, TooLarge
@@ -25,8 +26,12 @@ from cliptune.protocol.limits import (
 from cliptune.protocol.wire_errors import UNREADABLE
 
 if TYPE_CHECKING:
+    from google.protobuf.struct_pb2 import Struct
+
     from cliptune.protocol.jina_types import DataRequest, DocProto, NodeProto
 
+_NO_JSON = (ValueError, SerializeToJsonError)
+"""What protobuf's versions raise for numbers of which JSON has no form."""
 MAX_ENDPOINT = 256
 MAX_DIMENSIONS = 8
 ALL_BUT_VISION = "(?!vision$)"
@@ -127,12 +132,24 @@ def _check_message(request: DataRequest | SingleDocumentRequest, limits: Limits)
         raise TooLarge(f"parameters: more than {allowed} values, the limit")
     try:
         names = request.parameters
-    except Exception as error:  # infinite numbers, of which protobuf's own JSON form has none
-        raise BadInput(f"parameters: {error}") from None
+    except _NO_JSON:
+        wrong = ", ".join(_not_finite(proto.parameters)) or "a number"
+        raise BadInput(f"parameters: {wrong} is not finite; JSON has no such numbers") from None
     for name in names:
         if "__" in name:  # Jina's form for one executor alone
             raise BadInput(f"parameters: {name[:100]} is unknown")
     limits.check_parameters(names)
+
+
+def _not_finite(parameters: Struct) -> list[str]:
+    """The names of parameters that hold NaN or an infinity, of which JSON has no form."""
+    names = []
+    for name, value in parameters.fields.items():
+        try:
+            MessageToDict(value)
+        except _NO_JSON:
+            names.append(name[:100])
+    return names[:10]
 
 
 def _has_no_picture(doc: DocProto) -> bool:

@@ -8,6 +8,7 @@ values are counted in the bytes first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -45,6 +46,21 @@ def check_depth(value: object, place: str) -> None:
         if not level:
             return
     raise BadInput(f"{place} is nested deeper than {MAX_DEPTH} levels")
+
+
+def check_finite(parameters: Mapping[str, object]) -> None:
+    """Refuse numbers of which JSON has no form, or that it has as nothing at all.
+
+    Raises:
+        BadInput: naming the parameter that holds NaN or an infinity.
+    """
+    for name, value in parameters.items():
+        level: list[object] = [value]
+        while level:
+            for one in level:
+                if isinstance(one, float) and not math.isfinite(one):
+                    raise BadInput(f"parameters: {name} is {one}: expected a finite number")
+            level = _held_by(level)
 
 
 def count_inside(value: object) -> int:
