@@ -228,8 +228,13 @@ def by_name(docs: Iterable[ClipDoc]) -> dict[str, ClipDoc]:
     for position, doc in enumerate(docs):
         called = name(position, doc)
         named[called] = doc
-        kind = "match" if isinstance(doc, RankDoc) else "part"
-        named |= {f"{called}: {kind} {number}": one for number, one in enumerate(inside(doc))}
+        if isinstance(doc, RankDoc):  # its matches have ids of the client's, parts have none
+            named |= {
+                f"{called}: match {number} (id {str(one.id)[:100]!r})": one
+                for number, one in enumerate(doc.matches)
+            }
+        else:
+            named |= {f"{called}: part {number}": one for number, one in enumerate(inside(doc))}
     return named
 
 

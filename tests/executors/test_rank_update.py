@@ -63,7 +63,7 @@ def test_rank_is_the_softmax_of_a_hundred_times_the_cosine(client: Client, serve
 
 REFUSED = [
     ([RankDoc(text="a")], errors.BadInput, "no matches"),
-    ([RankDoc(text="a", matches=[RankMatch()])], errors.BadInput, "match 0 has neither"),
+    ([RankDoc(text="a", matches=[RankMatch()])], errors.BadInput, r"match 0 \(id .*\) has neither"),
     ([RankDoc(text="a", matches=[RankMatch(image=b"x")])], errors.BadImage, "picture"),
     ([RankDoc(text="a", matches=[RankMatch(text="b")] * 256)], TooLarge, "257 documents"),
     ([ClipDoc(text="a")], errors.BadInput, "RankDocs"),

@@ -198,8 +198,11 @@ def start(source: str, target: Path, meant: str, log: Path) -> subprocess.Popen[
 
 def holds(pid: int, folder: Path) -> bool:
     """Whether a process has a folder open, as it has that which it waits for."""
-    opened = Path(f"/proc/{pid}/fd").iterdir()
-    return any(os.path.realpath(handle) == str(folder.resolve()) for handle in opened)
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(handle) == str(folder.resolve()):
+                return True
+    return False
 
 
 @pytest.mark.e2e

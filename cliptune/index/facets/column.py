@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from cliptune.index.tags import value_of, values_at
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Column:
     @classmethod
     def of(cls, all_tags: Iterable[Mapping[str, object]], path: str) -> Column:
         """The column of documents with these tags."""
+        import pyarrow as pa
+
         distinct: dict[str, int] = {}
         rows: list[int] = []
         codes: list[int] = []

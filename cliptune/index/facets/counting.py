@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
@@ -167,6 +165,9 @@ def facet(column: Column, options: FacetOptions) -> Facet:
 
 
 def _most_frequent(column: Column, limit: int) -> list[FacetValue]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     listed = pa.table({"term": column.terms, "count": column.counts})
     listed = listed.filter(pc.greater(listed["count"], 0))
     keys = [("count", "descending"), ("term", "ascending")]
