@@ -14,12 +14,13 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cliptune.errors import BadArtifact
+from cliptune.errors import AlreadyExists, BadArtifact
 from cliptune.settings import current
 
 MAX_UNZIPPED_BYTES = 64 * 2**30
@@ -176,6 +177,24 @@ def zip_folder(folder: Path, target: Path) -> Path:
         beside.unlink(missing_ok=True)
         raise
     return target
+
+
+@contextmanager
+def folder_or_zip(target: Path) -> Iterator[Path]:
+    """Where to write what is to be at `target`: in it, or for a `.zip` in a folder that is zipped.
+
+    Raises:
+        AlreadyExists: there is something.
+    """
+    if target.exists():
+        raise AlreadyExists(f"{target} is there already: choose another place, or remove it")
+    if target.suffix != ".zip":
+        yield target
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "artifact"
+        yield folder
+        zip_folder(folder, target)
 
 
 def unzip(archive_path: Path, folder: Path, *, max_bytes: int = MAX_UNZIPPED_BYTES) -> None:

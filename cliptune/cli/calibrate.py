@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,37 +40,31 @@ def calibrate(
     calibrated by themselves. Queries should be like your users', and the index as large as yours:
     among more documents, wrong ones come nearer.
     """
-    from cliptune.errors import AlreadyExists
     from cliptune.evaluation.calibration import calibrate as fit
     from cliptune.evaluation.search_task import SearchTask
     from cliptune.evaluation.tables import describe_counts
-    from cliptune.files import zip_folder
+    from cliptune.files import folder_or_zip
     from cliptune.inference.engines import both_towers
     from cliptune.models.artifact import open_artifact
     from cliptune.models.artifact_writer import add_calibration
     from cliptune.settings import Settings
 
-    if out.exists():
-        raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
-    source = open_artifact(artifact)
-    query_docs, index_docs = read_searched(queries, index, table.after(table_options_of(artifact)))
-    towers = both_towers(artifact)
-    with progress_bar() as progress:
-        task = SearchTask.prepare(
-            *towers,
-            query_docs,
-            index_docs,
-            pixel_cache=Settings.read().cache_dir / "pixels",
-            tell=progress,
-        )
-        evaluation = task.measure(*task.embed(*towers, progress), limit=limit)
-    measured = fit(evaluation)
-    with tempfile.TemporaryDirectory() as scratch:
-        zipped = out.suffix == ".zip"
-        folder = Path(scratch) / "artifact" if zipped else out
+    with folder_or_zip(out) as folder:
+        source = open_artifact(artifact)
+        columns = table.after(table_options_of(artifact))
+        query_docs, index_docs = read_searched(queries, index, columns)
+        towers = both_towers(artifact)
+        with progress_bar() as progress:
+            task = SearchTask.prepare(
+                *towers,
+                query_docs,
+                index_docs,
+                pixel_cache=Settings.read().cache_dir / "pixels",
+                tell=progress,
+            )
+            evaluation = task.measure(*task.embed(*towers, progress), limit=limit)
+        measured = fit(evaluation)
         add_calibration(source, folder, measured.calibration)
-        if zipped:
-            zip_folder(folder, out)
     console.print(_cuts(measured))
     console.print(
         f"expected calibration error {measured.calibration.error:.4f} on queries held out "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,32 +51,25 @@ def quantize(
     Measured are both towers in the reduced precision, and reduced queries on pictures embedded
     in fp32, as after an upgrade of a service with an index. The figures are kept in the artifact.
     """
-    from cliptune.errors import AlreadyExists
     from cliptune.evaluation.quality_gate import add_engine
     from cliptune.evaluation.tables import describe_counts
-    from cliptune.files import zip_folder
+    from cliptune.files import folder_or_zip
     from cliptune.settings import Settings
 
-    if out.exists():
-        raise AlreadyExists(f"{out} is there already: choose another --out, or remove it")
-    query_docs, index_docs = read_searched(
-        queries, index, table.after(table_options_of(artifact)), readable=True
-    )
-    with tempfile.TemporaryDirectory() as scratch, console.status(f"measuring {precision}"):
-        zipped = out.suffix == ".zip"
-        folder = Path(scratch) / "artifact" if zipped else out
-        report = add_engine(
-            artifact,
-            folder,
-            precision.value,
-            query_docs,
-            index_docs,
-            tolerance=tolerance,
-            device=device,
-            pixel_cache=Settings.read().cache_dir / "pixels",
-        )
-        if zipped:
-            zip_folder(folder, out)
+    with folder_or_zip(out) as folder:
+        columns = table.after(table_options_of(artifact))
+        query_docs, index_docs = read_searched(queries, index, columns, readable=True)
+        with console.status(f"measuring {precision}"):
+            report = add_engine(
+                artifact,
+                folder,
+                precision.value,
+                query_docs,
+                index_docs,
+                tolerance=tolerance,
+                device=device,
+                pixel_cache=Settings.read().cache_dir / "pixels",
+            )
     console.print(
         f"recall@10: fp32 {report.fp32:.4f}, {precision} {report.reduced:.4f}, "
         f"{precision} queries on an fp32 index {report.mixed:.4f} "

@@ -30,7 +30,7 @@ from cliptune.errors import BadInput
 if TYPE_CHECKING:
     from cliptune.callback import Callback
     from cliptune.data.tables.options import CsvOptions
-    from cliptune.runs.session import Session
+    from cliptune.runs.session import AnyRun, Session
     from cliptune.runs.summary import RunSummary
 
 
@@ -127,17 +127,40 @@ def fit(
         "experiment_name": experiment,
         "csv_options": table,
     }
+    start(named, option, out, detach=detach, server=server)
+
+
+def start(
+    named: dict[str, object],
+    option: list[str] | None,
+    out: Path,
+    *,
+    detach: bool,
+    server: str | None,
+) -> AnyRun | None:
+    """Start a run, and unless it is to be left alone watch it and save its artifact.
+
+    Args:
+        named: the arguments of `fit` that have options of their own.
+        option: the others, as NAME=VALUE.
+        out: where the artifact is saved.
+        detach: only start it.
+        server: the train Flow's address; None: this machine.
+
+    Returns: the run that has finished; None with `detach`.
+    """
     options = with_options(named, parse_options(option or []))
-    del options["model"], options["train_data"]
-    run = _session(server).fit(model, train_data, **options)
+    model, train_data = options.pop("model"), options.pop("train_data")
+    run = _session(server).fit(str(model), train_data, **options)
     if detach:
         console.print(f"run [bold]{run.name}[/] started; follow it with: cliptune logs {run.name}")
-        return
+        return None
     watch(run)
     if run.metrics().get("after"):
         run.display_metrics()
     path = run.save_artifact(str(out))
     console.print(f"artifact: [bold]{path}[/]\nserve it:  cliptune serve --artifact {path}")
+    return run
 
 
 def runs(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cliptune.cli.options import TrainAddress, with_table_options
-from cliptune.cli.runs import parse_options, with_options
-from cliptune.cli.terminal import console, watch
+from cliptune.cli.runs import parse_options, start
+from cliptune.cli.terminal import console
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def tune(
 
     It is a run: `cliptune logs`, `cancel` and `resume` work, whatever has killed it.
     """
-    from cliptune.sdk.session import session
+    from cliptune.runs.run import Run
 
     asked = {
         "minutes": minutes,
@@ -102,16 +102,6 @@ def tune(
         "experiment_name": experiment,
         "csv_options": table,
     }
-    options = with_options(named, parse_options(option or []))
-    del options["model"], options["train_data"]
-    run = session(server).fit(model, train_data, **options)
-    if detach:
-        console.print(f"run [bold]{run.name}[/] started; follow it with: cliptune logs {run.name}")
-        return
-    watch(run)
-    run.display_metrics()
-    path = run.save_artifact(str(out))
-    folder = getattr(run, "folder", None)
-    if folder is not None:
-        console.print(f"report:   [bold]{folder / 'tune' / 'report.html'}[/]", soft_wrap=True)
-    console.print(f"artifact: [bold]{path}[/]\nserve it:  cliptune serve --artifact {path}")
+    run = start(named, option, out, detach=detach, server=server)
+    if isinstance(run, Run):  # of this machine: the report is here
+        console.print(f"report:   [bold]{run.folder / 'tune' / 'report.html'}[/]", soft_wrap=True)

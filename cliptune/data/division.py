@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 
 from cliptune.data.equivalence import Groups, KeyedDocs
@@ -25,15 +24,9 @@ def divide(table: KeyedDocs, shares: Sequence[float], seed: int = 0) -> list[lis
     Returns:
         For each part the rows of its documents, in their order; a part may be empty.
     """
-    groups: Groups[tuple[str, str]] = Groups()
     keys = [_keys(table, row) for row in range(len(table.docs))]
-    for of_row in keys:
-        groups.join(of_row)
-    members: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row, of_row in enumerate(keys):
-        members[groups.first(of_row[0])].append(row)
     parts: list[list[int]] = [[] for _ in range(len(shares) + 1)]
-    for rows in members.values():
+    for rows in Groups.of_rows(keys):
         place, bound, part = place_of(f"{seed}:{_name([keys[row] for row in rows])}"), 0.0, 0
         for number, share in enumerate(shares, 1):
             if bound <= place < bound + share:
@@ -63,7 +56,8 @@ def _keys(table: KeyedDocs, row: int) -> list[tuple[str, str]]:
         keys.append(("text", text.hex()))
     if doc.label and doc.label.strip():
         keys.append(("label", doc.label))
-    if picture is not None:
+    is_wrong = doc.grade == 0 and text is not None  # the picture, which needn't be beside the text
+    if picture is not None and not is_wrong:
         keys.append(("picture", picture))
     return keys or [("row", str(row))]
 

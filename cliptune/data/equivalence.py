@@ -178,6 +178,21 @@ class Groups(Generic[K]):
         for root in roots[1:]:
             self.parents[root] = roots[0]
 
+    @classmethod
+    def of_rows(cls, keys: Sequence[Sequence[K]]) -> list[list[int]]:
+        """The rows of each group, ascending, where rows with a key in common are together.
+
+        Args:
+            keys: of each row, at least one.
+        """
+        groups = cls()
+        for of_row in keys:
+            groups.join(of_row)
+        members: dict[K, list[int]] = defaultdict(list)
+        for row, of_row in enumerate(keys):
+            members[groups.first(of_row[0])].append(row)
+        return list(members.values())
+
     def first(self, key: K) -> K:
         """The key that stands for the group of `key`."""
         while (parent := self.parents[key]) != key:

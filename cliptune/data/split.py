@@ -185,15 +185,9 @@ def _groups(
         [*of_doc, f"at {place}"] if times[place] > 1 else of_doc
         for of_doc, place in zip(_keys(docs, text_keys), places, strict=True)
     ]
-    groups: Groups[str] = Groups()
-    for of_row in keys:
-        groups.join(of_row)
-    members: dict[str, list[int]] = {}
-    for row, of_row in enumerate(keys):
-        members.setdefault(groups.first(of_row[0]), []).append(row)
     return {
         tuple(rows): _name([docs[row] for row in rows], [key for row in rows for key in keys[row]])
-        for rows in members.values()
+        for rows in Groups.of_rows(keys)
     }
 
 

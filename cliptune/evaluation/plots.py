@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: a contact sheet of sample results, to suit a README."""
+"""Pictures of an evaluation: a contact sheet of sample results, and what all figures share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import matplotlib
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from cliptune.errors import BadInput
@@ -196,3 +197,19 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: float, max_lines: i
         lines.append(_cut(" ".join(words[:count]), font, width))
         words = words[count:]
     return lines
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def svg_of(figure: Figure) -> str:
+    """A figure as an SVG element that stands in a page as it is."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]

@@ -7,7 +7,6 @@ up, so that the upper right corner is best. Without one it is the in-domain metr
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from cliptune.evaluation.plots import INK, LINE, MISS, MUTED, PAPER, SERIES
+from cliptune.evaluation.plots import INK, LINE, MISS, MUTED, PAPER, SERIES, png_of
 from cliptune.evaluation.wise_ft import Point, Rule
 from cliptune.files import write_bytes
 
@@ -70,9 +69,7 @@ def frontier_plot(
     if has_robust:
         _shade(axes, rule.floor(points), rule.max_loss)
     _label(figure, axes, points, list(zip(xs, ys, strict=True)), place)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_bytes(Path(path), buffer.getvalue())
+    write_bytes(Path(path), png_of(figure))
     return Path(path)
 
 

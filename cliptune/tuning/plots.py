@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
@@ -105,22 +104,6 @@ def progress_plot(results: Sequence[Result], metric: str) -> Figure:
     plot.tick_params(colors=MUTED, labelsize=9, length=0)
     plot.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
     return figure
-
-
-def png_of(figure: Figure) -> bytes:
-    """The bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def svg_of(figure: Figure) -> str:
-    """An SVG element that stands in a page as it is."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:

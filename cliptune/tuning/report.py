@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from cliptune.evaluation.bootstrap import Change
+from cliptune.evaluation.plots import png_of, svg_of
+from cliptune.evaluation.report.render import page_environment
 from cliptune.files import write_bytes, write_text
-from cliptune.tuning.plots import png_of, progress_plot, svg_of, trials_plot
+from cliptune.tuning.plots import progress_plot, trials_plot
 from cliptune.tuning.search import Result, short
 from cliptune.tuning.space import Axis
 
@@ -96,28 +98,19 @@ class Found:
 
 def write_report(found: Found, title: str, folder: Path) -> Path:
     """Write the page and the plot into `folder`, each whole or not at all; returns the page."""
-    figure = trials_plot(
+    trials = trials_plot(
         found.results, found.axes, found.importance, found.metric, found.best.number
     )
-    write_bytes(folder / PLOT_FILE, png_of(figure))
-    write_text(folder / REPORT_FILE, render(found, title))
+    write_bytes(folder / PLOT_FILE, png_of(trials))
+    write_text(folder / REPORT_FILE, render(found, title, trials))
     return folder / REPORT_FILE
 
 
-def render(found: Found, title: str) -> str:
+def render(found: Found, title: str, trials: Figure) -> str:
     """The page's HTML: what is text is escaped, and nothing is fetched when it is read."""
-    environment = Environment(
-        loader=PackageLoader("cliptune.tuning"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    figures = (
-        trials_plot(found.results, found.axes, found.importance, found.metric, found.best.number),
-        progress_plot(found.results, found.metric),
-    )
+    figures = (trials, progress_plot(found.results, found.metric))
     plots = [Markup(svg_of(figure)) for figure in figures]  # noqa: S704 - drawn by us
+    environment = page_environment("cliptune.tuning")
     return environment.get_template("tune.html.j2").render(
         title=title, found=found, trials_svg=plots[0], progress_svg=plots[1],
         ranked=sorted(found.results, key=lambda one: (one.state != "complete", -(one.value or 0))),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import optuna
 from pydantic import PrivateAttr
 
+from cliptune.evaluation.retrieval import Evaluation
 from cliptune.evaluation.search_task import SearchTask
 from cliptune.inference.engines import both_towers
 from cliptune.models.artifact import RunMetrics
@@ -99,7 +100,7 @@ class Judging(Callback):
             GivenUp: it lags behind.
         """
         name = PREFIX + self.metric
-        value = measure(training.model, self._task, self.limit)[self.metric]
+        value = measure(training.model, self._task, self.limit).metrics[self.metric]
         training.epoch_metrics[name] = value
         self._trial.set_user_attr("seconds", self._clock.elapsed())
         history, epochs = training.position.history, training.options.epochs
@@ -129,10 +130,10 @@ def rungs_passed(done: int, epochs: int, earlier: float, value: float) -> list[t
     ]
 
 
-def measure(model: ClipModel, task: SearchTask, limit: int) -> dict[str, float]:
-    """What `model` finds of `task`, by metric."""
+def measure(model: ClipModel, task: SearchTask, limit: int) -> Evaluation:
+    """What `model` finds of `task`."""
     model.clip.eval()
-    return task.measure(*task.embed(*both_towers(model)), limit=limit).metrics
+    return task.measure(*task.embed(*both_towers(model)), limit=limit)
 
 
 @dataclass
@@ -141,7 +142,6 @@ class TrialLogger:
 
     logger: RunLogger
     title: str
-    tell: Callable[[RunMetrics], Any] = lambda metrics: None
 
     def log(self, level: str, message: str) -> None:
         """Details are for debugging; what is wrong stays."""
@@ -152,8 +152,7 @@ class TrialLogger:
         self.logger.progress(f"{self.title}: {description}", done, total, **values)
 
     def metrics(self, metrics: RunMetrics) -> None:
-        """The trial's figures."""
-        self.tell(metrics)
+        """None: the search tells them."""
 
     def examples(self, examples: RunExamples) -> None:
         """None: no callback of a trial gathers them."""

@@ -21,7 +21,6 @@ from cliptune.data.equivalence import KeyedDocs
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.evaluation.bootstrap import Change, compare_means
-from cliptune.evaluation.retrieval import Evaluation
 from cliptune.evaluation.search_task import SearchTask
 from cliptune.evaluation.wise_ft import Rule, sweep
 from cliptune.files import write_text
@@ -117,7 +116,7 @@ class _Tuning:
             self.base, self.asked, axes, block_counts(before.clip), self.folder, self.logger
         )
         self._say_what_was_understood(parts, validation, search)
-        value = measure(before, validation, self.asked.limit)[self.asked.metric]
+        value = measure(before, validation, self.asked.limit).metrics[self.asked.metric]
         search.run(parts.train, validation, value, self.pixel_cache)
         self._look()
         best = search.best()
@@ -148,7 +147,7 @@ class _Tuning:
             role=role,
             pixel_cache=self.pixel_cache,
             workers=self.base.num_workers,
-            tell=lambda what, done, total: self.logger.progress(what, done, total),
+            tell=self.logger.progress,
             warn=lambda words: self.logger.log("WARNING", words),
         )
 
@@ -210,7 +209,7 @@ class _Tuning:
         def value(state: State) -> float:
             self._look()
             shell.clip.load_state_dict(state)
-            return measure(shell, task, self.asked.limit)[self.asked.metric]
+            return measure(shell, task, self.asked.limit).metrics[self.asked.metric]
 
         def state_of(number: int) -> State:
             model = first if number == best[0].number else self._load(str(models[number]))
@@ -283,19 +282,13 @@ class _Tuning:
     ) -> Found:
         """Search the test part by the three models."""
         task = self._task(before, parts.test, "test ")
-        limit = self.asked.limit
-
-        def search_by(model: ClipModel) -> Evaluation:
-            model.clip.eval()
-            return task.measure(*task.embed(*both_towers(model)), limit=limit)
-
-        measured = [search_by(model) for model in (before, self._defaults(search), chosen)]
-        first, default, last = measured
+        models = before, self._load(str(search.artifact(0))), chosen
+        first, default, last = (measure(model, task, self.asked.limit) for model in models)
         return Found(
             results=search.results(),
             axes=search.axes,
             metric=self.asked.metric,
-            limit=limit,
+            limit=self.asked.limit,
             members=members,
             soup=soup,
             alpha=alpha,
@@ -307,9 +300,6 @@ class _Tuning:
             counts=last.counts(),
             minutes=sum(one.seconds for one in search.results()) / 60,
         )
-
-    def _defaults(self, search: Search) -> ClipModel:
-        return self._load(str(search.artifact(0)))
 
     def _finish(self, search: Search, found: Found, chosen: ClipModel) -> str:
         """Write the report and the artifact, and tell the figures."""

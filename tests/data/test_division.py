@@ -50,3 +50,12 @@ def test_rows_that_are_added_move_no_others() -> None:
     for before, after in zip(first, more, strict=True):
         assert {rows[row] for row in before} == {rows[300 - row] for row in after if row}
     assert divide(table(*rows), (0.2, 0.2), seed=1) != first
+
+
+def test_a_wrong_answer_needn_t_be_beside_its_text() -> None:
+    wrong = [ClipDoc(text=f"a {n}", image=f"b {n}".encode(), grade=0) for n in range(200)]
+    right = [ClipDoc(text=f"b {n}", image=f"b {n}".encode()) for n in range(200)]
+    docs = KeyedDocs.of(DocList[ClipDoc]([*wrong, *right]), word_keys)
+    [_, held] = divide(docs, (0.5,))
+    apart = sum((row in held) != (200 + row in held) for row in range(200))
+    assert 50 < apart < 150, "by chance half of them"

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,7 @@ def _utf8(path: Path) -> str | None:
     return "utf-8-sig" if has_mark else "utf-8"
 
 
-class GridRows:
+class GridRows(ABC):
     """Rows of cells that are texts, with a header or, if they are of two columns, without."""
 
     encoding: str | None = None
@@ -147,9 +148,9 @@ class GridRows:
             named = zip(self._names, cells, strict=False)
             yield Row(line, {name: cell for name, cell in named if name}, unit=self.unit)
 
+    @abstractmethod
     def split(self) -> Iterator[tuple[int, list[str]]]:
         """(line, cells) of each row that is not blank, the header too."""
-        raise NotImplementedError
 
     def _check(self) -> None:
         rows = self.split()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cliptune.evaluation.calibration import Reliability
-from cliptune.evaluation.plots import INK, LINE, MUTED, SERIES
+from cliptune.evaluation.plots import INK, LINE, MUTED, SERIES, svg_of
 from cliptune.evaluation.tables import metric_of
 from cliptune.models.artifact import Epoch
 
@@ -77,7 +76,7 @@ def _draw(lines: Mapping[str, Line]) -> str:
         loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9,
         labelcolor=INK, handlelength=1.2, borderaxespad=0.2,
     )  # fmt: skip
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def reliability_chart(measured: Reliability) -> Chart:
@@ -97,7 +96,7 @@ def reliability_chart(measured: Reliability) -> Chart:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
-    return Chart("Relevance", _svg(figure))
+    return Chart("Relevance", svg_of(figure))
 
 
 def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
@@ -111,11 +110,3 @@ def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
     axes.grid(axis="y", color=LINE, lw=0.8, zorder=0)
     axes.tick_params(colors=MUTED, labelsize=9, left=False)
     return figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]

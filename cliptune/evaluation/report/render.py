@@ -53,6 +53,17 @@ class About:
     """What `Run.history()` gives."""
 
 
+def page_environment(package: str) -> Environment:
+    """The templates of a package, for pages: what they are given as text is escaped."""
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def write_report(comparison: Comparison, about: About, path: str | Path) -> Path:
     """Write the report to `path`, whole or not at all; returns `path`."""
     write_text(Path(path), render_report(comparison, about))
@@ -61,13 +72,7 @@ def write_report(comparison: Comparison, about: About, path: str | Path) -> Path
 
 def render_report(comparison: Comparison, about: About) -> str:
     """The report's HTML: text from documents is escaped, and nothing is fetched when it is read."""
-    environment = Environment(
-        loader=PackageLoader("cliptune.evaluation.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("cliptune.evaluation.report")
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
     environment.filters["figure"] = lambda value: f"{value:.3f}"
     page = environment.get_template("report.html.j2")

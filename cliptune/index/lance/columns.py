@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cliptune.index.facets.column import Column
+from cliptune.index.lance.rows import row_ids
 from cliptune.index.tags import term_prefix
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class TagColumnCache:
             kept = self._current(name, table, paths)
             chosen = kept.alive
             if condition is not None:
-                places, known = kept.places(_rows(table, condition))
+                places, known = kept.places(row_ids(table, condition))
                 if not known.all():
                     continue  # written in the meantime
                 chosen = np.zeros(len(kept.rows), np.bool_)
@@ -110,13 +111,13 @@ class TagColumnCache:
 
 def _fresh(name: str, table: Table) -> _Kept:
     version = table.version  # before the rows: what is written meanwhile is looked for again
-    rows = np.sort(_rows(table, None))
+    rows = row_ids(table, None)
     return _Kept(name, version, rows, np.ones(len(rows), np.bool_))
 
 
 def _followed(kept: _Kept, table: Table, version: int) -> _Kept:
     """The same after writes."""
-    alive_now = np.sort(_rows(table, None))
+    alive_now = row_ids(table, None)
     places, known = kept.places(alive_now)
     alive = np.zeros(len(kept.rows), np.bool_)
     alive[places[known]] = True
@@ -138,14 +139,6 @@ def _followed(kept: _Kept, table: Table, version: int) -> _Kept:
     more = _read(grown, [batch for one in added for batch in one.to_batches()], list(kept.columns))
     columns = {path: _joined(kept.columns[path], more[path]) for path in kept.columns}
     return replace(grown, columns=columns)
-
-
-def _rows(table: Table, condition: str | None) -> NDArray[np.uint64]:
-    """The addresses of the rows that a condition leaves."""
-    query = table.search().select(["_rowid"])
-    if condition is not None:
-        query = query.where(condition)
-    return np.asarray(query.to_arrow()["_rowid"].to_numpy(), np.uint64)
 
 
 def _scanned(table: Table) -> pa.RecordBatchReader:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from cliptune.documents import Match
-from cliptune.index.lance.rows import MATCH_COLUMNS, MatchRow, to_match
+from cliptune.index.lance.rows import SHOWN_COLUMNS, MatchRow, row_ids, to_match
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -30,7 +30,7 @@ class Embeddings:
     table: Table
     """At this version, whatever is written afterwards."""
     row_ids: np.ndarray
-    """int64 [N], ascending: what Lance calls the rows."""
+    """uint64 [N], ascending: the rows' addresses."""
     ids: pa.ChunkedArray
     unit: np.ndarray
     """float32 [N, D] of unit length."""
@@ -39,22 +39,22 @@ class Embeddings:
     def read(cls, table: Table, dim: int) -> Embeddings:
         """All of a table that is held at a version; `dim` is D."""
         rows = table.count_rows()
-        row_ids, unit = np.empty(rows, np.int64), np.empty((rows, dim), np.float32)
+        addresses, unit = np.empty(rows, np.uint64), np.empty((rows, dim), np.float32)
         ids: list[pa.Array] = []
         start = 0
         for batch in table.search().select(["id", "embedding"]).with_row_id(True).to_batches():
             end = start + len(batch)
-            row_ids[start:end] = batch["_rowid"].to_numpy()
+            addresses[start:end] = batch["_rowid"].to_numpy()
             kept = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
             vectors = kept.reshape(len(batch), dim).astype(np.float64)
             unit[start:end] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
             ids.append(batch["id"])
             start = end
-        order = np.argsort(row_ids)
+        order = np.argsort(addresses)
         named = pa.chunked_array(ids, pa.string())
         if not np.array_equal(order, np.arange(rows)):
-            row_ids, unit, named = row_ids[order], unit[order], named.take(pa.array(order))
-        return cls(table, row_ids, named, unit)
+            addresses, unit, named = addresses[order], unit[order], named.take(pa.array(order))
+        return cls(table, addresses, named, unit)
 
     def nearest(self, queries: np.ndarray, k: int, condition: str | None) -> list[list[Match]]:
         """The `k` best matches of each query in float32 [Q, D], best first, ties by id.
@@ -77,9 +77,7 @@ class Embeddings:
 
     def _among(self, condition: str) -> np.ndarray:
         """The positions of the rows for which it holds, int64, ascending."""
-        found = self.table.search().where(condition).select(["_rowid"]).to_arrow()
-        row_ids = np.sort(found["_rowid"].to_numpy().astype(np.int64))
-        return np.searchsorted(self.row_ids, row_ids)
+        return np.asarray(np.searchsorted(self.row_ids, row_ids(self.table, condition)))
 
     def _best(
         self, query: np.ndarray, positions: np.ndarray, scores: np.ndarray, k: int
@@ -104,14 +102,14 @@ class Embeddings:
         return positions[order], np.clip(exact[order], -1, 1)
 
     def _matches(self, positions: np.ndarray, scores: np.ndarray) -> list[Match]:
-        row_ids = self.row_ids[positions].tolist()
-        if not row_ids:
+        addresses = self.row_ids[positions].tolist()
+        if not addresses:
             return []
-        columns = [name for name in MATCH_COLUMNS if name != "_distance"]
-        taken = self.table.take_row_ids(row_ids).select(columns).with_row_id().to_arrow()
+        taken = self.table.take_row_ids(addresses).select(SHOWN_COLUMNS).with_row_id().to_arrow()
         rows = {row["_rowid"]: cast("MatchRow", row) for row in taken.to_pylist()}
         return [
-            to_match(rows[one], score) for one, score in zip(row_ids, scores.tolist(), strict=True)
+            to_match(rows[one], score)
+            for one, score in zip(addresses, scores.tolist(), strict=True)
         ]
 
 

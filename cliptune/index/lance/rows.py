@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from cliptune.documents import ClipDoc, Match
 from cliptune.index.checks import CheckedBatch
 from cliptune.index.metadata import Storage, as_stored, check_storage
-from cliptune.index.tags import TagColumns, from_json
+from cliptune.index.tags import TagColumns, from_json, term_prefix
 from cliptune.index.words import words_of
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-MATCH_COLUMNS = ["id", "text", "uri", "tags", "image_digest", "_distance"]
+SHOWN_COLUMNS = ["id", "text", "uri", "tags", "image_digest"]
+"""What a match shows of its document."""
 DOC_COLUMNS = ["id", "text", "uri", "label", "tags", "image_digest"]
 _WORDS_OF_ROWS = (
     "concat_ws(' ', id, text, array_to_string(string_min, ' '), "
@@ -154,6 +156,14 @@ def to_match(row: MatchRow, score: float) -> Match:
     )
 
 
+def row_ids(table: Table, condition: str | None) -> NDArray[np.uint64]:
+    """[N] The addresses of the rows that an SQL condition leaves, ascending."""
+    query = table.search().select(["_rowid"])
+    if condition is not None:
+        query = query.where(condition)
+    return np.sort(np.asarray(query.to_arrow()["_rowid"].to_numpy(), np.uint64))
+
+
 def offsets_by_id(table: Table, after: str | None) -> list[int]:
     """The offsets of the rows whose ids come after `after`, in ascending order of the ids."""
     ids = table.search().select(["id"]).to_arrow()["id"]
@@ -176,7 +186,7 @@ def tag_names(table: Table) -> frozenset[str]:
 
 def tag_values(table: Table, path: str) -> frozenset[str]:
     """The texts that stand at a tag's path; long ones, of which a hash is kept, are left out."""
-    start = json.dumps([path])[:-1] + ', "'
+    start = term_prefix(path) + '"'
     return frozenset(
         json.loads(one)[1] for one in _terms(table, lambda terms: pc.starts_with(terms, start))
     )

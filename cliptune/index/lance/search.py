@@ -16,7 +16,7 @@ import numpy as np
 
 from cliptune.documents import Match
 from cliptune.index.filters.language import And, Compare, Field, In, Node, Not, Or, Scalar
-from cliptune.index.lance.rows import MATCH_COLUMNS, MatchRow, to_match
+from cliptune.index.lance.rows import SHOWN_COLUMNS, MatchRow, to_match
 from cliptune.index.tags import term
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Searcher:
             queries[0] if single else queries, vector_column_name="embedding"
         )
         search = cast("LanceVectorQueryBuilder", search)  # as those of vectors are
-        search = search.distance_type("cosine").select(MATCH_COLUMNS).limit(k)
+        search = search.distance_type("cosine").select([*SHOWN_COLUMNS, "_distance"]).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
         if self._exact or exact:

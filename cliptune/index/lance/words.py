@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cliptune.index.lance.rows import MATCH_COLUMNS, to_match
+from cliptune.index.lance.rows import SHOWN_COLUMNS, to_match
 from cliptune.index.lance.search import to_sql
 from cliptune.index.words import WordMatch, first_words, is_code
 
@@ -56,8 +56,7 @@ class WordSearcher:
 
     def _ask(self, words: FullTextQuery, query: np.ndarray, k: int) -> list[WordMatch]:
         search = self._table.search(words, query_type="fts")
-        columns = [name for name in MATCH_COLUMNS if name != "_distance"]
-        search = search.select([*columns, "embedding", "_score"]).limit(k)
+        search = search.select([*SHOWN_COLUMNS, "embedding", "_score"]).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
         found = search.to_arrow()
