@@ -108,7 +108,8 @@ def progress_plot(results: Sequence[Result], metric: str) -> Figure:
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    margin = 0.1 * abs(low) or 0.1  # where there is one value
+    return (low, high) if high > low else (low - margin, high + margin)
 
 
 def _height(axis: Axis, value: float | int | str) -> float:
