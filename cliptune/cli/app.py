@@ -16,6 +16,7 @@ COMMANDS = {
     "cliptune.cli.split": "split",
     "cliptune.cli.runs": "fit logs cancel resume evaluate runs",
     "cliptune.cli.tune": "tune",
+    "cliptune.cli.compare": "compare",
     "cliptune.cli.report": "report",
     "cliptune.cli.models": "models download export push",
     "cliptune.cli.fetch": "fetch",

@@ -70,6 +70,14 @@ Searched = Annotated[
     str | None, typer.Option(help="The pictures to search; default: those of --queries.")
 ]
 Labelled = Annotated[str, typer.Option(help="Texts with labels: a CSV or a data set's name.")]
+GroupedBy = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TAG",
+        help="Also by groups of queries: a column of theirs (numbers make bands), 'words' (how "
+        "long they are) or 'weight' (head and tail); may be given several times.",
+    ),
+]
 ResultsThatCount = Annotated[int, typer.Option(min=1, help="k: results that count.")]
 
 TABLES = "Tables (columns are found by their names where that is clear)"

@@ -29,11 +29,20 @@ class Change:
     before: Interval
     after: Interval
     difference: Interval
+    p_value: float
+    """Two-sided, of the same draws: twice the part of them in which the difference has the other
+    sign or is 0 (each draw that could be counts one more, so that it is never 0), at most 1; and
+    at least 2^(1 - m) where m queries differ, the least that a sign test of so many can give."""
 
     @property
     def is_certain(self) -> bool:
-        """Whether the interval of the difference leaves out 0."""
-        return not self.difference.low <= 0 <= self.difference.high
+        """Whether the interval of the difference leaves out 0, and its p-value is below 0.05.
+
+        Draws of a handful of queries are too alike for the interval alone: those of one query are
+        that query.
+        """
+        leaves_out_0 = not self.difference.low <= 0 <= self.difference.high
+        return leaves_out_0 and self.p_value < 1 - CONFIDENCE
 
 
 def compare_means(
@@ -61,9 +70,23 @@ def compare_means(
     for row, name in enumerate(names):
         first, second = drawn[:, 2 * row], drawn[:, 2 * row + 1]
         a, b = float(values[2 * row].mean()), float(values[2 * row + 1].mean())
-        difference = _interval(b - a, second - first)
-        changes[name] = Change(_interval(a, first), _interval(b, second), difference)
+        gained = second - first
+        differing = int(np.count_nonzero(values[2 * row + 1] - values[2 * row]))
+        changes[name] = Change(
+            _interval(a, first),
+            _interval(b, second),
+            _interval(b - a, gained),
+            _p_value(gained, differing),
+        )
     return changes
+
+
+def interval_of_mean(
+    values: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """The mean of `values` [Q] with its 95 % interval, drawn as by `compare_means`."""
+    drawn = _resampled_means(values[None], np.random.default_rng(seed), resamples)[:, 0]
+    return _interval(float(values.mean()), drawn)
 
 
 def _resampled_means(
@@ -79,6 +102,14 @@ def _resampled_means(
         times = random.multinomial(count, np.full(count, 1 / count), size=n)
         parts.append(times @ values.T / count)
     return np.concatenate(parts)
+
+
+def _p_value(gained: NDArray[np.float64], differing: int) -> float:
+    """Of the differences drawn, [resamples] (Efron & Tibshirani, 1993, section 15.4)."""
+    # Draws of the same queries add up to 0 but for rounding.
+    least = 1e-12
+    other = min((gained <= least).sum(), (gained >= -least).sum())
+    return float(min(1.0, max(2.0 ** (1 - differing), 2 * (other + 1) / (len(gained) + 1))))
 
 
 def _interval(mean: float, drawn: NDArray[np.float64]) -> Interval:

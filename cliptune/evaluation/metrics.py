@@ -45,6 +45,9 @@ METRICS = DOCARRAY_METRICS + TEXTBOOK_METRICS
 UNBOUNDED_METRICS = frozenset({"dcg_at_k", "dcg_at_k_textbook"})
 """Metrics that can exceed 1; all others lie in [0, 1]. For all of them higher is better."""
 
+HEADLINE = "reciprocal_rank"
+"""The metric by which queries are said to have gained or lost, and groups of them are compared."""
+
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.float64 | np.int64]
 
@@ -83,6 +86,8 @@ def per_query_metrics(
     *,
     excluded: ArrayLike | None = None,
     limit: int | None = None,
+    gains: ArrayLike | None = None,
+    best_gains: ArrayLike | None = None,
 ) -> dict[str, Floats]:
     """Every metric in `METRICS` for each query: arrays float64 [Q].
 
@@ -113,6 +118,10 @@ def per_query_metrics(
       - dcg_at_k_textbook = Σ_i rel_i / log2(i + 1)
       - ndcg_at_k_textbook = dcg_at_k_textbook / (that of min(R, k) hits at the top)
 
+    Where right answers have grades (`gains`), rel in these last two is the gain of the i-th answer,
+    2^grade - 1, and nDCG is over the DCG of the best order of all that can be retrieved (Burges et
+    al., 2005; the book's chapter 8.4). In all other metrics what has a grade above 0 is right.
+
     Args:
         relevant: bool or 0/1 [Q, n], whether the i-th best answer has the query's label.
             Columns past a query's `retrieved` must be 0.
@@ -121,6 +130,9 @@ def per_query_metrics(
         excluded: integers [Q], how many of `n_relevant` the query may not retrieve because they
             are the query itself; 0 by default.
         limit: k, by default n. Larger than n where the index holds fewer than k documents.
+        gains: floats [Q, n], of the i-th answer, 0 where it isn't relevant; by default `relevant`.
+        best_gains: floats [Q, m], with `gains`: the m <= k highest of all that can be retrieved,
+            from the highest on, filled up with 0.
 
     Raises:
         BadInput: shapes disagree, values other than 0 and 1, hits past `retrieved`, or more hits
@@ -144,8 +156,13 @@ def per_query_metrics(
     dcg = rel @ docarray_gain
     ideal = _cumulated(docarray_gain)[hits]
     textbook_gain = _gains(k, shift=1)
-    dcg_textbook = rel @ textbook_gain[:width]
-    ideal_textbook = _cumulated(textbook_gain)[np.minimum(total, k)]
+    if gains is None or best_gains is None:
+        dcg_textbook = rel @ textbook_gain[:width]
+        ideal_textbook = _cumulated(textbook_gain)[np.minimum(total, k)]
+    else:
+        best = np.asarray(best_gains, dtype=np.float64)
+        dcg_textbook = np.asarray(gains, dtype=np.float64) @ textbook_gain[:width]
+        ideal_textbook = best @ textbook_gain[: best.shape[1]]
 
     return {
         "precision_at_k": precision,

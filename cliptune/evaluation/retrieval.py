@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypedDict
 
@@ -15,6 +15,7 @@ from cliptune.data.equivalence import KeyedDocs, TextKeys, word_keys
 from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage, BadInput
+from cliptune.evaluation.grades import Grades
 from cliptune.evaluation.metrics import means, per_query_metrics
 from cliptune.evaluation.relevance import Answers, decide_answers
 from cliptune.evaluation.topk import Embeddings, check_distance, top_k
@@ -78,6 +79,9 @@ class Evaluation:
     """Cosines, as `ids`; -inf beside -1."""
     hits: NDArray[np.bool_] = field(repr=False)
     """Whether the index document has the query's label, as `ids`."""
+    query_rows: list[int] | None = None
+    """[Q]: where each query stands among the documents that were given, where several are one
+    query because they grade the answers to one text; None: each is a query."""
     n_given: int | None = None
     """How many index documents were given, where some are not searched because others are the
     same; None: all `n_index` are searched."""
@@ -94,6 +98,12 @@ class Evaluation:
             "n_index": self.n_index,
             "n_without_answers": self.n_without_answers,
         }
+
+    def asked(self, query_docs: Sequence[ClipDoc]) -> Sequence[ClipDoc]:
+        """Of the documents that were given as queries those that were asked, [Q]."""
+        if self.query_rows is None or len(query_docs) <= max(self.query_rows):
+            return query_docs
+        return [query_docs[row] for row in self.query_rows]
 
     def examples(
         self,
@@ -113,6 +123,7 @@ class Evaluation:
         Raises:
             BadInput: other documents than those evaluated, or no such query.
         """
+        query_docs = self.asked(query_docs)
         for role, docs, n in (
             ("query", query_docs, self.n_queries),
             ("index", index_docs, self.n_index if self.n_given is None else self.n_given),
@@ -158,6 +169,7 @@ def evaluate_embeddings(
     exclude_self: bool = True,
     chunk: int = 16384,
     device: str | torch.device | None = None,
+    grades: Sequence[Mapping[int, int]] | None = None,
 ) -> Evaluation:
     """Search the index with every query and measure how well the labels agree.
 
@@ -174,6 +186,8 @@ def evaluate_embeddings(
         exclude_self: see `query_ids`.
         chunk: index rows scored at once; bounds the memory.
         device: where to search; by default where the embeddings are.
+        grades: for each query the grades of its right answers by their positions in the index, in
+            the labels' place (see `per_query_metrics`).
 
     Raises:
         BadInput: lengths that do not fit, a label that is None, and what `top_k` refuses.
@@ -193,7 +207,7 @@ def evaluate_embeddings(
     codes: dict[Hashable, int] = {}
     query_codes = _codes("query_labels", query_labels, codes)
     index_codes = _codes("index_labels", index_labels, codes)
-    if len(codes) == 1 and n_index > 1:
+    if len(codes) == 1 and n_index > 1 and grades is None:
         raise BadData(
             f"all queries and all {n_index} index documents have the label {index_labels[0]!r}: "
             "every answer would be right, since that makes everything relevant (is it the wrong "
@@ -206,22 +220,41 @@ def evaluate_embeddings(
         _check_length("index_ids", index_ids, n_index)
         exclude = _same_ids(query_ids, index_ids)
 
+    graded = None
     n_relevant = np.bincount(index_codes, minlength=len(codes))[query_codes]
     excluded = np.zeros(n_queries, dtype=np.int64)
-    if exclude is not None:
+    if grades is not None:
+        graded = Grades(grades, exclude)
+        n_relevant = graded.n_relevant
+    elif exclude is not None:
         same_label = index_codes[exclude] == query_codes[:, None]
         excluded = ((exclude >= 0) & same_label).sum(axis=1)
     without_answers = n_relevant == excluded
     if without_answers.all():
+        if graded is not None:
+            raise BadData(
+                "no query has a right answer in the index: none of the pictures with a grade above "
+                "0 is searched (they are told by their bytes)"
+            )
         raise BadData(_no_answers(query_labels, index_labels, bool(n_relevant.any())))
 
     ids, scores = top_k(
         query_emb, index_emb, limit, distance=distance, exclude=exclude, chunk=chunk, device=device
     )
     hits = (index_codes[ids] == query_codes[:, None]) & (ids >= 0)
+    gains = best_gains = None
+    if graded is not None:
+        gains, best_gains = graded.gains_of(ids), graded.best_gains(limit)
+        hits = gains > 0
     return Evaluation(
         by_query=per_query_metrics(
-            hits, n_relevant, (ids >= 0).sum(axis=1), excluded=excluded, limit=limit
+            hits,
+            n_relevant,
+            (ids >= 0).sum(axis=1),
+            excluded=excluded,
+            limit=limit,
+            gains=gains,
+            best_gains=best_gains,
         ),
         n_queries=n_queries,
         n_index=n_index,
@@ -282,7 +315,7 @@ def evaluate(
     answers = decide_answers(queries, index, each_once_for=None if is_given else index_tower.name)
     evaluation = measure(
         answers,
-        query_emb,
+        query_emb if answers.query_rows is None else query_emb[answers.query_rows],
         _encode(index_tower, answers.index, "index", allow_files),
         limit=limit,
         exclude_self=exclude_self and query_tower.name == index_tower.name,
@@ -290,7 +323,12 @@ def evaluate(
         device=device,
     )
     rows = np.array([*answers.index_rows, -1])  # -1 stays
-    return replace(evaluation, ids=rows[evaluation.ids], n_given=len(index.docs))
+    return replace(
+        evaluation,
+        ids=rows[evaluation.ids],
+        n_given=len(index.docs),
+        query_rows=answers.query_rows,
+    )
 
 
 def measure(
@@ -315,6 +353,7 @@ def measure(
         index_ids=range(len(answers.index)) if answers.own else [d.id for d in answers.index],
         exclude_self=exclude_self,
         device=device,
+        grades=answers.grades,
     )
 
 

@@ -36,6 +36,13 @@ Inputs = Tensor | NDArray[np.uint8]
 _BATCHES_A_STEP = 8
 
 
+def _reading(tower: Tower) -> object:
+    """What texts or pictures are made to inputs by: equal where the inputs would be."""
+    if isinstance(tower, TextTower):
+        return tower.tokenizer, tower.context_length
+    return tower.preprocessing
+
+
 @dataclass(frozen=True)
 class SearchTask:
     """Queries and what they search, as a text or a vision tower is given them."""
@@ -48,6 +55,9 @@ class SearchTask:
     role: str
     query_inputs: Inputs
     index_inputs: Inputs
+    read_for: tuple[object, object]
+    """How the towers that it was prepared for read texts and pictures."""
+    pixel_cache: Path | None = None
 
     @classmethod
     def prepare(
@@ -117,6 +127,8 @@ class SearchTask:
         answers = decide_answers(
             asked, searched, each_once_for=index_tower.name if each_once else None, role=role
         )
+        if answers.query_rows is not None:
+            query_inputs = query_inputs[answers.query_rows]
         rows = answers.index_rows
         if isinstance(index_inputs, Tensor):
             index_inputs = index_inputs[rows]
@@ -129,33 +141,56 @@ class SearchTask:
             role,
             query_inputs,
             index_inputs,
+            (_reading(query_tower), _reading(index_tower)),
+            pixel_cache,
         )
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether grades say what is right: pictures then have no labels that could be wrong."""
+        return self.answers.grades is not None
 
     def embed(
         self, query_tower: Tower, index_tower: Tower, tell: OnProgress = lambda *_: None
     ) -> Embedded:
         """The embeddings by these towers.
 
-        Raises:
-            BadData: the towers take pictures of another size than the task was prepared for.
+        Those of another model than the task was prepared for may read texts and pictures
+        differently: they are given them anew. What is right stays as it was decided.
         """
 
-        def encode(tower: Tower, inputs: Inputs) -> Embeddings:
+        def encode(
+            tower: Tower, inputs: Inputs, docs: DocList[ClipDoc], read: object
+        ) -> Embeddings:
+            if read != _reading(tower):
+                inputs = self._read_anew(tower, docs, tell)
             if isinstance(inputs, Tensor):
                 return cast(TextTower, tower).encode_distinct(inputs)
             tower, count = cast(VisionTower, tower), len(inputs)
-            if tower.preprocessing.size != inputs.shape[1:3]:
-                raise BadData(
-                    f"the two models take pictures of {tower.preprocessing.size} and "
-                    f"{inputs.shape[1:3]} pixels: compare a model with the one that it comes from"
-                )
             step, parts = _BATCHES_A_STEP * tower.batch_size, []
             for start in range(0, count, step):
                 parts.append(tower.encode_pixels(inputs[start : start + step]))
                 tell(f"Encoding {self.role}pictures", min(start + step, count), count)
             return np.concatenate(parts)
 
-        return encode(query_tower, self.query_inputs), encode(index_tower, self.index_inputs)
+        return (
+            encode(query_tower, self.query_inputs, self.answers.queries, self.read_for[0]),
+            encode(index_tower, self.index_inputs, self.answers.index, self.read_for[1]),
+        )
+
+    def _read_anew(self, tower: Tower, docs: DocList[ClipDoc], tell: OnProgress) -> Inputs:
+        if isinstance(tower, TextTower):
+            return tower.tokenize(texts_of(docs))
+        what = f"Decoding {self.role}pictures for another model"
+        decoded = decode_documents(
+            docs,
+            tower.preprocessing,
+            cache_dir=self.pixel_cache,
+            on_progress=lambda done, total: tell(what, done, total),
+        )
+        if len(decoded.index) != len(docs):
+            raise BadData(f"{self.role}index: {first_of(decoded.problems)}")
+        return decoded.pixels
 
     def measure(
         self,

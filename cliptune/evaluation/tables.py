@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from rich.table import Table
 from rich.text import Text
 
+from cliptune.evaluation.groups import Group
 from cliptune.evaluation.metrics import METRICS, TEXTBOOK_METRICS
 
 
@@ -60,6 +61,17 @@ def metrics_table(metrics: Mapping[str, float], *, title: str | None = None) -> 
     table.add_column("value", justify="right")
     for name in ordered(metrics):
         table.add_row(name, _number(metrics[name]))
+    return table
+
+
+def groups_table(groups: Iterable[Group], *, title: str | None = None) -> Table:
+    """A rich table of one figure, a row a group of queries."""
+    table = Table("group", title=title, header_style="bold")
+    for heading in ("queries", "value", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in groups:
+        interval = f"{_number(one.value.low)} to {_number(one.value.high)}"
+        table.add_row(Text(one.name), str(one.n), _number(one.value.mean), interval)
     return table
 
 

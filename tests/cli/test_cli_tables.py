@@ -20,6 +20,7 @@ from cliptune.runs import get_run
 TABLES = [
     "fit",
     "evaluate",
+    "compare",
     "wise-ft",
     "quantize",
     "report",

@@ -15,23 +15,22 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.evaluation.bootstrap import Change, compare_means
 from cliptune.evaluation.calibration import Reliability, calibrate
+from cliptune.evaluation.groups import ChangedGroup, changes_by_group, groupings_of
+from cliptune.evaluation.metrics import HEADLINE
+from cliptune.evaluation.relevance import Answers
 from cliptune.evaluation.report.data_issues import Faults, find_faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.evaluation.search_task import Embedded, OnProgress, SearchTask
 from cliptune.inference.engines import both_towers
 from cliptune.models.loading import ClipModel
 
-HEADLINE = "reciprocal_rank"
-"""The metric by which queries are said to have gained or lost."""
-
 
 @dataclass(frozen=True)
 class Comparison:
     """A model before and after fine-tuning, on the same queries."""
 
-    queries: DocList[ClipDoc]
-    index: DocList[ClipDoc]
-    """Those that were searched: their picture could be read."""
+    answers: Answers
+    """The queries, and what they search: those whose picture could be read."""
     n_unreadable: int
     """Those without a picture that could be read, or without a label."""
     before: Evaluation
@@ -47,6 +46,24 @@ class Comparison:
     n_leaked: int | None
     """Pictures of the index that are training pictures too, byte for byte: what the model was
     taught, it need not find. None: no training pairs were given."""
+
+    @property
+    def queries(self) -> DocList[ClipDoc]:
+        """[Q]."""
+        return self.answers.queries
+
+    @property
+    def index(self) -> DocList[ClipDoc]:
+        """[N]."""
+        return self.answers.index
+
+    def by_group(self) -> dict[str, list[ChangedGroup]]:
+        """The headline's change by what the queries can well be grouped by."""
+        sides = self.before.by_query, self.after.by_query
+        return {
+            by: changes_by_group(*sides, self.queries, by, HEADLINE)
+            for by in groupings_of(self.queries)
+        }
 
     def better(self, most: int) -> list[int]:
         """Positions of the queries that gained most."""
@@ -99,17 +116,17 @@ def compare(
     task = prepare(queries, index)
     embedded = embed(task)
     first, second = (task.measure(*each, limit=limit) for each in embedded)
-    faults = [find_faults("the index", task, *embedded, scale)]
+    faults = [] if task.is_judged else [find_faults("the index", task, *embedded, scale)]
     n_leaked = None
     if train is not None:
         train = complete_only(train, PAIR, "the training data")
         pairs = prepare(train, train, each_once=False, role="training ")
-        faults.append(find_faults("the training data", pairs, *embed(pairs), scale))
+        if not pairs.is_judged:
+            faults.append(find_faults("the training data", pairs, *embed(pairs), scale))
         trained = set(pairs.digests)
         n_leaked = sum(digest in trained for digest in task.digests)
     return Comparison(
-        queries=task.answers.queries,
-        index=task.answers.index,
+        answers=task.answers,
         n_unreadable=task.n_left_out,
         before=first,
         after=second,

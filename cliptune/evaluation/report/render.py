@@ -21,8 +21,8 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage
 from cliptune.evaluation.bootstrap import Change
 from cliptune.evaluation.calibration import Reliability
-from cliptune.evaluation.metrics import DOCARRAY_METRICS, TEXTBOOK_METRICS
-from cliptune.evaluation.report.comparison import HEADLINE, Comparison
+from cliptune.evaluation.metrics import DOCARRAY_METRICS, HEADLINE, TEXTBOOK_METRICS
+from cliptune.evaluation.report.comparison import Comparison
 from cliptune.evaluation.report.curves import epoch_charts, reliability_chart
 from cliptune.evaluation.report.data_issues import Faults
 from cliptune.evaluation.retrieval import Evaluation
@@ -84,6 +84,10 @@ def render_report(comparison: Comparison, about: About) -> str:
         metrics=_rows(comparison.changes, DOCARRAY_METRICS),
         relevance=_relevance(comparison.reliability),
         textbook=_rows(comparison.changes, TEXTBOOK_METRICS),
+        groups={
+            by: [(f"{one.name} ({one.n})", one.change) for one in groups]
+            for by, groups in comparison.by_group().items()
+        },
         counts={
             "better": int((comparison.gains > 0).sum()),
             "worse": int((comparison.gains < 0).sum()),
@@ -117,7 +121,7 @@ def _relevance(measured: Reliability | str) -> dict[str, object]:
 def _query(comparison: Comparison, position: int) -> dict[str, object]:
     """A query's row: its right answers, and what both models found."""
     doc, index = comparison.queries[position], comparison.index
-    answers = [one for one in index if one.label == doc.label]
+    answers = [index[place] for place in comparison.answers.right(position)]
     sides = []
     for side, evaluation in (("before", comparison.before), ("after", comparison.after)):
         [example] = evaluation.examples(comparison.queries, index, SHOWN_RESULTS, [position])
