@@ -1,5 +1,6 @@
 """The typed documents that travel between users, executors and stores (DocArray 0.41)."""
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 from docarray import BaseDoc, DocList
@@ -7,6 +8,11 @@ from docarray.base_doc.mixins.io import _type_to_protobuf
 from docarray.proto import DocProto
 from docarray.typing import NdArray
 from pydantic import ConfigDict, Field
+
+MAX_DEPTH = 16
+"""Levels of lists and objects in tags and parameters: protobuf reads about 30."""
+EXACT = 2**53
+"""The largest integer in tags: floats are exact up to it."""
 
 
 class WireDoc(BaseDoc):
@@ -223,3 +229,23 @@ class RankDoc(ClipDoc):
     """A text or a picture with what it is compared with: pictures or texts, best first."""
 
     matches: DocList[RankMatch] = Field(default_factory=DocList[RankMatch])
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether lists and objects are nested deeper than `MAX_DEPTH` levels."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = held_by(level)
+        if not level:
+            return False
+    return True
+
+
+def held_by(values: Iterable[object]) -> list[object]:
+    """What the lists and objects among `values` hold."""
+    return [
+        inner
+        for value in values
+        if isinstance(value, dict | list | tuple)
+        for inner in (value.values() if isinstance(value, dict) else value)
+    ]

@@ -17,7 +17,7 @@ from tests.milvus_process import INSTALLED, MilvusProcess
 from tests.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
-pytest_plugins = ["tests.server", "tests.slowest"]
+pytest_plugins = ["tests.server", "tests.slowest", "tests.gpu"]
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ from docarray import BaseDoc
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import DecodeError
 
+from cliptune.documents import MAX_DEPTH
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.endpoints import Endpoint
 from cliptune.protocol.jina_compat import SingleDocumentRequest, jina_pb2
 from cliptune.protocol.limits import (
     LARGE,
-    MAX_DEPTH,
     TOGETHER,
     Limits,
     Tally,

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from cliptune.documents import MAX_DEPTH
 from cliptune.errors import BadInput
 
 MAX_JSON_BYTES = 1 << 20
 MAX_TERMS = 4_000
-MAX_DEPTH = 16
 MAX_PATH = 1000
 """Characters of a tag's path that is asked for."""
 _LONG_STRING = 200

@@ -16,13 +16,19 @@ import orjson
 from docarray import BaseDoc
 from google.protobuf.descriptor import Descriptor
 
-from cliptune.documents import ClipDoc, QueryDoc, QueryPart, RankDoc
+from cliptune.documents import (
+    MAX_DEPTH,
+    ClipDoc,
+    QueryDoc,
+    QueryPart,
+    RankDoc,
+    held_by,
+    is_too_deep,
+)
 from cliptune.errors import BadInput, TooLarge
 from cliptune.protocol.endpoints import Endpoint, SearchParameters, read_parameters
 from cliptune.settings import Bounds
 
-MAX_DEPTH = 16
-"""Levels of lists and objects in tags and parameters: protobuf reads about 30."""
 TOGETHER = "documents, with their matches or parts,"
 """What counts as one request's documents."""
 LARGE = 100_000
@@ -40,12 +46,8 @@ def check_depth(value: object, place: str) -> None:
     Raises:
         BadInput: lists and objects are nested deeper than `MAX_DEPTH` levels.
     """
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = _held_by(level)
-        if not level:
-            return
-    raise BadInput(f"{place} is nested deeper than {MAX_DEPTH} levels")
+    if is_too_deep(value):
+        raise BadInput(f"{place} is nested deeper than {MAX_DEPTH} levels")
 
 
 def check_finite(parameters: Mapping[str, object]) -> None:
@@ -66,21 +68,11 @@ def check_finite(parameters: Mapping[str, object]) -> None:
 def count_inside(value: object) -> int:
     """How many values lists and objects hold, and those in them; of other values 0."""
     count = 0
-    level = _held_by([value])
+    level = held_by([value])
     while level:
         count += len(level)
-        level = _held_by(level)
+        level = held_by(level)
     return count
-
-
-def _held_by(values: Iterable[object]) -> list[object]:
-    """What the lists and objects among `values` hold."""
-    return [
-        inner
-        for value in values
-        if isinstance(value, dict | list | tuple)
-        for inner in (value.values() if isinstance(value, dict) else value)
-    ]
 
 
 class Tally:

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator
 
 from docarray import BaseDoc
 
-from cliptune.documents import ClipDoc, Match, RankDoc, SearchResult
+from cliptune.documents import EXACT, ClipDoc, Match, RankDoc, SearchResult
 from cliptune.errors import BadInput
 from cliptune.protocol.limits import check_depth
 
 INT32 = 2**31
-EXACT = 2**53
 
 
 def pack(docs: Iterable[BaseDoc]) -> None:

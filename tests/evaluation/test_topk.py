@@ -161,13 +161,13 @@ def test_torch_half_precision_and_read_only_maps(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_gives_the_same_answer() -> None:
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_answer(gpu: torch.device) -> None:
     rng = np.random.default_rng(5)
     queries, index = embeddings(rng, 50, 64), embeddings(rng, 20_000, 64)
     index[::7] = index[3]
     expected = top_k(queries, index, 20)
-    got = top_k(torch.from_numpy(queries).cuda(), torch.from_numpy(index).cuda(), 20)
+    got = top_k(torch.from_numpy(queries).to(gpu), torch.from_numpy(index).to(gpu), 20)
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_allclose(got[1], expected[1], atol=2e-7)
 

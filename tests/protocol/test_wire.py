@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliptune import errors
-from cliptune.documents import ClipDoc
+from cliptune.documents import MAX_DEPTH, ClipDoc
 from cliptune.errors import BadInput, NotFound
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.jina_compat import DataRequest, jina_pb2
-from cliptune.protocol.limits import MAX_DEPTH
 
 
 @pytest.mark.parametrize("kind", sorted(wire_errors.ERRORS.values(), key=lambda k: k.__name__))

@@ -1,11 +1,13 @@
 """Parquet and Arrow: tables with types, read a batch at a time by pyarrow.
 
 Pictures may stand in them as Hugging Face's data sets keep them, as structs of `bytes` and `path`;
-as bytes; or as paths and URIs, as in any table. A column of lists has several of either.
+as bytes; or as paths and URIs, as in any table. A column of lists has several of either. Bytes that
+are no pictures but UTF-8 are texts: some databases write all of theirs so.
 """
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import decimal
 import json
@@ -27,7 +29,11 @@ Batches = Callable[[Sequence[str], int], "Iterator[pa.RecordBatch]"]
 """Columns, and rows at a time, to batches."""
 _ROWS = 4096
 _ROWS_WITH_PICTURES = 64
+_BATCH_BYTES = 2**26
+"""Of a batch of parquet, as far as a file's own sizes tell."""
 _BUFFER = 2**20
+_LOOKED_AT = 4096
+"""Bytes of a cell by which texts are told from pictures."""
 
 
 class ArrowRows:
@@ -49,9 +55,24 @@ class ArrowRows:
         if len(set(self.columns)) < len(self.columns):
             twice = next(name for name in self.columns if self.columns.count(name) > 1)
             raise BadData(f"{where} has a column {twice!r} twice")
-        self.pictures = {one.name for one in schema if _is_picture(one.type)}
-        self.lists = {one.name for one in schema if _is_picture(one.type) and _is_list(one.type)}
+        pictures = [one for one in schema if _is_picture(one.type)]
+        with readable(where):
+            self._texts = {one.name for one in pictures if self._holds_texts(one)}
+        self.pictures = {one.name for one in pictures} - self._texts
+        self.lists = {one.name for one in pictures if _is_list(one.type)}
         self._names = _class_names(schema)
+
+    def _holds_texts(self, field: pa.Field) -> bool:
+        """Whether the first cell of a column of bytes that isn't blank is text."""
+        if not _is_bytes(field.type):
+            return False
+        for batch in self.batches([field.name], _ROWS_WITH_PICTURES):
+            batch.validate(full=True)
+            for value in _plain_bytes(batch.column(0)).drop_null():
+                cell = value.as_buffer()
+                if cell.size:
+                    return _is_text(cell.slice(0, min(cell.size, _LOOKED_AT)).to_pybytes())
+        return False
 
     def read(self, without: Collection[str] = ()) -> Iterator[Row]:
         """The rows.
@@ -73,17 +94,58 @@ class ArrowRows:
 
     def _cells(self, name: str, column: pa.Array, first: int) -> list[object]:
         """The Python values of a column in a batch, the one of the row `first` + 1 first."""
+        import pyarrow as pa
+
         if name in self.pictures:
-            return [_picture(value) for value in column]
+            return [_picture(value) for value in _plain_bytes(column)]
+        if name in self._texts:
+            column = _plain_bytes(column).cast(pa.large_string())
         for row, size in enumerate(_sizes(column)):
             if size is not None and size > MAX_TEXT:
                 raise BadData(
                     f"{self.where}, row {first + row + 1}: column {name!r} has a cell of {size} "
                     f"bytes, the limit is {MAX_TEXT}"
                 )
-        values = [_plain(value) for value in column.to_pylist()]
+        values = [_plain(value) for value in self._python(name, column)]
         names = self._names.get(name)
         return [_named(value, names) for value in values] if names else values
+
+    def _python(self, name: str, column: pa.Array) -> list[object]:
+        """The values of a column; times that Python can't have are blank, and a note says so."""
+        import pyarrow as pa
+        import pyarrow.types as t
+
+        if t.is_temporal(column.type) and getattr(column.type, "unit", None) == "ns":
+            column = column.cast(_in_microseconds(column.type), safe=False)
+        try:
+            values: list[object] = column.to_pylist()
+        except (pa.ArrowException, OverflowError, ValueError, KeyError) as error:
+            note = f"column {name!r} has times that no calendar or zone here has: left blank"
+            if not t.is_temporal(column.type):
+                raise BadData(f"{self.where}: column {name!r} can't be read: {error}") from error
+            if note not in self.notes:
+                self.notes.append(note)
+            values = [_or_none(value) for value in column]
+        return values
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """A type of times in nanoseconds, which Python's have not."""
+    import pyarrow as pa
+    import pyarrow.types as t
+
+    if t.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    return pa.time64("us") if t.is_time(kind) else pa.duration("us")
+
+
+def _or_none(value: pa.Scalar) -> object:
+    import pyarrow as pa
+
+    try:
+        return value.as_py()
+    except (pa.ArrowException, OverflowError, ValueError, KeyError):
+        return None
 
 
 def open_parquet(where: str, root: str, opened: Opened) -> ArrowRows:
@@ -103,11 +165,27 @@ def open_parquet(where: str, root: str, opened: Opened) -> ArrowRows:
 
     def batches(columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
         with parquet() as whole:
-            yield from whole.iter_batches(size, columns=list(columns), use_threads=False)
+            fitting = min(size, max(1, _BATCH_BYTES // _bytes_of_row(whole.metadata, columns)))
+            yield from whole.iter_batches(fitting, columns=list(columns), use_threads=False)
 
     with readable(where), parquet() as whole:
         schema = whole.schema_arrow
     return ArrowRows(where, root, schema, batches)
+
+
+def _bytes_of_row(metadata: Any, columns: Sequence[str]) -> int:
+    """Of the row group with the largest rows, by what the file says."""
+    largest = 1
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = (group.column(i) for i in range(group.num_columns))
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema.partition(".")[0] in columns
+        )
+        largest = max(largest, size // max(1, group.num_rows))
+    return largest
 
 
 def open_arrow(where: str, root: str, opened: Opened) -> ArrowRows:
@@ -178,13 +256,41 @@ def _is_list(kind: pa.DataType) -> bool:
 def _is_bytes(kind: pa.DataType) -> bool:
     import pyarrow.types as t
 
-    return bool(t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind))
+    if t.is_dictionary(kind):
+        return _is_bytes(kind.value_type)
+    return bool(
+        t.is_binary(kind)
+        or t.is_large_binary(kind)
+        or t.is_binary_view(kind)
+        or t.is_fixed_size_binary(kind)
+    )
+
+
+def _plain_bytes(column: pa.Array) -> pa.Array:
+    """A column without a dictionary of its values, and of binary kind where its bytes are fixed."""
+    import pyarrow as pa
+    import pyarrow.types as t
+
+    if t.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.binary()) if t.is_fixed_size_binary(column.type) else column
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether bytes are UTF-8, perhaps cut at the end, and none that no text has."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return not any(ord(c) < 9 or 13 < ord(c) < 27 for c in text)
 
 
 def _picture(value: pa.Scalar) -> object:
     """Bytes or a path of a picture's cell; a list of such."""
     import pyarrow as pa
 
+    if isinstance(value, pa.DictionaryScalar):
+        value = value.value
     if not value.is_valid:
         return None
     if isinstance(value, pa.StructScalar):

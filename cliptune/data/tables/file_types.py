@@ -41,6 +41,9 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x7fELF", "a program", "give a table as CSV, or a folder of pictures"),
     (b"\x1aE\xdf\xa3", "a video", "give a folder of pictures"),
 )
+_TARS = (".tar.gz", ".tgz", ".tar")
+_TYPED = (".parquet", ".arrow", ".feather", *_TARS)
+"""What no text is called by mistake."""
 _TEXT_MAGIC = (b"ORC", b"BZh", b"GIF87a", b"GIF89a", b"%PDF-")
 """Those that a table could begin with: they count only in files that hold other bytes than text."""
 _ISO_MEDIA = {b"avif": "an AVIF picture", b"avis": "an AVIF picture", b"heic": "a HEIC picture",
@@ -65,14 +68,24 @@ def table_kind(path: Path) -> TableKind:
         return "parquet"
     if head.startswith((b"ARROW1\0", b"\xff\xff\xff\xff")):
         return "arrow"
-    if head[257:262] == b"ustar" or name.endswith((".tar.gz", ".tgz", ".tar")):
+    if head[257:262] == b"ustar":
         return "tar"
     if head.startswith(b"PK\x03\x04") and _is_workbook(path):
         return "workbook"
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") and name.endswith(".xls"):
         return "workbook"
+    is_packed = head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
+    # The oldest tars have no mark.
+    if name.endswith(_TARS) and (is_packed or _is_binary(head)):
+        return "tar"
     if kind := _other_kind(path, head, tail):
         raise BadData(f"{path} is not a table but {kind[0]}: {kind[1]}")
+    if name.endswith(_TYPED) and head.strip():
+        begins = head[:60].decode(errors="replace").strip()
+        raise BadData(
+            f"{path} is no {name.rpartition('.')[2]} file, it begins with {begins!r}: was an error "
+            "message saved instead of the table?"
+        )
     return "text"
 
 

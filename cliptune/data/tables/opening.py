@@ -80,6 +80,8 @@ def open_file(path: Path, options: CsvOptions) -> Rows:
         BadData: it can't be read or is no table; or as the kind's reader.
     """
     try:
+        if path.is_file() and not path.stat().st_size:
+            raise BadData(f"{path} is empty")
         kind = table_kind(path)
         if kind == "text":
             return open_text(path, options)

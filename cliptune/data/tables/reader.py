@@ -31,14 +31,14 @@ from cliptune.data.pictures.download import download_once
 from cliptune.data.pictures.images import picture_digest
 from cliptune.data.pictures.slices import PicturePack, slice_uri
 from cliptune.data.summary import DataSummary
-from cliptune.data.tables.columns import Column, is_elsewhere
+from cliptune.data.tables.columns import Column, is_elsewhere, is_picture
 from cliptune.data.tables.identity import Identities
 from cliptune.data.tables.opening import open_file
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.pair_cells import values_of
 from cliptune.data.tables.roles import choose_roles
 from cliptune.data.tables.row_documents import DocumentMaker, text_of
-from cliptune.data.tables.rows import Row, Rows, Unusable
+from cliptune.data.tables.rows import MAX_TEXT, Row, Rows, Unusable
 from cliptune.data.validation import (
     ANYTHING,
     PAIR,
@@ -56,6 +56,7 @@ from cliptune.settings import current
 
 _CHUNK = 256
 _CHUNK_OF_PICTURES = 32
+_CHUNK_BYTES = 2**26
 _INSIDE = b"in the table"
 """Stands for a picture's bytes where it only matters that there are some."""
 
@@ -125,6 +126,8 @@ class Table:
         if not keep_untitled and self.roles.texts:
             self.needs = needs | {TEXT}
         self.summary = DataSummary(role, rows.where, notes=list(rows.notes))
+        if "" in rows.columns:
+            self.summary.notes.append("a column without a name is not read")
         self.unread = 0
         """Pictures that can't be read, so that ids could not be made of them."""
         if options.downloads:
@@ -259,8 +262,16 @@ class Table:
             columns[name] = Column(name, filled=1, pictures=1, lists=name in self.rows.lists)
         for row in self.rows.read(self.rows.pictures):
             for name, value in row.cells.items():
-                if not is_missing(value):
-                    columns[name].add(value)
+                if is_missing(value):
+                    continue
+                for one in value if isinstance(value, list) else (value,):
+                    if isinstance(one, str) and len(one) > MAX_TEXT and not is_picture(one):
+                        raise BadData(
+                            f"{self.rows.where}, {row.place}: column {name!r} has a cell of "
+                            f"{len(one)} characters, the limit is {MAX_TEXT}"
+                        )
+                columns[name].add(value)
+        columns.pop("", None)
         return columns
 
     def _address(self, number: int) -> str | None:
@@ -274,7 +285,7 @@ class Table:
         """Give each row its id, and find those that are left out and the duplicates."""
         column = self.roles.id
         if column is not None and not self._ids_of_column(column, has_fixed_ids, pack):
-            columns = self.rows.columns
+            columns = list(self._columns)
             self.roles = choose_roles(
                 self.rows.where,
                 {name: self._columns[name] for name in columns if name != column},
@@ -330,7 +341,7 @@ class Table:
             return self._key(doc) if doc_id is None else doc_id
 
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="cliptune-ids") as pool:
-            while chunk := list(islice(judged, self._chunk)):
+            for chunk in self._chunks(judged):
                 keys = pool.map(key, chunk) if column is None else map(key, chunk)
                 for (row, doc, reason), doc_id in zip(chunk, keys, strict=True):
                     if pack is not None and doc.uri and reason is None:
@@ -346,6 +357,19 @@ class Table:
                     places.extend(_packed(doc, reason, pack))
         self.summary.left_out, self._places = problems, places
         return found
+
+    def _chunks(
+        self, judged: Iterator[tuple[Row, ClipDoc, str | None]]
+    ) -> Iterator[list[tuple[Row, ClipDoc, str | None]]]:
+        """The rows in lists, of as many as are looked at at once; few where pictures are large."""
+        chunk, size = list[tuple[Row, ClipDoc, str | None]](), 0
+        for one in judged:
+            chunk.append(one)
+            size += len(one[1].image or b"")
+            if len(chunk) == self._chunk or size > _CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
+        yield chunk
 
     def _place(self, number: int) -> str:
         """Where the document `number` stands."""
@@ -367,6 +391,8 @@ class Table:
             reason = what_is_missing(doc, self.needs)
             if reason is None and self._reads_pairs:
                 reason = self._maker.fault(row)
+            if reason is not None and doc.text is None and TEXT in self.needs:
+                reason = self._maker.why_untitled(row)
             if PICTURE in self.needs and doc.uri and is_elsewhere(doc.uri):
                 if (downloads := self._maker.downloads) is None:
                     advice = self.options.download_advice

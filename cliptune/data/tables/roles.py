@@ -18,6 +18,7 @@ _NAMES = {
     "image_column": IMAGE_NAMES,
     "text_column": TEXT_NAMES,
 }
+_SHOWN = 30
 NONE = "none"
 """Given for a column: there is none, whatever the columns are called."""
 _WHAT = {
@@ -97,7 +98,7 @@ def find_column(
     if not alike:
         raise BadData(
             f"{where} has no column {name!r} ({options.option(option)}): "
-            f"{near_matches(name, columns)} (its columns: {', '.join(columns)})"
+            f"{near_matches(name, columns)} (its columns: {_shown(columns)})"
         )
     return alike[0]
 
@@ -302,7 +303,7 @@ def _template(
     if missing:
         raise BadData(
             f"{options.option(option)} {template!r} names a column that {where} does "
-            f"not have: {missing[0]!r} (its columns: {', '.join(columns)})"
+            f"not have: {missing[0]!r} (its columns: {_shown(columns)})"
         )
     return with_columns(template, lambda name: _alike(name, columns))
 
@@ -361,7 +362,7 @@ def _check_found(
 ) -> None:
     has_texts = text_template is not None or "text_column" in chosen
     has_pictures = template is not None or "image_column" in chosen
-    shown = ", ".join(columns)
+    shown = _shown(columns)
     text, image, made = map(options.option, ("text_column", "image_column", "image_template"))
     if needs == ANYTHING and not has_pictures and not has_texts:
         raise BadData(
@@ -379,6 +380,13 @@ def _check_found(
         raise BadData(
             f"{where}: no column of titles was found (its columns: {shown}): name it by {text}"
         )
+
+
+def _shown(columns: Collection[str]) -> str:
+    """The columns of a table, as errors list them: of many, or long ones, a part."""
+    names = [name if len(name) <= 60 else f"{name[:60]}…" for name in columns]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _listed(names: Sequence[str], joint: str) -> str:

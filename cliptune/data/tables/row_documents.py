@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,8 @@ from cliptune.data.tables.roles import Roles, Text
 from cliptune.data.tables.rows import Row, Rows, Unusable
 from cliptune.data.tables.templates import fill_template, fill_text
 from cliptune.data.validation import is_missing
-from cliptune.documents import ClipDoc
+from cliptune.documents import EXACT, MAX_DEPTH, ClipDoc, is_too_deep
+from cliptune.errors import BadData
 
 T = TypeVar("T")
 
@@ -47,8 +49,14 @@ class DocumentMaker:
         weight, grade, negatives, _ = self._of_pair(row)
         bytes_of = self.rows.pictures
         cells = {name: row.cells.get(name) for name in roles.tags if name not in bytes_of}
+        for name, value in cells.items():
+            if not isinstance(value, str | float | int | None) and is_too_deep(value):
+                raise BadData(
+                    f"{self.rows.where}, {row.place}: column {name!r} is nested deeper than "
+                    f"{MAX_DEPTH} levels"
+                )
         tags = {
-            name: self._typed(name, value)
+            name: self._tag(name, value)
             for name, value in cells.items()
             if isinstance(value, str) or not is_missing(value)
         }
@@ -107,7 +115,17 @@ class DocumentMaker:
             return [] if text is None else [text]
         cell = row.cells.get(source.column or "")
         cells_of = cell if isinstance(cell, list) else [cell]
-        return [text for one in cells_of if (text := text_of(one)) is not None]
+        texts = (text_of(one) for one in cells_of if not isinstance(one, Mapping | list))
+        return [text for text in texts if text is not None]
+
+    def why_untitled(self, row: Row) -> str:
+        """Why a row has no title."""
+        for source in self.roles.texts:
+            cell = row.cells.get(source.column or "")
+            for one in cell if isinstance(cell, list) else [cell]:
+                if isinstance(one, Mapping | list):
+                    return f"no title but {'a list' if isinstance(one, list) else 'an object'}"
+        return "no title"
 
     def picture(self, row: Row) -> str | bytes | Unusable | None:
         """A row's picture: its bytes, or where it is."""
@@ -119,7 +137,14 @@ class DocumentMaker:
             if isinstance(cell, bytes | Unusable):
                 return cell
             if isinstance(cell, Mapping):  # as JSON lines may have Hugging Face's structs
+                if is_missing(cell.get("path")) and any(not is_missing(v) for v in cell.values()):
+                    return Unusable(
+                        f"an object with {', '.join(map(str, cell))[:100]} but neither a path nor "
+                        "bytes"
+                    )
                 cell = cell.get("path")
+            if not is_missing(cell) and not isinstance(cell, str):
+                return Unusable(f"{cell!r:.100} is no picture's path")
             image = text_of(cell)
         if image is not None and is_elsewhere(image):
             return self._fetched(image)
@@ -145,6 +170,11 @@ class DocumentMaker:
             image = image.replace("\\", "/")
         return str(root / image)
 
+    def _tag(self, column: str, value: object) -> object:
+        """A cell as a tag: as `_typed`, and what JSON and floats have; no text is lost to that."""
+        typed = _as_json(self._typed(column, value))
+        return value if isinstance(value, str) and typed is None else typed
+
     def _typed(self, column: str, value: object) -> object:
         """A cell as a number where it is one, so that tags can be compared.
 
@@ -165,6 +195,21 @@ class DocumentMaker:
                 continue
             return number if str(number) == value.strip() else value
         return value
+
+
+def _as_json(value: object) -> object:
+    """A tag as JSON and floats have it: large integers as texts, infinite numbers blank."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) > EXACT:
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_as_json(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(one) for name, one in value.items()}
+    return value
 
 
 def text_of(value: object) -> str | None:

@@ -56,8 +56,11 @@ class Rows(Protocol):
     """The folder, or URL, of relative picture paths."""
     columns: Sequence[str]
     """Their names; without a header `column 1` and so on."""
-    notes: list[str]
-    """What the user should know of how it is read."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how it is read: complete after a pass over the rows."""
+        ...
 
     @property
     def pictures(self) -> Collection[str]:
@@ -99,11 +102,16 @@ class SeveralRows:
         self.pictures = {name for _, rows in files for name in rows.pictures}
         self.lists = {name for _, rows in files for name in rows.lists}
         self.has_commas = all(rows.has_commas for _, rows in files)
-        self.notes = [f"{file}: {note}" for file, rows in files for note in rows.notes]
-        for file, rows in files:
+
+    @property
+    def notes(self) -> list[str]:
+        """Those of the files, and what columns one of them lacks."""
+        notes = [f"{file}: {note}" for file, rows in self.files for note in rows.notes]
+        for file, rows in self.files:
             missing = [name for name in self.columns if name not in rows.columns]
             if missing:
-                self.notes.append(f"{file} has no column {', '.join(map(repr, missing))}")
+                notes.append(f"{file} has no column {', '.join(map(repr, missing))}")
+        return notes
 
     def read(self, without: Collection[str] = ()) -> Iterator[Row]:
         """The rows of one file after the other."""

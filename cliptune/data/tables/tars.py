@@ -17,12 +17,20 @@ from typing import BinaryIO
 from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.pictures.slices import slice_uri
 from cliptune.data.tables.rows import MAX_TEXT, Row, Unusable
+from cliptune.data.tables.text import named_once, whole_characters
 from cliptune.errors import BadData
 from cliptune.settings import current
 
 IMAGE, TEXT, LABEL, KEY = "image", "text", "label", "key"
 """The columns; those of `.json` files come to them."""
 _TEXTS = {"txt": TEXT, "text": TEXT, "caption": TEXT, "cls": LABEL, "label": LABEL}
+
+
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+"""Headers that have a body, which says more of the next file."""
 
 
 @dataclass
@@ -32,9 +40,23 @@ class _Sample:
     key: str
     cells: dict[str, object] = field(default_factory=dict)
 
+    def add(self, column: str, value: object) -> None:
+        """Put a file's content into its cell; of several files the cell is a list."""
+        there = self.cells.get(column)
+        several = there if isinstance(there, list) else [there]
+        self.cells[column] = value if there is None else [*several, value]
+
 
 class _Header(tarfile.TarInfo):
-    """A file's header; a damaged one in the middle is no silent end."""
+    """A file's header; a damaged one in the middle is no silent end, and names are short."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        """As `TarInfo`'s; what `tarfile` reads into memory at once is limited."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENDED and header.size > MAX_TEXT:
+            raise tarfile.ReadError(f"a file's name or attributes have {header.size} bytes")
+        return header
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> _Header:
@@ -65,7 +87,8 @@ class TarRows:
             path: of it, if it is on this machine and not compressed.
 
         Raises:
-            BadData: it is damaged or cut short, or there is no sample in it.
+            BadData: it is damaged or cut short, there is no sample in it, or a sample's files are
+                apart.
         """
         self.where, self.root = where, root
         self._opened, self._path = opened, path
@@ -74,7 +97,14 @@ class TarRows:
         """Files that are no part of a row, and why."""
         names: dict[str, None] = {}
         has_pictures = has_several = False
+        keys: set[int] = set()
         for sample in self._samples(reads_pictures=False):
+            if (key := hash(sample.key)) in keys:
+                raise BadData(
+                    f"{where}: the files of {sample.key[:100]!r} are not next to each other: write "
+                    "it by tar --sort=name"
+                )
+            keys.add(key)
             names.update(dict.fromkeys(sample.cells))
             has_pictures |= IMAGE in sample.cells
             has_several |= isinstance(sample.cells.get(IMAGE), list)
@@ -149,10 +179,7 @@ class TarRows:
     ) -> None:
         """Put a file's content into its row."""
         if f".{suffix}" in SUFFIXES:
-            picture = self._picture(archive, member, reads_pictures)
-            there = sample.cells.get(IMAGE)
-            several = there if isinstance(there, list) else [there]
-            sample.cells[IMAGE] = picture if there is None else [*several, picture]
+            sample.add(IMAGE, self._picture(archive, member, reads_pictures))
             return
         if member.size > MAX_TEXT:
             raise BadData(
@@ -163,9 +190,9 @@ class TarRows:
         try:
             text = data.decode("utf-8-sig").strip()
             if suffix != "json":
-                sample.cells[_TEXTS[suffix]] = text
+                sample.add(_TEXTS[suffix], text)
                 return
-            given = json.loads(text)
+            given = whole_characters(json.loads(text, object_pairs_hook=named_once))
         except (ValueError, RecursionError) as error:
             raise BadData(f"{self.where}: {member.name[:100]!r}: {error}") from error
         if not isinstance(given, dict):

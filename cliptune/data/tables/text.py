@@ -11,10 +11,11 @@ import io
 import json
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from cliptune.data.tables.columns import is_picture, known_names, normal
 from cliptune.data.tables.dialects import find_dialect, split_rows
@@ -25,9 +26,13 @@ from cliptune.errors import BadData
 
 MAX_LINE = 2**27
 """Characters of a line: pictures may stand in a table as data: URIs."""
+MAX_DECODED = 2**28
+"""Bytes of a text in another encoding than UTF-8, as it is kept in memory."""
 _HEAD = 2**23
 """Characters that the dialect is judged by."""
 _CHUNK = 2**20
+_HALF = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+"""How JSON writes halves of characters, and whole ones by two of them."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,11 @@ def open_text(path: Path, options: CsvOptions) -> Rows:
     text = _text(path, options)
     head = text.head()
     rows: CsvRows | JsonLines
-    if _is_json_lines(head):
+    if _is_json_lines(path, head):
         rows = JsonLines(path, text)
-    elif head.lstrip()[:1] == "[" and _is_json(text.head(-1)):
-        raise BadData(f"{path} is a JSON list: write one object a line (.jsonl), or a CSV")
+    elif head.lstrip()[:1] in ("[", "{") and _is_json(text.head(MAX_DECODED)):
+        kind = "list" if head.lstrip()[:1] == "[" else "object of several lines"
+        raise BadData(f"{path} is a JSON {kind}: write one object a line (.jsonl), or a CSV")
     else:
         rows = CsvRows(path, text, options)
     if text.note:
@@ -88,6 +94,11 @@ def _text(path: Path, options: CsvOptions) -> Text:
     where = str(path)
     if options.encoding is None and (encoding := _utf8(path)):
         return Text(where, lambda: path.open(encoding=encoding, newline=""), encoding)
+    if path.stat().st_size > MAX_DECODED:
+        raise BadData(
+            f"{path} is larger than {MAX_DECODED} bytes, and not UTF-8 or with NUL characters: "
+            "convert it, such as by iconv -f cp1252 -t utf-8, or write it as parquet"
+        )
     preferred = options.kept.encoding if options.kept else None
     decoded = decode_text(
         path.read_bytes(), where, options.encoding, options.option("encoding"), preferred
@@ -267,10 +278,16 @@ class JsonLines:
         self.where, self.root = str(path), str(path.parent)
         self.notes: list[str] = []
         self._text, self.encoding = text, text.encoding
+        self._mended: list[int] = []
         names: dict[str, None] = {}
         for row in self.read():
             names.update(dict.fromkeys(row.cells))
         self.columns: Sequence[str] = list(names)
+        if self._mended:
+            self.notes.append(
+                f"{len(self._mended)} lines have half of a character, the first is line "
+                f"{self._mended[0]}: read as \ufffd"
+            )
 
     def read(self, without: Collection[str] = ()) -> Iterator[Row]:
         """The rows."""
@@ -280,14 +297,44 @@ class JsonLines:
 
     def _parsed(self, number: int, line: str) -> dict[str, object]:
         try:
-            values = json.loads(line)
+            values = json.loads(line, object_pairs_hook=named_once)
         except (ValueError, RecursionError) as error:
+            if isinstance(error, BadData):
+                raise BadData(f"{self.where}, line {number}: {error}") from None
             raise BadData(f"{self.where}, line {number}: not JSON: {error}") from None
         if not isinstance(values, dict):
             raise BadData(
                 f"{self.where}, line {number}: not a JSON object but {line.strip()[:60]!r}"
             )
+        if _HALF.search(line) and (whole := whole_characters(values)) != values:
+            self._mended.append(number)
+            return cast(dict[str, object], whole)
         return values
+
+
+def whole_characters(value: object) -> object:
+    """JSON's value with U+FFFD where it has half of a character, which no store takes."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [whole_characters(one) for one in value]
+    if isinstance(value, dict):
+        pairs = value.items()
+        return {whole_characters(name): whole_characters(one) for name, one in pairs}
+    return value
+
+
+def named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, of which no value is lost to another of its name.
+
+    Raises:
+        BadData: a name is there twice.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(name for name, times in Counter(n for n, _ in pairs).items() if times > 1)
+        raise BadData(f"{twice[:100]!r} is there twice")
+    return values
 
 
 def _excel_line(text: str) -> tuple[int, str | None]:
@@ -296,9 +343,10 @@ def _excel_line(text: str) -> tuple[int, str | None]:
     return (line.end(), line.group(1)) if line else (0, None)
 
 
-def _is_json_lines(text: str) -> bool:
-    first = text.lstrip()[: 2**20].split("\n", 1)[0].strip()
-    return first[:1] == "{" and _is_json(first)
+def _is_json_lines(path: Path, head: str) -> bool:
+    first = head.lstrip().split("\n", 1)[0].strip()
+    is_named = path.suffix.lower() in (".jsonl", ".ndjson")
+    return first[:1] == "{" and (is_named or _is_json(first))
 
 
 def _is_json(text: str) -> bool:

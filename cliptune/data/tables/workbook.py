@@ -6,20 +6,26 @@ are read.
 
 from __future__ import annotations
 
-import datetime
+import json
 import struct
+import subprocess
+import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from cliptune.data.tables.options import CsvOptions
+from cliptune.data.tables.sheet import DAMAGED, Cells
 from cliptune.data.tables.text import GridRows
 from cliptune.errors import BadData, near_matches
 from cliptune.extras import need
 
 MAX_INFLATED = 2**29
 """Bytes of a workbook's XML."""
+MAX_MEMORY = 2**32
+"""Bytes that reading a workbook may take."""
 _CHUNK = 2**20
 
 
@@ -37,31 +43,16 @@ class WorkbookRows(GridRows):
                 rows; or as `GridRows`.
         """
         need("excel", "an Excel or OpenDocument table")
-        from python_calamine import CalamineWorkbook
-
         self.notes: list[str] = []
         if zipfile.is_zipfile(path):
             _check_size(path)
-        with _Reading(path):
-            book = CalamineWorkbook.from_path(str(path))
-            sheets = book.sheet_names
         wanted = options.sheet
+        sheets, name, self._cells = _read(path, wanted)
         if wanted is not None and wanted not in sheets:
             raise BadData(
                 f"{path} has no sheet {wanted!r} ({options.option('sheet')}): "
                 f"{near_matches(wanted, sheets)}"
             )
-        self._cells: list[tuple[int, list[str]]] = []
-        for name in [wanted] if wanted is not None else sheets:
-            with _Reading(path):
-                given = book.get_sheet_by_name(name).to_python(skip_empty_area=False)
-            self._cells = [
-                (line, cells)
-                for line, row in enumerate(given, start=1)
-                if any(cells := [_text(cell) for cell in row])
-            ]
-            if self._cells:
-                break
         if wanted is None and len(sheets) > 1 and self._cells:
             self.notes.append(
                 f"of its {len(sheets)} sheets {name!r} is read: {options.option('sheet')} names "
@@ -81,31 +72,36 @@ def _margin(cells: list[str]) -> int:
     return next(i for i, cell in enumerate(cells) if cell)
 
 
-def _text(cell: object) -> str:
-    """A cell as a CSV has it."""
-    if isinstance(cell, bool):
-        return str(cell).lower()
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
-        return str(int(cell))
-    if isinstance(cell, datetime.datetime | datetime.date | datetime.time):
-        return cell.isoformat()
-    return str(cell).strip()
+def _read(path: Path, wanted: str | None) -> tuple[list[str], str | None, list[Cells]]:
+    """The sheets' names, which of them was read, and its rows that aren't empty.
 
+    It is read by a process of its own, whose memory is limited: a single cell far away from the
+    others makes the library ask for all in between, and end the process where it can't have it.
 
-class _Reading:
-    """Errors of the library, a panic of its Rust too, as ours."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        # A panic is no Exception, so that nothing takes it for one.
-        is_panic = type(error).__name__ == "PanicException"
-        if error is not None and (isinstance(error, Exception) or is_panic):
-            words = " ".join(str(error).split())[:200]
-            raise BadData(f"{self._path} is damaged, or no workbook: {words}") from error
+    Raises:
+        BadData: it is damaged, or takes more than `MAX_MEMORY`.
+    """
+    program = Path(__file__).with_name("sheet.py")
+    command = [sys.executable, "-I", str(program), str(MAX_MEMORY), str(path.absolute())]
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(  # noqa: S603 - our own program, a path as its argument
+            [*command, *([] if wanted is None else [wanted])],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        if done.returncode == DAMAGED:
+            words = " ".join(done.stderr.decode(errors="replace").split())[:200]
+            raise BadData(f"{path} is damaged, or no workbook: {words}")
+        if done.returncode:
+            raise BadData(
+                f"{path} takes more than {MAX_MEMORY} bytes of memory to read: is a cell far away "
+                "from the others? Delete the rows and columns between, or export the sheet as CSV"
+            )
+        output.seek(0)
+        sheets, name = json.loads(output.readline())
+        return sheets, name, [(line, cells) for line, cells in map(json.loads, output)]
 
 
 def _check_size(path: Path) -> None:
