@@ -62,7 +62,7 @@ def check_finite(parameters: Mapping[str, object]) -> None:
             for one in level:
                 if isinstance(one, float) and not math.isfinite(one):
                     raise BadInput(f"parameters: {name} is {one}: expected a finite number")
-            level = _held_by(level)
+            level = held_by(level)
 
 
 def count_inside(value: object) -> int:
