@@ -19,6 +19,7 @@ from locust.env import Environment
 
 import itertools
 import json
+import random
 import sys
 import time
 from collections import Counter
@@ -45,10 +46,18 @@ def next_text() -> str:
     return f"{colour} {thing} {number}"
 
 
-class HttpSearch(FastHttpUser):
-    """POST /search."""
+class AtOwnTime:
+    """A user that begins at a moment of its own: Locust starts those of a second all at once."""
 
     wait_time = constant_throughput(EACH)
+
+    def on_start(self) -> None:
+        """Wait for that moment."""
+        gevent.sleep(random.uniform(0, 1 / EACH))
+
+
+class HttpSearch(AtOwnTime, FastHttpUser):
+    """POST /search."""
 
     @task
     def search(self) -> None:
@@ -57,10 +66,9 @@ class HttpSearch(FastHttpUser):
         self.client.post("/search", json=body, name="http")
 
 
-class GrpcSearch(User):
+class GrpcSearch(AtOwnTime, User):
     """The client over one gRPC channel."""
 
-    wait_time = constant_throughput(EACH)
     shared: Client
 
     @task
@@ -113,7 +121,7 @@ def main(http: str, address: str, rate: float, seconds: float, requests: int) ->
     started = time.monotonic()
     with Client(address, retries=0) as GrpcSearch.shared:
         users = max(2, round(rate / EACH))
-        runner.start(users, spawn_rate=max(1.0, users / 5))  # in the time that each waits
+        runner.start(users, spawn_rate=users)
         while time.monotonic() < started + seconds:
             gevent.sleep(0.2)
             if requests and answers.counts.total() >= requests:

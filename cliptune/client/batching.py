@@ -242,6 +242,20 @@ class _InThread(Generic[R]):
         return self.future.cancel()
 
 
+class _Here(Generic[R]):
+    """Work that is done where it is awaited, in the caller's own thread."""
+
+    def __init__(self, work: Callable[[], R]) -> None:
+        self.work = work
+
+    def __await__(self) -> Generator[None, None, R]:
+        yield from ()
+        return self.work()
+
+    def cancel(self) -> None:
+        """It has not begun."""
+
+
 def run_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
     """Send all batches, `prefetch` at once; answers are taken in their order.
 
@@ -265,16 +279,14 @@ def run_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
     async def call(told: Callable[[], object]) -> None:
         told()
 
-    threads = ThreadPoolExecutor(sending.prefetch, thread_name_prefix="cliptune-client")
-    with threads:
-        return now(
-            _run(
-                many,
-                batches(),
-                lambda batch: _InThread(threads.submit(lambda: now(deliver(many, batch, ask)))),
-                call,
-            )
-        )
+    def delivered(batch: list[Item]) -> Answered[D]:
+        return now(deliver(many, batch, ask))
+
+    if sending.prefetch == 1 or (isinstance(given, Sized) and len(given) == 1):
+        # One request at a time: a thread for it would take longer than the wire does.
+        return now(_run(many, batches(), lambda batch: _Here(partial(delivered, batch)), call))
+    with ThreadPoolExecutor(sending.prefetch, thread_name_prefix="cliptune-client") as threads:
+        return now(_run(many, batches(), lambda b: _InThread(threads.submit(delivered, b)), call))
 
 
 async def arun_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
