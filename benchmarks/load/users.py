@@ -121,7 +121,7 @@ def main(http: str, address: str, rate: float, seconds: float, requests: int) ->
     started = time.monotonic()
     with Client(address, retries=0) as GrpcSearch.shared:
         users = max(2, round(rate / EACH))
-        runner.start(users, spawn_rate=users)
+        runner.start(users, spawn_rate=min(100, users))
         while time.monotonic() < started + seconds:
             gevent.sleep(0.2)
             if requests and answers.counts.total() >= requests:
