@@ -13,7 +13,7 @@ It is a process of its own, since gevent changes the standard library, in the en
 from __future__ import annotations
 
 # isort: off
-from locust import FastHttpUser, User, constant_throughput, events, task  # patches first of all
+from locust import FastHttpUser, User, events, task  # patches first of all
 from locust.env import Environment
 # isort: on
 
@@ -46,17 +46,21 @@ def next_text() -> str:
     return f"{colour} {thing} {number}"
 
 
-class AtOwnTime:
-    """A user that begins at a moment of its own: Locust starts those of a second all at once."""
-
-    wait_time = constant_throughput(EACH)
+class AtRandom:
+    """Asks `EACH` times a second on average, at random, as independent people do (Poisson)."""
 
     def on_start(self) -> None:
-        """Wait for that moment."""
-        gevent.sleep(random.uniform(0, 1 / EACH))
+        """Wait for the first moment."""
+        self.due = time.monotonic()
+        gevent.sleep(self.wait_time())
+
+    def wait_time(self) -> float:
+        """Seconds until the next moment, which doesn't depend on when the last answer came."""
+        self.due += random.expovariate(EACH)
+        return max(0.0, self.due - time.monotonic())
 
 
-class HttpSearch(AtOwnTime, FastHttpUser):
+class HttpSearch(AtRandom, FastHttpUser):
     """POST /search."""
 
     @task
@@ -66,7 +70,7 @@ class HttpSearch(AtOwnTime, FastHttpUser):
         self.client.post("/search", json=body, name="http")
 
 
-class GrpcSearch(AtOwnTime, User):
+class GrpcSearch(AtRandom, User):
     """The client over one gRPC channel."""
 
     shared: Client
