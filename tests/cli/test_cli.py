@@ -21,6 +21,7 @@ from cliptune.cli.runs import parse_callback_option, parse_options, with_options
 from cliptune.data.tables.options import CsvOptions
 from cliptune.errors import BadInput
 from cliptune.settings import Settings, about, bounds, variable_of
+from tests.ports import free_ports
 
 COMMANDS = [
     "fit", "runs", "logs", "cancel", "resume", "evaluate", "export", "index", "search", "serve",
@@ -67,6 +68,8 @@ def _commands(command: Any) -> Iterator[Any]:
 
 def test_an_option_that_is_not_given_is_the_environment_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPTUNE_ARTIFACT", "no-such-model")
+    for door, port in zip(("GRPC", "HTTP", "CLIP_SERVICE"), free_ports(3), strict=True):
+        monkeypatch.setenv(f"CLIPTUNE_{door}_PORT", str(port))
     for arguments, named in (([], "no-such-model"), (["--artifact", "another"], "another")):
         result = CliRunner().invoke(app, ["serve", *arguments])
         assert named in str(result.exception)
