@@ -1,4 +1,4 @@
-"""Groups, facets and orders beside the plain search: 100,000 pictures, three of each product.
+"""Words, groups, facets and orders beside the plain search: 100,000 pictures, three a product.
 
     python benchmarks/index/ranking.py /tmp/products-100k --rows 100000 --markdown
 
@@ -28,6 +28,8 @@ from results import add_output_options, show, write
 PICTURES = 3
 """Of a product; their cosine is about 0.92."""
 NEAR = 0.3
+WORDS = ["blue rain boots"]
+"""A sixth of all titles has two of these words, another eighth the third."""
 FACETS = ["brand", "price", "sizes", "product"]
 FILTERS = {"no filter": None, "15 %": "price < 30", "2 %": "brand == 'brand 7'"}
 
@@ -58,8 +60,12 @@ def ways(index: Index, filter: str | None) -> dict[str, Callable[[np.ndarray], o
     def plain(query: np.ndarray) -> object:
         return index.search(query[None], DIGEST, filter=filter)
 
+    def hybrid(query: np.ndarray) -> object:
+        return index.search(query[None], DIGEST, filter=filter, texts=WORDS)
+
     return {
         "plain": plain,
+        "hybrid": hybrid,
         "group_by": ranked(group_by="product"),
         "with 4 facets": lambda query: (plain(query), index.facets(FACETS, filter)),
         "group_by, 4 facets": lambda query: (

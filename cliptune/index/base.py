@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -227,11 +228,13 @@ class Index(ABC):
         if not search.limit or not any(search.texts):
             return self._search(search)
         search = replace(search, limit=max(search.limit, DEPTH))
+        with ThreadPoolExecutor(1, thread_name_prefix="cliptune-words") as beside:
+            by_words = beside.submit(self._word_search, search)
+            by_meaning = self._search(search)
+            rankings = zip(by_meaning, by_words.result(), search.texts, strict=True)
         return [
             fuse(near, worded, text, search.alpha) if text else near
-            for near, worded, text in zip(
-                self._search(search), self._word_search(search), search.texts, strict=True
-            )
+            for near, worded, text in rankings
         ]
 
     @property

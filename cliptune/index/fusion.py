@@ -9,7 +9,7 @@ from cliptune.index.words import WordMatch, is_code, is_named_by
 
 RRF_K = 60
 """Of reciprocal rank fusion, as in its paper."""
-DEPTH = 100
+DEPTH = 50
 """Documents of each ranking that are fused: pages within them fit together."""
 
 
