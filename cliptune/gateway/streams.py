@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.websockets import WebSocketDisconnect
 
 from cliptune.errors import Unavailable
-from cliptune.gateway.admission import Admission
+from cliptune.gateway.access.admission import Admission
 
 T = TypeVar("T")
 R = TypeVar("R")

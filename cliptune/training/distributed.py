@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cliptune.errors import BadInput, CliptuneError
-from cliptune.training.pairs import share
+from cliptune.training.batches.pairs import share
 
 # The others wait while rank 0 evaluates: minutes for some, and nobody should be cut off.
 _TIMEOUT = timedelta(hours=12)

@@ -24,8 +24,8 @@ from cliptune.errors import BadData, BadInput
 from cliptune.evaluation.search_task import SearchTask
 from cliptune.models.artifact import Epoch
 from cliptune.training.callbacks import BestModelCheckpoint, EarlyStopping
-from cliptune.training.freezing import TowerName
 from cliptune.training.loop import train
+from cliptune.training.optimization.freezing import TowerName
 from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.step import TrainingFailed

@@ -30,8 +30,8 @@ from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import ClipModel, load_model, pick_device
 from cliptune.models.tokenizers import clip_keys
 from cliptune.models.wise_ft import mix_models
-from cliptune.training.freezing import block_counts
 from cliptune.training.loop import train
+from cliptune.training.optimization.freezing import block_counts
 from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import Cancelled, RunLogger
 from cliptune.tuning.options import TuneOptions

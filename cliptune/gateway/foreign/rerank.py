@@ -14,7 +14,7 @@ from cliptune.errors import BadInput
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.foreign.contents import ITEM, Body, Content, Usage, blamed_on
 from cliptune.gateway.foreign.models import ABOUT_MODEL, ANY, ModelNames
-from cliptune.gateway.schemas import fit, json_response
+from cliptune.gateway.http.schemas import fit, json_response
 from cliptune.observability import request_ids
 from cliptune.protocol.endpoints import RANK
 from cliptune.protocol.limits import Limits

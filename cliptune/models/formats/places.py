@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cliptune.models.hub import hub_file
+from cliptune.models.formats.hub import hub_file
 
 
 class Place(Protocol):
@@ -16,7 +16,7 @@ class Place(Protocol):
         """The first of `names` that is there; None: there is none of them.
 
         Raises:
-            Unavailable, NotFound: as `cliptune.models.hub.hub_file`.
+            Unavailable, NotFound: as `cliptune.models.formats.hub.hub_file`.
         """
         ...
 

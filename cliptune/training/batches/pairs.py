@@ -20,16 +20,20 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.models.loading import ClipModel
 from cliptune.models.tokenizers import Tokenizer, keys_of_tokens
-from cliptune.training.pair_weights import (
+from cliptune.training.batches.pair_weights import (
     Negatives,
     find_negatives,
     negatives_among,
     unknown_negatives,
     weights_of,
 )
+from cliptune.training.batches.samplers import Order
+from cliptune.training.batches.text_choices import (
+    TextChoices,
+    labels_with_texts,
+    texts_with_weights,
+)
 from cliptune.training.run_logger import RunLogger
-from cliptune.training.samplers import Order
-from cliptune.training.text_choices import TextChoices, labels_with_texts, texts_with_weights
 
 _NAMED_PROBLEMS = 20
 

@@ -12,7 +12,7 @@ from cliptune.cli.options import of_setting
 from cliptune.cli.terminal import console, notices
 
 if TYPE_CHECKING:
-    from cliptune.gateway.api_keys import Key
+    from cliptune.gateway.access.api_keys import Key
 
 File = Annotated[Path, of_setting("api_keys_file", "--file", "-f", own_default=True)]
 
@@ -48,7 +48,7 @@ def new(
     A running server takes it at once. Several keys of one name are allowed: to change a key, make
     the new one, hand it out, then revoke the old one by its digest.
     """
-    from cliptune.gateway.api_keys import make_key, new_key
+    from cliptune.gateway.access.api_keys import make_key, new_key
 
     key = new_key()
     made = make_key(key, name, role, requests, documents)
@@ -77,7 +77,7 @@ def revoke(
 ) -> None:
     """Take keys out of the file; a running server refuses them at once."""
     from cliptune.errors import NotFound
-    from cliptune.gateway.api_keys import read_keys
+    from cliptune.gateway.access.api_keys import read_keys
 
     def is_meant(line: str) -> bool:
         return any(
@@ -95,7 +95,7 @@ def revoke(
 
 
 def _read(file: Path) -> list[Key]:
-    from cliptune.gateway.api_keys import KeyFile, read_keys
+    from cliptune.gateway.access.api_keys import KeyFile, read_keys
 
     KeyFile(file)
     return read_keys("\n".join(_lines(file)), str(file))

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from docarray import BaseDoc
 
 from cliptune.errors import Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.gateway.api_keys import ROLES, Key, KeyFile
+from cliptune.gateway.access.api_keys import ROLES, Key, KeyFile
 from cliptune.protocol.endpoints import PROMETHEUS, SEARCH_FLOW, Endpoint, Permission
 from cliptune.settings import Settings
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cliptune.errors import BadInput
-from cliptune.gateway.changes import Changes
+from cliptune.gateway.access.changes import Changes
 from cliptune.names import API_KEY
 
 log = logging.getLogger("cliptune")

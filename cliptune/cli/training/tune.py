@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cliptune.cli.options import TrainAddress, with_table_options
-from cliptune.cli.runs import parse_options, start
 from cliptune.cli.terminal import console
+from cliptune.cli.training.runs import parse_options, start
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:

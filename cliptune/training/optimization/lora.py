@@ -9,7 +9,7 @@ from torch import nn
 
 from cliptune.errors import BadInput
 from cliptune.extras import need
-from cliptune.training.freezing import parameter_depths
+from cliptune.training.optimization.freezing import parameter_depths
 
 
 class LoraOptions(BaseModel):

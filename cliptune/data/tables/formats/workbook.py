@@ -16,9 +16,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from cliptune.data.tables.formats.sheet import DAMAGED, Cells
+from cliptune.data.tables.formats.text import GridRows
 from cliptune.data.tables.options import CsvOptions
-from cliptune.data.tables.sheet import DAMAGED, Cells
-from cliptune.data.tables.text import GridRows
 from cliptune.errors import BadData, near_matches
 from cliptune.extras import need
 

@@ -11,7 +11,7 @@ import math
 from fastapi import Response
 
 from cliptune.errors import CliptuneError, NotFound, Overloaded, RateLimited, Unauthorized
-from cliptune.gateway.schemas import json_response
+from cliptune.gateway.http.schemas import json_response
 from cliptune.protocol.endpoints import FOREIGN
 from cliptune.protocol.wire_errors import ErrorBody
 

@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cliptune.errors import BadInput
-from cliptune.training.freezing import parameter_depths
-from cliptune.training.muon import Muon
+from cliptune.training.optimization.freezing import parameter_depths
+from cliptune.training.optimization.muon import Muon
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     name: getattr(torch.optim, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 
 from cliptune.errors import BadInput
-from cliptune.gateway.changes import Changes
+from cliptune.gateway.access.changes import Changes
 from cliptune.settings import Settings
 
 log = logging.getLogger("cliptune")

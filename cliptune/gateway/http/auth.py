@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune.errors import CliptuneError
-from cliptune.gateway.admission import PRESENTED, Admission
-from cliptune.gateway.errors import error_response
+from cliptune.gateway.access.admission import PRESENTED, Admission
+from cliptune.gateway.http.errors import error_response
 from cliptune.protocol import wire_errors
 from cliptune.protocol.endpoints import OPEN_PATHS, POST, answering
 

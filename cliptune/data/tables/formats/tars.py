@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.pictures.slices import slice_uri
+from cliptune.data.tables.formats.text import named_once, whole_characters
 from cliptune.data.tables.rows import MAX_TEXT, Row, Unusable
-from cliptune.data.tables.text import named_once, whole_characters
 from cliptune.errors import BadData
 from cliptune.settings import current
 

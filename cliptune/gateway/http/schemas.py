@@ -31,7 +31,7 @@ from cliptune.errors import (
     TooLarge,
     UnsupportedCoding,
 )
-from cliptune.gateway import multipart
+from cliptune.gateway.http import multipart
 from cliptune.protocol.endpoints import DOCS, ROOT, SEARCH_FLOW, describe
 from cliptune.protocol.limits import TOGETHER, Limits
 from cliptune.protocol.queries import MAX_WEIGHT

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cliptune.errors import BadJson, CliptuneError, UnsupportedCoding
-from cliptune.gateway.errors import error_response
+from cliptune.gateway.http.errors import error_response
 from cliptune.protocol import redaction
 from cliptune.protocol.endpoints import PICTURES
 from cliptune.settings import Settings

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from cliptune.data.tables.columns import is_picture, known_names, normal
-from cliptune.data.tables.dialects import find_dialect, split_rows
-from cliptune.data.tables.encodings import decode_text
+from cliptune.data.tables.formats.dialects import find_dialect, split_rows
+from cliptune.data.tables.formats.encodings import decode_text
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.rows import Row, Rows
 from cliptune.errors import BadData

@@ -242,7 +242,7 @@ def export(
     source = open_artifact(path) if path else None
     loaded = None if source else load_model(model)
     if format_ is Format.CLIP_SERVICE:
-        from cliptune.models.clip_service import write_clip_service
+        from cliptune.models.exports.to_clip_service import write_clip_service
 
         _parent(out)
         assert loaded is not None  # noqa: S101

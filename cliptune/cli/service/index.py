@@ -16,9 +16,9 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
-from cliptune.cli import index_files
 from cliptune.cli.inputs import tell
 from cliptune.cli.options import SERVER, Address, AsJson, Yes, with_table_options
+from cliptune.cli.service import index_files
 from cliptune.cli.terminal import confirm, console, notices, progress_bar, warn
 from cliptune.errors import BadInput, NotFound
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cliptune.models.loading import ClipModel
 from cliptune.models.modules import Head, cut_to_longest
-from cliptune.training.augmentation import to_input
-from cliptune.training.freezing import is_frozen
-from cliptune.training.pairs import Pairs
+from cliptune.training.batches.augmentation import to_input
+from cliptune.training.batches.pairs import Pairs
+from cliptune.training.optimization.freezing import is_frozen
 
 
 def add_frozen_features(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cliptune.data.tables.arrow import ArrowRows, readable
+from cliptune.data.tables.formats.arrow import ArrowRows, readable
 from cliptune.errors import BadData, BadInput, NotFound, Unavailable
 from cliptune.extras import need
 
