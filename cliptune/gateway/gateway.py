@@ -21,12 +21,12 @@ from cliptune.errors import (
     near_matches,
 )
 from cliptune.gateway.access.admission import EVERYBODY, PRESENTED, Admission
+from cliptune.gateway.access.auth import AuthInterceptor, text_metadata
 from cliptune.gateway.access.certificate import Certificate
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
 from cliptune.gateway.dispatch import Addresses, Dispatcher
 from cliptune.gateway.grpc_requests import check_single, checked, choose_executors, unpack
-from cliptune.gateway.http.auth import AuthInterceptor, text_metadata
 from cliptune.gateway.http.middleware import EdgeMiddleware
 from cliptune.gateway.streams import in_order, until_ended, until_ending
 from cliptune.observability import logs, metrics, request_ids, startup, tracing

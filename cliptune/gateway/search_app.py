@@ -12,11 +12,11 @@ from pydantic import JsonValue
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, NotFound
+from cliptune.gateway.base_app import new_app
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import add_websocket, answer_json
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.foreign.routes import add_foreign
-from cliptune.gateway.http.base_app import new_app
 from cliptune.gateway.http.schemas import CallBody, read_json
 from cliptune.gateway.routes import add_routes, body_schema
 from cliptune.gateway.websocket import add_socket

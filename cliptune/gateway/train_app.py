@@ -6,8 +6,8 @@ from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from fastapi.utils import generate_unique_id
 
+from cliptune.gateway.base_app import new_app
 from cliptune.gateway.dispatch import Dispatcher
-from cliptune.gateway.http.base_app import new_app
 from cliptune.gateway.http.schemas import json_response
 from cliptune.gateway.routes import add_routes
 from cliptune.protocol.endpoints import ROOT, TRAIN_FLOW

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from cliptune.errors import BadInput, BadJson, CliptuneError, Forbidden
+from cliptune.gateway.access.auth import SUBPROTOCOL
+from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import answer_body
-from cliptune.gateway.http.auth import SUBPROTOCOL
-from cliptune.gateway.http.base_app import check_origin
 from cliptune.gateway.http.schemas import to_json
 from cliptune.gateway.streams import in_order, open_socket, until_ended
 from cliptune.observability.request_log import observed

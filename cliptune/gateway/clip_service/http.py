@@ -13,11 +13,11 @@ from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
 from google.protobuf.json_format import MessageToDict
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches
+from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
 from cliptune.gateway.clip_service.documents import read_array, write_array
 from cliptune.gateway.clip_service.grpc_server import WINDOW, answer_to
-from cliptune.gateway.http.base_app import check_origin
 from cliptune.gateway.http.errors import error_response
 from cliptune.gateway.http.schemas import (
     from_base64,

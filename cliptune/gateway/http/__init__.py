@@ -1,1 +1,1 @@
-"""What all HTTP applications share: bodies, errors, keys, middleware, the page of the calls."""
+"""HTTP, whatever the application: bodies, forms, errors, middleware, the page of the calls."""

@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
+from cliptune.gateway.access.auth import AuthMiddleware
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.http import docs_page
-from cliptune.gateway.http.auth import AuthMiddleware
 from cliptune.gateway.http.errors import error_response, told_at
 from cliptune.gateway.http.schemas import json_response
 from cliptune.protocol import endpoints, redaction, wire_errors
