@@ -13,31 +13,36 @@ from cliptune.errors import CliptuneError
 from cliptune.extras import of_missing
 
 COMMANDS = {
+    "cliptune.cli.demo": "demo",
+    "cliptune.cli.training.data": "data",
     "cliptune.cli.training.split": "split",
     "cliptune.cli.training.runs": "fit logs cancel resume evaluate runs",
     "cliptune.cli.training.tune": "tune",
     "cliptune.cli.models.compare": "compare",
     "cliptune.cli.models.report": "report",
-    "cliptune.cli.models.transfer": "models download export push",
-    "cliptune.cli.models.fetch": "fetch",
+    "cliptune.cli.models.transfer": "models download export push fetch",
     "cliptune.cli.models.quantize": "quantize",
     "cliptune.cli.models.calibrate": "calibrate",
     "cliptune.cli.models.wise_ft": "wise-ft",
     "cliptune.cli.service.serve": "serve train-server",
+    "cliptune.cli.service.index": "index",
     "cliptune.cli.service.search": "search",
     "cliptune.cli.service.swap": "swap",
-    "cliptune.cli.service.mcp": "mcp",
-    "cliptune.cli.demo": "demo",
-    "cliptune.cli.training.data": "data",
-    "cliptune.cli.service.index": "index",
     "cliptune.cli.service.keys": "keys",
     "cliptune.cli.service.feedback": "feedback",
+    "cliptune.cli.service.mcp": "mcp",
 }
 """By module: its commands, in the order of the help."""
+HEADINGS = {
+    "cliptune.cli.training": "Data and training",
+    "cliptune.cli.models": "Models",
+    "cliptune.cli.service": "Services",
+}
+"""By package: what the help puts above its commands."""
 
 app = typer.Typer(
     name="cliptune",
-    cls=lazy_group(COMMANDS),
+    cls=lazy_group(COMMANDS, HEADINGS),
     help="Fine-tune CLIP on your own titles and pictures, and serve it as text-to-image search.",
     epilog="Start with: cliptune demo",
     no_args_is_help=True,

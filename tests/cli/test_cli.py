@@ -104,6 +104,9 @@ def test_the_help_lists_all_commands_as_they_describe_themselves() -> None:
         described = " ".join(command.help.split("\n\n")[0].split())
         assert listed[name] == described, name
     assert " ".join(app_module.COMMANDS.values()).split() == list(group.commands)
+    assert [h for h in app_module.HEADINGS.values() if f"─ {h} ─" in shown.stdout] == [
+        *app_module.HEADINGS.values()
+    ]
 
 
 @pytest.mark.e2e

@@ -1,4 +1,4 @@
-"""`cliptune models`, `download`, `export` and `push`: which models there are, in and out."""
+"""`cliptune models`, `download`, `export`, `push` and `fetch`: which there are, in and out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from cliptune.cli.options import AsJson
-from cliptune.cli.terminal import console
+from cliptune.cli.terminal import console, progress_bar
 
 if TYPE_CHECKING:
     from cliptune.models.registry import ModelInfo
@@ -48,6 +48,9 @@ def register(app: typer.Typer) -> None:
         epilog="Example: cliptune export artifacts/brave-otter-3f2a.zip --format onnx --out tuned"
     )(export)
     app.command(epilog="Example: cliptune push artifacts/brave-otter-3f2a.zip my-shop/search")(push)
+    app.command(epilog="Example: cliptune fetch s3://models/tuned.zip models/tuned --digest 3f2a…")(
+        fetch
+    )
 
 
 def models(
@@ -272,3 +275,34 @@ def _parent(out: Path) -> Path:
     parent = out.resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
     return parent
+
+
+def fetch(
+    source: Annotated[
+        str, typer.Argument(help="A zip at s3://, gs:// or https://, or a path of an artifact.")
+    ],
+    target: Annotated[Path, typer.Argument(help="The folder that it is to be.")],
+    digest: Annotated[
+        str,
+        typer.Option(
+            help="The model's, as metadata.yml in the artifact has it; or sha256: and what "
+            "sha256sum prints of checksums.sha256 in it, for all files."
+        ),
+    ],
+) -> None:
+    """Bring an artifact to this machine, if it is the one that is meant.
+
+    The folder is there whole or not at all, whatever happens meanwhile. Where it is there already,
+    nothing is fetched. Who you are is taken from where the store's own tools take it, such as
+    AWS_ACCESS_KEY_ID; AWS_ENDPOINT_URL names another S3 than Amazon's.
+    """
+    from cliptune.models.fetching import fetch_artifact
+
+    with progress_bar() as show:
+        artifact = fetch_artifact(
+            source, target, digest, tell=lambda done, total: show("bytes", done, total)
+        )
+    console.print(
+        f"[bold]{target}[/]: a tuned {artifact.metadata['base_model']}, digest {artifact.digest}",
+        soft_wrap=True,
+    )

@@ -11,8 +11,7 @@ from cliptune.errors import BadInput, NotFound, Unavailable
 from cliptune.models.config import ModelConfig, listed_config, stated_config
 from cliptune.models.formats import huggingface, openai
 from cliptune.models.formats.checkpoints import SUFFIXES, State, read_checkpoint
-from cliptune.models.formats.hub import hub_file, out_of_reach
-from cliptune.models.formats.places import Folder, Place, Repository
+from cliptune.models.formats.places import Folder, Place, Repository, hub_file, out_of_reach
 from cliptune.models.formats.weight_names import to_ours
 from cliptune.models.names import CONFIG_FILE, HubName, ModelName, OpenClipName
 from cliptune.models.openclip import open_clip
