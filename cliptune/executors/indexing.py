@@ -14,7 +14,7 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.executors import relevance
 from cliptune.executors.composing import compose
 from cliptune.protocol import redaction, tags
-from cliptune.protocol.endpoints import (
+from cliptune.protocol.parameters import (
     DeleteParameters,
     Filter,
     GetParameters,

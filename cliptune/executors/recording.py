@@ -14,8 +14,8 @@ from cliptune.errors import NotReady, Overloaded
 from cliptune.feedback.log import Outcome, SearchLog
 from cliptune.feedback.records import MAX_TEXT, Asked, Feedback, Search, Shown
 from cliptune.observability import metrics
-from cliptune.protocol.endpoints import FeedbackParameters, SearchParameters
 from cliptune.protocol.limits import has_text
+from cliptune.protocol.parameters import FeedbackParameters, SearchParameters
 from cliptune.settings import Settings
 
 logger = logging.getLogger("cliptune")

@@ -9,8 +9,8 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, NotReady
 from cliptune.models.calibration import cosine_of, relevance
-from cliptune.protocol.endpoints import SearchParameters
 from cliptune.protocol.limits import has_text, name
+from cliptune.protocol.parameters import SearchParameters
 
 
 def threshold(

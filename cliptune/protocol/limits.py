@@ -26,7 +26,8 @@ from cliptune.documents import (
     is_too_deep,
 )
 from cliptune.errors import BadInput, TooLarge
-from cliptune.protocol.endpoints import Endpoint, SearchParameters, read_parameters
+from cliptune.protocol.endpoints import Endpoint
+from cliptune.protocol.parameters import SearchParameters, read_parameters
 from cliptune.settings import Bounds
 
 TOGETHER = "documents, with their matches or parts,"

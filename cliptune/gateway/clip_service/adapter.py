@@ -23,9 +23,9 @@ from cliptune.protocol.endpoints import (
     SEARCH_FLOW,
     STATUS,
     Endpoint,
-    NoParameters,
 )
 from cliptune.protocol.limits import TOGETHER, Limits
+from cliptune.protocol.parameters import NoParameters
 from cliptune.protocol.status import FlowStatus
 
 if TYPE_CHECKING:

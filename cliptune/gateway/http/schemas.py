@@ -32,8 +32,9 @@ from cliptune.errors import (
     UnsupportedCoding,
 )
 from cliptune.gateway.http import multipart
-from cliptune.protocol.endpoints import DOCS, ROOT, SEARCH_FLOW, describe
+from cliptune.protocol.endpoints import DOCS, ROOT, SEARCH_FLOW
 from cliptune.protocol.limits import TOGETHER, Limits
+from cliptune.protocol.parameters import describe
 from cliptune.protocol.queries import MAX_WEIGHT
 from cliptune.settings import MAX_DOCS, Bounds
 
