@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from cliptune.cli import app as app_module
 from cliptune.cli.app import app
-from cliptune.cli.training.runs import parse_callback_option, parse_options, with_options
+from cliptune.cli.training.fit import parse_callback_option, parse_options, with_options
 from cliptune.data.tables.options import CsvOptions
 from cliptune.errors import BadInput
 from cliptune.settings import Settings, about, bounds, variable_of

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
 from cliptune.cli.inputs import read_searched, table_options_of
-from cliptune.cli.options import Labelled, ResultsThatCount, Searched, with_table_options
+from cliptune.cli.options import (
+    Labelled,
+    NewArtifact,
+    ResultsThatCount,
+    Searched,
+    Tuned,
+    with_table_options,
+)
 from cliptune.cli.terminal import console, progress_bar
 
 if TYPE_CHECKING:
@@ -26,9 +32,9 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    artifact: Annotated[Path, typer.Argument(help="A fine-tuned model: a folder or a zip.")],
+    artifact: Tuned,
     queries: Labelled,
-    out: Annotated[Path, typer.Option(help="The folder, or the .zip, to write.")],
+    out: NewArtifact,
     index: Searched = None,
     limit: ResultsThatCount = 20,
     *,

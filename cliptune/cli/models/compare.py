@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from cliptune.cli.conditions import FailIf, fail_if, holding, parse_conditions
 from cliptune.cli.inputs import read_searched, table_options_of
+from cliptune.cli.models.conditions import FailIf, fail_if, holding, parse_conditions
 from cliptune.cli.options import (
     AsJson,
     GroupedBy,

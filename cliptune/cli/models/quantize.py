@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cliptune.cli.inputs import read_searched, table_options_of
-from cliptune.cli.options import Labelled, Searched, with_table_options
+from cliptune.cli.options import Labelled, NewArtifact, Searched, Tuned, with_table_options
 from cliptune.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -32,9 +31,9 @@ def register(app: typer.Typer) -> None:
 
 
 def quantize(
-    artifact: Annotated[Path, typer.Argument(help="A fine-tuned model: a folder or a zip.")],
+    artifact: Tuned,
     queries: Labelled,
-    out: Annotated[Path, typer.Option(help="The folder, or the .zip, to write.")],
+    out: NewArtifact,
     index: Searched = None,
     precision: Annotated[
         Precision, typer.Option(help="int8: ONNX Runtime on CPUs; bf16: torch on GPUs.")

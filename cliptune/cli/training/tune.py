@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cliptune.cli.options import TrainAddress, with_table_options
+from cliptune.cli.options import (
+    ArtifactFolder,
+    BaseModel,
+    Detach,
+    ExperimentOfRun,
+    NameOfRun,
+    TrainAddress,
+    with_table_options,
+)
 from cliptune.cli.terminal import console
-from cliptune.cli.training.runs import parse_options, start
+from cliptune.cli.training.fit import parse_options, start
 from cliptune.errors import BadInput
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ def tune(
     train_data: Annotated[
         str, typer.Argument(help="A table, a folder of pictures, or the name of a data set.")
     ],
-    model: Annotated[str, typer.Option(help="See `cliptune models --help`.")] = "builtin",
+    model: BaseModel = "builtin",
     minutes: Annotated[
         float, typer.Option(min=0.01, help="For trials; the first one is finished in any case.")
     ] = 60.0,
@@ -63,10 +71,10 @@ def tune(
             help="Any other option of the search: NAME=VALUE, such as validation=0.2, limit=10.",
         ),
     ] = None,
-    run_name: Annotated[str | None, typer.Option("--name", help="The run's name.")] = None,
-    experiment: Annotated[str, typer.Option(help="Its group of runs.")] = "default",
-    out: Annotated[Path, typer.Option(help="Where the artifact is saved.")] = Path("artifacts"),
-    detach: Annotated[bool, typer.Option("--detach", help="Start it and return.")] = False,
+    run_name: NameOfRun = None,
+    experiment: ExperimentOfRun = "default",
+    out: ArtifactFolder = Path("artifacts"),
+    detach: Detach = False,
     server: TrainAddress = None,
     *,
     table: CsvOptions,
