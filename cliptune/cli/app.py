@@ -10,7 +10,7 @@ import typer
 
 from cliptune.cli.lazy import lazy_group
 from cliptune.errors import CliptuneError
-from cliptune.extras import of_missing
+from cliptune.extras import missing_extra
 
 COMMANDS = {
     "cliptune.cli.demo": "demo",
@@ -84,9 +84,9 @@ def main() -> None:
     except CliptuneError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if (told := of_missing(error)) is None:
+        if (missing := missing_extra(error)) is None:
             raise
-        _fail(str(told))
+        _fail(str(missing))
     except OSError as error:  # a full disk, a folder that can't be written, …
         if not error.strerror or logging.getLogger().isEnabledFor(logging.DEBUG):
             raise

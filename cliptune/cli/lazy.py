@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cliptune.errors import CliptuneError
-from cliptune.extras import stand_in
+from cliptune.extras import stubbed
 
 
 def lazy_group(modules: Mapping[str, str], headings: Mapping[str, str]) -> type[TyperGroup]:
@@ -100,5 +100,5 @@ def _outlines(
 @contextmanager
 def _less_of_rich() -> Iterator[None]:
     """Have Typer write a help without the Markdown and tracebacks that it imports besides."""
-    with stand_in("rich.markdown", Markdown=object), stand_in("rich.traceback", Traceback=object):
+    with stubbed("rich.markdown", Markdown=object), stubbed("rich.traceback", Traceback=object):
         yield

@@ -43,12 +43,12 @@ def of_setting(field: str, *names: str, own_default: bool = False) -> OptionInfo
 
 def _help(field: str, own_default: bool) -> str:
     setting = Settings.model_fields[field]
-    told = about(setting)
-    text = f"{told.unit} {told.meaning}".strip()
-    if told.allowed:
+    described = about(setting)
+    text = f"{described.unit} {described.meaning}".strip()
+    if described.allowed:
         text += f": {allowed(setting)}"
-    if told.default and not own_default:
-        text += f"; default: {told.default}"
+    if described.default and not own_default:
+        text += f"; default: {described.default}"
     # Links and code of Markdown are for the page of settings.
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).replace("`", "")
     return f"{text[0].upper()}{text[1:]}."

@@ -89,9 +89,8 @@ def _digest(docs: DocList[ClipDoc]) -> str:
     digest = hashlib.sha256()
     for doc in docs:
         pair = {"weight": doc.weight, "grade": doc.grade, "negatives": doc.negatives}
-        further = [doc.texts, {name: value for name, value in pair.items() if value is not None}]
-        if are_named:
-            further.append({"id": doc.id})
+        named = {name: value for name, value in pair.items() if value is not None}
+        further: list[object] = [doc.texts, named, {"id": doc.id} if are_named else None]
         for part in (doc.text, doc.label, doc.image, *filter(None, further)):
             encoded = part if isinstance(part, bytes) else repr(part).encode()
             digest.update(len(encoded).to_bytes(8, "big") + encoded)

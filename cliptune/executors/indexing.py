@@ -244,10 +244,10 @@ def status(index: VersionedIndex, place: str) -> IndexStatus:
     """
     from cliptune.index.versions.progress import read_progress
 
-    told = index.status().to_dict()
+    fields = index.status().to_dict()
     hidden = {} if redaction.OPERATOR.get() else {"uri": None}
     return IndexStatus(
-        **{**told, **hidden},
+        **{**fields, **hidden},
         **(where(index) if redaction.OPERATOR.get() else {}),
         place=place,
         generations=index.describe_generations() or None,

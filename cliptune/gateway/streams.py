@@ -16,7 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-async def in_order(
+async def map_ordered(
     items: AsyncIterator[T], work: Callable[[T], Awaitable[R]], window: int
 ) -> AsyncIterator[R]:
     """`work` of each item, in order; at most `window` are under way or wait to be taken.

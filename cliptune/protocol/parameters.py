@@ -241,6 +241,6 @@ def describe(error: ValidationError, known: Sequence[str] | None = None) -> str:
             continue
         value = repr(item.get("input"))
         shown = value if len(value) <= 80 else value[:77] + "…"
-        told = item["msg"].removeprefix("Value error, ")
-        parts.append(f"{place}: {told}, got {shown}")
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{place}: {message}, got {shown}")
     return "; ".join(parts)

@@ -113,9 +113,9 @@ class World:
         """What rank 0 has as `values` (of one shape and dtype everywhere), in every process."""
         if self.size == 1:
             return values
-        told = values.to(device)
-        _told(dist.broadcast, told, 0)
-        return told.to(values.device)
+        sent = values.to(device)
+        _told(dist.broadcast, sent, 0)
+        return sent.to(values.device)
 
 
 def _told(collective: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

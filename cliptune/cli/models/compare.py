@@ -68,7 +68,7 @@ def compare(
     kept = table_options_of(second) or table_options_of(first)
     query_docs, index_docs = read_searched(queries, index, table.after(kept))
     with progress_bar() as progress:
-        found = compare_towers(
+        compared = compare_towers(
             _towers(first),
             _towers(second),
             query_docs,
@@ -78,21 +78,22 @@ def compare(
             pixel_cache=Settings.read().cache_dir / "pixels",
             on_progress=progress,
         )
-    sides = found.first.by_query, found.second.by_query
+    sides = compared.first.by_query, compared.second.by_query
     groups = {
-        each: changes_by_group(*sides, found.answers.queries, each, HEADLINE) for each in by or ()
+        each: changes_by_group(*sides, compared.answers.queries, each, HEADLINE)
+        for each in by or ()
     }
-    figures = found.figures()
+    figures = compared.figures()
     failed = holding(conditions, figures)
     if as_json:
         shown = {
-            "metrics": {name: _json(change) for name, change in found.changes.items()},
+            "metrics": {name: _json(change) for name, change in compared.changes.items()},
             "groups": {
                 each: [{"name": one.name, "n": one.n, **_json(one.change)} for one in of_each]
                 for each, of_each in groups.items()
             },
             "failed": [str(one) for one in failed],
-            **found.second.counts(),
+            **compared.second.counts(),
         }
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
@@ -100,12 +101,12 @@ def compare(
             _table(
                 f"A: {first}, B: {second}, k = {limit}",
                 "metric",
-                [(name, change) for name, change in found.changes.items()],
+                [(name, change) for name, change in compared.changes.items()],
             )
         )
         for each, of_each in groups.items():
             console.print(_groups_table(f"{HEADLINE} by {each}", of_each))
-        console.print(describe_counts(found.second.counts()), highlight=False)
+        console.print(describe_counts(compared.second.counts()), highlight=False)
     fail_if(failed, figures)
 
 

@@ -77,13 +77,16 @@ def evaluate(
     if as_json:
         shown: dict[str, object] = {**figures, **result.counts()}
         if groups:
-            shown["groups"] = {each: [asdict(g) for g in found] for each, found in groups.items()}
+            shown["groups"] = {
+                each: [asdict(g) for g in figures_of_group]
+                for each, figures_of_group in groups.items()
+            }
         if conditions:
             shown["failed"] = [str(one) for one in failed]
         typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         console.print(metrics_table(figures, title=f"{model}, k = {limit}"))
-        for each, found in groups.items():
-            console.print(groups_table(found, title=f"{HEADLINE} by {each}"))
+        for each, figures_of_group in groups.items():
+            console.print(groups_table(figures_of_group, title=f"{HEADLINE} by {each}"))
         console.print(describe_counts(result.counts()), highlight=False)
     fail_if(failed, figures)

@@ -188,21 +188,21 @@ def tags(as_json: AsJson = False, server: Address = SERVER) -> None:
     from cliptune.serving import Client
 
     with Client.from_environment(server) as client:
-        told = client.tags()
+        known = client.tags()
     if as_json:
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(known, indent=2, ensure_ascii=False))
         return
     table = Table("tag", "types", "documents", "distinct", "for example")
-    for tag in told.get("tags") or ():
+    for tag in known.get("tags") or ():
         examples = ", ".join(str(one["value"]) for one in tag.get("examples") or ())
         spread = f"{tag['min']} to {tag['max']}: " if "min" in tag else ""
         coverage = f"{tag['documents']} ({tag['coverage']:.0%})"
         row = tag["name"], ", ".join(tag["types"]), coverage, str(tag["distinct"])
         table.add_row(*row, spread + examples)
     console.print(table)
-    if told["looked_at"] < told["documents"] or told["left_out"]:
+    if known["looked_at"] < known["documents"] or known["left_out"]:
         console.print(
-            f"Of {told['looked_at']} of {told['documents']} documents; {told['left_out']} tags "
+            f"Of {known['looked_at']} of {known['documents']} documents; {known['left_out']} tags "
             "are left out.",
             highlight=False,
         )

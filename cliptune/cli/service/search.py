@@ -128,8 +128,8 @@ def search(
         tags = ", ".join(f"{name}: {value}" for name, value in match.tags.items())
         score = match.score if match.formula_score is None else match.formula_score
         relevance = "" if match.relevance is None else f"{match.relevance:.2f}"
-        told = [f"{score:.3f}", *[relevance] * calibrated, match.text or "", str(match.id), tags]
-        table.add_row(*told, *[str(match.more)] * bool(group_by))
+        cells = [f"{score:.3f}", *[relevance] * calibrated, match.text or "", str(match.id), tags]
+        table.add_row(*cells, *[str(match.more)] * bool(group_by))
     console.print(table)
 
 

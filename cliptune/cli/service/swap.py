@@ -119,8 +119,8 @@ def swap(
             with progress_bar() as report:
                 work.begin(model, served=place.served, storage=place.storage)
                 done = work.prepare(report)
-            told = f"{done.embedded} documents embedded, {done.unchanged} were there already"
-            console.print(told, highlight=False)
+            summary = f"{done.embedded} documents embedded, {done.unchanged} were there already"
+            console.print(summary, highlight=False)
             _check_quality(work, asked, tolerance, force=force or prepare)
             _go_over(work, place, only_prepare=prepare)
 

@@ -68,18 +68,18 @@ def check(
 
     docs = stream_documents(data, csv_options=table, role="data")
     tell(docs.summary)
-    with progress_bar() as told:
-        found = check_documents(
+    with progress_bar() as progress:
+        checked = check_documents(
             docs,
             pictures=pictures,
             size=size,
             count_tokens=_count_tokens,
-            progress=lambda done, total: told("looking", done, total),
+            progress=lambda done, total: progress("looking", done, total),
         )
-    lines = _lines(found)
+    lines = _lines(checked)
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)
-    write_text(report, _page(data, found, lines))
+    write_text(report, _page(data, checked, lines))
     console.print(f"three pairs to look at: {report}", highlight=False, soft_wrap=True)
 
 
@@ -97,35 +97,35 @@ def _count_tokens(text: str) -> int:
     return token_count(_tokenizer(), text)
 
 
-def _lines(found: TableCheck) -> list[str]:
+def _lines(checked: TableCheck) -> list[str]:
     """What to say of a table, after its summary."""
     from cliptune.data.check import CONTEXT
 
-    usable = found.summary.usable
+    usable = checked.summary.usable
     lines = [
         f"left out: {count} for {reason!r}, the first on {place}"
-        for reason, count, place in found.reasons
+        for reason, count, place in checked.reasons
     ]
-    large = [(name, count) for name, count in found.groups if count > 1][:3]
+    large = [(name, count) for name, count in checked.groups if count > 1][:3]
     if large:
         named = ", ".join(f"{_short(name)!r} ({count})" for name, count in large if name)
         lines.append(f"right answers to each other: {named}")
-    if found.longest:
-        lines.append(f"longest title: {_short(found.longest[0])!r}")
-    if found.cut:
-        are = "are" if found.cut_is_exact else "may be"
-        lines.append(f"{found.cut} titles {are} cut: CLIP reads {CONTEXT} tokens")
+    if checked.longest:
+        lines.append(f"longest title: {_short(checked.longest[0])!r}")
+    if checked.cut:
+        are = "are" if checked.cut_is_exact else "may be"
+        lines.append(f"{checked.cut} titles {are} cut: CLIP reads {CONTEXT} tokens")
     lines.append(
-        f"{found.looked_at} of {usable} pictures decoded: {len(found.unreadable)} can't be, "
-        f"{found.near_count} pairs look the same and have different titles"
+        f"{checked.looked_at} of {usable} pictures decoded: {len(checked.unreadable)} can't be, "
+        f"{checked.near_count} pairs look the same and have different titles"
     )
-    lines += [f"can't be decoded: {name}: {why}" for name, why in found.unreadable[:3]]
+    lines += [f"can't be decoded: {name}: {why}" for name, why in checked.unreadable[:3]]
     cores = os.cpu_count() or 1
-    seconds = found.seconds_a_picture * usable / cores
+    seconds = checked.seconds_a_picture * usable / cores
     lines.append(
         f"training decodes all pictures once: about {_duration(seconds)} on {cores} cores, and "
-        f"keeps {found.pixel_bytes / 1e9:.1f} GB of pixels on disk; memory holds titles and tags, "
-        f"about {usable * _BYTES_A_DOCUMENT / 1e9:.1f} GB"
+        f"keeps {checked.pixel_bytes / 1e9:.1f} GB of pixels on disk; memory holds titles and "
+        f"tags, about {usable * _BYTES_A_DOCUMENT / 1e9:.1f} GB"
     )
     return lines
 
@@ -145,15 +145,15 @@ def _short(text: str | None) -> str:
     return text if len(text) <= _SHORT else text[: _SHORT - 1] + "…"
 
 
-def _page(name: str, found: TableCheck, lines: list[str]) -> str:
+def _page(name: str, checked: TableCheck, lines: list[str]) -> str:
     """A page of its own: pictures are in it."""
     near = "".join(
-        f"<div class=two>{_figure(one)}{_figure(other)}</div>" for one, other in found.near
+        f"<div class=two>{_figure(one)}{_figure(other)}</div>" for one, other in checked.near
     )
     same = "<h2>Look the same, with different titles</h2>" + near if near else ""
-    titles = "".join(f"<li>{html.escape(text[:1000])}</li>" for text in found.longest)
+    titles = "".join(f"<li>{html.escape(text[:1000])}</li>" for text in checked.longest)
     said = "".join(
-        f"<li>{html.escape(line)}</li>" for line in [*str(found.summary).split("\n"), *lines]
+        f"<li>{html.escape(line)}</li>" for line in [*str(checked.summary).split("\n"), *lines]
     )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
@@ -163,7 +163,7 @@ def _page(name: str, found: TableCheck, lines: list[str]) -> str:
         "max-height:200px}.three,.two{display:flex;flex-wrap:wrap;gap:1.5rem;margin:1rem 0}"
         "figcaption{overflow-wrap:anywhere}small{color:#595959}</style>"
         f"<h1>{html.escape(name)}</h1><h2>Pairs</h2><div class=three>"
-        f"{''.join(map(_figure, found.pairs))}</div>{same}<h2>What was understood</h2><ul>{said}"
+        f"{''.join(map(_figure, checked.pairs))}</div>{same}<h2>What was understood</h2><ul>{said}"
         f"</ul><h2>Longest titles</h2><ol>{titles}</ol></html>\n"
     )
 

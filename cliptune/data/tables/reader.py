@@ -294,18 +294,18 @@ class Table:
             self._maker.roles = self.roles
             column = None
         if column is None:
-            found = self._look(None, pack)
-            self.summary.duplicates = found.made_distinct()
-            self._ids = found.keys
+            identities = self._look(None, pack)
+            self.summary.duplicates = identities.made_distinct()
+            self._ids = identities.keys
 
     def _ids_of_column(self, column: str, has_fixed_ids: bool, pack: PicturePack | None) -> bool:
         """Ids as the column has them; whether they are distinct."""
-        found = self._look(column, pack)
-        self.summary.duplicates, clash = found.without_duplicates()
-        self._ids = found.keys
+        identities = self._look(column, pack)
+        self.summary.duplicates, clash = identities.without_duplicates()
+        self._ids = identities.keys
         if clash is None:
             return True
-        doc_id = found.keys[clash[0]]
+        doc_id = identities.keys[clash[0]]
         places = " and on ".join(map(self._place, clash))
         if not (self.roles.id_is_given or has_fixed_ids):
             self.summary.notes.append(
@@ -327,7 +327,7 @@ class Table:
 
         Pictures that the table holds go into the pack.
         """
-        found, problems, places = Identities(), list[Problem](), array("q")
+        identities, problems, places = Identities(), list[Problem](), array("q")
         self.unread = 0
         self._paths.clear()
         judged, root = self._judged(), self.rows.root
@@ -342,18 +342,18 @@ class Table:
                 keys = pool.map(key, chunk) if column is None else map(key, chunk)
                 for (row, doc, reason), doc_id in zip(chunk, keys, strict=True):
                     if pack is not None and doc.uri and reason is None:
-                        self._paths[len(found.keys)] = doc.uri
+                        self._paths[len(identities.keys)] = doc.uri
                     if reason is not None:
-                        problems.append(Problem(len(found.keys), doc_id, reason, row.place))
-                        found.add(None)
+                        problems.append(Problem(len(identities.keys), doc_id, reason, row.place))
+                        identities.add(None)
                     elif column is None:
-                        found.add(doc_id, row_digest(doc))
+                        identities.add(doc_id, row_digest(doc))
                     else:
-                        found.add(doc_id, row_digest(doc, doc.uri, sha256_of(doc.image)))
+                        identities.add(doc_id, row_digest(doc, doc.uri, sha256_of(doc.image)))
                     self.unread += doc_id.startswith("file-") and column is None
                     places.extend(_packed(doc, reason, pack))
         self.summary.left_out, self._places = problems, places
-        return found
+        return identities
 
     def _chunks(
         self, judged: Iterator[tuple[Row, ClipDoc, str | None]]

@@ -42,7 +42,7 @@ def page(description: dict[str, Any], prefix: str = "") -> str:
         f'<p>For tools: <a href="{escape(prefix)}/openapi.json">openapi.json</a></p>',
     ]
     for path, methods in description["paths"].items():
-        parts += [_operation(path, method, told) for method, told in methods.items()]
+        parts += [_operation(path, method, operation) for method, operation in methods.items()]
     title = escape(info["title"])
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'

@@ -29,7 +29,7 @@ _CODES = {
 
 def error_response(error: CliptuneError, path: str = "") -> Response:
     """An error as the answer to a request at `path`, with what HTTP adds to it."""
-    response = told_at(path, ErrorBody.of(error), error.http_status, error.param)
+    response = render_error(path, ErrorBody.of(error), error.http_status, error.param)
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, Overloaded):
@@ -37,7 +37,7 @@ def error_response(error: CliptuneError, path: str = "") -> Response:
     return response
 
 
-def told_at(path: str, body: ErrorBody, status: int, param: str | None = None) -> Response:
+def render_error(path: str, body: ErrorBody, status: int, param: str | None = None) -> Response:
     """What is told of an error at `path`.
 
     `{"error": {"type", "message"}}`; of calls in others' form `{"error": {"message", "type",

@@ -36,7 +36,7 @@ from cliptune.protocol.endpoints import DOCS, ROOT, SEARCH_FLOW
 from cliptune.protocol.limits import TOGETHER, Limits
 from cliptune.protocol.parameters import describe
 from cliptune.protocol.queries import MAX_WEIGHT
-from cliptune.settings import MAX_DOCS, Bounds
+from cliptune.settings import MAX_DOCS, LimitSettings
 
 FORMS = [path for path, one in SEARCH_FLOW.items() if one.takes_forms and one.methods]
 """Where pictures may come as a form."""
@@ -146,7 +146,7 @@ class CallBody(BaseModel):
 B = TypeVar("B", bound=BaseModel)
 
 
-async def read_bytes(request: Request, limits: Bounds) -> bytes:
+async def read_bytes(request: Request, limits: LimitSettings) -> bytes:
     """The body, at most `max_body` bytes.
 
     Raises:
@@ -369,8 +369,8 @@ def _match_fields(match: Match) -> dict[str, object]:
         "uri": match.uri,
         "tags": match.tags,
     }
-    told = {name: getattr(match, name) for name in _TOLD_IF_KNOWN}
-    return fields | {name: value for name, value in told.items() if value is not None}
+    known = {name: getattr(match, name) for name in _TOLD_IF_KNOWN}
+    return fields | {name: value for name, value in known.items() if value is not None}
 
 
 def json_response(

@@ -65,8 +65,8 @@ class Repository:
         """As `Place.find`."""
         prefix = f"{self.folder}/" if self.folder else ""
         for name in names:
-            if found := hub_file(self.name, prefix + name):
-                return found
+            if path := hub_file(self.name, prefix + name):
+                return path
         return None
 
     def below(self, folder: str) -> Repository:
@@ -89,7 +89,7 @@ def hub_file(repository: str, filename: str) -> Path | None:
     from huggingface_hub import errors, hf_hub_download
 
     try:
-        found = hf_hub_download(repository, filename, local_files_only=current().offline)
+        path = hf_hub_download(repository, filename, local_files_only=current().offline)
     except errors.GatedRepoError as error:
         raise Unavailable(
             f"{repository} is given only to those who have accepted its licence: do so on its page "
@@ -109,7 +109,7 @@ def hub_file(repository: str, filename: str) -> Path | None:
         raise BadInput(f"{repository!r} is not the name of a repository: {error}") from error
     except (errors.HfHubHTTPError, OSError) as error:
         raise out_of_reach(repository, error) from error
-    return Path(found)
+    return Path(path)
 
 
 def is_cached(repository: str) -> bool:

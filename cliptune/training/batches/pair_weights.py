@@ -44,7 +44,7 @@ def find_negatives(docs: Sequence[ClipDoc], texts: Sequence[int]) -> Negatives:
     for position, (doc, text) in enumerate(zip(docs, texts, strict=True)):
         if doc.grade == 0:
             wrong_for.setdefault(text, []).append(position)
-    found: Negatives = {}
+    negatives: Negatives = {}
     for position, (doc, text) in enumerate(zip(docs, texts, strict=True)):
         if doc.grade == 0:
             continue
@@ -52,8 +52,8 @@ def find_negatives(docs: Sequence[ClipDoc], texts: Sequence[int]) -> Negatives:
         wrong = dict.fromkeys([*named, *wrong_for.get(text, ())])
         wrong.pop(position, None)
         if wrong:
-            found[position] = np.array(list(wrong), dtype=np.int64)
-    return found
+            negatives[position] = np.array(list(wrong), dtype=np.int64)
+    return negatives
 
 
 def unknown_negatives(docs: Sequence[ClipDoc]) -> list[str]:
