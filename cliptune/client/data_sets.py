@@ -8,19 +8,20 @@ import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
 
 from docarray import DocList
 
 from cliptune.client.grpc_transport import GrpcTransport
 from cliptune.client.inputs import MAX_BATCH_BYTES
 from cliptune.data.pictures.images import image_bytes
+from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import Needs
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, CliptuneError
 from cliptune.protocol import endpoints
 
 log = logging.getLogger("cliptune")
+TableOptions = CsvOptions | Mapping[str, object] | None
 _SENT = ("id", "text", "texts", "label", "weight", "grade", "negatives", "tags")
 """What is sent of a document, with its picture."""
 
@@ -32,7 +33,7 @@ class DataSets:
         """Take the way there, and how many documents are taken in one request."""
         self._transport, self.max_docs = transport, max_docs
 
-    def push(self, data: Any, name: str, csv_options: Any = None, *, replace: bool = False) -> None:
+    def push(self, data: object, name: str, csv_options: TableOptions, *, replace: bool) -> None:
         """As `RemoteSession.push`."""
         from cliptune.data.source import load_documents
 
@@ -44,10 +45,11 @@ class DataSets:
         )
         self._upload(sent, name, replace=replace)
 
-    def name_of(self, data: Any, csv_options: Any, role: str, needs: Needs) -> str:
+    def name_of(self, data: object, csv_options: TableOptions, role: str, needs: Needs) -> str:
         """The name that the server knows `data` by, after sending what it doesn't have.
 
-        Documents that lack something of `needs` stay here, and are named in the log.
+        `role` is what it is for, as the log and errors say. Documents that lack something of
+        `needs` stay here, and are named in the log.
         """
         from cliptune.data.source import read_documents
         from cliptune.data.store import is_url, list_pushed
@@ -70,7 +72,7 @@ class DataSets:
         return name
 
     def _is_there(self, name: str) -> bool:
-        return bool(self._send(DocList[ClipDoc](), {"name": name})["stored"])
+        return self._send(DocList[ClipDoc](), {"name": name})
 
     def _upload(self, docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> None:
         batches = list(_batches(docs, self.max_docs))
@@ -79,8 +81,10 @@ class DataSets:
         for part, batch in enumerate(batches):
             self._send(batch, {**upload, "part": part, "replace": replace})
 
-    def _send(self, docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> Any:
-        return json.loads(self._transport.post(endpoints.DATA, docs, parameters)[0].result)
+    def _send(self, docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> bool:
+        """Send a part, or ask; returns whether the data set is there then."""
+        answer = self._transport.post(endpoints.DATA, docs, parameters)[0].result
+        return bool(json.loads(answer)["stored"])
 
 
 def _digest(docs: DocList[ClipDoc]) -> str:

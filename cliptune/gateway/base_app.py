@@ -19,7 +19,7 @@ from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, sh
 from cliptune.gateway.access.auth import AuthMiddleware
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.http import docs_page
-from cliptune.gateway.http.errors import render_error, error_response
+from cliptune.gateway.http.errors import error_response, render_error
 from cliptune.gateway.http.schemas import json_response
 from cliptune.protocol import endpoints, redaction, wire_errors
 from cliptune.settings import Settings
