@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import GenericAlias, ModuleType
 from typing import Any
 
-from cliptune.extras import out_of_sight
+from cliptune.extras import hidden
 
 _TENSORS = ("torch", "tensorflow", "jax")
 
@@ -48,7 +48,7 @@ class _Finder:
             load = spec.loader.exec_module
 
             def load_and_mend(module: ModuleType) -> None:
-                with out_of_sight(*_TENSORS):
+                with hidden(*_TENSORS):
                     load(module)
                 _mend_imported()
 

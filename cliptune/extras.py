@@ -42,7 +42,7 @@ def is_installed(extra: str) -> bool:
     return all(_is_there(name) for name in _MODULES[extra])
 
 
-def of_missing(error: ModuleNotFoundError) -> Unavailable | None:
+def missing_extra(error: ModuleNotFoundError) -> Unavailable | None:
     """What an import that failed says to users; None: the module is of no extra."""
     name = (error.name or "").partition(".")[0]
     for extra, modules in _MODULES.items():
@@ -52,7 +52,7 @@ def of_missing(error: ModuleNotFoundError) -> Unavailable | None:
 
 
 @contextmanager
-def out_of_sight(*packages: str) -> Iterator[None]:
+def hidden(*packages: str) -> Iterator[None]:
     """Have `import package` fail meanwhile, for those that nobody has imported yet.
 
     For libraries that import others only because they are installed.
@@ -68,7 +68,7 @@ def out_of_sight(*packages: str) -> Iterator[None]:
 
 
 @contextmanager
-def stand_in(name: str, **attributes: object) -> Iterator[None]:
+def stubbed(name: str, **attributes: object) -> Iterator[None]:
     """Have `import name` give a module of these attributes meanwhile, unless it is imported.
 
     For libraries that import others for what is not used here.

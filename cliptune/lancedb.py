@@ -99,8 +99,8 @@ class CliptuneEmbeddings(EmbeddingFunction):
             items = items.to_pylist()
         given = [items] if isinstance(items, str | bytes) else list(items)
         docs = {i: to_doc(item, i) for i, item in enumerate(given) if not _is_empty(item)}
-        found = dict(zip(docs, self._embedded(list(docs.values())), strict=True))
-        return [found.get(position) for position in range(len(given))]
+        embeddings = dict(zip(docs, self._embedded(list(docs.values())), strict=True))
+        return [embeddings.get(position) for position in range(len(given))]
 
     def compute_query_embeddings_with_retry(
         self, *args: Any, **kwargs: Any

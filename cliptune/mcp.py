@@ -130,10 +130,10 @@ def make_server(client: AsyncClient, pictures: Path | None = None) -> FastMCP[No
 
 
 async def _stored(client: AsyncClient, identity: str) -> ClipDoc:
-    found = await client.get(identity)
-    if not found:
+    docs = await client.get(identity)
+    if not docs:
         raise NotFound(f"no document {shown(identity)} is stored")
-    return found[0]
+    return docs[0]
 
 
 def _picture(given: str, folder: Path | None) -> ClipDoc:

@@ -188,7 +188,7 @@ class Section(BaseSettings):
     )
 
 
-class Everywhere(Section):
+class CommonSettings(Section):
     """Everywhere."""
 
     read_by: ClassVar[Readers] = ("client", "library", *_FLOWS)
@@ -225,7 +225,7 @@ class Everywhere(Section):
     )
 
 
-class Clients(Section):
+class ClientSettings(Section):
     """Clients."""
 
     read_by: ClassVar[Readers] = ("client",)
@@ -250,7 +250,7 @@ class Clients(Section):
     )
 
 
-class Served(Section):
+class ServedModelSettings(Section):
     """What is served."""
 
     read_by: ClassVar[Readers] = _SEARCH
@@ -298,7 +298,7 @@ class Served(Section):
     )
 
 
-class Recording(Section):
+class RecordingSettings(Section):
     """What is recorded."""
 
     read_by: ClassVar[Readers] = _SEARCH
@@ -316,7 +316,7 @@ class Recording(Section):
     )
 
 
-class Listening(Section):
+class NetworkSettings(Section):
     """Where it listens."""
 
     read_by: ClassVar[Readers] = _FLOWS
@@ -362,7 +362,7 @@ class Listening(Section):
     )
 
 
-class Asking(Section):
+class AccessSettings(Section):
     """Who may ask."""
 
     read_by: ClassVar[Readers] = _FLOWS
@@ -411,7 +411,7 @@ class Asking(Section):
     )
 
 
-class Bounds(Section):
+class LimitSettings(Section):
     """How much."""
 
     read_by: ClassVar[Readers] = _FLOWS
@@ -477,7 +477,7 @@ class Bounds(Section):
     )
 
 
-class Telling(Section):
+class ObservabilitySettings(Section):
     """What is told."""
 
     read_by: ClassVar[Readers] = _FLOWS
@@ -498,19 +498,28 @@ class Telling(Section):
 
 
 SECTIONS: tuple[type[Section], ...] = (
-    Everywhere,
-    Clients,
-    Served,
-    Recording,
-    Listening,
-    Asking,
-    Bounds,
-    Telling,
+    CommonSettings,
+    ClientSettings,
+    ServedModelSettings,
+    RecordingSettings,
+    NetworkSettings,
+    AccessSettings,
+    LimitSettings,
+    ObservabilitySettings,
 )
 """The settings by what they concern."""
 
 
-class Settings(Telling, Bounds, Asking, Listening, Recording, Served, Clients, Everywhere):
+class Settings(
+    ObservabilitySettings,
+    LimitSettings,
+    AccessSettings,
+    NetworkSettings,
+    RecordingSettings,
+    ServedModelSettings,
+    ClientSettings,
+    CommonSettings,
+):
     """All settings of one process; they don't change."""
 
     @classmethod

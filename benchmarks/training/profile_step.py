@@ -32,10 +32,11 @@ from cliptune.callback import Callback, EvaluationCallback
 from cliptune.data.tables.reader import read_csv
 from cliptune.documents import ClipDoc
 from cliptune.models.modules import TextModule, VisionModule
-from cliptune.training import TrainingOptions, loop, pairs, step
+from cliptune.training import TrainingOptions, loop, step
+from cliptune.training.batches import pairs
 from cliptune.training.callbacks.base import RECORDS
 from cliptune.training.losses import LOSSES
-from cliptune.training.optimization import OPTIMIZERS
+from cliptune.training.optimization.optimizers import OPTIMIZERS
 from cliptune.training.run_logger import StandardRunLogger
 
 Functions = dict[str, list[tuple[Any, str]]]

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from cliptune.documents import ClipDoc
 from cliptune.models.registry import BUILTIN_FOLDER
 from cliptune.settings import current
-from cliptune.training.samplers import steps_per_epoch
+from cliptune.training.batches.samplers import steps_per_epoch
 
 REQUIREMENTS = (
     "webdataset==1.0.2",

@@ -10,34 +10,41 @@ import typer
 
 from cliptune.cli.lazy import lazy_group
 from cliptune.errors import CliptuneError
-from cliptune.extras import of_missing
+from cliptune.extras import missing_extra
 
 COMMANDS = {
-    "cliptune.cli.split": "split",
-    "cliptune.cli.runs": "fit logs cancel resume evaluate runs",
-    "cliptune.cli.tune": "tune",
-    "cliptune.cli.compare": "compare",
-    "cliptune.cli.report": "report",
-    "cliptune.cli.models": "models download export push",
-    "cliptune.cli.fetch": "fetch",
-    "cliptune.cli.quantize": "quantize",
-    "cliptune.cli.calibrate": "calibrate",
-    "cliptune.cli.wise_ft": "wise-ft",
-    "cliptune.cli.serve": "serve train-server",
-    "cliptune.cli.search": "search",
-    "cliptune.cli.swap": "swap",
-    "cliptune.cli.mcp": "mcp",
     "cliptune.cli.demo": "demo",
-    "cliptune.cli.data": "data",
-    "cliptune.cli.index": "index",
-    "cliptune.cli.keys": "keys",
-    "cliptune.cli.feedback": "feedback",
+    "cliptune.cli.training.data": "data",
+    "cliptune.cli.training.split": "split",
+    "cliptune.cli.training.fit": "fit",
+    "cliptune.cli.training.tune": "tune",
+    "cliptune.cli.training.runs": "runs logs cancel resume",
+    "cliptune.cli.models.evaluate": "evaluate",
+    "cliptune.cli.models.compare": "compare",
+    "cliptune.cli.models.report": "report",
+    "cliptune.cli.models.transfer": "models download export push fetch",
+    "cliptune.cli.models.quantize": "quantize",
+    "cliptune.cli.models.calibrate": "calibrate",
+    "cliptune.cli.models.wise_ft": "wise-ft",
+    "cliptune.cli.service.serve": "serve train-server",
+    "cliptune.cli.service.index": "index",
+    "cliptune.cli.service.search": "search",
+    "cliptune.cli.service.swap": "swap",
+    "cliptune.cli.service.keys": "keys",
+    "cliptune.cli.service.feedback": "feedback",
+    "cliptune.cli.service.mcp": "mcp",
 }
 """By module: its commands, in the order of the help."""
+HEADINGS = {
+    "cliptune.cli.training": "Data and training",
+    "cliptune.cli.models": "Models",
+    "cliptune.cli.service": "Services",
+}
+"""By package: what the help puts above its commands."""
 
 app = typer.Typer(
     name="cliptune",
-    cls=lazy_group(COMMANDS),
+    cls=lazy_group(COMMANDS, HEADINGS),
     help="Fine-tune CLIP on your own titles and pictures, and serve it as text-to-image search.",
     epilog="Start with: cliptune demo",
     no_args_is_help=True,
@@ -77,9 +84,9 @@ def main() -> None:
     except CliptuneError as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if (told := of_missing(error)) is None:
+        if (missing := missing_extra(error)) is None:
             raise
-        _fail(str(told))
+        _fail(str(missing))
     except OSError as error:  # a full disk, a folder that can't be written, …
         if not error.strerror or logging.getLogger().isEnabledFor(logging.DEBUG):
             raise

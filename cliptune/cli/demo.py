@@ -141,7 +141,7 @@ def search_with(
 
     What the built-in model found before is taken from the run's sample results.
     """
-    from cliptune.cli.serve import end_on_signals, stay_up
+    from cliptune.cli.service.serve import end_on_signals, stay_up
     from cliptune.data.source import load_documents
     from cliptune.serving import Client, serve
 

@@ -14,16 +14,17 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cliptune.errors import CliptuneError
-from cliptune.extras import stand_in
+from cliptune.extras import stubbed
 
 
-def lazy_group(modules: Mapping[str, str]) -> type[TyperGroup]:
+def lazy_group(modules: Mapping[str, str], headings: Mapping[str, str]) -> type[TyperGroup]:
     """The class of a group whose commands are imported when they are run.
 
     Args:
         modules: by module (which has `register(app: typer.Typer)`): the commands that it
             registers, separated by spaces, in the order that the help has them. The docstring of
             the function `wise_ft` is the help of the command `wise-ft`.
+        headings: by package: what stands above the commands of its modules.
     """
 
     class Group(TyperGroup):
@@ -33,7 +34,7 @@ def lazy_group(modules: Mapping[str, str]) -> type[TyperGroup]:
 
         def format_help(self, *args: Any) -> None:
             """List the commands by their docstrings: none is imported."""
-            loaded, self.commands = self.commands, dict(_outlines(modules))
+            loaded, self.commands = self.commands, dict(_outlines(modules, headings))
             try:
                 with _less_of_rich():
                     super().format_help(*args)
@@ -79,7 +80,9 @@ class Commands(MutableMapping[str, Any]):
         return len(list(iter(self)))
 
 
-def _outlines(modules: Mapping[str, str]) -> Iterator[tuple[str, TyperCommand]]:
+def _outlines(
+    modules: Mapping[str, str], headings: Mapping[str, str]
+) -> Iterator[tuple[str, TyperCommand]]:
     """Each command with its help alone, read from the compiled module."""
     for module, names in modules.items():
         spec = find_spec(module)
@@ -90,11 +93,12 @@ def _outlines(modules: Mapping[str, str]) -> Iterator[tuple[str, TyperCommand]]:
         for name in names.split():
             function = functions[name.replace("-", "_")]
             docstring = function.co_consts[0]  # None by `python -OO`
-            yield name, TyperCommand(name, help=docstring)
+            heading = headings.get(module.rpartition(".")[0])
+            yield name, TyperCommand(name, help=docstring, rich_help_panel=heading)
 
 
 @contextmanager
 def _less_of_rich() -> Iterator[None]:
     """Have Typer write a help without the Markdown and tracebacks that it imports besides."""
-    with stand_in("rich.markdown", Markdown=object), stand_in("rich.traceback", Traceback=object):
+    with stubbed("rich.markdown", Markdown=object), stubbed("rich.traceback", Traceback=object):
         yield

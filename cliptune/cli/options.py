@@ -7,15 +7,13 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar, get_type_hints
 
 import typer
 from typer.models import OptionInfo
 
 from cliptune.settings import Settings, about, allowed, bounds, choices, variable_of
-
-if TYPE_CHECKING:
-    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,12 +43,12 @@ def of_setting(field: str, *names: str, own_default: bool = False) -> OptionInfo
 
 def _help(field: str, own_default: bool) -> str:
     setting = Settings.model_fields[field]
-    told = about(setting)
-    text = f"{told.unit} {told.meaning}".strip()
-    if told.allowed:
+    described = about(setting)
+    text = f"{described.unit} {described.meaning}".strip()
+    if described.allowed:
         text += f": {allowed(setting)}"
-    if told.default and not own_default:
-        text += f"; default: {told.default}"
+    if described.default and not own_default:
+        text += f"; default: {described.default}"
     # Links and code of Markdown are for the page of settings.
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text).replace("`", "")
     return f"{text[0].upper()}{text[1:]}."
@@ -79,6 +77,13 @@ GroupedBy = Annotated[
     ),
 ]
 ResultsThatCount = Annotated[int, typer.Option(min=1, help="k: results that count.")]
+BaseModel = Annotated[str, typer.Option(help="See `cliptune models --help`.")]
+NameOfRun = Annotated[str | None, typer.Option("--name", help="The run's name.")]
+ExperimentOfRun = Annotated[str, typer.Option(help="Its group of runs.")]
+ArtifactFolder = Annotated[Path, typer.Option(help="Where the artifact is saved.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Start it and return.")]
+Tuned = Annotated[Path, typer.Argument(help="A fine-tuned model: a folder or a zip.")]
+NewArtifact = Annotated[Path, typer.Option(help="The folder, or the .zip, to write.")]
 
 TABLES = "Tables (columns are found by their names where that is clear)"
 TABLE_OPTIONS: dict[str, tuple[str, str]] = {

@@ -13,7 +13,7 @@ from docarray import DocList
 
 from cliptune.client import calls, inputs, messages, profiling
 from cliptune.client.base import BaseClient
-from cliptune.client.batching import D, Many, SendingOptions, arun_many
+from cliptune.client.batching import BatchedCall, D, SendingOptions, arun_batches
 from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated, Weighted
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
@@ -203,9 +203,9 @@ class AsyncClient(BaseClient):
             profiling.show(spent)
         return spent
 
-    async def _many(self, many: Many[D, R]) -> R:
+    async def _many(self, many: BatchedCall[D, R]) -> R:
         self._transport.check_open()
-        return await arun_many(many, self._ask, self.max_docs)
+        return await arun_batches(many, self._ask, self.max_docs)
 
     async def _ask(self, call: Call[R]) -> R:
         if call.repeatable:

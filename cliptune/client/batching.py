@@ -1,7 +1,7 @@
 """Calls of many items: in batches, several at once, with callbacks, and no good item lost to a bad.
 
 What is sent next, and what becomes of an answer, is written once, as coroutines. On an event loop
-they wait; in threads what they await is there already (see `now`), and they run through.
+they wait; in threads what they await is there already (see `run_at_once`), and they run through.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cliptune.client.messages import Call, doc_list, documents
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadFilter, BadInput, CliptuneError
 from cliptune.protocol.endpoints import Endpoint
-from cliptune.protocol.limits import name
+from cliptune.protocol.limits import name_of_document
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -54,7 +54,7 @@ class Ask(Protocol):
         """What it is answered."""
 
 
-def now(work: Coroutine[Any, Any, R]) -> R:
+def run_at_once(work: Coroutine[Any, Any, R]) -> R:
     """What a coroutine returns that never has to wait."""
     try:
         work.send(None)
@@ -109,7 +109,7 @@ class Sending:
 
 
 @dataclass
-class Answered(Generic[D]):
+class BatchAnswer(Generic[D]):
     """What came of one batch."""
 
     items: list[Item]
@@ -124,7 +124,7 @@ class Answered(Generic[D]):
 
 
 @dataclass(frozen=True)
-class Many(Generic[D, R_co]):
+class BatchedCall(Generic[D, R_co]):
     """A call of many items."""
 
     endpoint: Endpoint[D]
@@ -133,7 +133,7 @@ class Many(Generic[D, R_co]):
     prepare: Callable[[ClipDoc], ClipDoc]
     """What is sent of a document."""
     sending: Sending
-    take: Callable[[Answered[D]], None]
+    take: Callable[[BatchAnswer[D]], None]
     """Keeps what is wanted of a batch's answers."""
     result: Callable[[], R_co]
     """What the call returns in the end."""
@@ -152,18 +152,18 @@ class Many(Generic[D, R_co]):
         parameters = plain_mapping(self.sending.parameters or {})
         return documents(self.endpoint, docs, parameters)
 
-    def told(self, answered: Answered[D]) -> Iterator[Callable[[], object]]:
+    def error_callbacks(self, answered: BatchAnswer[D]) -> Iterator[Callable[[], object]]:
         """The callbacks that are due for a batch that has been sent."""
         if (on_error := self.sending.on_error) is not None:
             for error, items in answered.failed:
                 yield partial(on_error, error, _docs(items))
 
-    def told_always(self, items: list[Item]) -> Iterator[Callable[[], object]]:
+    def always_callbacks(self, items: list[Item]) -> Iterator[Callable[[], object]]:
         """Those that are due for a batch, sent or not."""
         if (on_always := self.sending.on_always) is not None:
             yield partial(on_always, _docs(items))
 
-    def taken(self, answered: Answered[D]) -> Iterator[Callable[[], object]]:
+    def take_answer(self, answered: BatchAnswer[D]) -> Iterator[Callable[[], object]]:
         """Keep what is wanted of a batch; gives the callbacks that are due then."""
         self.take(answered)
         if (on_done := self.sending.on_done) is not None and answered.answers:
@@ -174,15 +174,17 @@ def _docs(items: list[Item]) -> DocList[ClipDoc]:
     return DocList[ClipDoc]([item.doc for item in items])
 
 
-async def deliver(many: Many[D, object], items: list[Item], ask: Ask) -> Answered[D]:
+async def send_batch(many: BatchedCall[D, object], items: list[Item], ask: Ask) -> BatchAnswer[D]:
     """Send a batch; where documents are refused and errors are kept, the others without them."""
-    answered = Answered[D](items, {}, [(item.error, [item]) for item in items if item.error])
+    answered = BatchAnswer[D](items, {}, [(item.error, [item]) for item in items if item.error])
     await _send(many, answered, [item for item in items if not item.error], ask)
     answered.failed.sort(key=lambda failure: failure[1][0].position)
     return answered
 
 
-async def _send(many: Many[D, object], answered: Answered[D], items: list[Item], ask: Ask) -> None:
+async def _send(
+    many: BatchedCall[D, object], answered: BatchAnswer[D], items: list[Item], ask: Ask
+) -> None:
     if not items:
         return
     sent = [item.sent for item in items if item.sent is not None]
@@ -195,8 +197,8 @@ async def _send(many: Many[D, object], answered: Answered[D], items: list[Item],
         at = _at_fault(error, items)
         if at is not None:
             # The server knows its place in the request; the user knows that among the items.
-            own, item = name(at, sent[at]), items[at]
-            error.args = (str(error).replace(own, name(item.position, item.doc), 1),)
+            own, item = name_of_document(at, sent[at]), items[at]
+            error.args = (str(error).replace(own, name_of_document(item.position, item.doc), 1),)
             error.position = item.position
         if not many.keep_errors:
             raise
@@ -216,7 +218,7 @@ def _at_fault(error: CliptuneError, items: list[Item]) -> int | None:
     if not isinstance(error, BadInput) or isinstance(error, BadFilter):
         return None
     for at, item in enumerate(items):
-        if item.sent is not None and str(error).startswith(name(at, item.sent)):
+        if item.sent is not None and str(error).startswith(name_of_document(at, item.sent)):
             return at
     return 0 if len(items) == 1 else None
 
@@ -242,7 +244,7 @@ class _InThread(Generic[R]):
         return self.future.cancel()
 
 
-class _Here(Generic[R]):
+class _InCaller(Generic[R]):
     """Work that is done where it is awaited, in the caller's own thread."""
 
     def __init__(self, work: Callable[[], R]) -> None:
@@ -256,7 +258,7 @@ class _Here(Generic[R]):
         """It has not begun."""
 
 
-def run_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
+def run_batches(many: BatchedCall[D, R], ask: Ask, max_docs: int) -> R:
     """Send all batches, `prefetch` at once; answers are taken in their order.
 
     No more is read of what was given than is on its way, so a generator of any length is fine.
@@ -276,37 +278,41 @@ def run_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
         for batch in ready:
             yield batch
 
-    async def call(told: Callable[[], object]) -> None:
-        told()
+    async def call(callback: Callable[[], object]) -> None:
+        callback()
 
-    def delivered(batch: list[Item]) -> Answered[D]:
-        return now(deliver(many, batch, ask))
+    def send(batch: list[Item]) -> BatchAnswer[D]:
+        return run_at_once(send_batch(many, batch, ask))
 
     if sending.prefetch == 1 or (isinstance(given, Sized) and len(given) == 1):
         # One request at a time: a thread for it would take longer than the wire does.
-        return now(_run(many, batches(), lambda batch: _Here(partial(delivered, batch)), call))
+        return run_at_once(
+            _run(many, batches(), lambda batch: _InCaller(partial(send, batch)), call)
+        )
     with ThreadPoolExecutor(sending.prefetch, thread_name_prefix="cliptune-client") as threads:
-        return now(_run(many, batches(), lambda b: _InThread(threads.submit(delivered, b)), call))
+        return run_at_once(
+            _run(many, batches(), lambda batch: _InThread(threads.submit(send, batch)), call)
+        )
 
 
-async def arun_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
-    """As `run_many`, on an event loop; cancelled, it cancels the calls under way."""
+async def arun_batches(many: BatchedCall[D, R], ask: Ask, max_docs: int) -> R:
+    """As `run_batches`, on an event loop; cancelled, it cancels the calls under way."""
     keep, size = many.keep_errors, many.sending.batch_size
-    tasks: set[asyncio.Task[Answered[D]]] = set()
+    tasks: set[asyncio.Task[BatchAnswer[D]]] = set()
 
-    def begin(batch: list[Item]) -> asyncio.Task[Answered[D]]:
-        task = asyncio.create_task(deliver(many, batch, ask))
+    def begin(batch: list[Item]) -> asyncio.Task[BatchAnswer[D]]:
+        task = asyncio.create_task(send_batch(many, batch, ask))
         tasks.add(task)
         task.add_done_callback(ended)
         return task
 
-    def ended(task: asyncio.Task[Answered[D]]) -> None:
+    def ended(task: asyncio.Task[BatchAnswer[D]]) -> None:
         tasks.discard(task)
         if not task.cancelled():
             task.exception()  # of one that nobody takes any more, it is none of the log's business
 
-    async def call(told: Callable[[], object]) -> None:
-        if inspect.isawaitable(returned := told()):
+    async def call(callback: Callable[[], object]) -> None:
+        if inspect.isawaitable(returned := callback()):
             await returned
 
     async with aclosing(
@@ -319,26 +325,26 @@ async def arun_many(many: Many[D, R], ask: Ask, max_docs: int) -> R:
 
 
 async def _run(
-    many: Many[D, R],
+    many: BatchedCall[D, R],
     batches: AsyncIterable[list[Item]],
-    begin: Callable[[list[Item]], _Begun[Answered[D]]],
+    begin: Callable[[list[Item]], _Begun[BatchAnswer[D]]],
     call: Callable[[Callable[[], object]], Awaitable[None]],
 ) -> R:
-    """See `run_many`; `begin` sends a batch, `call` calls a callback."""
-    waiting: deque[tuple[list[Item], _Begun[Answered[D]]]] = deque()
+    """See `run_batches`; `begin` sends a batch, `call` calls a callback."""
+    waiting: deque[tuple[list[Item], _Begun[BatchAnswer[D]]]] = deque()
 
     async def take_first() -> None:
         items, begun = waiting[0]
         try:
             answered = await begun
-            for told in many.told(answered):
-                await call(told)
+            for callback in many.error_callbacks(answered):
+                await call(callback)
         finally:
             waiting.popleft()
-            for told in many.told_always(items):
-                await call(told)
-        for told in many.taken(answered):
-            await call(told)
+            for callback in many.always_callbacks(items):
+                await call(callback)
+        for callback in many.take_answer(answered):
+            await call(callback)
         advance(len(items))
 
     with _progress(many) as advance:
@@ -356,7 +362,7 @@ async def _run(
 
 
 @contextmanager
-def _progress(many: Many[D, object]) -> Iterator[Callable[[int], None]]:
+def _progress(many: BatchedCall[D, object]) -> Iterator[Callable[[int], None]]:
     """A progress bar, if one is wanted, and what moves it on by so many items."""
     if not many.sending.show_progress:
         yield lambda count: None

@@ -137,8 +137,8 @@ def _index_batch(client: Client, batch: list[ClipDoc]) -> Indexed:
             done.left_out.append(LeftOut(str(doc.id), doc.uri, str(error)))
             continue
         digest = hashlib.sha256(image).hexdigest()
-        told = {"image": image, "image_digest": digest, "uri": place_of(doc.uri), "texts": None}
-        read.append(doc.model_copy(update=told))
+        fields = {"image": image, "image_digest": digest, "uri": place_of(doc.uri), "texts": None}
+        read.append(doc.model_copy(update=fields))
     ids = [str(doc.id) for doc in read]
     stored = PATIENCE.call(lambda: client.get(ids)) if ids else DocList[ClipDoc]()
     there = {doc.id: doc for doc in stored}

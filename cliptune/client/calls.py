@@ -1,6 +1,6 @@
 """What each call of a client asks, and what it makes of the answers: for threads and event loops.
 
-`Client` and `AsyncClient` have no more to do than to make a `Call`, or one of `Many` items.
+`Client` and `AsyncClient` have no more to do than to make a `Call`, or a `BatchedCall`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from docarray import DocList
 from numpy.typing import NDArray
 
 from cliptune.client import inputs, messages
-from cliptune.client.batching import Answered, Ask, Many, Sending, SendingOptions, rows_of
+from cliptune.client.batching import Ask, BatchAnswer, BatchedCall, Sending, SendingOptions, rows_of
 from cliptune.client.inputs import Content, Filter, Item
 from cliptune.client.messages import Call, Json
 from cliptune.documents import ClipDoc, RankDoc, SearchResult
@@ -54,13 +54,13 @@ class Matching:
 
 def encode(
     data: Some, batch_size: int, options: SendingOptions
-) -> Many[ClipDoc, Rows | DocList[ClipDoc] | None]:
+) -> BatchedCall[ClipDoc, Rows | DocList[ClipDoc] | None]:
     """`Client.encode`."""
     sending = Sending(batch_size, **options)
     kept: list[ClipDoc] = []
     as_documents = False
 
-    def take(answered: Answered[ClipDoc]) -> None:
+    def take(answered: BatchAnswer[ClipDoc]) -> None:
         nonlocal as_documents
         for item in answered.items:
             if (answer := answered.answers.get(item.position)) is not None:
@@ -77,35 +77,35 @@ def encode(
             return data
         return DocList[ClipDoc](kept) if as_documents else rows_of(kept)
 
-    return Many(ENCODE, data, inputs.to_encode, sending, take, result)
+    return BatchedCall(ENCODE, data, inputs.to_encode, sending, take, result)
 
 
-def rank(docs: Some, options: SendingOptions) -> Many[RankDoc, DocList[RankDoc] | None]:
+def rank(docs: Some, options: SendingOptions) -> BatchedCall[RankDoc, DocList[RankDoc] | None]:
     """`Client.rank`."""
     sending = Sending(**options)
     ranked = DocList[RankDoc]()
 
-    def take(answered: Answered[RankDoc]) -> None:
+    def take(answered: BatchAnswer[RankDoc]) -> None:
         if sending.on_done is None:
             ranked.extend(answered.in_order())
 
     def result() -> DocList[RankDoc] | None:
         return ranked if sending.on_done is None else None
 
-    return Many(RANK, docs, inputs.to_rank, sending, take, result)
+    return BatchedCall(RANK, docs, inputs.to_rank, sending, take, result)
 
 
-def index(docs: Some, batch_size: int, options: SendingOptions) -> Many[ClipDoc, int]:
+def index(docs: Some, batch_size: int, options: SendingOptions) -> BatchedCall[ClipDoc, int]:
     """`Client.index`."""
     stored = 0
 
-    def take(answered: Answered[ClipDoc]) -> None:
+    def take(answered: BatchAnswer[ClipDoc]) -> None:
         nonlocal stored
         stored += len(answered.answers)
 
     options.setdefault("prefetch", 1)
     sending = Sending(batch_size, **options)
-    return Many(INDEX, docs, inputs.to_store, sending, take, lambda: stored)
+    return BatchedCall(INDEX, docs, inputs.to_store, sending, take, lambda: stored)
 
 
 class SearchOptions(SendingOptions, total=False):
@@ -157,7 +157,7 @@ class SearchOptions(SendingOptions, total=False):
 
 def search(
     query: object, limit: int, options: SearchOptions
-) -> Many[SearchResult, SearchResult | DocList[SearchResult]]:
+) -> BatchedCall[SearchResult, SearchResult | DocList[SearchResult]]:
     """`Client.search`; parameters that are None or as by default are left out.
 
     Raises:
@@ -184,13 +184,13 @@ def search(
     sending["parameters"] = {"limit": limit, **chosen, **(sending.get("parameters") or {})}
     results = DocList[SearchResult]()
 
-    def take(answered: Answered[SearchResult]) -> None:
+    def take(answered: BatchAnswer[SearchResult]) -> None:
         results.extend(answered.in_order())
 
     def result() -> SearchResult | DocList[SearchResult]:
         return results[0] if one else results
 
-    return Many(SEARCH, given, inputs.to_query, Sending(**sending), take, result)
+    return BatchedCall(SEARCH, given, inputs.to_query, Sending(**sending), take, result)
 
 
 def feedback(search: object, event: Event, chosen: object) -> Call[int]:

@@ -12,7 +12,7 @@ from docarray import DocList
 from cliptune.client import calls, inputs, messages, profiling
 from cliptune.client.async_client import AsyncClient
 from cliptune.client.base import BaseClient
-from cliptune.client.batching import D, Many, SendingOptions, now, run_many
+from cliptune.client.batching import BatchedCall, D, SendingOptions, run_at_once, run_batches
 from cliptune.client.calls import Matching, Query, Rows, SearchOptions, Updated, Weighted
 from cliptune.client.inputs import Content, Filter
 from cliptune.client.messages import Call
@@ -241,7 +241,9 @@ class Client(BaseClient):
         Ids that aren't there are left out. `image_digest` tells the pictures apart; the pictures
         themselves come with `include_image`.
         """
-        return now(calls.get(self._asked, ids, include_embedding, include_image, self.max_docs))
+        return run_at_once(
+            calls.get(self._asked, ids, include_embedding, include_image, self.max_docs)
+        )
 
     def delete(self, ids: str | Iterable[str] | None = None, filter: Filter | None = None) -> int:
         """Delete documents by ids, or those that a filter holds for; returns how many.
@@ -342,9 +344,9 @@ class Client(BaseClient):
         """As `search`."""
         return await AsyncClient.of(self).search(query, limit, **options)
 
-    def _many(self, many: Many[D, R]) -> R:
+    def _many(self, many: BatchedCall[D, R]) -> R:
         self._transport.check_open()
-        return run_many(many, self._asked, self.max_docs)
+        return run_batches(many, self._asked, self.max_docs)
 
     def _ask(self, call: Call[R]) -> R:
         if call.repeatable:

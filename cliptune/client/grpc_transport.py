@@ -155,8 +155,8 @@ class GrpcTransport(Transport):
 
     def _error(self, error: grpc.RpcError, connection: _Connection) -> CliptuneError:
         details = error.details() or ""
-        if (told := wire_errors.told_in(details)) is not None:
-            return told
+        if (own := wire_errors.error_in(details)) is not None:
+            return own
         code = error.code()
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             return TooLarge(f"{self.address}: {details}")

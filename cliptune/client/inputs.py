@@ -19,7 +19,7 @@ from cliptune.data.pictures.images import SUFFIXES, image_bytes, png_of_pixels
 from cliptune.data.pictures.slices import place_of
 from cliptune.documents import ClipDoc, QueryDoc, QueryPart, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, CliptuneError
-from cliptune.protocol.limits import has_image, has_text, inside, name
+from cliptune.protocol.limits import documents_in, has_image, has_text, name_of_document
 from cliptune.protocol.queries import check_parts
 from cliptune.protocol.redaction import shown_link
 
@@ -190,7 +190,7 @@ def prepared(item: Item, prepare: Callable[[ClipDoc], ClipDoc]) -> ClipDoc:
     try:
         return prepare(item.doc)
     except CliptuneError as error:
-        error.args = (f"{name(item.position, item.doc)}: {error}",)
+        error.args = (f"{name_of_document(item.position, item.doc)}: {error}",)
         raise
 
 
@@ -216,9 +216,11 @@ def to_query(doc: ClipDoc) -> QueryDoc:
     check_parts(doc)
     parts = DocList[QueryPart]()
     for part in doc.parts:
-        told = {"like": part.like, "weight": part.weight}
+        fields = {"like": part.like, "weight": part.weight}
         parts.append(
-            _ready(QueryPart, part, **told) if part.like is None else QueryPart(id=part.id, **told)
+            _ready(QueryPart, part, **fields)
+            if part.like is None
+            else QueryPart(id=part.id, **fields)
         )
     return QueryDoc(id=doc.id, parts=parts)
 
@@ -319,7 +321,7 @@ def batches(items: Iterable[Item], batch_size: int, max_docs: int) -> Iterator[l
     for item in items:
         held: list[ClipDoc] = [] if item.sent is None else [item.sent]
         if item.sent is not None:
-            held.extend(inside(item.sent))
+            held.extend(documents_in(item.sent))
         weight = sum(len(one.image or b"") for one in held)
         full = len(batch) >= batch_size or count + len(held) > max_docs
         if batch and (full or size + weight > MAX_BATCH_BYTES):

@@ -7,26 +7,21 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from docarray import DocList
 from typing_extensions import override
 
+from cliptune.client.data_sets import DataSets
 from cliptune.client.grpc_transport import GrpcTransport
-from cliptune.client.inputs import MAX_BATCH_BYTES, plain
-from cliptune.data.pictures.images import image_bytes
+from cliptune.client.inputs import plain
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.validation import ANSWER, PAIR, QUERY, Needs
-from cliptune.documents import ClipDoc
 from cliptune.errors import (
-    AlreadyExists,
     BadArtifact,
     BadInput,
-    CliptuneError,
     Unavailable,
 )
 from cliptune.files import make_folder, open_file
@@ -221,8 +216,9 @@ class RemoteSession(Session):
         """
         if not address.startswith(("grpc://", "grpcs://")):
             raise BadInput(f"address {address!r}: expected grpc://host:port of a train Flow")
-        self.address, self.max_docs = address, max_docs
+        self.address = address
         self._transport = GrpcTransport(address, timeout, api_key, ca_file)
+        self._data_sets = DataSets(self._transport, max_docs)
 
     def __repr__(self) -> str:
         """`RemoteSession('grpc://gpu-box:52000')`."""
@@ -243,7 +239,7 @@ class RemoteSession(Session):
         for name, value in given.items():
             if name.endswith("_data"):
                 options_of = table if name == "train_data" else others
-                given[name] = self._data(value, options_of, name, PAIR)
+                given[name] = self._data_sets.name_of(value, options_of, name, PAIR)
         if callbacks := given.get("callbacks"):
             given["callbacks"] = [self._callback(c, others) for c in callbacks]
         for name, value in given.items():
@@ -307,7 +303,9 @@ class RemoteSession(Session):
             "index_data": ANSWER,
         }
         named = {
-            k: self._data(v, csv_options, k, needs[k]) for k, v in data.items() if v is not None
+            k: self._data_sets.name_of(v, csv_options, k, needs[k])
+            for k, v in data.items()
+            if v is not None
         }
         arguments = {"model": model, "limit": limit, **named}
         metrics: dict[str, float] = self.call(endpoints.EVALUATE, arguments)
@@ -319,15 +317,7 @@ class RemoteSession(Session):
         Raises:
             AlreadyExists: the name is in use there and `replace` is not given.
         """
-        from cliptune.data.source import load_documents
-
-        if not replace and self._is_there(name):
-            raise AlreadyExists(f"a data set {name!r} is there already: give replace=True")
-        docs = load_documents(data, csv_options=csv_options, role="data")
-        sent = DocList[ClipDoc](
-            d.model_copy(update={"image": _picture(d), "uri": None}) for d in docs
-        )
-        self._upload(sent, name, replace=replace)
+        self._data_sets.push(data, name, csv_options, replace=replace)
 
     def call(
         self, endpoint: endpoints.Endpoint[TrainResult], arguments: Mapping[str, object]
@@ -356,65 +346,15 @@ class RemoteSession(Session):
     def _experiment(self, kept: dict[str, str]) -> Experiment:
         return Experiment(kept["name"], kept["created"], self)
 
-    def _data(self, data: Any, csv_options: Any, role: str, needs: Needs) -> str:
-        """The name that the server knows `data` by, after sending what it doesn't have.
-
-        Documents that lack something of `needs` stay here, and are named in the log.
-        """
-        from cliptune.data.source import read_documents
-        from cliptune.data.store import is_url, list_pushed
-        from cliptune.data.tables.opening import names_table
-
-        is_here = isinstance(data, str) and (names_table(data) or is_url(data))
-        if isinstance(data, str) and not is_here and data not in list_pushed():
-            return data
-        read = read_documents(data, csv_options=csv_options, role=role, needs=needs)
-        for level, line in read.summary.lines():
-            log.log(logging.getLevelName(level), "%s", line)
-        digest = hashlib.sha256()
-        sent = DocList[ClipDoc]()
-        for doc in read.docs:
-            picture = _picture(doc)
-            texts = (doc.texts,) if doc.texts else ()
-            for part in (doc.text, doc.label, picture, *texts):
-                encoded = part if isinstance(part, bytes) else repr(part).encode()
-                digest.update(len(encoded).to_bytes(8, "big") + encoded)
-            sent.append(
-                ClipDoc(
-                    id=doc.id,
-                    text=doc.text,
-                    texts=doc.texts,
-                    image=picture,
-                    label=doc.label,
-                    tags=doc.tags,
-                )
-            )
-        name = f"upload-{digest.hexdigest()[:24]}"
-        if not self._is_there(name):
-            with suppress(AlreadyExists):  # another client sent the same meanwhile
-                self._upload(sent, name)
-        return name
-
-    def _is_there(self, name: str) -> bool:
-        return bool(self._send(DocList[ClipDoc](), {"name": name})["stored"])
-
-    def _upload(self, docs: DocList[ClipDoc], name: str, *, replace: bool = False) -> None:
-        batches = list(_batches(docs, self.max_docs))
-        # Parts of one upload never meet those of another of the same name.
-        upload = {"name": name, "upload": uuid.uuid4().hex, "parts": len(batches)}
-        for part, batch in enumerate(batches):
-            self._send(batch, {**upload, "part": part, "replace": replace})
-
-    def _send(self, docs: DocList[ClipDoc], parameters: Mapping[str, object]) -> Any:
-        return json.loads(self._transport.post(endpoints.DATA, docs, parameters)[0].result)
-
     def _callback(self, callback: Any, csv_options: Any) -> Any:
         if isinstance(callback, str):
             return callback
         values = dict(callback) if isinstance(callback, Mapping) else dict(callback.__dict__)
         for name, value in values.items():
             if name.endswith("_data") and value is not None:
-                values[name] = self._data(value, csv_options, name, _needs(values, name))
+                values[name] = self._data_sets.name_of(
+                    value, csv_options, name, _needs(values, name)
+                )
         return values
 
 
@@ -423,25 +363,3 @@ def _needs(callback: Mapping[str, Any], name: str) -> Needs:
     from cliptune.training.callbacks import parse_callback
 
     return parse_callback(dict(callback)).needs(name)
-
-
-def _picture(doc: ClipDoc) -> bytes | None:
-    if doc.image is None and not doc.uri:
-        return None
-    try:
-        return image_bytes(doc, allow_files=True)
-    except CliptuneError:
-        return b""  # the run counts it among the pictures that can't be read
-
-
-def _batches(docs: DocList[ClipDoc], max_docs: int) -> Iterator[DocList[ClipDoc]]:
-    batch, size = DocList[ClipDoc](), 0
-    for doc in docs:
-        weight = len(doc.image or b"")
-        if batch and (len(batch) == max_docs or size + weight > MAX_BATCH_BYTES):
-            yield batch
-            batch, size = DocList[ClipDoc](), 0
-        batch.append(doc)
-        size += weight
-    if batch:
-        yield batch

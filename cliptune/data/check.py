@@ -93,7 +93,7 @@ def check_documents(
         count_tokens: a title's tokens, begin and end among them.
         progress: told (done, total) now and then.
     """
-    found = TableCheck(docs.summary, pixel_bytes=3 * size**2 * len(docs))
+    check = TableCheck(docs.summary, pixel_bytes=3 * size**2 * len(docs))
     preprocessing = ImagePreprocessing(size=(size, size), mean=(0.0,) * 3, std=(1.0,) * 3)
     every = max(1, len(docs) // max(1, pictures))
     longest: list[tuple[int, str]] = []
@@ -101,7 +101,7 @@ def check_documents(
     glances: list[_Glance] = []
     spent = 0.0
     # The tokenizer brings 0.2 GB of libraries, which a large table's rows need.
-    found.cut_is_exact = len(docs) <= COUNTED
+    check.cut_is_exact = len(docs) <= COUNTED
     for number, doc in enumerate(docs):
         if doc.text:
             if len(doc.text) > (longest[0][0] if len(longest) == LONGEST else 0):
@@ -110,9 +110,9 @@ def check_documents(
                 heapq.heapify(longest)
             # A token is a byte at least.
             if len(doc.text.encode()) > CONTEXT - 2:
-                found.cut += not found.cut_is_exact or count_tokens(doc.text) > CONTEXT
-        if number % every == 0 and found.looked_at < pictures:
-            found.looked_at += 1
+                check.cut += not check.cut_is_exact or count_tokens(doc.text) > CONTEXT
+        if number % every == 0 and check.looked_at < pictures:
+            check.looked_at += 1
             try:
                 data = image_bytes(doc, allow_files=True)
                 begun = time.perf_counter()
@@ -120,7 +120,7 @@ def check_documents(
                 spent += time.perf_counter() - begun
                 image = decode_image(data)
             except BadImage as error:
-                found.unreadable.append((str(doc.id), str(error)))
+                check.unreadable.append((str(doc.id), str(error)))
                 continue
             glances.append(_Glance.of(image))
             image.thumbnail((_THUMBNAIL, _THUMBNAIL))
@@ -129,15 +129,15 @@ def check_documents(
             looked.append(Shown(str(doc.id), doc.text, doc.label, small.getvalue()))
         if number % 1000 == 0:
             progress(number, len(docs))
-    decoded = found.looked_at - len(found.unreadable)
-    found.seconds_a_picture = spent / max(1, decoded)
-    found.longest = [text for _, text in sorted(longest, reverse=True)]
-    found.pairs = [looked[i * (len(looked) - 1) // 2] for i in range(SHOWN)] if looked else []
-    found.reasons = _reasons(docs.summary)
+    decoded = check.looked_at - len(check.unreadable)
+    check.seconds_a_picture = spent / max(1, decoded)
+    check.longest = [text for _, text in sorted(longest, reverse=True)]
+    check.pairs = [looked[i * (len(looked) - 1) // 2] for i in range(SHOWN)] if looked else []
+    check.reasons = _reasons(docs.summary)
     labels = docs.summary.labels
-    found.groups = (labels if len(labels) else docs.summary.titles).counts()
-    _find_near(found, looked, glances)
-    return found
+    check.groups = (labels if len(labels) else docs.summary.titles).counts()
+    _find_near(check, looked, glances)
+    return check
 
 
 def _reasons(summary: DataSummary) -> list[tuple[str, int, str]]:
@@ -173,7 +173,7 @@ class _Glance:
         return float(np.abs(self.colours - other.colours).mean()) <= NEAR_COLOURS
 
 
-def _find_near(found: TableCheck, looked: Sequence[Shown], glances: Sequence[_Glance]) -> None:
+def _find_near(check: TableCheck, looked: Sequence[Shown], glances: Sequence[_Glance]) -> None:
     """Pairs of pictures whose bits are alike in at least one of four parts, then altogether."""
     seen: set[tuple[int, int]] = set()
     for part in range(4):
@@ -183,8 +183,8 @@ def _find_near(found: TableCheck, looked: Sequence[Shown], glances: Sequence[_Gl
         for one, other in _pairs_of(buckets.values()):
             if glances[one].is_like(glances[other]) and not _same(looked[one], looked[other]):
                 seen.add((one, other))
-    found.near_count = len(seen)
-    found.near = [(looked[one], looked[other]) for one, other in sorted(seen)[:SHOWN]]
+    check.near_count = len(seen)
+    check.near = [(looked[one], looked[other]) for one, other in sorted(seen)[:SHOWN]]
 
 
 def _pairs_of(buckets: Iterable[Sequence[int]]) -> Iterable[tuple[int, int]]:

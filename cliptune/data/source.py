@@ -16,7 +16,7 @@ from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.store import is_url, list_pushed, pull
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import is_elsewhere
-from cliptune.data.tables.metadata import METADATA
+from cliptune.data.tables.formats.imagefolder import METADATA
 from cliptune.data.tables.opening import TABLE_SUFFIXES, names_table, open_table
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.reader import Table, TableSettings, refuse_elsewhere

@@ -24,7 +24,7 @@ from cliptune.data.division import place_of
 from cliptune.data.equivalence import Groups, TextKeys
 from cliptune.data.pictures.images import picture_digest
 from cliptune.data.pictures.slices import is_slice
-from cliptune.data.tables.arrow import ArrowRows
+from cliptune.data.tables.formats.arrow import ArrowRows
 from cliptune.data.tables.opening import open_table
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.reader import Table

@@ -92,12 +92,12 @@ def calibrate(evaluation: Evaluation, *, seed: int = 0) -> Reliability:
     Raises:
         BadData: too few results are right, or wrong; or right ones have no higher cosines.
     """
-    found = evaluation.ids >= 0
-    cosines = evaluation.scores[found].astype(np.float64)
-    hits = evaluation.hits[found]
-    of_query = np.repeat(np.arange(len(found)), found.sum(axis=1))
+    filled = evaluation.ids >= 0
+    cosines = evaluation.scores[filled].astype(np.float64)
+    hits = evaluation.hits[filled]
+    of_query = np.repeat(np.arange(len(filled)), filled.sum(axis=1))
     slope, intercept = fit_logistic(cosines, hits)
-    folds = np.random.default_rng(seed).permutation(len(found))[of_query] % FOLDS
+    folds = np.random.default_rng(seed).permutation(len(filled))[of_query] % FOLDS
     held_out = np.empty(len(cosines))
     for fold in range(FOLDS):
         own = folds == fold

@@ -110,12 +110,14 @@ def groupings_of(queries: Sequence[ClipDoc]) -> list[str]:
     How often they are asked, their words, and up to three tags: of few values, each of several
     queries, or of many numbers. Those with one group are left out.
     """
-    found = [WEIGHT] if any(doc.weight is not None for doc in queries) else []
-    found.append(WORDS)
+    groupings = [WEIGHT] if any(doc.weight is not None for doc in queries) else []
+    groupings.append(WORDS)
     tags = dict.fromkeys(tag for doc in queries for tag in doc.tags)
     telling = [tag for tag in tags if _tells([doc.tags.get(tag) for doc in queries])]
     return [
-        by for by in [*found, *telling[:_SHOWN_BY_ITSELF]] if len(group_queries(queries, by)) > 1
+        by
+        for by in [*groupings, *telling[:_SHOWN_BY_ITSELF]]
+        if len(group_queries(queries, by)) > 1
     ]
 
 

@@ -76,8 +76,8 @@ def compare_towers(
         BadData: as `SearchTask.prepare`.
     """
     task = SearchTask.prepare(*second, queries, index, pixel_cache=pixel_cache, tell=on_progress)
-    found = [
+    evaluations = [
         task.measure(*task.embed(*towers, on_progress), limit=limit) for towers in (first, second)
     ]
-    changes = compare_means(found[0].by_query, found[1].by_query, seed=seed)
-    return Pairwise(task.answers, found[0], found[1], changes)
+    changes = compare_means(evaluations[0].by_query, evaluations[1].by_query, seed=seed)
+    return Pairwise(task.answers, evaluations[0], evaluations[1], changes)

@@ -133,8 +133,8 @@ def _draw_result(
         _draw_tick(sheet, (left + side - 24, top + 6))
     y = top + side + 12
     mark = "" if hit is None else "✓ " if hit else "✗ "
-    told = HIT if hit else MUTED
-    draw.text((left + 2, y), f"{mark}{score:.3f}", told, font, anchor="lm")
+    colour = HIT if hit else MUTED
+    draw.text((left + 2, y), f"{mark}{score:.3f}", colour, font, anchor="lm")
     draw.text((left + side - 2, y), f"#{rank}", MUTED, font, anchor="rm")
     for words in _wrapped(title, font, side - 4, 2):
         y += 16

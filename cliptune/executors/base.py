@@ -125,12 +125,12 @@ class ObservedExecutor(Executor):
 
     def _hide_paths(self, error: Exception) -> None:
         """Leave this machine's paths to the log."""
-        told = str(error)
+        message = str(error)
         if (
             isinstance(error, _OWN_STATE)
-            and (shown := redaction.without_paths(told, self.own_paths())) != told
+            and (shown := redaction.without_paths(message, self.own_paths())) != message
         ):
-            log.warning("%s: %s", type(error).__name__, told)
+            log.warning("%s: %s", type(error).__name__, message)
             error.args = (shown,)
 
     @contextmanager

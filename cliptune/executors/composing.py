@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 
 from cliptune.documents import QueryDoc, QueryPart
 from cliptune.errors import BadInput
-from cliptune.protocol.limits import name
+from cliptune.protocol.limits import name_of_document
 from cliptune.protocol.queries import words_of
 
 if TYPE_CHECKING:  # importing it imports LanceDB, which must not happen before Jina's fork
     from cliptune.index import Index
 
 Stored = dict[str, NDArray[np.float32]]
+_NOTHING = 1e-4
+"""Of a sum's length, relative to the greatest that its weights allow: float32's rounding is far
+below, and what is left of embeddings that cancel out is noise."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def compose(index: Index, docs: Sequence[QueryDoc]) -> list[ModelQueries]:
     by_model: dict[str, list[int]] = {}
     for position, doc in enumerate(docs):
         if doc.model_digest is None or (doc.embedding is None and not doc.parts):
-            raise BadInput(f"{name(position, doc)} has neither a text nor a picture")
+            raise BadInput(f"{name_of_document(position, doc)} has neither a text nor a picture")
         by_model.setdefault(doc.model_digest, []).append(position)
     return [_of_model(index, docs, *one) for one in by_model.items()]
 
@@ -56,10 +59,10 @@ def compose(index: Index, docs: Sequence[QueryDoc]) -> list[ModelQueries]:
 def _of_model(
     index: Index, docs: Sequence[QueryDoc], digest: str, positions: list[int]
 ) -> ModelQueries:
-    named = [_ids_of(docs[at], name(at, docs[at])) for at in positions]
+    named = [_ids_of(docs[at], name_of_document(at, docs[at])) for at in positions]
     wanted = sorted(frozenset().union(*named))
     stored = index.embeddings(wanted, digest) if wanted else {}
-    embeddings = [_embedding(docs[at], name(at, docs[at]), stored) for at in positions]
+    embeddings = [_embedding(docs[at], name_of_document(at, docs[at]), stored) for at in positions]
     texts = [words_of(docs[at]) for at in positions]
     return ModelQueries(digest, positions, np.stack(embeddings), named, texts)
 
@@ -78,8 +81,6 @@ def _ids_of(doc: QueryDoc, called: str) -> frozenset[str]:
 
 
 def _embedding(doc: QueryDoc, called: str, stored: Stored) -> NDArray[np.float32]:
-    from cliptune.index.composed import combine
-
     if not doc.parts:
         return np.asarray(doc.embedding)
     parts = [
@@ -94,9 +95,28 @@ def _embedding(doc: QueryDoc, called: str, stored: Stored) -> NDArray[np.float32
 
 def _part_embedding(part: QueryPart, called: str, stored: Stored) -> NDArray[np.float32]:
     if part.like is not None:
-        if (found := stored.get(part.like)) is None:
+        if (embedding := stored.get(part.like)) is None:
             raise BadInput(f"{called}: there is no document {part.like[:100]!r} in the index")
-        return found
+        return embedding
     if part.embedding is None:
         raise BadInput(f"{called} has neither a text nor a picture")
     return np.asarray(part.embedding)
+
+
+def combine(embeddings: NDArray[np.floating], weights: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The unit vector along the weighted sum of the embeddings' unit vectors: float32 [D].
+
+    Args:
+        embeddings: float [P, D], of any lengths but zero.
+        weights: float [P]: how much each counts; below 0, away from it.
+
+    Raises:
+        BadInput: the parts cancel out: the sum has no direction.
+    """
+    units = np.asarray(embeddings, np.float64)
+    units = units / np.linalg.norm(units, axis=1, keepdims=True)
+    total = np.asarray(weights, np.float64) @ units
+    length = float(np.linalg.norm(total))
+    if length <= _NOTHING * float(np.abs(weights).sum()):
+        raise BadInput("its parts cancel out: nothing is left to search for")
+    return np.asarray(total / length, np.float32)

@@ -92,22 +92,22 @@ class Encoder(ObservedExecutor):
             return tower
 
         generations = Generations(settings.index_uri, settings.generations)
-        told = {
+        fields = {
             "artifact": settings.artifact,
             "onnx": settings.onnx,
             "precision": settings.precision,
             "place": redaction.note(settings.home, {"artifact": settings.artifact}),
         }
         self.towers: ServedTowers[Any] = ServedTowers(
-            load, settings.artifact, generations, told, self.own_paths()
+            load, settings.artifact, generations, fields, self.own_paths()
         )
 
     def tower_status(self, **own: int) -> TowerStatus:
         """Which model is served, and how; `own`: fields of this kind of tower."""
         current = self.towers.pick()
-        told = {**self.towers.status(), **own}
+        fields = {**self.towers.status(), **own}
         return TowerStatus.model_validate(
-            {"model_digest": current.digest, "output_dim": current.output_dim, **told}
+            {"model_digest": current.digest, "output_dim": current.output_dim, **fields}
         )
 
 

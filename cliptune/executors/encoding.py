@@ -14,7 +14,13 @@ from cliptune.data.pictures.images import decoded_pixels, image_bytes
 from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadImage, BadInput, TooLarge
 from cliptune.executors.fetching import Fetcher
-from cliptune.protocol.limits import by_name, has_image, has_text, name, refers
+from cliptune.protocol.limits import (
+    documents_by_name,
+    has_image,
+    has_text,
+    is_reference,
+    name_of_document,
+)
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -32,9 +38,9 @@ def embed_texts(tower: TextTower, docs: DocList[D], count_tokens: bool = False) 
     Raises:
         BadInput: one has neither text nor picture; it is named.
     """
-    named = by_name(docs)
+    named = documents_by_name(docs)
     for called, doc in named.items():
-        if not has_text(doc) and not has_image(doc) and not refers(doc):
+        if not has_text(doc) and not has_image(doc) and not is_reference(doc):
             raise BadInput(f"{called} has neither a text nor a picture")
         doc.embedding = None  # never trust what a client sent along
         doc.model_digest = tower.digest  # by which the vision tower is chosen, for all of a request
@@ -66,7 +72,7 @@ def embed_pictures(tower: VisionTower, docs: DocList[D], pictures: Pictures) -> 
     Raises:
         BadImage: a picture can't be read or decoded; its document is named.
     """
-    named = by_name(docs)
+    named = documents_by_name(docs)
     chosen = {called: doc for called, doc in named.items() if has_image(doc) and not has_text(doc)}
     pictures.embed(tower, chosen)
     for doc in named.values():
@@ -85,8 +91,10 @@ def embed_all_pictures(
     """
     for position, doc in enumerate(docs):
         if not has_image(doc):
-            raise BadInput(f"{name(position, doc)} has no picture: only pictures are indexed")
-    pictures.embed(tower, {name(i, doc): doc for i, doc in enumerate(docs)})
+            raise BadInput(
+                f"{name_of_document(position, doc)} has no picture: only pictures are indexed"
+            )
+    pictures.embed(tower, {name_of_document(i, doc): doc for i, doc in enumerate(docs)})
     return docs
 
 
@@ -98,7 +106,7 @@ def embed_all_texts(tower: TextTower, docs: DocList[ClipDoc]) -> DocList[ClipDoc
     """
     for position, doc in enumerate(docs):
         if not has_text(doc):
-            raise BadInput(f"{name(position, doc)} has no text")
+            raise BadInput(f"{name_of_document(position, doc)} has no text")
     _set(list(docs), tower, tower.encode([str(doc.text) for doc in docs]))
     return docs
 
@@ -119,7 +127,11 @@ def embed_new_pictures(
     def is_link(doc: ClipDoc) -> bool:
         return _is_elsewhere(doc) and not pictures.covers(doc)
 
-    new = {name(i, doc): doc for i, doc in enumerate(docs) if has_image(doc) and not is_link(doc)}
+    new = {
+        name_of_document(i, doc): doc
+        for i, doc in enumerate(docs)
+        if has_image(doc) and not is_link(doc)
+    }
     pictures.embed(tower, new)
     return docs
 
@@ -232,7 +244,7 @@ def rank_texts(
     """
     for position, doc in enumerate(docs):
         if not doc.matches:
-            raise BadInput(f"{name(position, doc)} has no matches to rank")
+            raise BadInput(f"{name_of_document(position, doc)} has no matches to rank")
     return embed_texts(tower, docs, count_tokens)
 
 

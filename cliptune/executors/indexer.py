@@ -12,6 +12,16 @@ from cliptune.observability import metrics
 from cliptune.protocol import endpoints, redaction
 from cliptune.protocol.documents import Report
 from cliptune.protocol.jina_compat import requests
+from cliptune.protocol.parameters import (
+    DeleteParameters,
+    FeedbackParameters,
+    GetParameters,
+    IdsParameters,
+    IndexParameters,
+    NoParameters,
+    SearchParameters,
+    read_parameters,
+)
 from cliptune.settings import Settings
 
 
@@ -62,7 +72,7 @@ class Indexer(ObservedExecutor):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """Store embedded documents, replacing those of the same ids; answers with ids."""
-        read = endpoints.read_parameters(endpoints.IndexParameters, parameters)
+        read = read_parameters(IndexParameters, parameters)
         with self.stage("index"):
             answer = indexing.add(self.store, docs, read)
         self.optimizer.wake()
@@ -74,7 +84,7 @@ class Indexer(ObservedExecutor):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Replace what the documents have of the stored ones of the same ids."""
-        endpoints.read_parameters(endpoints.NoParameters, parameters)
+        read_parameters(NoParameters, parameters)
         with self.stage("index"):
             answer = report(indexing.update(self.store, docs))
         self.optimizer.wake()
@@ -86,7 +96,7 @@ class Indexer(ObservedExecutor):
         self, docs: DocList[QueryDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[SearchResult]:
         """The nearest documents of each embedded query."""
-        read = endpoints.read_parameters(endpoints.SearchParameters, parameters)
+        read = read_parameters(SearchParameters, parameters)
         with self.stage("index"):
             results = indexing.search(self.store, docs, read)
         if self.recorder is not None and read.record:
@@ -98,7 +108,7 @@ class Indexer(ObservedExecutor):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Record what somebody did with documents that a search had shown."""
-        read = endpoints.read_parameters(endpoints.FeedbackParameters, parameters)
+        read = read_parameters(FeedbackParameters, parameters)
         return report(recording.take_feedback(self.recorder, read))
 
     @requests(on=endpoints.DELETE.path)
@@ -106,9 +116,7 @@ class Indexer(ObservedExecutor):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Delete the documents with the ids given, or those that a filter holds for."""
-        deleted = indexing.delete(
-            self.store, docs, endpoints.read_parameters(endpoints.DeleteParameters, parameters)
-        )
+        deleted = indexing.delete(self.store, docs, read_parameters(DeleteParameters, parameters))
         self._count_rows()
         return report(deleted)
 
@@ -117,25 +125,21 @@ class Indexer(ObservedExecutor):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """The stored documents with the ids of `docs`; those that aren't there are left out."""
-        return indexing.get(
-            self.store, docs, endpoints.read_parameters(endpoints.GetParameters, parameters)
-        )
+        return indexing.get(self.store, docs, read_parameters(GetParameters, parameters))
 
     @requests(on=endpoints.IDS.path)
     def ids(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """A page of the stored documents' ids, in ascending order."""
-        return indexing.ids(
-            self.store, endpoints.read_parameters(endpoints.IdsParameters, parameters)
-        )
+        return indexing.ids(self.store, read_parameters(IdsParameters, parameters))
 
     @requests(on=endpoints.TAGS.path)
     def known_tags(
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Which tags the stored documents have."""
-        endpoints.read_parameters(endpoints.NoParameters, parameters)
+        read_parameters(NoParameters, parameters)
         return report(dict(self.store.known_tags().to_dict()))
 
     @requests(on=endpoints.STATUS.path)
@@ -145,7 +149,7 @@ class Indexer(ObservedExecutor):
         """Add to the encoders' reports: rows, dimension, digest and state of the index, its
         generations, and how far a swap is.
         """
-        endpoints.read_parameters(endpoints.NoParameters, parameters)
+        read_parameters(NoParameters, parameters)
         docs.append(indexing.status(self.store, self.place).report("indexer"))
         return docs
 
@@ -154,7 +158,7 @@ class Indexer(ObservedExecutor):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[Report]:
         """Delete everything: the next documents may be of another model."""
-        endpoints.read_parameters(endpoints.NoParameters, parameters)
+        read_parameters(NoParameters, parameters)
         deleted = self.store.count()
         self.store.clear()
         self._count_rows()

@@ -14,7 +14,7 @@ from cliptune.errors import BadInput, Unavailable
 from cliptune.executors import relevance
 from cliptune.executors.composing import compose
 from cliptune.protocol import redaction, tags
-from cliptune.protocol.endpoints import (
+from cliptune.protocol.parameters import (
     DeleteParameters,
     Filter,
     GetParameters,
@@ -244,10 +244,10 @@ def status(index: VersionedIndex, place: str) -> IndexStatus:
     """
     from cliptune.index.versions.progress import read_progress
 
-    told = index.status().to_dict()
+    fields = index.status().to_dict()
     hidden = {} if redaction.OPERATOR.get() else {"uri": None}
     return IndexStatus(
-        **{**told, **hidden},
+        **{**fields, **hidden},
         **(where(index) if redaction.OPERATOR.get() else {}),
         place=place,
         generations=index.describe_generations() or None,

@@ -14,8 +14,8 @@ from cliptune.errors import NotReady, Overloaded
 from cliptune.feedback.log import Outcome, SearchLog
 from cliptune.feedback.records import MAX_TEXT, Asked, Feedback, Search, Shown
 from cliptune.observability import metrics
-from cliptune.protocol.endpoints import FeedbackParameters, SearchParameters
 from cliptune.protocol.limits import has_text
+from cliptune.protocol.parameters import FeedbackParameters, SearchParameters
 from cliptune.settings import Settings
 
 logger = logging.getLogger("cliptune")
@@ -61,7 +61,7 @@ def _record(
     results: DocList[SearchResult],
     parameters: SearchParameters,
 ) -> None:
-    told = parameters.model_dump(mode="json", exclude_defaults=True)
+    asked = parameters.model_dump(mode="json", exclude_defaults=True)
     now = datetime.now(UTC)
     for doc, result in zip(docs, results, strict=True):
         shown = [
@@ -73,7 +73,7 @@ def _record(
             at=now,
             model=str(doc.model_digest),
             query=[_asked(part) for part in doc.parts or [doc]],
-            parameters=told,
+            parameters=asked,
             shown=shown,
         )
         if log.record(search):

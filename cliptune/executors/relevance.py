@@ -9,8 +9,8 @@ from docarray import DocList
 from cliptune.documents import ClipDoc, Match
 from cliptune.errors import BadInput, NotReady
 from cliptune.models.calibration import cosine_of, relevance
-from cliptune.protocol.endpoints import SearchParameters
-from cliptune.protocol.limits import has_text, name
+from cliptune.protocol.limits import has_text, name_of_document
+from cliptune.protocol.parameters import SearchParameters
 
 
 def threshold(
@@ -34,8 +34,8 @@ def threshold(
         doc = docs[position]
         if not has_text(doc):
             raise BadInput(
-                f"min_relevance: {name(position, doc)} is no text alone: what a cosine means is "
-                "known of texts that find pictures; score_threshold takes a cosine"
+                f"min_relevance: {name_of_document(position, doc)} is no text alone: what a cosine "
+                "means is known of texts that find pictures; score_threshold takes a cosine"
             )
         if doc.calibration is None:
             raise NotReady(

@@ -15,6 +15,7 @@ from cliptune.executors.encoding import (
 from cliptune.protocol import endpoints
 from cliptune.protocol.documents import Report
 from cliptune.protocol.jina_compat import requests
+from cliptune.protocol.parameters import EncodeParameters, SearchParameters, read_parameters
 from cliptune.protocol.queries import check_queries
 
 
@@ -32,7 +33,7 @@ class CLIPTextEncoder(Encoder):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents with a text."""
-        counted = endpoints.read_parameters(endpoints.EncodeParameters, parameters).include_tokens
+        counted = read_parameters(EncodeParameters, parameters).include_tokens
         return embed_texts(self.towers.pick(), docs, counted)
 
     @requests(on=endpoints.SEARCH.path)
@@ -41,7 +42,7 @@ class CLIPTextEncoder(Encoder):
     ) -> DocList[QueryDoc]:
         """Embed the queries, and parts of queries, that are texts, by the model asked for."""
         check_queries(docs)
-        model = endpoints.read_parameters(endpoints.SearchParameters, parameters).model
+        model = read_parameters(SearchParameters, parameters).model
         tower = self.towers.pick(model)
         return calibrate_texts(tower, embed_texts(tower, docs))
 
@@ -50,7 +51,7 @@ class CLIPTextEncoder(Encoder):
         self, docs: DocList[RankDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[RankDoc]:
         """Embed the texts among documents and matches."""
-        counted = endpoints.read_parameters(endpoints.EncodeParameters, parameters).include_tokens
+        counted = read_parameters(EncodeParameters, parameters).include_tokens
         return rank_texts(self.towers.pick(), docs, counted)
 
     @requests(on=endpoints.INDEX_TEXTS.path)

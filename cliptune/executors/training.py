@@ -26,7 +26,7 @@ from cliptune.files import make_folder, write_bytes
 from cliptune.models.registry import BUILTIN
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest, TrainResult
-from cliptune.protocol.endpoints import (
+from cliptune.protocol.parameters import (
     LogParameters,
     PartParameters,
     RunParameters,

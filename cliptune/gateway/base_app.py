@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from cliptune.errors import BadInput, CliptuneError, Forbidden, near_matches, shown
-from cliptune.gateway import docs_page
-from cliptune.gateway.auth import AuthMiddleware
+from cliptune.gateway.access.auth import AuthMiddleware
 from cliptune.gateway.dispatch import Dispatcher
-from cliptune.gateway.errors import error_response, told_at
-from cliptune.gateway.schemas import json_response
+from cliptune.gateway.http import docs_page
+from cliptune.gateway.http.errors import error_response, render_error
+from cliptune.gateway.http.schemas import json_response
 from cliptune.protocol import endpoints, redaction, wire_errors
 from cliptune.settings import Settings
 
@@ -98,8 +98,8 @@ def new_app(title: str, description: str, dispatcher: Dispatcher) -> FastAPI:
                 f"{' or '.join(allowed)}"
             )
         kind = {404: "NotFound", 405: "MethodNotAllowed"}.get(error.status_code, "BadRequest")
-        told = wire_errors.ErrorBody(type=kind, message=message)
-        response = told_at(request.scope["path"], told, error.status_code)
+        body = wire_errors.ErrorBody(type=kind, message=message)
+        response = render_error(request.scope["path"], body, error.status_code)
         response.headers.update(error.headers or {})
         return response
 

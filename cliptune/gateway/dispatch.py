@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from docarray import BaseDoc, DocList
 
 from cliptune.documents import ClipDoc, QueryDoc, RankDoc
-from cliptune.gateway.admission import Admission
+from cliptune.gateway.access.admission import Admission
 from cliptune.protocol import tags, wire_errors
 from cliptune.protocol.documents import FileChunk, LogItem, TrainRequest
 from cliptune.protocol.endpoints import Endpoint

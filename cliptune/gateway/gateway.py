@@ -20,15 +20,15 @@ from cliptune.errors import (
     Unavailable,
     near_matches,
 )
-from cliptune.gateway.admission import EVERYBODY, PRESENTED, Admission
-from cliptune.gateway.auth import AuthInterceptor, text_metadata
-from cliptune.gateway.certificate import Certificate
+from cliptune.gateway.access.admission import EVERYBODY, PRESENTED, Admission
+from cliptune.gateway.access.auth import AuthInterceptor, text_metadata
+from cliptune.gateway.access.certificate import Certificate
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.grpc_server import ClipServiceServer
 from cliptune.gateway.dispatch import Addresses, Dispatcher
 from cliptune.gateway.grpc_requests import check_single, checked, choose_executors, unpack
-from cliptune.gateway.middleware import EdgeMiddleware
-from cliptune.gateway.streams import in_order, until_ended, until_ending
+from cliptune.gateway.http.middleware import EdgeMiddleware
+from cliptune.gateway.streams import map_ordered, until_ended, until_ending
 from cliptune.observability import logs, metrics, request_ids, startup, tracing
 from cliptune.observability.request_log import OTHER, observe_app, observed, send_along
 from cliptune.protocol import jina_compat, redaction, wire_errors
@@ -78,10 +78,10 @@ class RequestHandler(GatewayRequestHandler):
         self, request: DataRequest, context: ServicerContext | None = None
     ) -> DataRequest:
         """One request; an error becomes the gRPC status that matches it."""
-        told = text_metadata(context.invocation_metadata() if context is not None else None)
+        metadata = text_metadata(context.invocation_metadata() if context is not None else None)
         request, refused = await self._unpack(request)
-        given_id = told.get(request_ids.HEADER) or self._header(request).request_id
-        with observed("grpc", given_id, told.get(tracing.HEADER)) as call:
+        given_id = metadata.get(request_ids.HEADER) or self._header(request).request_id
+        with observed("grpc", given_id, metadata.get(tracing.HEADER)) as call:
             call.endpoint, call.status = self._shown(request), "OK"
             if context is not None:
                 returned = ((request_ids.HEADER, request_ids.current.get()),)
@@ -134,15 +134,15 @@ class RequestHandler(GatewayRequestHandler):
         """
         try:
             requests = until_ended(self.admission, request_iterator)
-            async for response in in_order(requests, self._answer, WINDOW):
+            async for response in map_ordered(requests, self._answer, WINDOW):
                 yield response
             if self.admission.ending.is_set():
                 raise Unavailable("this service is ending")
         except Exception as failure:
-            told = wire_errors.from_exception(failure)
+            error = wire_errors.from_exception(failure)
             if context is None:
-                raise told from None
-            await wire_errors.abort(context, told)
+                raise error from None
+            await wire_errors.abort(context, error)
 
     Call = stream
 
@@ -192,10 +192,10 @@ class RequestHandler(GatewayRequestHandler):
                             raise refused
                         yield response
         except Exception as failure:
-            told = wire_errors.from_exception(failure)
+            error = wire_errors.from_exception(failure)
             if context is None:
-                raise told from None
-            await wire_errors.abort(context, told)
+                raise error from None
+            await wire_errors.abort(context, error)
 
     async def _status(self, empty: object, context: ServicerContext) -> JinaInfoProto:
         """Jina's call for versions; its own answer holds the machine's environment too."""

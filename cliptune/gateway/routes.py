@@ -19,7 +19,7 @@ from cliptune.errors import BadInput
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import answer_json, is_request
 from cliptune.gateway.dispatch import Dispatcher, Docs
-from cliptune.gateway.schemas import (
+from cliptune.gateway.http.schemas import (
     DataBody,
     EncodingFormat,
     QueryBody,

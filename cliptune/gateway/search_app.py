@@ -17,8 +17,8 @@ from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import add_websocket, answer_json
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.foreign.routes import add_foreign
+from cliptune.gateway.http.schemas import CallBody, read_json
 from cliptune.gateway.routes import add_routes, body_schema
-from cliptune.gateway.schemas import CallBody, read_json
 from cliptune.gateway.websocket import add_socket
 from cliptune.protocol.endpoints import DRY_RUN, GET, PICTURES, POST, ROOT, SEARCH_FLOW
 

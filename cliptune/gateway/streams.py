@@ -10,13 +10,13 @@ from typing import TypeVar
 from starlette.websockets import WebSocketDisconnect
 
 from cliptune.errors import Unavailable
-from cliptune.gateway.admission import Admission
+from cliptune.gateway.access.admission import Admission
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-async def in_order(
+async def map_ordered(
     items: AsyncIterator[T], work: Callable[[T], Awaitable[R]], window: int
 ) -> AsyncIterator[R]:
     """`work` of each item, in order; at most `window` are under way or wait to be taken.

@@ -8,8 +8,8 @@ from fastapi.utils import generate_unique_id
 
 from cliptune.gateway.base_app import new_app
 from cliptune.gateway.dispatch import Dispatcher
+from cliptune.gateway.http.schemas import json_response
 from cliptune.gateway.routes import add_routes
-from cliptune.gateway.schemas import json_response
 from cliptune.protocol.endpoints import ROOT, TRAIN_FLOW
 
 DESCRIPTION = """Fine-tune CLIP on this machine, from another one.

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from cliptune.errors import BadInput, BadJson, CliptuneError, Forbidden
-from cliptune.gateway.auth import SUBPROTOCOL
+from cliptune.gateway.access.auth import SUBPROTOCOL
 from cliptune.gateway.base_app import check_origin
 from cliptune.gateway.clip_service.adapter import Adapter
 from cliptune.gateway.clip_service.http import answer_body
-from cliptune.gateway.schemas import to_json
-from cliptune.gateway.streams import in_order, open_socket, until_ended
+from cliptune.gateway.http.schemas import to_json
+from cliptune.gateway.streams import map_ordered, open_socket, until_ended
 from cliptune.observability.request_log import observed
 from cliptune.protocol import wire_errors
 from cliptune.protocol.endpoints import SOCKET
@@ -37,10 +37,9 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
             except ValueError as problem:  # BadInput is one
                 content, error = {}, _told(problem)
             if error is not None:
-                told = wire_errors.ErrorBody.of(error).model_copy(
-                    update={"status": error.http_status}
-                )
-                content["error"] = told.to_json()
+                refusal = wire_errors.ErrorBody.of(error)
+                refusal = refusal.model_copy(update={"status": error.http_status})
+                content["error"] = refusal.to_json()
             call.status = str(error.http_status if error else 200)
             return await asyncio.to_thread(lambda: to_json(content).decode())
 
@@ -57,7 +56,7 @@ def add_socket(app: FastAPI, adapter: Adapter) -> None:
         try:
             with open_socket(handler.admission) as stop:
                 taken = until_ended(handler.admission, _messages(connection, stop))
-                async for answer in in_order(taken, reply, WINDOW):
+                async for answer in map_ordered(taken, reply, WINDOW):
                     await connection.send_text(answer)
             if handler.admission.ending.is_set():
                 await connection.close(RESTART, "this service is ending")

@@ -144,9 +144,9 @@ class _Tensors(Mapping[str, Tensor]):
 
 
 def _check(artifact: Artifact, digest: str, where: str) -> None:
-    found = digest_of(artifact, of_all=digest.startswith(_OF_ALL))
-    if found != digest:
-        raise BadArtifact(f"the artifact at {where} has the digest {found}, and {digest} is meant")
+    actual = digest_of(artifact, of_all=digest.startswith(_OF_ALL))
+    if actual != digest:
+        raise BadArtifact(f"the artifact at {where} has the digest {actual}, and {digest} is meant")
 
 
 def _there_already(target: Path, digest: str) -> Artifact:

@@ -153,11 +153,11 @@ def _load_named(name: str | Path, device: str, tell: Callable[[str], None]) -> C
     tokenizer = load_tokenizer(config.model_cfg["text_cfg"], source.tokenizer)
     clip = build_network(config.model_cfg, config.hf_text_config or source.tokenizer)
     if source.weights is not None:
-        found = source.weights()
-        if isinstance(found, Path):
-            fit_big_vision(clip, found)
+        weights = source.weights()
+        if isinstance(weights, Path):
+            fit_big_vision(clip, weights)
         else:
-            fit_weights(clip, found, tell)
+            fit_weights(clip, weights, tell)
     if config.assumed:
         tell(config.assumed)
     return ClipModel(

@@ -19,7 +19,7 @@ from typing import NotRequired, ParamSpec, TypedDict, TypeVar
 
 import torch
 
-from cliptune.extras import need, out_of_sight, stand_in
+from cliptune.extras import hidden, need, stubbed
 from cliptune.settings import current
 
 # Read once, where the hub's client is imported; it asks the hub about itself otherwise.
@@ -53,7 +53,7 @@ def _without_compiler() -> Iterator[None]:
 
         return call
 
-    with stand_in("torch._dynamo.utils", is_compile_supported=is_compile_supported):
+    with stubbed("torch._dynamo.utils", is_compile_supported=is_compile_supported):
         import torchvision  # noqa: F401
     disable = torch.compiler.disable
     vars(torch.compiler)["disable"] = disable_later
@@ -116,7 +116,7 @@ class OpenClipConfig(TypedDict):
     init_logit_bias: NotRequired[float]
 
 
-with out_of_sight("transformers", "wandb"), _without_compiler():
+with hidden("transformers", "wandb"), _without_compiler():
     import open_clip
     import open_clip.hf_model
 

@@ -26,8 +26,9 @@ from cliptune.documents import (
     is_too_deep,
 )
 from cliptune.errors import BadInput, TooLarge
-from cliptune.protocol.endpoints import Endpoint, SearchParameters, read_parameters
-from cliptune.settings import Bounds
+from cliptune.protocol.endpoints import Endpoint
+from cliptune.protocol.parameters import SearchParameters, read_parameters
+from cliptune.settings import LimitSettings
 
 TOGETHER = "documents, with their matches or parts,"
 """What counts as one request's documents."""
@@ -78,7 +79,7 @@ def count_inside(value: object) -> int:
 class Tally:
     """What the documents of one request have together, one after the other."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: LimitSettings) -> None:
         """Nothing yet."""
         self.bounds = bounds
         self.tags = self.characters = 0
@@ -116,7 +117,7 @@ class Limits:
     Whatever exceeds a limit raises `TooLarge`, which names it.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: LimitSettings) -> None:
         """Take the settings."""
         self.bounds = bounds
 
@@ -134,8 +135,8 @@ class Limits:
         self.check_count(len(docs))
         tally, count = self.tally(), 0
         for position, doc in enumerate(docs):
-            for one in (doc, *inside(doc)):
-                tally.add(one.text, count_inside(one.tags), name(position, doc))
+            for one in (doc, *documents_in(doc)):
+                tally.add(one.text, count_inside(one.tags), name_of_document(position, doc))
                 count += 1
         self.check_count(count, TOGETHER)
 
@@ -202,23 +203,23 @@ class Limits:
             )
 
 
-def name(position: int, doc: ClipDoc) -> str:
+def name_of_document(position: int, doc: ClipDoc) -> str:
     """How errors name a document."""
     return f"document {position} (id {str(doc.id)[:100]!r})"
 
 
-def inside(doc: ClipDoc) -> Sequence[ClipDoc]:
+def documents_in(doc: ClipDoc) -> Sequence[ClipDoc]:
     """The documents in a document: what it is compared with, or a query's parts."""
     if isinstance(doc, RankDoc):
         return doc.matches
     return doc.parts if isinstance(doc, QueryDoc) else ()
 
 
-def by_name(docs: Iterable[ClipDoc]) -> dict[str, ClipDoc]:
+def documents_by_name(docs: Iterable[ClipDoc]) -> dict[str, ClipDoc]:
     """The documents, each followed by those in it, by what errors call them."""
     named: dict[str, ClipDoc] = {}
     for position, doc in enumerate(docs):
-        called = name(position, doc)
+        called = name_of_document(position, doc)
         named[called] = doc
         if isinstance(doc, RankDoc):  # its matches have ids of the client's, parts have none
             named |= {
@@ -226,11 +227,13 @@ def by_name(docs: Iterable[ClipDoc]) -> dict[str, ClipDoc]:
                 for number, one in enumerate(doc.matches)
             }
         else:
-            named |= {f"{called}: part {number}": one for number, one in enumerate(inside(doc))}
+            named |= {
+                f"{called}: part {number}": one for number, one in enumerate(documents_in(doc))
+            }
     return named
 
 
-def refers(doc: ClipDoc) -> bool:
+def is_reference(doc: ClipDoc) -> bool:
     """Whether a document stands for others: a query for its parts, a part for what is stored."""
     if isinstance(doc, QueryPart):
         return doc.like is not None
@@ -256,14 +259,14 @@ def count_values(raw: bytes, enough: int) -> int:
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
     codes = np.frombuffer(raw, np.uint8)
-    count, inside = 1, np.uint8(0)
+    count, in_text = 1, np.uint8(0)
     for start in range(0, len(codes), _CHUNK):
         chunk = codes[start : start + _CHUNK]
         # Odd where a text is open; it wraps at 256, an even number.
-        quotes = np.cumsum(chunk == _QUOTE, dtype=np.uint8) + inside
+        quotes = np.cumsum(chunk == _QUOTE, dtype=np.uint8) + in_text
         between = (chunk == _COMMA) | (chunk == _LIST) | (chunk == _OBJECT)
         count += int(np.count_nonzero(between & (quotes & 1 == 0)))
-        inside = quotes[-1] & 1
+        in_text = quotes[-1] & 1
     return count
 
 

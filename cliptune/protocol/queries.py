@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from cliptune.documents import QueryDoc, QueryPart
 from cliptune.errors import BadInput
-from cliptune.protocol.limits import has_image, has_text, name
+from cliptune.protocol.limits import has_image, has_text, name_of_document
 
 MAX_WEIGHT = 100.0
 """The most that a part counts, and the least below 0."""
@@ -23,7 +23,7 @@ def check_queries(docs: Iterable[QueryDoc]) -> None:
             try:
                 check_parts(doc)
             except BadInput as error:
-                raise BadInput(f"{name(position, doc)}: {error}") from None
+                raise BadInput(f"{name_of_document(position, doc)}: {error}") from None
 
 
 def check_parts(doc: QueryDoc) -> None:

@@ -110,10 +110,10 @@ def to_text(error: CliptuneError) -> str:
 
 def from_text(text: str) -> CliptuneError:
     """The error of a status's text."""
-    return told_in(text) or InternalError(text[:MAX_MESSAGE])
+    return error_in(text) or InternalError(text[:MAX_MESSAGE])
 
 
-def told_in(text: str) -> CliptuneError | None:
+def error_in(text: str) -> CliptuneError | None:
     """The error that `to_text` wrote; None: somebody else wrote it."""
     if not text.startswith(PREFIX):
         return None
@@ -159,7 +159,7 @@ def from_status(status: StatusProto) -> CliptuneError | None:
     if status.code != status.ERROR:
         return None
     stack = "".join(status.exception.stacks)
-    return told_in(status.description) or internal(
+    return error_in(status.description) or internal(
         f"in {status.exception.executor or 'the gateway'}: {stack or status}"
     )
 

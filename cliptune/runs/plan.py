@@ -21,7 +21,7 @@ from cliptune.extras import need
 from cliptune.models.loading import check_model, pick_device
 from cliptune.runs.record import DataReference, RunConfig
 from cliptune.training.callbacks import CALLBACKS, Callback, Callbacks, parse_callback
-from cliptune.training.optimization import make_optimizer, make_schedule
+from cliptune.training.optimization.optimizers import make_optimizer, make_schedule
 from cliptune.training.options import TrainingOptions
 from cliptune.tuning.options import TuneOptions
 

@@ -20,7 +20,7 @@ from typing import IO
 from cliptune.errors import AlreadyExists, BadInput, CliptuneError, NotFound, Unavailable
 from cliptune.extras import need
 from cliptune.files import make_folder, open_file
-from cliptune.gateway.api_keys import KeyFile
+from cliptune.gateway.access.api_keys import KeyFile
 from cliptune.index.open import absolute_uri, is_server, open_index
 from cliptune.observability.startup import Failure
 from cliptune.protocol import wire_errors

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cliptune.errors import BadInput, CliptuneError
-from cliptune.training.pairs import share
+from cliptune.training.batches.pairs import share
 
 # The others wait while rank 0 evaluates: minutes for some, and nobody should be cut off.
 _TIMEOUT = timedelta(hours=12)
@@ -113,9 +113,9 @@ class World:
         """What rank 0 has as `values` (of one shape and dtype everywhere), in every process."""
         if self.size == 1:
             return values
-        told = values.to(device)
-        _told(dist.broadcast, told, 0)
-        return told.to(values.device)
+        sent = values.to(device)
+        _told(dist.broadcast, sent, 0)
+        return sent.to(values.device)
 
 
 def _told(collective: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cliptune.training.batches.pairs import Pairs, read_batch
+from cliptune.training.batches.samplers import step_seed
 from cliptune.training.losses import clip_loss
-from cliptune.training.pairs import Pairs, read_batch
-from cliptune.training.samplers import step_seed
 from cliptune.training.step import Objective
 
 SAMPLE = 128

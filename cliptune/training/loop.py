@@ -16,16 +16,8 @@ from cliptune.inference.engines import get_tower
 from cliptune.models.artifact import TEXT_TOWER, Artifact, Epoch, open_artifact
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import pick_device
-from cliptune.training.callbacks import Callback, Callbacks
-from cliptune.training.distributed import World, own_device
-from cliptune.training.freezing import training_mode
-from cliptune.training.health import Health, Sign, finds_less, judge
-from cliptune.training.losses import LOSSES
-from cliptune.training.optimization import make_optimizer, make_schedule
-from cliptune.training.options import TrainingOptions
-from cliptune.training.pairs import Pairs, batches, read_batch
-from cliptune.training.run_logger import Cancelled, RunExamples, RunLogger, SilentRunLogger
-from cliptune.training.samplers import (
+from cliptune.training.batches.pairs import Pairs, batches, read_batch
+from cliptune.training.batches.samplers import (
     Order,
     hard_negative_order,
     negatives_order,
@@ -33,6 +25,14 @@ from cliptune.training.samplers import (
     step_seed,
     steps_per_epoch,
 )
+from cliptune.training.callbacks import Callback, Callbacks
+from cliptune.training.distributed import World, own_device
+from cliptune.training.health import Health, Sign, finds_less, judge
+from cliptune.training.losses import LOSSES
+from cliptune.training.optimization.freezing import training_mode
+from cliptune.training.optimization.optimizers import make_optimizer, make_schedule
+from cliptune.training.options import TrainingOptions
+from cliptune.training.run_logger import Cancelled, RunExamples, RunLogger, SilentRunLogger
 from cliptune.training.setup import (
     add_logit_bias,
     choose_sizes,

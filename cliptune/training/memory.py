@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cliptune.models.loading import ClipModel
-from cliptune.training.freezing import training_mode
+from cliptune.training.optimization.freezing import training_mode
 
 _MARGIN = 0.5
 """The part of free memory for activations: the backward pass, the optimizer and the rest of the

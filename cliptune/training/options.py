@@ -17,12 +17,12 @@ from pydantic import (
 
 from cliptune.errors import BadInput, near_matches
 from cliptune.models.registry import BUILTIN
+from cliptune.training.batches.samplers import Sampler
 from cliptune.training.defaults import AUTO, learning_rate_for, optimizer_for
-from cliptune.training.freezing import Freeze
-from cliptune.training.lora import LoraOptions
 from cliptune.training.losses import LOSSES
-from cliptune.training.optimization import OPTIMIZERS, SCHEDULES
-from cliptune.training.samplers import Sampler
+from cliptune.training.optimization.freezing import Freeze
+from cliptune.training.optimization.lora import LoraOptions
+from cliptune.training.optimization.optimizers import OPTIMIZERS, SCHEDULES
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -40,8 +40,8 @@ class TrainingOptions(BaseModel):
     loss: str = "CLIPLoss"
     """A name of `cliptune.training.losses.LOSSES`."""
     optimizer: str = AUTO
-    """A name of `cliptune.training.optimization.OPTIMIZERS`; `auto` is Muon for the built-in model
-    and for random weights, AdamW for all others and for adapters."""
+    """A name of `cliptune.training.optimization.optimizers.OPTIMIZERS`; `auto` is Muon for the
+    built-in model and for random weights, AdamW for all others and for adapters."""
     optimizer_options: dict[str, object] = Field(default_factory=dict)
     """Arguments of that optimizer, such as `{'weight_decay': 0.1, 'betas': [0.9, 0.98]}`, and
     `layer_wise_lr_decay`, by which the rate falls from block to block towards the input."""
@@ -61,7 +61,7 @@ class TrainingOptions(BaseModel):
     """`hard_negatives` puts groups of pairs with like texts into one batch, by the model's
     embeddings."""
     scheduler: str = "cosine"
-    """A name of `cliptune.training.optimization.SCHEDULES`."""
+    """A name of `cliptune.training.optimization.optimizers.SCHEDULES`."""
     scheduler_options: dict[str, object] = Field(default_factory=dict)
     """`num_warmup_steps` (an int, or a fraction of all steps; default 0.1), `scheduler_step`
     (`'batch'` or `'epoch'`) and the schedule's own."""

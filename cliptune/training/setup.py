@@ -9,14 +9,8 @@ from torch import nn
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
-from cliptune.training.defaults import batch_size_for
-from cliptune.training.features import add_frozen_features
-from cliptune.training.freezing import freeze_parameters
-from cliptune.training.lora import Adapters
-from cliptune.training.losses import LOSSES, calibrated_bias
-from cliptune.training.memory import largest_fitting
-from cliptune.training.options import TrainingOptions
-from cliptune.training.pairs import (
+from cliptune.training.batches.features import add_frozen_features
+from cliptune.training.batches.pairs import (
     Pairs,
     check_trainable,
     label_together,
@@ -24,8 +18,14 @@ from cliptune.training.pairs import (
     read_pairs,
     split_by_label,
 )
+from cliptune.training.batches.samplers import random_order, steps_per_epoch
+from cliptune.training.defaults import batch_size_for
+from cliptune.training.losses import LOSSES, calibrated_bias
+from cliptune.training.memory import largest_fitting
+from cliptune.training.optimization.freezing import freeze_parameters
+from cliptune.training.optimization.lora import Adapters
+from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import RunLogger
-from cliptune.training.samplers import random_order, steps_per_epoch
 from cliptune.training.state import Training
 from cliptune.training.step import Objective
 

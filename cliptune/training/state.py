@@ -24,10 +24,10 @@ from cliptune.files import new_folder, remove_folder
 from cliptune.models.artifact import Epoch, RunMetrics
 from cliptune.models.calibration import Calibration
 from cliptune.models.loading import ClipModel
+from cliptune.training.batches.samplers import Order
 from cliptune.training.distributed import World
 from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import RunLogger
-from cliptune.training.samplers import Order
 
 _ORDER_FILE = "order.safetensors"
 _NAME = re.compile(r"epoch-(\d{5})-step-(\d{7})")

@@ -16,10 +16,10 @@ from cliptune.errors import CliptuneError
 from cliptune.files import write_text
 from cliptune.models.loading import ClipModel
 from cliptune.models.modules import Head, cut_to_longest
-from cliptune.training.augmentation import crop, draw_crops, to_input
+from cliptune.training.batches.augmentation import crop, draw_crops, to_input
+from cliptune.training.batches.pairs import Batch
 from cliptune.training.distributed import World
 from cliptune.training.losses import Loss
-from cliptune.training.pairs import Batch
 from cliptune.training.state import Training
 
 _STRIP = 256

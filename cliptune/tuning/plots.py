@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution
 
 from cliptune.evaluation.plots import INK, LINE, MUTED, NEUTRAL, PAPER, SERIES
-from cliptune.tuning.search import Result, short
+from cliptune.tuning.search import TrialResult, short
 from cliptune.tuning.space import Axis
 
 _PALE_TO_STRONG = LinearSegmentedColormap.from_list("values", ["#c9dcfb", SERIES[1], "#0b2a6b"])
@@ -21,7 +21,7 @@ _CHOSEN, _DEFAULTS = SERIES[2], INK
 
 
 def trials_plot(
-    results: Sequence[Result],
+    results: Sequence[TrialResult],
     axes: Sequence[Axis],
     importance: Mapping[str, float],
     metric: str,
@@ -78,7 +78,7 @@ def trials_plot(
     return figure
 
 
-def progress_plot(results: Sequence[Result], metric: str) -> Figure:
+def progress_plot(results: Sequence[TrialResult], metric: str) -> Figure:
     """What each complete trial came to, by the minutes that had gone, and the best so far."""
     figure = Figure(figsize=(7.0, 3.4), dpi=144, facecolor=PAPER, layout="constrained")
     FigureCanvasAgg(figure)

@@ -14,17 +14,17 @@ from cliptune.evaluation.plots import png_of, svg_of
 from cliptune.evaluation.report.render import page_environment
 from cliptune.files import write_bytes, write_text
 from cliptune.tuning.plots import progress_plot, trials_plot
-from cliptune.tuning.search import Result, short
+from cliptune.tuning.search import TrialResult, short
 from cliptune.tuning.space import Axis
 
 REPORT_FILE, PLOT_FILE, RECORD_FILE = "report.html", "trials.png", "tune.json"
 
 
 @dataclass(frozen=True)
-class Found:
+class TuneResult:
     """The trials and what was chosen."""
 
-    results: Sequence[Result]
+    results: Sequence[TrialResult]
     axes: Sequence[Axis]
     metric: str
     limit: int
@@ -50,7 +50,7 @@ class Found:
     """That the trials took."""
 
     @property
-    def best(self) -> Result:
+    def best(self) -> TrialResult:
         """The best single trial."""
         return next(one for one in self.results if one.number == self.members[0])
 
@@ -96,23 +96,23 @@ class Found:
         )
 
 
-def write_report(found: Found, title: str, folder: Path) -> Path:
+def write_report(result: TuneResult, title: str, folder: Path) -> Path:
     """Write the page and the plot into `folder`, each whole or not at all; returns the page."""
     trials = trials_plot(
-        found.results, found.axes, found.importance, found.metric, found.best.number
+        result.results, result.axes, result.importance, result.metric, result.best.number
     )
     write_bytes(folder / PLOT_FILE, png_of(trials))
-    write_text(folder / REPORT_FILE, render(found, title, trials))
+    write_text(folder / REPORT_FILE, render(result, title, trials))
     return folder / REPORT_FILE
 
 
-def render(found: Found, title: str, trials: Figure) -> str:
+def render(result: TuneResult, title: str, trials: Figure) -> str:
     """The page's HTML: what is text is escaped, and nothing is fetched when it is read."""
-    figures = (trials, progress_plot(found.results, found.metric))
+    figures = (trials, progress_plot(result.results, result.metric))
     plots = [Markup(svg_of(figure)) for figure in figures]  # noqa: S704 - drawn by us
     environment = page_environment("cliptune.tuning")
     return environment.get_template("tune.html.j2").render(
-        title=title, found=found, trials_svg=plots[0], progress_svg=plots[1],
-        ranked=sorted(found.results, key=lambda one: (one.state != "complete", -(one.value or 0))),
-        lines=found.summary(),
+        title=title, result=result, trials_svg=plots[0], progress_svg=plots[1],
+        ranked=sorted(result.results, key=lambda one: (one.state != "complete", -(one.value or 0))),
+        lines=result.summary(),
     )  # fmt: skip

@@ -24,8 +24,8 @@ from cliptune.errors import BadData, BadInput
 from cliptune.evaluation.search_task import SearchTask
 from cliptune.models.artifact import Epoch
 from cliptune.training.callbacks import BestModelCheckpoint, EarlyStopping
-from cliptune.training.freezing import TowerName
 from cliptune.training.loop import train
+from cliptune.training.optimization.freezing import TowerName
 from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.step import TrainingFailed
@@ -34,10 +34,10 @@ from cliptune.tuning.space import Axis, options_of
 from cliptune.tuning.trial import (
     PREFIX,
     RUNGS,
-    Clock,
-    GivenUp,
-    Judging,
+    PruningCallback,
+    TimeBudget,
     TrialLogger,
+    TrialPruned,
     checkpoint_of,
 )
 
@@ -52,7 +52,7 @@ _FEWEST_FOR_IMPORTANCE = 5
 
 
 @dataclass(frozen=True)
-class Result:
+class TrialResult:
     """A trial that has ended."""
 
     number: int
@@ -131,7 +131,7 @@ class Search:
         while (trial := self._next()) is not None:
             self._make(trial, docs, task, before, pixel_cache)
 
-    def results(self) -> list[Result]:
+    def results(self) -> list[TrialResult]:
         """The trials that have ended, in their order."""
         return [
             _result(trial)
@@ -139,13 +139,13 @@ class Search:
             if trial.state.is_finished()
         ]
 
-    def best(self) -> list[Result]:
+    def best(self) -> list[TrialResult]:
         """The complete trials whose model is kept, best first; of equals the earlier."""
         complete = [one for one in self.results() if one.state == "complete"]
         ranked = sorted(complete, key=lambda one: (-(one.value or 0.0), one.number))
         return ranked[: self.asked.keep]
 
-    def options(self, result: Result) -> TrainingOptions:
+    def options(self, result: TrialResult) -> TrainingOptions:
         """What a trial trained with."""
         return options_of(self.base, result.values, self.blocks)
 
@@ -210,9 +210,9 @@ class Search:
         spent = _seconds(frozen)
         others = self._elapsed() - spent
         has_model = any(one.state == "complete" for one in self.results())
-        clock = Clock(60 * asked.minutes - others if has_model else math.inf, spent)
+        clock = TimeBudget(60 * asked.minutes - others if has_model else math.inf, spent)
         options = options_of(self.base, frozen.params, self.blocks)
-        judging = Judging(metric=asked.metric, limit=asked.limit, before=before)
+        judging = PruningCallback(metric=asked.metric, limit=asked.limit, before=before)
         callbacks = [
             judging.start(task, trial, clock, frozen.intermediate_values),
             BestModelCheckpoint(monitor=asked.metric),
@@ -225,7 +225,7 @@ class Search:
                 options, docs, None, callbacks, folder, logger, checkpoint_of(folder),
                 pixel_cache=pixel_cache,
             )  # fmt: skip
-        except GivenUp as error:
+        except TrialPruned as error:
             self._end(trial, clock, TrialState.PRUNED, reason=str(error))
         except (TrainingFailed, BadInput) as error:
             if trial.number == 0:
@@ -243,7 +243,7 @@ class Search:
     def _end(
         self,
         trial: optuna.Trial,
-        clock: Clock,
+        clock: TimeBudget,
         state: TrialState,
         value: float | None = None,
         **attributes: object,
@@ -260,11 +260,11 @@ class Search:
                 shutil.rmtree(folder / part, ignore_errors=True)
         self._say(_result(self.study.trials[trial.number]))
 
-    def _say(self, result: Result) -> None:
+    def _say(self, result: TrialResult) -> None:
         best = self.best()[0]
-        found = "failed" if result.state == "failed" else "given up"
+        outcome = "failed" if result.state == "failed" else "given up"
         if result.state == "complete":
-            found = f"{self.asked.metric} {result.value:.4f} in epoch {result.epoch}"
+            outcome = f"{self.asked.metric} {result.value:.4f} in epoch {result.epoch}"
         why = f" ({result.reason})" if result.reason else ""
         tried = ", ".join(f"{name} {short(value)}" for name, value in result.values.items())
         leader = (
@@ -274,7 +274,7 @@ class Search:
         )
         spent = f"{self._elapsed() / 60:.1f} of {self.asked.minutes:g} minutes"
         self.logger.log(
-            "INFO", f"trial {result.number + 1}: {found}{why}, by {tried}{leader}; {spent}"
+            "INFO", f"trial {result.number + 1}: {outcome}{why}, by {tried}{leader}; {spent}"
         )
 
 
@@ -287,12 +287,12 @@ def short(value: float | int | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _result(trial: FrozenTrial) -> Result:
+def _result(trial: FrozenTrial) -> TrialResult:
     state = "complete" if trial.state == TrialState.COMPLETE else "pruned"
     if trial.state == TrialState.FAIL or trial.user_attrs.get("failed"):
         state = "failed"
     measured = trial.intermediate_values.values()
-    return Result(
+    return TrialResult(
         trial.number,
         state,
         trial.value if state == "complete" else max(measured, default=None),

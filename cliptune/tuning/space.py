@@ -14,7 +14,7 @@ from optuna.trial import Trial
 
 from cliptune.extras import is_installed
 from cliptune.training.defaults import PRETRAINED, batch_size_for, family_of
-from cliptune.training.freezing import TowerName
+from cliptune.training.optimization.freezing import TowerName
 from cliptune.training.options import TrainingOptions
 
 Value = float | int | str

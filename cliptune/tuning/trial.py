@@ -24,12 +24,12 @@ from cliptune.training.state import Training
 PREFIX = "clip-text-to-clip-vision_"
 
 
-class GivenUp(Cancelled):
+class TrialPruned(Cancelled):
     """A trial is not worth its time any more, or the time is over; the message says which."""
 
 
 @dataclass
-class Clock:
+class TimeBudget:
     """How long a trial has taken, pauses of the run not counted: the study keeps its seconds."""
 
     limit: float
@@ -51,7 +51,7 @@ RUNGS = (25, 50)
 """Percent of its epochs at which a trial is compared with the others."""
 
 
-class Judging(Callback):
+class PruningCallback(Callback):
     """Measures each epoch on the validation part, and ends a trial that is not worth its time.
 
     Trials of few and of many epochs are compared at the same parts of their schedules. There is no
@@ -60,7 +60,7 @@ class Judging(Callback):
     """
 
     order: ClassVar[int] = MEASURES
-    name: Literal["Judging"] = "Judging"
+    name: Literal["PruningCallback"] = "PruningCallback"
     metric: str
     """What is measured, of `METRICS`."""
     limit: int
@@ -70,12 +70,12 @@ class Judging(Callback):
 
     _task: SearchTask = PrivateAttr()
     _trial: optuna.Trial = PrivateAttr()
-    _clock: Clock = PrivateAttr()
+    _clock: TimeBudget = PrivateAttr()
     _told: frozenset[int] = PrivateAttr()
 
     def start(
-        self, task: SearchTask, trial: optuna.Trial, clock: Clock, told: Iterable[int]
-    ) -> Judging:
+        self, task: SearchTask, trial: optuna.Trial, clock: TimeBudget, told: Iterable[int]
+    ) -> PruningCallback:
         """Judge `trial` by `task`; what the study was `told` before an interruption stays."""
         self._task, self._trial, self._clock, self._told = task, trial, clock, frozenset(told)
         return self
@@ -91,7 +91,7 @@ class Judging(Callback):
             GivenUp: the time is over.
         """
         if self._clock.is_over():
-            raise GivenUp("the time is over")
+            raise TrialPruned("the time is over")
 
     def on_epoch_end(self, training: Training) -> None:
         """Measure, and ask the pruner at each rung that has been passed.
@@ -110,7 +110,7 @@ class Judging(Callback):
             if rung not in self._told:
                 self._trial.report(between, rung)
             if done < epochs and self._trial.should_prune():
-                raise GivenUp(f"it lags behind after {done} of {epochs} epochs")
+                raise TrialPruned(f"it lags behind after {done} of {epochs} epochs")
 
 
 def rungs_passed(done: int, epochs: int, earlier: float, value: float) -> list[tuple[int, float]]:

@@ -30,13 +30,13 @@ from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import ClipModel, load_model, pick_device
 from cliptune.models.tokenizers import clip_keys
 from cliptune.models.wise_ft import mix_models
-from cliptune.training.freezing import block_counts
 from cliptune.training.loop import train
+from cliptune.training.optimization.freezing import block_counts
 from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import Cancelled, RunLogger
 from cliptune.tuning.options import TuneOptions
-from cliptune.tuning.report import Found, write_report
-from cliptune.tuning.search import Result, Search
+from cliptune.tuning.report import TuneResult, write_report
+from cliptune.tuning.search import Search, TrialResult
 from cliptune.tuning.soup import State, greedy_soup
 from cliptune.tuning.space import make_axes
 from cliptune.tuning.trial import PREFIX, StopAfter, TrialLogger, checkpoint_of, measure
@@ -126,10 +126,10 @@ class _Tuning:
         if self.asked.refit:
             mixed = self._refit(search, best[0], parts, before, alpha)
         self._look()
-        found = self._measure_once(
+        result = self._measure_once(
             search, before, mixed, parts, members=members, soup=value, alpha=alpha
         )
-        return self._finish(search, found, mixed)
+        return self._finish(search, result, mixed)
 
     def _load(self, name: str) -> ClipModel:
         return load_model(
@@ -199,7 +199,7 @@ class _Tuning:
             raise Cancelled
 
     def _soup(
-        self, search: Search, best: Sequence[Result], task: SearchTask
+        self, search: Search, best: Sequence[TrialResult], task: SearchTask
     ) -> tuple[list[int], ClipModel, float]:
         """The trials whose average is best on the validation part, and that average."""
         models = {one.number: search.artifact(one.number) for one in best}
@@ -217,16 +217,16 @@ class _Tuning:
             return state
 
         candidates = [partial(state_of, number) for number in models]
-        positions, soup, found = greedy_soup(candidates, value)
+        positions, soup, figure = greedy_soup(candidates, value)
         shell.clip.load_state_dict(soup)
         members = [best[position].number for position in positions]
         names = ", ".join(str(number + 1) for number in members)
         self.logger.log(
             "INFO",
             f"soup: of the {len(best)} best trials {names} "
-            + (f"are averaged ({found:.4f})" if len(members) > 1 else "alone is best"),
+            + (f"are averaged ({figure:.4f})" if len(members) > 1 else "alone is best"),
         )
-        return members, replace(shell, _digest=None), found
+        return members, replace(shell, _digest=None), figure
 
     def _mix(
         self,
@@ -251,7 +251,7 @@ class _Tuning:
         return pick.alpha, mix_models(before, chosen, pick.alpha)
 
     def _refit(
-        self, search: Search, best: Result, parts: Parts, before: ClipModel, alpha: float
+        self, search: Search, best: TrialResult, parts: Parts, before: ClipModel, alpha: float
     ) -> ClipModel:
         """Train with the best trial's options on the validation part too, as many epochs."""
         folder, options = self.folder / "refit", search.options(best)
@@ -279,12 +279,12 @@ class _Tuning:
         members: list[int],
         soup: float,
         alpha: float,
-    ) -> Found:
+    ) -> TuneResult:
         """Search the test part by the three models."""
         task = self._task(before, parts.test, "test ")
         models = before, self._load(str(search.artifact(0))), chosen
         first, default, last = (measure(model, task, self.asked.limit) for model in models)
-        return Found(
+        return TuneResult(
             results=search.results(),
             axes=search.axes,
             metric=self.asked.metric,
@@ -301,18 +301,18 @@ class _Tuning:
             minutes=sum(one.seconds for one in search.results()) / 60,
         )
 
-    def _finish(self, search: Search, found: Found, chosen: ClipModel) -> str:
+    def _finish(self, search: Search, result: TuneResult, chosen: ClipModel) -> str:
         """Write the report and the artifact, and tell the figures."""
         best = search.best()[0]
         options = search.options(best)
-        record = found.to_json()
+        record = result.to_json()
         write_text(self.folder / "tune.json", json.dumps(record, indent=2))
-        write_report(found, self.run_dir.name, self.folder)
+        write_report(result, self.run_dir.name, self.folder)
         metrics: RunMetrics = {
-            "before": _means(found.over_before, "before"),
-            "after": _means(found.over_before, "after"),
+            "before": _means(result.over_before, "before"),
+            "after": _means(result.over_before, "after"),
             "epochs": search.history(best.number),
-            "evaluations": {PREFIX[:-1]: found.counts},
+            "evaluations": {PREFIX[:-1]: result.counts},
         }
         write_artifact(
             chosen,
@@ -322,8 +322,8 @@ class _Tuning:
                 "csv_options": dict(self.csv_options),
                 "tune": {
                     **self.asked.model_dump(mode="json"),
-                    "members": found.members,
-                    "alpha": found.alpha,
+                    "members": result.members,
+                    "alpha": result.alpha,
                 },
             },
             metrics=metrics,
@@ -332,9 +332,9 @@ class _Tuning:
         )
         shutil.rmtree(self.folder / "refit", ignore_errors=True)  # the artifact is made of it
         self.logger.metrics(metrics)
-        for line in found.summary():
+        for line in result.summary():
             self.logger.log("INFO", line)
-        worse = found.warning()
+        worse = result.warning()
         self.logger.log("WARNING" if worse else "INFO", worse or "Done ✨")
         return worse
 

@@ -20,7 +20,7 @@ _TABLE = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 def with_tables(page: str) -> str:
     """`page` with the tables as they should be."""
-    sections = {section.__name__.lower(): section for section in SECTIONS}
+    sections = {one.__name__.removesuffix("Settings").lower(): one for one in SECTIONS}
     return _TABLE.sub(lambda mark: f"{mark[1]}{table(sections[mark[2]])}{mark[3]}", page)
 
 

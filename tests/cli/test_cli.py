@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from cliptune.cli import app as app_module
 from cliptune.cli.app import app
-from cliptune.cli.runs import parse_callback_option, parse_options, with_options
+from cliptune.cli.training.fit import parse_callback_option, parse_options, with_options
 from cliptune.data.tables.options import CsvOptions
 from cliptune.errors import BadInput
 from cliptune.settings import Settings, about, bounds, variable_of
@@ -107,6 +107,9 @@ def test_the_help_lists_all_commands_as_they_describe_themselves() -> None:
         described = " ".join(command.help.split("\n\n")[0].split())
         assert listed[name] == described, name
     assert " ".join(app_module.COMMANDS.values()).split() == list(group.commands)
+    assert [h for h in app_module.HEADINGS.values() if f"─ {h} ─" in shown.stdout] == [
+        *app_module.HEADINGS.values()
+    ]
 
 
 @pytest.mark.e2e

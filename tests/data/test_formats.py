@@ -358,7 +358,7 @@ def test_huge_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bomb_of_a_workbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cliptune.data.tables.workbook.MAX_INFLATED", 2**22)
+    monkeypatch.setattr("cliptune.data.tables.formats.workbook.MAX_INFLATED", 2**22)
     path = tmp_path / "t.xlsx"
     workbook(path, [["a", "b", 1, "c.png"]])
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:

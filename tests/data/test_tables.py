@@ -22,7 +22,7 @@ from cliptune.data.source import (
     read_documents,
     stream_documents,
 )
-from cliptune.data.tables.encodings import decode_text
+from cliptune.data.tables.formats.encodings import decode_text
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.reader import read_csv
 from cliptune.data.validation import ANSWER, PAIR, QUERY, is_blank

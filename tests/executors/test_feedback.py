@@ -21,7 +21,7 @@ from cliptune.executors.recording import take_feedback
 from cliptune.feedback.folder import LogFolder
 from cliptune.feedback.log import SearchLog
 from cliptune.feedback.records import Search
-from cliptune.protocol.endpoints import FeedbackParameters
+from cliptune.protocol.parameters import FeedbackParameters
 from cliptune.serving import AsyncClient, Client
 from tests.pictures import COLOURS, picture, shop
 from tests.server import Server

@@ -17,7 +17,7 @@ from cliptune.executors.relevance import judge, threshold
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.calibration import Calibration
 from cliptune.models.loading import load_model
-from cliptune.protocol.endpoints import SearchParameters
+from cliptune.protocol.parameters import SearchParameters
 from cliptune.serving import Client, serve
 from tests.pictures import COLOURS, picture, shop
 from tests.ports import free_ports

@@ -22,7 +22,7 @@ from docarray import DocList
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
-from cliptune.gateway.api_keys import make_key, new_key
+from cliptune.gateway.access.api_keys import make_key, new_key
 from cliptune.protocol.endpoints import GET
 from cliptune.serving import Client, serve
 from tests.pictures import base64_of, picture

@@ -25,7 +25,7 @@ from cliptune.executors.indexer import Indexer
 from cliptune.executors.text_encoder import CLIPTextEncoder
 from cliptune.executors.trainer import Trainer
 from cliptune.executors.vision_encoder import CLIPVisionEncoder
-from cliptune.gateway.api_keys import make_key
+from cliptune.gateway.access.api_keys import make_key
 from cliptune.protocol import endpoints
 from cliptune.protocol.endpoints import ENCODE, ROOT, SEARCH_FLOW, TRAIN_FLOW, Endpoint, flow_of
 from tests.ports import free_ports

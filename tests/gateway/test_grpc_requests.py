@@ -16,7 +16,7 @@ from cliptune.documents import ClipDoc, RankDoc, RankMatch
 from cliptune.errors import BadInput, Overloaded, TooLarge
 from cliptune.executors.base import BoundedThreads
 from cliptune.gateway.grpc_requests import ALL_BUT_VISION, check_request, choose_executors
-from cliptune.gateway.streams import in_order
+from cliptune.gateway.streams import map_ordered
 from cliptune.protocol.endpoints import SEARCH_FLOW
 from cliptune.protocol.limits import Limits
 from cliptune.settings import Settings
@@ -158,7 +158,7 @@ def test_a_stream_is_answered_in_order_and_read_no_further_than_its_window() -> 
 
     async def read() -> list[int]:
         found = []
-        async for result in in_order(items(), work, 4):
+        async for result in map_ordered(items(), work, 4):
             assert len(taken) <= len(found) + 4
             found.append(result)
         return found
@@ -188,7 +188,7 @@ def test_a_stream_that_breaks() -> None:
 
     async def read(with_work, stop_after: int) -> list[int]:
         found = []
-        results = in_order(items(), with_work, 4)
+        results = map_ordered(items(), with_work, 4)
         async for result in results:
             found.append(result)
             if len(found) == stop_after:

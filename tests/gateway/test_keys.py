@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from cliptune.cli.app import app
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized
-from cliptune.gateway.admission import Admission, TokenBucket
-from cliptune.gateway.api_keys import KeyFile, digest_of, make_key, new_key, read_keys
+from cliptune.gateway.access.admission import Admission, TokenBucket
+from cliptune.gateway.access.api_keys import KeyFile, digest_of, make_key, new_key, read_keys
 from cliptune.protocol.endpoints import TRAIN_FLOW
 from cliptune.settings import Settings
 

@@ -27,7 +27,7 @@ from jina.types.request.data import DataRequest
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, Forbidden, Overloaded, RateLimited, Unauthorized, Unavailable
-from cliptune.gateway.api_keys import make_key
+from cliptune.gateway.access.api_keys import make_key
 from cliptune.gateway.clip_service import clip_service_pb2
 from cliptune.serving import Client, serve
 from tests.pictures import COLOURS, base64_of, picture, shop

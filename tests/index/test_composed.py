@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cliptune.errors import BadInput, ModelMismatch
+from cliptune.executors.composing import combine
 from cliptune.index import Index
-from cliptune.index.composed import combine
 from tests.index.index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
 

@@ -14,7 +14,7 @@ from cliptune.index import Ranking
 from cliptune.index.facets.column import Column
 from cliptune.index.facets.counting import FacetOptions, facet, parse_facets
 from cliptune.index.ranking.formula import Formula
-from cliptune.index.ranking.sorting import in_order, parse_sort
+from cliptune.index.ranking.sorting import parse_sort, sort_matches
 
 BAD_RANKINGS: list[tuple[dict[str, Any], str]] = [
     ({"sort_by": "price", "formula": "score"}, "sort_by and formula: there is one order"),
@@ -140,7 +140,7 @@ def test_orders_are_stable_and_put_the_missing_last() -> None:
     ]
 
     def order(text: str) -> str:
-        return "".join(str(match.id) for match in in_order(given, parse_sort(text)))
+        return "".join(str(match.id) for match in sort_matches(given, parse_sort(text)))
 
     assert order("x") == "daecfb"
     assert order("x DESC") == "fcdaeb"

@@ -23,7 +23,7 @@ from cliptune.data.pictures.images import decode_pixels
 from cliptune.data.pictures.preprocessing import normalise
 from cliptune.errors import BadInput
 from cliptune.inference import get_tower
-from cliptune.models.clip_service import MEAN, STD, server_name, write_clip_service
+from cliptune.models.exports.to_clip_service import MEAN, STD, server_name, write_clip_service
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
 from tests.pictures import picture

@@ -27,7 +27,7 @@ from cliptune.index.versions.models import keep_model, model_created, model_dige
 from cliptune.inference import get_tower
 from cliptune.models.artifact import write_checksums
 from cliptune.models.artifact_writer import write_artifact
-from cliptune.models.clip_service import write_clip_service
+from cliptune.models.exports.to_clip_service import write_clip_service
 from cliptune.models.loading import check_model, check_same_model, load_model
 from cliptune.models.names import absolute_name
 from cliptune.models.openclip import open_clip

@@ -63,8 +63,8 @@ def test_what_others_tell_is_read_as_far_as_it_goes() -> None:
     assert (type(unknown), str(unknown)) == (errors.CliptuneError, "of")
     for other in (None, [], "x", {"type": 3}, {"message": {}}):
         assert type(wire_errors.from_json(other)) is errors.InternalError
-    assert wire_errors.told_in("CLIPTUNE:{") is None
-    assert wire_errors.told_in("upstream connect error") is None
+    assert wire_errors.error_in("CLIPTUNE:{") is None
+    assert wire_errors.error_in("upstream connect error") is None
     assert str(wire_errors.from_text("upstream connect error")) == "upstream connect error"
 
 

@@ -38,7 +38,7 @@ from cliptune.models.openclip import open_clip
 from cliptune.runs import Run, process
 from cliptune.runs.record import read_record
 from cliptune.runs.worker import explain
-from cliptune.training.samplers import random_order
+from cliptune.training.batches.samplers import random_order
 from cliptune.training.state import list_checkpoints, read_position
 from tests.waiting import wait_until
 

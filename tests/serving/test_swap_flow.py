@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import CliptuneError, NotFound
-from cliptune.gateway.api_keys import make_key
+from cliptune.gateway.access.api_keys import make_key
 from cliptune.index.versions.models import model_digest
 from cliptune.inference import get_tower
 from cliptune.protocol.endpoints import SEARCH

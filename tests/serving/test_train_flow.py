@@ -23,7 +23,7 @@ from cliptune.errors import (
     Unauthorized,
     Unavailable,
 )
-from cliptune.gateway.api_keys import make_key
+from cliptune.gateway.access.api_keys import make_key
 from cliptune.models.artifact import open_artifact
 from cliptune.protocol.endpoints import FIT, LOGS
 from cliptune.serving import serve_training

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cliptune.training.augmentation import crop, draw_crops
-from cliptune.training.pairs import Pairs, batches, split_by_label
-from cliptune.training.samplers import random_order
+from cliptune.training.batches.augmentation import crop, draw_crops
+from cliptune.training.batches.pairs import Pairs, batches, split_by_label
+from cliptune.training.batches.samplers import random_order
 
 
 def pairs(n: int, labels: list[int] | None = None) -> Pairs:

@@ -20,8 +20,8 @@ from cliptune.models.artifact import open_artifact
 from cliptune.models.loading import load_model
 from cliptune.runs.record import read_record
 from cliptune.training import TrainingOptions
+from cliptune.training.batches.pairs import read_pairs
 from cliptune.training.distributed import World
-from cliptune.training.pairs import read_pairs
 from cliptune.training.run_logger import StandardRunLogger
 from cliptune.training.setup import choose_sizes
 from cliptune.training.state import Training

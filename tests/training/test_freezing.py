@@ -9,15 +9,15 @@ import torch
 
 from cliptune.errors import BadInput
 from cliptune.models.loading import load_model
-from cliptune.training.freezing import (
+from cliptune.training.optimization.freezing import (
     block_counts,
     freeze_parameters,
     is_frozen,
     parameter_depths,
     training_mode,
 )
-from cliptune.training.lora import Adapters, LoraOptions
-from cliptune.training.optimization import make_optimizer
+from cliptune.training.optimization.lora import Adapters, LoraOptions
+from cliptune.training.optimization.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize(

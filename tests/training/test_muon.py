@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cliptune.errors import BadInput
 from cliptune.models.loading import load_model
-from cliptune.training.muon import Muon, orthogonalised
-from cliptune.training.optimization import make_optimizer
+from cliptune.training.optimization.muon import Muon, orthogonalised
+from cliptune.training.optimization.optimizers import make_optimizer
 
 RATE, DECAY = 0.01, 0.1
 

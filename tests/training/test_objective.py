@@ -14,11 +14,11 @@ import torch.nn.functional as F
 
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.openclip import open_clip
-from cliptune.training.augmentation import to_input
-from cliptune.training.features import add_frozen_features
-from cliptune.training.freezing import freeze_parameters, training_mode
+from cliptune.training.batches.augmentation import to_input
+from cliptune.training.batches.features import add_frozen_features
+from cliptune.training.batches.pairs import Batch, Pairs, read_batch
 from cliptune.training.losses import LOSSES
-from cliptune.training.pairs import Batch, Pairs, read_batch
+from cliptune.training.optimization.freezing import freeze_parameters, training_mode
 from cliptune.training.step import Objective
 
 CPU = torch.device("cpu")

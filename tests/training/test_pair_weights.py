@@ -19,11 +19,11 @@ from cliptune.errors import BadData
 from cliptune.inference.engines import both_towers
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.training import TrainingOptions, train
+from cliptune.training.batches.pair_weights import find_negatives, negatives_among, weights_of
+from cliptune.training.batches.pairs import Pairs, check_trainable, make_pairs, read_batch
+from cliptune.training.batches.samplers import GROUP, negatives_order, random_order
 from cliptune.training.losses import clip_loss, siglip_loss
-from cliptune.training.pair_weights import find_negatives, negatives_among, weights_of
-from cliptune.training.pairs import Pairs, check_trainable, make_pairs, read_batch
 from cliptune.training.run_logger import StandardRunLogger
-from cliptune.training.samplers import GROUP, negatives_order, random_order
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 50, 200), "black": (9, 9, 9)}
 SCALE = 9.0

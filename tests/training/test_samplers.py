@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cliptune.training import samplers
-from cliptune.training.samplers import hard_negative_order, random_order
+from cliptune.training.batches import samplers
+from cliptune.training.batches.samplers import hard_negative_order, random_order
 
 
 def clustered(n: int, clusters: int, seed: int = 0) -> np.ndarray:

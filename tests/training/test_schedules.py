@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cliptune.errors import BadInput
-from cliptune.training.optimization import SCHEDULES, make_schedule
+from cliptune.training.optimization.optimizers import SCHEDULES, make_schedule
 
 PEAK = 0.1
 

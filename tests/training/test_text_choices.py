@@ -11,10 +11,14 @@ import torch
 
 from cliptune.documents import ClipDoc
 from cliptune.training import Cancelled, train
-from cliptune.training.pairs import batches
-from cliptune.training.samplers import random_order
+from cliptune.training.batches.pairs import batches
+from cliptune.training.batches.samplers import random_order
+from cliptune.training.batches.text_choices import (
+    TextChoices,
+    labels_with_texts,
+    texts_with_weights,
+)
 from cliptune.training.state import list_checkpoints
-from cliptune.training.text_choices import TextChoices, labels_with_texts, texts_with_weights
 from tests.training.test_batches import pairs
 from tests.training.test_loop import Recorder, options, squares, weights
 

@@ -11,8 +11,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from PIL import Image
 
 from cliptune.evaluation.bootstrap import compare_means
-from cliptune.tuning.report import Found, write_report
-from cliptune.tuning.search import Result
+from cliptune.tuning.report import TuneResult, write_report
+from cliptune.tuning.search import TrialResult
 from cliptune.tuning.space import Axis
 
 AXES = [
@@ -21,14 +21,14 @@ AXES = [
 ]
 
 
-def found(gain: float = 0.1) -> Found:
+def found(gain: float = 0.1) -> TuneResult:
     random = np.random.default_rng(0)
     before = {"reciprocal_rank": random.random(200)}
     after = {"reciprocal_rank": before["reciprocal_rank"] + gain + 0.05 * random.normal(size=200)}
     changes = compare_means(before, after)
     results = [
-        Result(0, "complete", 0.2, {"learning_rate_factor": 1.0, "trained": "all"}, 60, 5),
-        Result(
+        TrialResult(0, "complete", 0.2, {"learning_rate_factor": 1.0, "trained": "all"}, 60, 5),
+        TrialResult(
             1,
             "pruned",
             0.1,
@@ -37,10 +37,12 @@ def found(gain: float = 0.1) -> Found:
             None,
             "it <lags>",
         ),
-        Result(2, "complete", 0.3, {"learning_rate_factor": 2.5, "trained": "all"}, 70, 4),
-        Result(3, "failed", None, {"learning_rate_factor": 8.0, "trained": "all"}, 5, None, "nan"),
+        TrialResult(2, "complete", 0.3, {"learning_rate_factor": 2.5, "trained": "all"}, 70, 4),
+        TrialResult(
+            3, "failed", None, {"learning_rate_factor": 8.0, "trained": "all"}, 5, None, "nan"
+        ),
     ]
-    return Found(
+    return TuneResult(
         results=results, axes=AXES, metric="reciprocal_rank", limit=20, members=[2, 0], soup=0.31,
         alpha=0.9, refitted=False, over_before=changes, over_defaults=changes,
         importance={"learning_rate_factor": 0.8, "trained": 0.2},

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from array import array
 from collections import Counter
 
 import numpy as np
+
+from cliptune.data.pictures.images import picture_digest
+from cliptune.documents import ClipDoc
+from cliptune.errors import BadImage
 
 CONTENT = 16
 """Bytes of a digest that tell rows with one key apart."""
@@ -77,3 +84,35 @@ class Identities:
         same = hashes[order][1:] == hashes[order][:-1]
         numbers: list[int] = np.union1d(order[1:][same], order[:-1][same]).tolist()
         return numbers
+
+
+def key_of(doc: ClipDoc, root: str) -> str:
+    """What identifies a document: its picture's SHA-256, or else one of the path or the text.
+
+    Paths are below `root`, so that they stay the same where the table is moved with its pictures.
+    """
+    if doc.uri is None and doc.image is None:
+        return f"text-{_short_hash(doc.text or '')}"
+    try:
+        return picture_digest(doc)
+    except BadImage:
+        return f"file-{_short_hash((doc.uri or '').removeprefix(f'{root}{os.sep}'))}"
+
+
+def row_digest(doc: ClipDoc, *more: str | None) -> bytes:
+    """SHA-256 of what a row says, but for its id and its picture, and of `more`."""
+    said: list[object] = [doc.text, doc.label, doc.tags, *more]
+    if doc.texts:
+        said.append(doc.texts)
+    if doc.grade == 0 or doc.negatives:
+        said.append([doc.grade, doc.negatives])
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).digest()
+
+
+def sha256_of(picture: bytes | None) -> str | None:
+    """Of a picture's bytes, as hex; None where there is none."""
+    return None if picture is None else hashlib.sha256(picture).hexdigest()
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]

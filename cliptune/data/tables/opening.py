@@ -15,14 +15,14 @@ from cliptune.data.pictures.download import check_allowed
 from cliptune.data.pictures.download import is_url as is_web
 from cliptune.data.pictures.images import SUFFIXES
 from cliptune.data.store import located, store_failure
-from cliptune.data.tables.arrow import open_arrow, open_parquet
-from cliptune.data.tables.file_types import TableKind, table_kind
-from cliptune.data.tables.huggingface import HUB, is_saved, open_hub, open_saved
-from cliptune.data.tables.metadata import find_metadata, open_metadata
+from cliptune.data.tables.formats.arrow import open_arrow, open_parquet
+from cliptune.data.tables.formats.file_types import TableKind, table_kind
+from cliptune.data.tables.formats.huggingface import HUB, is_saved, open_hub, open_saved
+from cliptune.data.tables.formats.imagefolder import find_metadata, open_metadata
+from cliptune.data.tables.formats.tars import TarRows
+from cliptune.data.tables.formats.text import open_text
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.rows import Rows, SeveralRows
-from cliptune.data.tables.tars import TarRows
-from cliptune.data.tables.text import open_text
 from cliptune.errors import BadData, BadInput, NotFound
 from cliptune.files import make_folder
 from cliptune.settings import current
@@ -88,7 +88,7 @@ def open_file(path: Path, options: CsvOptions) -> Rows:
     except OSError as error:
         raise BadData(f"{path} can't be read: {error.strerror or error}") from error
     if kind == "workbook":
-        from cliptune.data.tables.workbook import WorkbookRows
+        from cliptune.data.tables.formats.workbook import WorkbookRows
 
         return WorkbookRows(path, options)
     where, root = str(path), str(path.parent)

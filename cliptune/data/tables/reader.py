@@ -14,8 +14,6 @@ everything is the same document.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping
@@ -28,11 +26,10 @@ from typing import NoReturn, TypedDict, Unpack
 from docarray import DocList
 
 from cliptune.data.pictures.download import download_once
-from cliptune.data.pictures.images import picture_digest
 from cliptune.data.pictures.slices import PicturePack, slice_uri
 from cliptune.data.summary import DataSummary
 from cliptune.data.tables.columns import Column, is_elsewhere, is_picture
-from cliptune.data.tables.identity import Identities
+from cliptune.data.tables.identity import Identities, key_of, row_digest, sha256_of
 from cliptune.data.tables.opening import open_file
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.pair_cells import values_of
@@ -51,7 +48,7 @@ from cliptune.data.validation import (
     what_is_missing,
 )
 from cliptune.documents import ClipDoc
-from cliptune.errors import BadData, BadImage
+from cliptune.errors import BadData
 from cliptune.settings import current
 
 _CHUNK = 256
@@ -237,7 +234,7 @@ class Table:
         """
         for row in self._each():
             doc = self._maker.document(row)
-            yield row, doc.model_copy(update={"image": None, "image_digest": _hash(doc.image)})
+            yield row, doc.model_copy(update={"image": None, "image_digest": sha256_of(doc.image)})
 
     def documents(self) -> DocList[ClipDoc]:
         """All documents."""
@@ -297,18 +294,18 @@ class Table:
             self._maker.roles = self.roles
             column = None
         if column is None:
-            found = self._look(None, pack)
-            self.summary.duplicates = found.made_distinct()
-            self._ids = found.keys
+            identities = self._look(None, pack)
+            self.summary.duplicates = identities.made_distinct()
+            self._ids = identities.keys
 
     def _ids_of_column(self, column: str, has_fixed_ids: bool, pack: PicturePack | None) -> bool:
         """Ids as the column has them; whether they are distinct."""
-        found = self._look(column, pack)
-        self.summary.duplicates, clash = found.without_duplicates()
-        self._ids = found.keys
+        identities = self._look(column, pack)
+        self.summary.duplicates, clash = identities.without_duplicates()
+        self._ids = identities.keys
         if clash is None:
             return True
-        doc_id = found.keys[clash[0]]
+        doc_id = identities.keys[clash[0]]
         places = " and on ".join(map(self._place, clash))
         if not (self.roles.id_is_given or has_fixed_ids):
             self.summary.notes.append(
@@ -330,33 +327,33 @@ class Table:
 
         Pictures that the table holds go into the pack.
         """
-        found, problems, places = Identities(), list[Problem](), array("q")
+        identities, problems, places = Identities(), list[Problem](), array("q")
         self.unread = 0
         self._paths.clear()
-        judged = self._judged()
+        judged, root = self._judged(), self.rows.root
 
         def key(given: tuple[Row, ClipDoc, str | None]) -> str:
             row, doc, _ = given
             doc_id = None if column is None else text_of(row.cells.get(column))
-            return self._key(doc) if doc_id is None else doc_id
+            return key_of(doc, root) if doc_id is None else doc_id
 
         with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="cliptune-ids") as pool:
             for chunk in self._chunks(judged):
                 keys = pool.map(key, chunk) if column is None else map(key, chunk)
                 for (row, doc, reason), doc_id in zip(chunk, keys, strict=True):
                     if pack is not None and doc.uri and reason is None:
-                        self._paths[len(found.keys)] = doc.uri
+                        self._paths[len(identities.keys)] = doc.uri
                     if reason is not None:
-                        problems.append(Problem(len(found.keys), doc_id, reason, row.place))
-                        found.add(None)
+                        problems.append(Problem(len(identities.keys), doc_id, reason, row.place))
+                        identities.add(None)
                     elif column is None:
-                        found.add(doc_id, _digest_of(doc))
+                        identities.add(doc_id, row_digest(doc))
                     else:
-                        found.add(doc_id, _digest_of(doc, doc.uri, _hash(doc.image)))
+                        identities.add(doc_id, row_digest(doc, doc.uri, sha256_of(doc.image)))
                     self.unread += doc_id.startswith("file-") and column is None
                     places.extend(_packed(doc, reason, pack))
         self.summary.left_out, self._places = problems, places
-        return found
+        return identities
 
     def _chunks(
         self, judged: Iterator[tuple[Row, ClipDoc, str | None]]
@@ -374,15 +371,6 @@ class Table:
     def _place(self, number: int) -> str:
         """Where the document `number` stands."""
         return next(islice(self._each(reads_pictures=False), number, None)).place
-
-    def _key(self, doc: ClipDoc) -> str:
-        """What identifies a row: its picture's SHA-256, or else one of the path or the text."""
-        if doc.uri is None and doc.image is None:
-            return f"text-{_short_hash(doc.text or '')}"
-        try:
-            return picture_digest(doc)
-        except BadImage:
-            return f"file-{_short_hash((doc.uri or '').removeprefix(f'{self.rows.root}{os.sep}'))}"
 
     def _judged(self) -> Iterator[tuple[Row, ClipDoc, str | None]]:
         """Each row, its document, and why it can't be used."""
@@ -435,21 +423,3 @@ def _packed(doc: ClipDoc, reason: str | None, pack: PicturePack | None) -> tuple
     if pack is None:
         return ()
     return pack.add(doc.image) if doc.image and reason is None else (0, 0)
-
-
-def _hash(picture: bytes | None) -> str | None:
-    return None if picture is None else hashlib.sha256(picture).hexdigest()
-
-
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
-
-
-def _digest_of(doc: ClipDoc, *more: str | None) -> bytes:
-    """SHA-256 of what a row says, but for its id and its picture, and of `more`."""
-    said: list[object] = [doc.text, doc.label, doc.tags, *more]
-    if doc.texts:
-        said.append(doc.texts)
-    if doc.grade == 0 or doc.negatives:
-        said.append([doc.grade, doc.negatives])
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).digest()

@@ -23,9 +23,9 @@ from cliptune.protocol.endpoints import (
     SEARCH_FLOW,
     STATUS,
     Endpoint,
-    NoParameters,
 )
 from cliptune.protocol.limits import TOGETHER, Limits
+from cliptune.protocol.parameters import NoParameters
 from cliptune.protocol.status import FlowStatus
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Adapter:
                 await asyncio.to_thread(v1.check_sizes, request.data.docs.docs, self.limits.tally())
                 await self.run(request)
             except Exception as error:
-                told = wire_errors.from_exception(error)
-                call.status = wire_errors.grpc_code(told).name
-                set_error(request, told)
+                refusal = wire_errors.from_exception(error)
+                call.status = wire_errors.grpc_code(refusal).name
+                set_error(request, refusal)
 
     async def run(self, request: Request) -> None:
         """Answer `request` in place.
@@ -203,10 +203,10 @@ def set_error(request: Request, error: CliptuneError) -> None:
     status = request.header.status
     status.Clear()
     status.code = status.ERROR
-    told = wire_errors.ErrorBody.of(error)
-    status.description = f"{told.type}: {told.message}"
-    status.exception.name = told.type
-    status.exception.args.append(told.message)
+    body = wire_errors.ErrorBody.of(error)
+    status.description = f"{body.type}: {body.message}"
+    status.exception.name = body.type
+    status.exception.args.append(body.message)
 
 
 def _set_embedding(doc: Document, answered: ClipDoc) -> None:

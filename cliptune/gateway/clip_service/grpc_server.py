@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from cliptune.errors import BadInput, TooLarge
 from cliptune.gateway.clip_service.adapter import Adapter, endpoint_name, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Request
-from cliptune.gateway.streams import in_order, until_ended
+from cliptune.gateway.streams import map_ordered, until_ended
 from cliptune.observability.request_log import observed
 from cliptune.protocol import grpc_options
 from cliptune.protocol.jina_messages_pb2 import Status
@@ -107,7 +107,7 @@ def handlers(adapter: Adapter) -> tuple[grpc.GenericRpcHandler, ...]:
         admission = adapter.dispatcher.handler.admission
         try:
             taken = until_ended(admission, requests)
-            async for answer in in_order(taken, partial(answer_to, adapter), WINDOW):
+            async for answer in map_ordered(taken, partial(answer_to, adapter), WINDOW):
                 yield _bytes(answer)
         except BadInput as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

@@ -18,14 +18,14 @@ from cliptune.gateway.clip_service.adapter import Adapter, set_error
 from cliptune.gateway.clip_service.clip_service_pb2 import Document, Request
 from cliptune.gateway.clip_service.documents import read_array, write_array
 from cliptune.gateway.clip_service.grpc_server import WINDOW, answer_to
-from cliptune.gateway.errors import error_response
-from cliptune.gateway.schemas import (
+from cliptune.gateway.http.errors import error_response
+from cliptune.gateway.http.schemas import (
     from_base64,
     json_response,
     numbers_in,
     to_json,
 )
-from cliptune.gateway.streams import in_order, open_socket, until_ended
+from cliptune.gateway.streams import map_ordered, open_socket, until_ended
 from cliptune.protocol import wire_errors
 from cliptune.protocol.endpoints import ROOT
 from cliptune.protocol.limits import Limits, Tally, check_depth, count_inside
@@ -63,8 +63,8 @@ async def answer_body(
     try:
         await asyncio.to_thread(read_request, body, request, adapter.limits)
         await adapter.run(request)
-    except CliptuneError as told:
-        error = told
+    except CliptuneError as refused:
+        error = refused
     except Exception as unexpected:
         error = wire_errors.from_exception(unexpected)
     if error is None:
@@ -202,7 +202,7 @@ def add_websocket(app: FastAPI, adapter: Adapter) -> None:
             with open_socket(handler.admission) as stop:
                 taken = until_ended(handler.admission, requests())
                 answer_each = partial(answer_to, adapter, protocol="websocket")
-                async for answer in in_order(taken, answer_each, WINDOW):
+                async for answer in map_ordered(taken, answer_each, WINDOW):
                     failed = failed or answer.header.status.description
                     await socket.send_bytes(answer.SerializeToString())
             # Jina's client forgets an error if the connection then ends as if all were well.

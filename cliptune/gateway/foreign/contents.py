@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
-from cliptune.gateway.schemas import from_base64
+from cliptune.gateway.http.schemas import from_base64
 
 DATA_URI = "data:"
 _TEXT: JsonValue = {"type": "string"}

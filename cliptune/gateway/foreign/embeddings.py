@@ -21,7 +21,7 @@ from cliptune.errors import BadInput
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.foreign.contents import ITEM, Body, Content, Usage, blamed_on
 from cliptune.gateway.foreign.models import ABOUT_MODEL, ANY, ModelNames
-from cliptune.gateway.schemas import EncodingFormat, fit, json_response
+from cliptune.gateway.http.schemas import EncodingFormat, fit, json_response
 from cliptune.protocol.endpoints import ENCODE
 from cliptune.protocol.limits import Limits
 
@@ -182,7 +182,7 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
     with blamed_on(INPUT):
         embedded, _ = await dispatcher.call(ENCODE, docs, {"include_tokens": True})
     model = await models.checked(model, asked.model, embedded[0].model_digest)
-    told = Embeddings(
+    response = Embeddings(
         data=[
             Embedding(index=i, embedding=np.ascontiguousarray(doc.embedding))
             for i, doc in enumerate(embedded)
@@ -190,7 +190,7 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
         model=model.name,
         usage=Usage.of(list(embedded)),
     )
-    return await asyncio.to_thread(json_response, told.model_dump(), 200, asked.encoding_format)
+    return await asyncio.to_thread(json_response, response.model_dump(), 200, asked.encoding_format)
 
 
 def _read(body: object, limits: Limits) -> tuple[EmbeddingsBody, DocList[ClipDoc]]:

@@ -14,7 +14,7 @@ from cliptune.errors import BadInput
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.foreign.contents import ITEM, Body, Content, Usage, blamed_on
 from cliptune.gateway.foreign.models import ABOUT_MODEL, ANY, ModelNames
-from cliptune.gateway.schemas import fit, json_response
+from cliptune.gateway.http.schemas import fit, json_response
 from cliptune.observability import request_ids
 from cliptune.protocol.endpoints import RANK
 from cliptune.protocol.limits import Limits
@@ -99,10 +99,10 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
             result.document = asked.documents[result.index].model_dump(exclude_none=True)
         results.append(result)
     read: list[ClipDoc] = [ranked, *ranked.matches]
-    told = Reranked(
+    response = Reranked(
         id=request_ids.current.get(), model=model.name, results=results, usage=Usage.of(read)
     )
-    content: dict[str, JsonValue] = told.model_dump(exclude_none=True)
+    content: dict[str, JsonValue] = response.model_dump(exclude_none=True)
     return await asyncio.to_thread(json_response, content)
 
 

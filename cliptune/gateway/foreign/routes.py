@@ -10,8 +10,8 @@ from pydantic import BaseModel, JsonValue
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.foreign import embeddings, rerank
 from cliptune.gateway.foreign.models import ModelNames, Models
+from cliptune.gateway.http.schemas import json_response, read_json
 from cliptune.gateway.routes import answer_schema, body_schema
-from cliptune.gateway.schemas import json_response, read_json
 from cliptune.protocol.endpoints import EMBEDDINGS, MODELS, RERANK
 
 GROUP = "as others have it"

@@ -66,8 +66,8 @@ class KnownTags:
                 kept = one if isinstance(one, str | float | bool) else None
                 values.setdefault(path, []).append((term, kept, count))
         by_coverage = sorted(values, key=lambda path: (-having[path], path))
-        told = tuple(_tag(path, having[path], values[path]) for path in by_coverage[:MAX_TAGS])
-        return cls(documents, looked_at, told, max(0, len(by_coverage) - MAX_TAGS))
+        tags = tuple(_tag(path, having[path], values[path]) for path in by_coverage[:MAX_TAGS])
+        return cls(documents, looked_at, tags, max(0, len(by_coverage) - MAX_TAGS))
 
     def to_dict(self) -> dict[str, JsonValue]:
         """As JSON has it."""

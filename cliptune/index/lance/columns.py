@@ -149,18 +149,18 @@ def _read(
     kept: _Kept, batches: Sequence[pa.RecordBatch] | pa.RecordBatchReader, paths: Sequence[str]
 ) -> dict[str, Column]:
     """The columns of these paths, from rows of which some may be unknown to `kept`."""
-    found: dict[str, list[tuple[pa.Array, NDArray[np.int64]]]] = {path: [] for path in paths}
+    chunks_of: dict[str, list[tuple[pa.Array, NDArray[np.int64]]]] = {path: [] for path in paths}
     for batch in batches:
         lists = batch["terms"]
         terms, parents = lists.flatten(), pc.list_parent_indices(lists).to_numpy()
         places, known = kept.places(batch["_rowid"].to_numpy())
-        for path, chunks in found.items():
+        for path, chunks in chunks_of.items():
             is_value = pc.starts_with(terms, term_prefix(path))
             rows = parents[is_value.to_numpy(zero_copy_only=False)]
             there = known[rows]
             values = terms.filter(is_value).filter(pa.array(there))
             chunks.append((values, places[rows[there]]))
-    return {path: _column(len(kept.rows), chunks) for path, chunks in found.items()}
+    return {path: _column(len(kept.rows), chunks) for path, chunks in chunks_of.items()}
 
 
 def _column(documents: int, chunks: list[tuple[pa.Array, NDArray[np.int64]]]) -> Column:

@@ -46,25 +46,25 @@ class WordSearcher:
         operator = FullTextOperator.AND if is_code(text) else FullTextOperator.OR
         # Its type hides that all but the first two have defaults.
         fitting = MatchQuery(words, COLUMN, operator=operator)  # type: ignore[call-arg]
-        found = self._ask(fitting, query, k)
-        if not found and not is_code(text):
+        matches = self._ask(fitting, query, k)
+        if not matches and not is_code(text):
             near = MatchQuery(  # type: ignore[call-arg]
                 words, COLUMN, fuzziness=1, prefix_length=1, max_expansions=10
             )
-            found = self._ask(near, query, k)
-        return found
+            matches = self._ask(near, query, k)
+        return matches
 
     def _ask(self, words: FullTextQuery, query: np.ndarray, k: int) -> list[WordMatch]:
         search = self._table.search(words, query_type="fts")
         search = search.select([*SHOWN_COLUMNS, "embedding", "_score"]).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
-        found = search.to_arrow()
-        column = found["embedding"].combine_chunks()
-        embeddings = column.flatten().to_numpy().reshape(len(found), len(query)).astype(np.float64)
+        table = search.to_arrow()
+        column = table["embedding"].combine_chunks()
+        embeddings = column.flatten().to_numpy().reshape(len(table), len(query)).astype(np.float64)
         lengths = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(query)
         cosines = np.clip(embeddings @ query / lengths, -1, 1)
-        rows = found.drop_columns(["embedding"]).to_pylist()
+        rows = table.drop_columns(["embedding"]).to_pylist()
         matches = [
             WordMatch(to_match(row, float(cosine)), row["_score"])
             for row, cosine in zip(rows, cosines, strict=True)

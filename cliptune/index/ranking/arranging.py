@@ -11,7 +11,7 @@ from cliptune.index.ranking.diversity import diverse_order
 from cliptune.index.ranking.formula import Formula
 from cliptune.index.ranking.groups import Find, nearest_groups
 from cliptune.index.ranking.options import Ranking
-from cliptune.index.ranking.sorting import in_order
+from cliptune.index.ranking.sorting import sort_matches
 from cliptune.index.tags import values_at
 
 Embeddings = Callable[[Sequence[str]], dict[str, np.ndarray]]
@@ -40,13 +40,13 @@ def arrange(
     if not wanted:
         return [[] for _ in range(queries)]
     if ranking.group_by is None:
-        found = [
+        candidates = [
             [match for match in matches if match.score >= least]
             for matches in find(range(queries), wanted, None)
         ]
     else:
-        found = nearest_groups(find, queries, ranking.group_by, wanted, least)
-    return [_ordered(ranking, matches, page.stop, embeddings)[page] for matches in found]
+        candidates = nearest_groups(find, queries, ranking.group_by, wanted, least)
+    return [_ordered(ranking, matches, page.stop, embeddings)[page] for matches in candidates]
 
 
 def _ordered(
@@ -54,7 +54,7 @@ def _ordered(
 ) -> list[Match]:
     """The matches in the ranking's order, at least the first `most` of them."""
     if ranking.sorting:
-        return in_order(matches, ranking.sorting)
+        return sort_matches(matches, ranking.sorting)
     if ranking.scoring is not None:
         return _by_formula(matches, ranking.scoring)
     if ranking.diversity is not None and matches:

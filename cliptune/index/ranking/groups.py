@@ -34,7 +34,7 @@ class Groups:
 
     def __init__(self, path: str, wanted: int, least: float) -> None:
         """So many groups by the tag at `path` are `wanted`, of at least the score `least`."""
-        self.found: list[Match] = []
+        self.matches: list[Match] = []
         self._path, self._wanted, self._least = path, wanted, least
         self._values: dict[str, str | float | bool] = {}
         self._alone: set[str] = set()
@@ -43,7 +43,7 @@ class Groups:
     @property
     def complete(self) -> bool:
         """Whether nothing more needs to be asked."""
-        return self._over or len(self.found) >= self._wanted
+        return self._over or len(self.matches) >= self._wanted
 
     def take(self, matches: Sequence[Match], asked: int) -> None:
         """Take the best of each new group from matches of which at most `asked` were wanted."""
@@ -60,7 +60,7 @@ class Groups:
                 continue
             else:
                 self._values[group[0]] = group[1]
-            self.found.append(match)
+            self.matches.append(match)
         if len(matches) < asked:
             self._over = True
 
@@ -76,8 +76,8 @@ class Groups:
     def best(self) -> list[Match]:
         """The best groups, best first, ties by id: as many as are wanted."""
         # What was asked for without the first groups may be nearer than an ANN index had found.
-        self.found.sort(key=lambda match: (-match.score, str(match.id).encode()))
-        return self.found[: self._wanted]
+        self.matches.sort(key=lambda match: (-match.score, str(match.id).encode()))
+        return self.matches[: self._wanted]
 
 
 def nearest_groups(
@@ -107,6 +107,6 @@ def nearest_groups(
         if not one.complete:
             raise BadInput(
                 f"group_by: the groups of {path!r:.80} are so large that {wanted} of them can't be "
-                f"found among the nearest documents; {len(one.found)} were: page less deep"
+                f"found among the nearest documents; {len(one.matches)} were: page less deep"
             )
     return [one.best() for one in groups]

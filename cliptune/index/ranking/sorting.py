@@ -78,7 +78,7 @@ def parse_sort(text: str) -> tuple[SortKey, ...]:
     return tuple(keys)
 
 
-def in_order(matches: Sequence[Match], keys: Sequence[SortKey]) -> list[Match]:
+def sort_matches(matches: Sequence[Match], keys: Sequence[SortKey]) -> list[Match]:
     """The matches sorted by the first key, by the next where that is equal, and so on."""
     ordered = list(matches)
     for key in reversed(keys):

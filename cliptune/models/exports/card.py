@@ -79,8 +79,8 @@ def _training(artifact: Artifact) -> list[str]:
         for name in ("loss", "epochs", "batch_size", "learning_rate", "freeze", "lora", "seed")
         if config.get(name) is not None
     }
-    told = [f"{key}: {_name(str(value))}" for key, value in {**data, **options}.items()]
-    return ["", "## Training", "", *(f"- {one}" for one in told)] if told else []
+    facts = [f"{key}: {_name(str(value))}" for key, value in {**data, **options}.items()]
+    return ["", "## Training", "", *(f"- {one}" for one in facts)] if facts else []
 
 
 def _figures(metrics: RunMetrics) -> list[str]:
@@ -106,8 +106,8 @@ def _queries(metric: str, evaluations: Mapping[str, Mapping[str, int]]) -> int:
     """Of the evaluation that a metric's full name begins with; 0: it isn't known."""
     named = [counts for name, counts in evaluations.items() if metric.startswith(f"{name}_")]
     only = list(evaluations.values()) if len(evaluations) == 1 else []
-    found = named or only
-    return found[0].get("n_queries", 0) if found else 0
+    counted = named or only
+    return counted[0].get("n_queries", 0) if counted else 0
 
 
 def _with_interval(value: float | None, queries: int) -> str:

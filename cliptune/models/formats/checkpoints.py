@@ -117,13 +117,13 @@ def _read_torch(path: Path) -> object:
         ) from error
 
 
-def _plain_names(found: object, path: Path) -> State:
+def _plain_names(content: object, path: Path) -> State:
     """The state dict in what a file held, without prefixes that all names have."""
-    if isinstance(found, Mapping):
-        found = found.get("state_dict", found)
-    if not isinstance(found, Mapping) or not found or not all(map(_is_weight, found.items())):
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
+    if not isinstance(content, Mapping) or not content or not all(map(_is_weight, content.items())):
         raise BadInput(f"{path} holds no state dict: tensors by their names are expected")
-    state: dict[str, Any] = dict(found)
+    state: dict[str, Any] = dict(content)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}

@@ -110,8 +110,8 @@ def inner_folder(place: Place) -> Place:
     Raises:
         BadInput: it isn't a CLIP alone.
     """
-    found = place.find(MODULES)
-    modules = read_json(found) if found else []
+    file = place.find(MODULES)
+    modules = read_json(file) if file else []
     try:
         kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
         path = str(modules[0]["path"])
@@ -344,8 +344,8 @@ def _activation(place: Place, text: object, vision: object) -> tuple[bool, dict[
 
 def _preprocessing(place: Place, kind: str, size: int) -> ImagePreprocessing:
     """How its pictures are prepared, by the config of its processor, or its class's defaults."""
-    found = place.find(*_PREPROCESSING)
-    stated = read_json(found) if found else {}
+    file = place.find(*_PREPROCESSING)
+    stated = read_json(file) if file else {}
     stated = stated.get("image_processor", stated)
     is_square = kind.startswith("siglip")
     mean, std = _HALF if is_square else _OPENAI
@@ -387,7 +387,7 @@ def _preprocessing(place: Place, kind: str, size: int) -> ImagePreprocessing:
 
 def _tokenizer_folder(place: Place, text_cfg: TextConfig) -> Path | None:
     """Where the tokenizer's files are; None: it has CLIP's own vocabulary."""
-    files = [found for name in _TOKENIZER if (found := place.find(name))]
+    files = [file for name in _TOKENIZER if (file := place.find(name))]
     if not files:
         if text_cfg["vocab_size"] == _CLIP_TOKENS and "hf_model_name" not in text_cfg:
             return None

@@ -83,15 +83,18 @@ def _count(state: State, prefix: str) -> int:
 def _fitting(state: State) -> Iterator[str]:
     """open_clip's architectures of the same sizes, the shortest names first."""
     try:
-        found = _shapes(state)
+        shapes = _shapes(state)
     except (KeyError, ValueError, IndexError):
         return
     for name in sorted(open_clip.list_models(), key=len):
         listed = open_clip.get_model_config(name)
         parts = [
-            (found["embed_dim"], listed["embed_dim"]),
-            *((value, listed["vision_cfg"].get(key)) for key, value in found["vision_cfg"].items()),
-            *((value, listed["text_cfg"].get(key)) for key, value in found["text_cfg"].items()),
+            (shapes["embed_dim"], listed["embed_dim"]),
+            *(
+                (value, listed["vision_cfg"].get(key))
+                for key, value in shapes["vision_cfg"].items()
+            ),
+            *((value, listed["text_cfg"].get(key)) for key, value in shapes["text_cfg"].items()),
         ]
         if all(ours == theirs for ours, theirs in parts):
             yield name

@@ -1,4 +1,9 @@
-"""Where a model's files lie: in a folder, or in a repository of the hub."""
+"""Where a model's files lie: in a folder, or in a repository of the hub.
+
+A repository's files are taken from the hub's cache, or fetched into it. `HF_HOME` says where the
+cache is, `HF_ENDPOINT` which hub is asked (a mirror), `HF_TOKEN` for whom. With `CLIPTUNE_OFFLINE`
+nothing is asked, and the cache alone counts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cliptune.models.hub import hub_file
+from cliptune.errors import BadInput, NotFound, Unavailable
+from cliptune.settings import current
 
 
 class Place(Protocol):
@@ -16,7 +22,7 @@ class Place(Protocol):
         """The first of `names` that is there; None: there is none of them.
 
         Raises:
-            Unavailable, NotFound: as `cliptune.models.hub.hub_file`.
+            Unavailable, NotFound: as `hub_file`.
         """
         ...
 
@@ -59,8 +65,8 @@ class Repository:
         """As `Place.find`."""
         prefix = f"{self.folder}/" if self.folder else ""
         for name in names:
-            if found := hub_file(self.name, prefix + name):
-                return found
+            if path := hub_file(self.name, prefix + name):
+                return path
         return None
 
     def below(self, folder: str) -> Repository:
@@ -70,3 +76,57 @@ class Repository:
     def __str__(self) -> str:
         """Its name."""
         return f"{self.name}/{self.folder}" if self.folder else self.name
+
+
+def hub_file(repository: str, filename: str) -> Path | None:
+    """The file `filename` of `repository`; None: the repository has no such file.
+
+    Raises:
+        NotFound: there is no such repository, or it isn't public.
+        Unavailable: the hub can't be reached, and the cache has nothing of the repository; or a
+            licence is to be accepted there first.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        path = hf_hub_download(repository, filename, local_files_only=current().offline)
+    except errors.GatedRepoError as error:
+        raise Unavailable(
+            f"{repository} is given only to those who have accepted its licence: do so on its page "
+            "of the hub, and set HF_TOKEN to a token of yours"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise NotFound(
+            f"the hub has no model {repository!r} (or it isn't public: then set HF_TOKEN)"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        if is_cached(repository):
+            return None
+        raise out_of_reach(repository, error) from error
+    except errors.EntryNotFoundError:
+        return None
+    except errors.HFValidationError as error:
+        raise BadInput(f"{repository!r} is not the name of a repository: {error}") from error
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise out_of_reach(repository, error) from error
+    return Path(path)
+
+
+def is_cached(repository: str) -> bool:
+    """Whether the cache has a state of `repository`, perhaps with a part of its files."""
+    from huggingface_hub import constants
+
+    folder = "models--" + repository.replace("/", "--")
+    return (Path(constants.HF_HUB_CACHE) / folder / "refs" / "main").is_file()
+
+
+def out_of_reach(repository: str, error: Exception) -> Unavailable:
+    """What to tell of a hub that can't be asked."""
+    words = " ".join(str(error).split())[:200]
+    why = "CLIPTUNE_OFFLINE is set" if current().offline else words
+    return Unavailable(
+        f"{repository} is not in this machine's cache, and can't be fetched from here ({why}). "
+        f"On a machine that reaches the hub `cliptune download {repository} --out FOLDER` fetches "
+        "it: FOLDER, copied here, is to be given in its place. A mirror of the hub is named by "
+        "HF_ENDPOINT"
+    )

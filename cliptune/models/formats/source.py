@@ -11,9 +11,8 @@ from cliptune.errors import BadInput, NotFound, Unavailable
 from cliptune.models.config import ModelConfig, listed_config, stated_config
 from cliptune.models.formats import huggingface, openai
 from cliptune.models.formats.checkpoints import SUFFIXES, State, read_checkpoint
-from cliptune.models.formats.places import Folder, Place, Repository
+from cliptune.models.formats.places import Folder, Place, Repository, hub_file, out_of_reach
 from cliptune.models.formats.weight_names import to_ours
-from cliptune.models.hub import hub_file, out_of_reach
 from cliptune.models.names import CONFIG_FILE, HubName, ModelName, OpenClipName
 from cliptune.models.openclip import open_clip
 from cliptune.settings import current
@@ -85,8 +84,8 @@ def _fetch_listed(name: OpenClipName) -> State | Path:
         if file.endswith((".bin", ".pth")):
             names.insert(0, file.rpartition(".")[0] + ".safetensors")
         for one in names:
-            if found := hub_file(repository, one):
-                return _read(found)
+            if file := hub_file(repository, one):
+                return _read(file)
         raise out_of_reach(repository, FileNotFoundError(f"no {' or '.join(names)} in it"))
     url = listed.get("url", "")
     cached = Path("~/.cache/clip").expanduser() / url.rpartition("/")[2]
@@ -99,10 +98,10 @@ def _fetch_listed(name: OpenClipName) -> State | Path:
 
 
 def _at(place: Place) -> Source:
-    if found := place.find(CONFIG_FILE):
-        config = stated_config(huggingface.read_json(found))
+    if config_file := place.find(CONFIG_FILE):
+        config = stated_config(huggingface.read_json(config_file))
         files = _files(place, OPEN_CLIP_WEIGHTS) or _only_one(place)
-        return Source(config, lambda: _read(files or _none(place)), found.parent)
+        return Source(config, lambda: _read(files or _none(place)), config_file.parent)
     if place.find(huggingface.MODULES):
         return _transformers(huggingface.inner_folder(place))
     if place.find(huggingface.CONFIG):
@@ -115,18 +114,18 @@ def _at(place: Place) -> Source:
 
 
 def _transformers(place: Place) -> Source:
-    found = place.find(huggingface.CONFIG)
-    if found is None:
+    config_file = place.find(huggingface.CONFIG)
+    if config_file is None:
         raise NotFound(f"{place} has no {huggingface.CONFIG}")
-    stated = huggingface.read_json(found)
+    stated = huggingface.read_json(config_file)
     if not isinstance(stated, dict):
-        raise BadInput(f"{found} is no model's config")
+        raise BadInput(f"{config_file} is no model's config")
     try:
         config, tokenizer = huggingface.read_folder(place, stated)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{found} can't be read: {error!r}") from error
+        raise BadInput(f"{config_file} can't be read: {error!r}") from error
 
     def weights() -> State:
         state = read_checkpoint(_files(place, huggingface.WEIGHTS) or _none(place))
@@ -153,26 +152,26 @@ def _read(path: Path) -> State | Path:
 
 def _files(place: Place, names: tuple[str, ...]) -> Path | None:
     """The file of the weights, or the index of several, which are then there too."""
-    found = place.find(*names)
-    if found and found.name.endswith(".index.json"):
-        listed = huggingface.read_json(found).get("weight_map", {})
+    file = place.find(*names)
+    if file and file.name.endswith(".index.json"):
+        listed = huggingface.read_json(file).get("weight_map", {})
         for shard in sorted(set(map(str, listed.values()))):
             place.find(shard)  # fetched; what is missing is said when they are read
-    return found
+    return file
 
 
 def _only_one(place: Place) -> Path | None:
     """The one file of weights in a folder, whatever it is called: a training program's, mostly."""
     if not isinstance(place, Folder):
         return None
-    found = sorted(file for file in place.path.iterdir() if file.suffix in SUFFIXES)
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found[:4])
+    files = sorted(file for file in place.path.iterdir() if file.suffix in SUFFIXES)
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:4])
         raise BadInput(
-            f"{place} holds {len(found)} files of weights ({names}): "
+            f"{place} holds {len(files)} files of weights ({names}): "
             f"call the one that counts {OPEN_CLIP_WEIGHTS[0]} or {OPEN_CLIP_WEIGHTS[1]}"
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _none(place: Place) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-from cliptune.gateway.api_keys import make_key, new_key
+from cliptune.gateway.access.api_keys import make_key, new_key
 from tests.k8s.cluster import NAMESPACE, Cluster, Manifest
 from tests.k8s.load import Tally
 from tests.k8s.network import RESOLV_CONF

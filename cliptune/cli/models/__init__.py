@@ -1,0 +1,1 @@
+"""Commands on trained models: in and out, compared, reported on, mixed, made faster."""

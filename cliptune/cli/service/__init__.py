@@ -1,0 +1,1 @@
+"""Commands of the services: starting and asking them, their indexes and their keys."""

@@ -1,0 +1,1 @@
+"""Commands from a table to a trained run."""

@@ -1,0 +1,1 @@
+"""HTTP, whatever the application: bodies, forms, errors, middleware, the page of the calls."""

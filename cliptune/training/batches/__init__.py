@@ -1,0 +1,1 @@
+"""From documents to the pairs of a batch: which, how they count, what the towers are given."""

@@ -1,0 +1,1 @@
+"""What of the towers is trained, and by which steps."""
