@@ -130,7 +130,7 @@ def flops_of_pair(architecture: str) -> float:
     pixels = torch.zeros(1, 3, *config.preprocessing.size, device="meta")
     with counter, torch.no_grad():
         VisionModule(clip)(pixels)
-    vision = counter.get_total_flops()
+    vision = float(counter.get_total_flops())
     # A text's tokens are few, and its tower is counted by its weights.
     weights = [p.numel() for name, p in clip.named_parameters() if name.startswith("transformer.")]
     text = 2.0 * sum(weights) * TITLE

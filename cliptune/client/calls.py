@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from docarray import DocList
@@ -129,7 +129,9 @@ class SearchOptions(SendingOptions, total=False):
     hybrid: bool
     """Let the query's words count too; a document whose id or code it is comes first."""
     alpha: float | None
-    """What meaning counts beside words, from 0 to 1; without: reciprocal rank fusion."""
+    """What meaning counts beside words, from 0 (words alone) to 1; without: 0.3."""
+    fusion: Literal["scores", "ranks"]
+    """By what the rankings of meaning and words become one; `ranks`: reciprocal rank fusion."""
     like: object
     """Ids of stored documents: to be like these, too. They are no matches."""
     unlike: object

@@ -194,10 +194,10 @@ class Client(BaseClient):
                 or None, with `like`.
             limit: at most so many matches.
             options: `filter`, `offset`, `score_threshold`, `min_relevance`, `exact`, `model`,
-                `include_total`, `record`, `like` and `unlike`; `hybrid` and `alpha` to search by
-                words too; `group_by`, `sort_by`, `formula`, `diversity` and `candidates` for what
-                is made of the nearest; `facets` to count tags' values; and for several queries
-                those of sending: see `SearchOptions`.
+                `include_total`, `record`, `like` and `unlike`; `hybrid`, `alpha` and `fusion` to
+                search by words too; `group_by`, `sort_by`, `formula`, `diversity` and `candidates`
+                for what is made of the nearest; `facets` to count tags' values; and for several
+                queries those of sending: see `SearchOptions`.
 
         Raises:
             NotFound: there is no such model.

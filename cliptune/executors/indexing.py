@@ -80,7 +80,7 @@ def search(
             exact=parameters.exact,
             without=queries.named,
             texts=queries.texts if parameters.hybrid else (),
-            alpha=parameters.alpha,
+            alpha=parameters.meaning_share,
             ranking=ranking,
         )
         matches_of |= dict(zip(queries.positions, matches, strict=True))

@@ -21,6 +21,9 @@ from cliptune.names import DATA_SET
 
 Filter = str | dict[str, JsonValue]
 P = TypeVar("P", bound=BaseModel)
+ALPHA = 0.3
+"""What meaning counts beside words, where it isn't said: of what was tried, what finds most (see
+`benchmarks/index/words.py`)."""
 
 
 class Parameters(BaseModel):
@@ -88,8 +91,13 @@ class SearchParameters(Parameters):
         None,
         ge=0,
         le=1,
-        description="With `hybrid`, what meaning counts beside words, from 0 to 1. Without: "
-        "reciprocal rank fusion.",
+        description="With `hybrid`, what meaning counts beside words, from 0 (words alone) to 1; "
+        f"{ALPHA} where it isn't given.",
+    )
+    fusion: Literal["scores", "ranks"] = Field(
+        "scores",
+        description="With `hybrid`, by what the two rankings become one: `scores`, weighed by "
+        "`alpha`, or `ranks` (reciprocal rank fusion).",
     )
     include_total: bool = Field(
         False, description="Say how many documents the filter leaves, as `total` of each result."
@@ -146,10 +154,21 @@ class SearchParameters(Parameters):
         """How many matches of each query are asked for to be looked at."""
         return max(self.limit + self.offset, self.candidates or 0)
 
+    @property
+    def meaning_share(self) -> float | None:
+        """What meaning counts beside words; None: the rankings become one by their ranks."""
+        if self.fusion == "ranks":
+            return None
+        return ALPHA if self.alpha is None else self.alpha
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.alpha is not None and not self.hybrid:
-            raise ValueError(f"alpha is {self.alpha:g} without hybrid: it has no effect")
+        for name in {"alpha", "fusion"} & self.model_fields_set:
+            given = getattr(self, name)
+            if given is not None and not self.hybrid:
+                raise ValueError(f"{name} is {given!r} without hybrid: it has no effect")
+        if self.fusion == "ranks" and self.alpha is not None:
+            raise ValueError(f"alpha is {self.alpha!r} with fusion 'ranks': it weighs scores")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cliptune.errors import BadInput
 from cliptune.index import Index
 from cliptune.index.fusion import fuse
 from cliptune.index.words import WordMatch, words_of
+from cliptune.protocol.parameters import SearchParameters
 from tests.index.index_helpers import DIGEST, cosine, doc, docs, vector
 
 SHOP = [
@@ -116,6 +118,29 @@ def test_alpha_weighs_scaled_scores() -> None:
     worded = [WordMatch(Match(id="c", score=0.1), 8.0), WordMatch(Match(id="d", score=0.0), 2.0)]
     scores = {m.id: m.fused_score for m in fuse(near, worded, "red boots", 0.25)}
     assert scores == pytest.approx({"a": 0.25, "b": 0.125, "c": 0.75, "d": 0.1875})
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [({}, 0.3), ({"alpha": 0.0}, 0.0), ({"fusion": "scores"}, 0.3), ({"fusion": "ranks"}, None)],
+)
+def test_what_meaning_counts_beside_words(given: dict[str, Any], share: float | None) -> None:
+    parameters = SearchParameters.model_validate({"hybrid": True, **given})
+    assert parameters.meaning_share == share
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"alpha": 0.5}, "alpha is 0.5 without hybrid"),
+        ({"fusion": "ranks"}, "fusion is 'ranks' without hybrid"),
+        ({"hybrid": True, "fusion": "ranks", "alpha": 0.5}, "alpha is 0.5 with fusion 'ranks'"),
+        ({"hybrid": True, "fusion": "magic"}, "'scores' or 'ranks'"),
+    ],
+)
+def test_fusions_that_make_no_sense(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        SearchParameters.model_validate(given)
 
 
 def test_what_a_documents_words_are() -> None:
