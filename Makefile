@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+# Where it is set, each process of the hundreds that tests start would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo serve test coverage test-seconds test-fast test-versions lint types format lock wheel clean
 
