@@ -42,8 +42,14 @@ test-fast: $(VENV)/.ready ## The fast tests alone
 test-tools: $(VENV)/.ready
 	UV=$(abspath $(UV)) PYTHON=$(PYTHON) scripts/install-test-tools
 
+OTHER_PYTHONS := 3.12 3.13
+# Versions beside one another, rather than files of one: each process has all tests to import first.
 test-versions: $(UV) ## The fast tests, and a search Flow's, on Python 3.12 and 3.13
-	UV=$(abspath $(UV)) TEST_PROCESSES=$(TEST_PROCESSES) scripts/test-versions 3.12 3.13
+	@$(MAKE) --no-print-directory --jobs --output-sync=target $(OTHER_PYTHONS:%=test-on-%)
+
+.PHONY: $(OTHER_PYTHONS:%=test-on-%)
+$(OTHER_PYTHONS:%=test-on-%): test-on-%:
+	@UV=$(abspath $(UV)) TEST_PROCESSES=$$((($(TEST_PROCESSES) + 1) / 2)) scripts/test-versions $*
 
 IMAGE_PACKAGES = $(shell sed -nE '/^(nvidia|cuda)-/d; s/^([a-z0-9][^= ]*)==.*/\1/p' docker/requirements.lock)
 
