@@ -49,7 +49,7 @@ test-versions: $(UV) ## The fast tests, and a search Flow's, on Python 3.12 and 
 
 .PHONY: $(OTHER_PYTHONS:%=test-on-%)
 $(OTHER_PYTHONS:%=test-on-%): test-on-%:
-	@UV=$(abspath $(UV)) TEST_PROCESSES=$$((($(TEST_PROCESSES) + 1) / 2)) scripts/test-versions $*
+	@UV=$(abspath $(UV)) TEST_PROCESSES=$$(( ($(TEST_PROCESSES) + 1) / 2 )) scripts/test-versions $*
 
 IMAGE_PACKAGES = $(shell sed -nE '/^(nvidia|cuda)-/d; s/^([a-z0-9][^= ]*)==.*/\1/p' docker/requirements.lock)
 
