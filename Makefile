@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 TEST_PROCESSES ?= 2
 # uv from the PATH, or one of our own.
 UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+# Where it is set, each process of the hundreds that tests start would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo serve test coverage test-seconds test-fast test-versions lint types format lock wheel clean
 
@@ -40,8 +42,14 @@ test-fast: $(VENV)/.ready ## The fast tests alone
 test-tools: $(VENV)/.ready
 	UV=$(abspath $(UV)) PYTHON=$(PYTHON) scripts/install-test-tools
 
+OTHER_PYTHONS := 3.12 3.13
+# Versions beside one another, rather than files of one: each process has all tests to import first.
 test-versions: $(UV) ## The fast tests, and a search Flow's, on Python 3.12 and 3.13
-	UV=$(abspath $(UV)) TEST_PROCESSES=$(TEST_PROCESSES) scripts/test-versions 3.12 3.13
+	@$(MAKE) --no-print-directory --jobs --output-sync=target $(OTHER_PYTHONS:%=test-on-%)
+
+.PHONY: $(OTHER_PYTHONS:%=test-on-%)
+$(OTHER_PYTHONS:%=test-on-%): test-on-%:
+	@UV=$(abspath $(UV)) TEST_PROCESSES=$$(( ($(TEST_PROCESSES) + 1) / 2 )) scripts/test-versions $*
 
 IMAGE_PACKAGES = $(shell sed -nE '/^(nvidia|cuda)-/d; s/^([a-z0-9][^= ]*)==.*/\1/p' docker/requirements.lock)
 

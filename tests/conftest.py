@@ -17,6 +17,9 @@ from tests.milvus_process import INSTALLED, MilvusProcess
 from tests.tiny_model import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
+# One thread for the tiny models here, and in what tests start: several files run at once, and
+# threads that wait for each other's cores take longer. torch reads it when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest_plugins = ["tests.server", "tests.slowest", "tests.gpu"]
 
 

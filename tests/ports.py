@@ -6,13 +6,14 @@ import itertools
 import os
 import random
 import socket
+import sys
 
 # Below the ports that the system gives to outgoing connections (32768 on Linux): one of those
 # could take a port between its choice and its server's start. Each process of the tests has its
-# own thousand.
+# own thousand, on each version of Python.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw9").removeprefix("gw"))
 _SIZE = 1000
-_FIRST = 20_000 + _SIZE * (_WORKER % 12)
+_FIRST = 20_000 + _SIZE * ((_WORKER + 4 * sys.version_info.minor) % 12)
 _START = random.randrange(_SIZE)
 _places = itertools.count(_START)
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 import typer
+from click.testing import Result
 from typer.testing import CliRunner
 
 from cliptune.cli import app as app_module
+from cliptune.cli import main
 from cliptune.cli.app import app
 from cliptune.cli.training.fit import parse_callback_option, parse_options, with_options
 from cliptune.data.tables.options import CsvOptions
-from cliptune.errors import BadInput
+from cliptune.errors import AlreadyExists, BadInput
 from cliptune.settings import Settings, about, bounds, variable_of
 from tests.ports import free_ports
 
@@ -112,30 +114,51 @@ def test_the_help_lists_all_commands_as_they_describe_themselves() -> None:
     ]
 
 
+ERRORS = [
+    (["fit", "no-such-data"], "no-such-data"),
+    (["fit", "no-such.csv"], "no file at 'no-such.csv'"),
+    (["fit", "catalogue-train", "--model", "clip-bas-en"], "clip-base-en"),
+    (["fit", "catalogue-train", "--wise-ft", "1.5"], "alpha is 1.5"),
+    (["fit", "catalogue-train", "--option", "scheduler=cosin"], "'cosine'"),
+    (["fit", "catalogue-train", "--option", "nonsense"], "NAME=VALUE"),
+    (["fit", "catalogue-train", "--option", "epochs=3"], "epochs=…: it has an option of its"),
+    (["fit", "catalogue-train", "--option", "csv_options=3"], "csv_options=3: write {"),
+    (["fit", "catalogue-train", "--index", "catalogue-index"], "--index needs --queries"),
+    (["logs", "no-such-run"], "no-such-run"),
+    (["search", "x", "--server", "grpc://127.0.0.1:1"], "127.0.0.1:1"),
+    (["serve", "--artifact", "nowhere.zip"], "nowhere.zip"),
+]
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["fit", "no-such-data"], "no-such-data"),
-        (["fit", "no-such.csv"], "no file at 'no-such.csv'"),
-        (["fit", "catalogue-train", "--model", "clip-bas-en"], "clip-base-en"),
-        (["fit", "catalogue-train", "--wise-ft", "1.5"], "alpha is 1.5"),
-        (["fit", "catalogue-train", "--option", "scheduler=cosin"], "'cosine'"),
-        (["fit", "catalogue-train", "--option", "nonsense"], "NAME=VALUE"),
-        (["fit", "catalogue-train", "--option", "epochs=3"], "epochs=…: it has an option of its"),
-        (["fit", "catalogue-train", "--option", "csv_options=3"], "csv_options=3: write {"),
-        (["fit", "catalogue-train", "--index", "catalogue-index"], "--index needs --queries"),
-        (["logs", "no-such-run"], "no-such-run"),
-        (["search", "x", "--server", "grpc://127.0.0.1:1"], "127.0.0.1:1"),
-        (["serve", "--artifact", "nowhere.zip"], "nowhere.zip"),
-    ],
-)
-def test_errors_are_one_line_on_stderr(arguments: list[str], words: str) -> None:
-    result = run(*arguments)
-    assert result.returncode == 1
-    assert words in result.stderr
-    assert result.stderr.startswith("error:")
-    assert "Traceback" not in result.stderr + result.stdout
+@pytest.mark.parametrize(("arguments", "words"), ERRORS)
+def test_errors_are_one_line_on_stderr(
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cliptune", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capfd.readouterr()
+    assert_is_one_error(ended.value.code, printed.out, printed.err, words)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("arguments", "words"), [ERRORS[0], ERRORS[-1]])
+def test_errors_are_one_line_of_the_process_too(arguments: list[str], words: str) -> None:
+    """Its libraries have nothing to say, from their import to the end."""
+    done = run(*arguments)
+    assert_is_one_error(done.returncode, done.stdout, done.stderr, words)
+
+
+def assert_is_one_error(status: object, stdout: str, stderr: str, words: str) -> None:
+    assert status == 1
+    assert words in stderr
+    assert stderr.startswith("error:")
+    assert "Traceback" not in stderr + stdout
 
 
 def test_csv_options_go_with_the_columns_options() -> None:
@@ -179,21 +202,24 @@ def test_fit_evaluate_export(tiny_model: Path, tmp_path: Path) -> None:
     [artifact] = out.iterdir()
     assert "first" in artifact.name
 
-    again = run("fit", "catalogue-eval", "--model", str(tiny_model), "--name", "first")
-    assert again.returncode == 1
-    assert "'first'" in again.stderr
+    def shell(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
 
-    listed = json.loads(run("runs", "--json").stdout)
+    again = shell("fit", "catalogue-eval", "--model", str(tiny_model), "--name", "first")
+    assert isinstance(again.exception, AlreadyExists)
+    assert "'first'" in str(again.exception)
+
+    listed = json.loads(shell("runs", "--json").stdout)
     assert [(row["name"], row["status"]) for row in listed] == [("first", "FINISHED")]
-    assert "Done" in run("logs", "first").stdout
+    assert "Done" in shell("logs", "first").stdout
 
-    measured = run("evaluate", str(artifact), "--queries", "catalogue-eval", "--json")
+    measured = shell("evaluate", str(artifact), "--queries", "catalogue-eval", "--json")
     metrics = json.loads(measured.stdout)
     assert 0 <= metrics["precision_at_k"] <= 1
 
     exported = tmp_path / "exported"
-    assert run("export", str(artifact), "--out", str(exported)).returncode == 0
+    assert shell("export", str(artifact), "--out", str(exported)).exit_code == 0
     assert (exported / "models" / "clip-vision" / "model.onnx").is_file()
-    twice = run("export", str(artifact), "--out", str(exported))
-    assert twice.returncode == 1
-    assert "is there already" in twice.stderr
+    twice = shell("export", str(artifact), "--out", str(exported))
+    assert isinstance(twice.exception, AlreadyExists)
+    assert "is there already" in str(twice.exception)

@@ -47,7 +47,12 @@ pytestmark = pytest.mark.e2e
 SEED = 20
 EPOCHS, STEPS = 4, 4
 FORKS = get_context("forkserver")
-PRELOADED = ["cliptune.runs.worker", "cliptune.training", "cliptune.runs.documents"]
+PRELOADED = [
+    "cliptune.runs.worker",
+    "cliptune.training",
+    "cliptune.runs.documents",
+    "torch._dynamo",  # torch's optimizers import it at their first step
+]
 
 
 class ForkedWorker:

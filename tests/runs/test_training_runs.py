@@ -140,28 +140,25 @@ def tiny_path(run: Run) -> Path:
 
 
 def test_a_killed_run_goes_on_to_the_same_result(
-    tiny_model: Path, colour_docs: DocList[ClipDoc]
+    tiny_model: Path, colour_docs: DocList[ClipDoc], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # OMP threads could add in another order; one thread makes the runs comparable bit by bit.
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        whole = small_fit(tiny_model, colour_docs, epochs=25, run_name="whole")
-        assert whole.wait(120)["status"] == "FINISHED", whole.logs()
-        run = small_fit(tiny_model, colour_docs, epochs=25, run_name="cut")
-        wait_for_epochs(run, 2)  # so that the checkpoint of the first is there
-        mark = read_record(run.folder).process
-        assert mark is not None
-        os.kill(mark.pid, signal.SIGKILL)
-        status = run.wait(20)
-        assert status["status"] == "FAILED"
-        assert "signal 9" in status["details"]
-        with pytest.raises(RunFailed, match="signal 9"):
-            run.save_artifact()
-        assert len(run.history()) < 25, "it was to be killed on the way"
-        run.resume()
-        assert run.wait(120)["status"] == "FINISHED", run.logs()
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    whole = small_fit(tiny_model, colour_docs, epochs=25, run_name="whole")
+    assert whole.wait(120)["status"] == "FINISHED", whole.logs()
+    run = small_fit(tiny_model, colour_docs, epochs=25, run_name="cut")
+    wait_for_epochs(run, 2)  # so that the checkpoint of the first is there
+    mark = read_record(run.folder).process
+    assert mark is not None
+    os.kill(mark.pid, signal.SIGKILL)
+    status = run.wait(20)
+    assert status["status"] == "FAILED"
+    assert "signal 9" in status["details"]
+    with pytest.raises(RunFailed, match="signal 9"):
+        run.save_artifact()
+    assert len(run.history()) < 25, "it was to be killed on the way"
+    run.resume()
+    assert run.wait(120)["status"] == "FINISHED", run.logs()
     assert "resumed in epoch" in run.logs()
     losses = [entry["loss"] for entry in run.history()]
     assert losses == [entry["loss"] for entry in whole.history()]

@@ -241,7 +241,8 @@ def test_a_log_goes_on_when_the_server_is_started_anew() -> None:
 
     with serve_training(**ports):
         session = cliptune.connect(f"grpc://127.0.0.1:{ports['grpc_port']}")
-        run = session.fit(train_data="catalogue-eval", epochs=1000, run_name="long")
+        few = cliptune.pull("catalogue-eval")[:16]
+        run = session.fit(train_data=few, epochs=100_000, run_name="long")
         follower = threading.Thread(target=follow, args=(run,))
         follower.start()
         for line in run.stream_logs():

@@ -25,8 +25,12 @@ from tests.pictures import picture
 SEARCH = "http://search:51001"
 ENCODE = {"data": [{"text": "a red boot NUMBER"}]}
 SEARCH_SIDE = ("text", "vision", "indexer", "search")
-IMAGE = {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
-"""Environment variables of the image."""
+IMAGE = {
+    "PATH": f"{sys.prefix}/bin:/usr/bin:/bin",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""Environment variables of the image, and how many threads a pod has: all share this machine."""
 
 
 def enter() -> None:
