@@ -95,7 +95,8 @@ def test_the_demo_from_the_wheel(wheel: Path, tmp_path: Path, cliptune_home: Pat
     names = zipfile.ZipFile(wheel).namelist()
     assert "cliptune/serving/flows/search.yml" in names
     assert "cliptune/py.typed" in names
-    assert "cliptune/gateway/page/index.html" in names
+    for name in ("index.html", "style.css", "main.js"):
+        assert f"cliptune/gateway/page/site/{name}" in names
     assert "cliptune/models/builtin/open_clip_model.safetensors" in names
     assert wheel.stat().st_size < 15_000_000
 

@@ -249,6 +249,7 @@ def status(index: VersionedIndex, place: str) -> IndexStatus:
     return IndexStatus(
         **{**fields, **hidden},
         **(where(index) if redaction.OPERATOR.get() else {}),
+        words=index.no_words is None,
         place=place,
         generations=index.describe_generations() or None,
         swap=read_progress(index.generations),

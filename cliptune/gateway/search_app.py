@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from importlib import resources
 
 from docarray import DocList
 from fastapi import FastAPI, Request, Response
@@ -18,15 +16,11 @@ from cliptune.gateway.clip_service.http import add_websocket, answer_json
 from cliptune.gateway.dispatch import Dispatcher
 from cliptune.gateway.foreign.routes import add_foreign
 from cliptune.gateway.http.schemas import CallBody, read_json
+from cliptune.gateway.page.files import add_page
 from cliptune.gateway.routes import add_routes, body_schema
 from cliptune.gateway.websocket import add_socket
 from cliptune.protocol.endpoints import DRY_RUN, GET, PICTURES, POST, ROOT, SEARCH_FLOW
 
-PAGE_POLICY = (
-    "default-src 'none'; script-src {script}; style-src {style}; "
-    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 DESCRIPTION = """Text-to-image search by a CLIP model of your own.
 
 Pictures travel as base64 (standard or URL-safe) or as `data:` URIs; other URIs are read only
@@ -42,7 +36,8 @@ def make_app(dispatcher: Dispatcher) -> FastAPI:
     add_clip_service(app, adapter)
     add_socket(app, adapter)
     add_foreign(app, dispatcher)
-    add_page(app, dispatcher)
+    add_page(app)
+    add_pictures(app, dispatcher)
     return app
 
 
@@ -66,16 +61,8 @@ def add_clip_service(app: FastAPI, adapter: Adapter) -> None:
     add_websocket(app, adapter)
 
 
-def add_page(app: FastAPI, dispatcher: Dispatcher) -> None:
-    """The search page and its pictures."""
-    page = resources.files("cliptune.gateway").joinpath("page/index.html").read_text("utf-8")
-    # Only the page's own script and style run, whatever else gets into it.
-    policy = PAGE_POLICY.format(script=_hash_of("script", page), style=_hash_of("style", page))
-
-    @app.get(ROOT.path, include_in_schema=False)
-    async def search_page() -> Response:
-        headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
-        return Response(page, media_type="text/html; charset=utf-8", headers=headers)
+def add_pictures(app: FastAPI, dispatcher: Dispatcher) -> None:
+    """The indexed pictures, for the search page and other browsers."""
 
     @app.get(PICTURES + "{identity:path}", tags=["search"])
     async def picture(identity: str, request: Request) -> Response:
@@ -90,11 +77,6 @@ def add_page(app: FastAPI, dispatcher: Dispatcher) -> None:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type=picture_type(data), headers=headers)
-
-
-def _hash_of(element: str, page: str) -> str:
-    content = page.split(f"<{element}>", 1)[1].split(f"</{element}>", 1)[0]
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def picture_type(data: bytes) -> str:

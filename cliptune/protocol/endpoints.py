@@ -306,6 +306,8 @@ HEALTHZ, READYZ, PROMETHEUS = "/healthz", "/readyz", "/metrics"
 DOCS, OPENAPI = "/docs", "/openapi.json"
 PICTURES = "/pictures/"
 """Below it are the stored documents' pictures; they need what `GET` needs."""
+PAGE_FILES = "/page/"
+"""Below it are the search page's scripts and styles."""
 POST = "/post"
 """clip-as-service's form of a call: the body says what is asked."""
 SOCKET = "/ws"
@@ -323,7 +325,8 @@ FOREIGN: dict[str, Endpoint[BaseDoc]] = {
 }
 """Calls in the form of others' interfaces, by their paths, and the endpoint that answers each."""
 OPEN_PATHS = (ROOT.path, DOCS, OPENAPI, HEALTHZ, READYZ, DRY_RUN)
-"""What needs no key: the search page itself (it asks its reader for one), the reference, health."""
+"""What needs no key: the search page itself (it asks its reader for one), the reference, health;
+and all below `PAGE_FILES`."""
 
 
 def answering(path: str) -> str:

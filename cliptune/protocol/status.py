@@ -105,6 +105,8 @@ class IndexStatus(_ExecutorStatus):
     """As all places, for the operator alone."""
     store: str
     storage: str
+    words: bool | None = None
+    """Whether the words of a query can count (`hybrid`)."""
     place: str
     """The note of these places, for commands on the same machine."""
     index_uri: str | None = None

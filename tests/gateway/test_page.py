@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from docarray import DocList
 
 from cliptune.documents import ClipDoc
@@ -37,7 +39,7 @@ def page(browser: Any, server: Server, pictures: DocList) -> Iterator[Any]:
 
 def stray(page: Any) -> list[str]:
     """What stands about beside an error: cards, rows, and buttons that aren't of the form."""
-    found = page.locator("main :is(.card, .row, button), #chips button").all()
+    found = page.locator("#results :is(.card, .row, button:not(.chip)), #examples button").all()
     return [one.inner_text() for one in found if one.is_visible()]
 
 
@@ -114,18 +116,17 @@ def test_an_empty_index_says_so(page: Any, server: Server) -> None:
 
 
 def test_examples_details_and_more_like_this(page: Any) -> None:
-    page.locator("#chips button").first.wait_for()
-    chip = page.locator("#chips button").first.inner_text()
-    page.locator("#chips button").first.click()
+    page.locator("#examples button").first.wait_for()
+    chip = page.locator("#examples button").first.inner_text()
+    page.locator("#examples button").first.click()
     page.get_by_text(f"pictures for “{chip}”").wait_for()
     title = page.locator(".card .title").nth(1).inner_text()
     page.locator(".card").nth(1).click()
     assert page.locator("#dialog-title").inner_text() == title
     assert "price" in page.locator("#dialog dl").inner_text()
     page.locator("#like").click()
-    page.get_by_text("pictures for your picture").wait_for()
-    assert page.locator(".card .title").first.inner_text() == title
-    assert page.locator(".card .score").first.inner_text() == "1.00"
+    page.get_by_text(f"11 of 12 pictures for like “{title}”").wait_for()
+    assert title not in page.locator(".card .title").all_inner_texts()
     assert page.problems == []
 
 
@@ -156,6 +157,26 @@ def test_the_page_loads_nothing_from_elsewhere(page: Any, server: Server) -> Non
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+    assert page.locator("script:not([src]), style, [style*=url], [onclick]").count() == 0
+
+
+def test_the_pages_files_are_kept_by_browsers_until_there_are_others(server: Server) -> None:
+    page = requests.get(server.http, timeout=10)
+    unchanged = {"If-None-Match": page.headers["ETag"]}
+    assert requests.get(server.http, headers=unchanged, timeout=10).status_code == 304
+    [script] = re.findall(r'src="(page/[0-9a-f]{16}/main.js)"', page.text)
+    for name, kind in (("main.js", "text/javascript"), ("style.css", "text/css")):
+        address = f"{server.http}/{script.replace('main.js', name)}"
+        file = requests.get(address, timeout=10)
+        assert file.headers["Content-Type"] == f"{kind}; charset=utf-8"
+        assert "immutable" in file.headers["Cache-Control"]
+        assert file.headers["X-Content-Type-Options"] == "nosniff"
+    # Another version's page, while versions are being rolled out.
+    older = requests.get(f"{server.http}/page/0123456789abcdef/main.js", timeout=10)
+    assert older.headers["Cache-Control"] == "no-store"
+    for name in ("index.html", "..%2Ffiles.py", "nothing.js"):
+        gone = requests.get(f"{server.http}/page/0123456789abcdef/{name}", timeout=10)
+        assert gone.status_code == 404
 
 
 @pytest.fixture
@@ -255,10 +276,17 @@ def test_the_count_is_of_all_that_there_is_not_of_a_page(page: Any, server: Serv
     client.index(DocList[ClipDoc](more))
     page.goto(f"{server.http}/?q=red")
     page.get_by_text("The best 24 of 32 pictures for “red”").wait_for()
-    page.get_by_role("button", name="Show more").click()
+    page.mouse.wheel(0, 100_000)
     page.get_by_text("All 32 pictures for “red”").wait_for()
     assert page.locator(".card").count() == 32
     assert page.get_by_role("button", name="Show more").is_hidden()
+    # By a button too, which takes those who press it to what has come.
+    page.add_init_script("delete window.IntersectionObserver")
+    page.goto(f"{server.http}/?q=red")
+    page.get_by_role("button", name="Show more").press("Enter")
+    page.get_by_text("All 32 pictures for “red”").wait_for()
+    order = "[...document.querySelectorAll('.card')].indexOf(document.activeElement)"
+    assert page.evaluate(order) == 24
     page.goto(f"{server.http}/?q=red&filter=price%20%3C%20100")
     page.get_by_text("The best 24 of 30 pictures that pass the filter").wait_for()
     # Pictures without titles are pictures too, and each is another one.
@@ -381,7 +409,7 @@ def test_below_a_path_of_another_site(page: Any, server: Server) -> None:
     page.wait_for_function("() => [...document.images].every(i => i.naturalWidth > 0)")
     page.locator(".card").nth(1).click()
     page.locator("#like").click()
-    page.get_by_text("pictures for your picture").wait_for()
+    page.get_by_text("pictures for like").wait_for()
     assert len(asked) > 10
     outside = [url for url in asked if not url.startswith((f"{server.http}/shop/search/", "data:"))]
     assert outside == []

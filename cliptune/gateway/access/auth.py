@@ -17,7 +17,7 @@ from cliptune.errors import CliptuneError
 from cliptune.gateway.access.admission import PRESENTED, Admission
 from cliptune.gateway.http.errors import error_response
 from cliptune.protocol import wire_errors
-from cliptune.protocol.endpoints import OPEN_PATHS, POST, answering
+from cliptune.protocol.endpoints import OPEN_PATHS, PAGE_FILES, POST, answering
 
 if TYPE_CHECKING:
     from cliptune.protocol.jina_types import HandlerCallDetails, ServicerContext
@@ -91,7 +91,8 @@ class AuthMiddleware:
             return
         PRESENTED.set(presented(scope))
         path = scope["path"]
-        if scope["type"] == "websocket" or path not in OPEN_PATHS:
+        is_open = path in OPEN_PATHS or path.startswith(PAGE_FILES)
+        if scope["type"] == "websocket" or not is_open:
             try:
                 free = scope["type"] == "websocket" or path == POST
                 self.admission.check(PRESENTED.get(), None if free else answering(path))

@@ -1,0 +1,1 @@
+"""The search page: files without a build step, and how they are given out."""
