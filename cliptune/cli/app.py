@@ -14,6 +14,7 @@ from cliptune.extras import of_missing
 
 COMMANDS = {
     "cliptune.cli.split": "split",
+    "cliptune.cli.mine": "mine",
     "cliptune.cli.runs": "fit logs cancel resume evaluate runs",
     "cliptune.cli.tune": "tune",
     "cliptune.cli.compare": "compare",

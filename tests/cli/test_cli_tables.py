@@ -29,6 +29,7 @@ TABLES = [
     "split",
     "swap",
     "data check",
+    "mine",
 ]
 """The commands that take a table."""
 COLOURS = ["red", "green", "blue", "white", "black", "orange", "purple", "yellow", "pink", "grey"]
