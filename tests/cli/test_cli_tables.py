@@ -29,6 +29,8 @@ TABLES = [
     "split",
     "swap",
     "data check",
+    "data correct",
+    "data suspects",
     "mine",
 ]
 """The commands that take a table."""

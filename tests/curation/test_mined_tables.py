@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,19 @@ def write(path: Path, given: list[dict[str, Any]]) -> Path:
 
 
 def mined_table(
-    source: Path | str, out: Path, tiny_model: Path, column: str = "negative", **options: Any
+    source: Path | str,
+    out: Path,
+    tiny_model: Path,
+    column: str = "negative",
+    how: MiningOptions = LOOSE,
+    **options: Any,
 ) -> tuple[MinedTable, Mined]:
     given = open_pairs(str(source), CsvOptions.parse(options), "data")
     check_target(out, given.table.rows)
     check_minable(given, column)
     pairs = embed_pairs(given.docs, *both_towers(str(tiny_model), device="cpu"))
-    mined = mine(pairs, LOOSE)
-    return write_mined(given, pairs, mined, out, column, LOOSE.num_negatives), mined
+    mined = mine(pairs, how)
+    return write_mined(given, pairs, mined, out, column, how.num_negatives), mined
 
 
 def read(path: Path | str, **options: Any) -> DocList[ClipDoc]:
@@ -98,8 +104,12 @@ def test_the_table_says_what_it_said_and_names_wrong_answers(
     written, mined = mined_table(table, out, tiny_model, **ids)
     assert (written.rows, written.named, written.unnamed) == (N, N - 1, 0)
     before, after = read(table, **ids), read(out, **written.options)
-    if target != ".tsv" or source == ".parquet":  # where a tab separates, so a comma may be one
-        assert list(map(said, after)) == list(map(said, before))
+    # A decimal comma is one where no comma separates cells: else the price is a text.
+    has_commas = [source == ".csv", target == ".tsv" or {source, target} == {".csv"}]
+    if has_commas[0] != has_commas[1]:
+        for doc in (*before, *after):
+            doc.tags["price"] = None
+    assert list(map(said, after)) == list(map(said, before))
     assert [doc.text for doc in after] == [doc.text for doc in before]
     assert [doc.id for doc in after] == [doc.id for doc in before]
     known = [str(doc.id) for doc in before]
@@ -148,7 +158,8 @@ def test_rows_with_several_pictures_name_those_that_are_one_rows(
     ]
     given[5]["images"].append(picture(3))  # a picture of two rows: its ids change with these
     table = write(tmp_path / "shop.parquet", given)
-    written, _ = mined_table(table, tmp_path / "out.parquet", tiny_model)
+    many = replace(LOOSE, num_negatives=20)
+    written, _ = mined_table(table, tmp_path / "out.parquet", tiny_model, how=many)
     assert written.unnamed > 0
     after = read(tmp_path / "out.parquet", **written.options)
     assert len(after) == 2 * N + 1
@@ -158,7 +169,7 @@ def test_rows_with_several_pictures_name_those_that_are_one_rows(
         assert doc.negatives
         assert set(doc.negatives) <= known
         assert doc.text not in {title_of[one] for one in doc.negatives}
-        assert len(doc.negatives) <= 3
+        assert 10 < len(doc.negatives) <= 20
 
 
 def test_wrong_answers_of_the_table_come_first(tmp_path: Path, tiny_model: Path) -> None:
@@ -196,8 +207,10 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
         open_pairs("catalogue-train", CsvOptions(), "data")
     with pytest.raises(BadInput, match="has a column 'price' already"):
         check_minable(open_pairs(str(table), CsvOptions(), "data"), "price")
-    named = open_pairs(str(table), CsvOptions.parse({"negative_column": "image"}), "data")
-    with pytest.raises(BadInput, match="'image' holds pictures"):
+    both = write(tmp_path / "both.csv", [{**row, "not": "3.png"} for row in rows(tmp_path)])
+    columns = {"negative_column": "not", "image_column": "image"}
+    named = open_pairs(str(both), CsvOptions.parse(columns), "data")
+    with pytest.raises(BadInput, match="'not' holds pictures"):
         check_minable(named, "negative")
     as_ids = open_pairs(str(table), CsvOptions.parse({"image_template": "{sku}.png"}), "data")
     check_minable(as_ids, "negative")
@@ -278,8 +291,8 @@ def test_real_products_near_their_titles(shared_dir: Path, tmp_path: Path) -> No
     for row in range(0, len(pairs), 40):
         same = titles == titles[row]
         scores = pictures @ pairs.titles[pairs.title_of[row]]
-        limit = scores[same].min() * 0.95
-        allowed = ~same & (scores <= limit) & (pictures @ pictures[row] < 0.97)
+        least = scores[same].min()
+        allowed = ~same & (scores <= least - 0.05 * abs(least)) & (pictures @ pictures[row] < 0.97)
         allowed &= pairs.titles[pairs.title_of] @ pairs.titles[pairs.title_of[row]] < 0.99
         best = sorted(scores[allowed], reverse=True)[:5]
         found = [one.score for one in mined.negatives[row]]
