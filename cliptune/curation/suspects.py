@@ -237,7 +237,8 @@ def _labels(pairs: EmbeddedPairs) -> tuple[list[str], Ints]:
 
 def _numbered(codes: NDArray[np.integer]) -> Ints:
     """Numbers without gaps, from 0."""
-    return np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    numbers: Ints = np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    return numbers
 
 
 def _mislabelled(codes: Ints, neighbours: Ints, labels: Sequence[str]) -> list[Suspect]:
