@@ -26,9 +26,9 @@ CALLBACKS = """
 """
 SERVING = "AsyncClient Client RemoteSession serve serve_training"
 COMMANDS = """
-    calibrate cancel compare data/check data/correct data/suspects demo download evaluate export feedback/delete
-    feedback/export fetch fit index/add index/clear index/delete index/get index/migrate index/prune
-    index/repair index/restore index/snapshot index/status index/tags
+    calibrate cancel compare data/check data/correct data/suspects demo download evaluate export
+    feedback/delete feedback/export fetch fit index/add index/clear index/delete index/get
+    index/migrate index/prune index/repair index/restore index/snapshot index/status index/tags
     keys/list keys/new keys/revoke logs mcp mine models push quantize report resume runs runs/delete
     search serve split swap train-server tune wise-ft
 """

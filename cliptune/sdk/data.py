@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cliptune.extras import need
+
 if TYPE_CHECKING:
     from docarray import DocList
 
@@ -81,7 +83,9 @@ def mine(
         BadInput: an option is wrong; the message repeats it.
         NotFound: the data or the model are not there.
         BadData: the data can't be read, or fewer than two pairs are left.
+        Unavailable: what models need is not installed.
     """
+    need("train", "mining")
     from docarray import DocList
 
     from cliptune.curation.embedded import embed_pairs
