@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cliptune.documents import SearchResult as SearchResult
     from cliptune.runs import Experiment as Experiment
     from cliptune.runs import Run as Run
+    from cliptune.sdk.data import mine as mine
     from cliptune.sdk.data import pull as pull
     from cliptune.sdk.data import push as push
     from cliptune.sdk.models import TwoTowers as TwoTowers
@@ -70,7 +71,7 @@ _HOMES = {
     "cliptune.client.client": "Client",
     "cliptune.documents": "ClipDoc Match QueryDoc QueryPart RankDoc RankMatch SearchResult",
     "cliptune.runs": "Experiment Run",
-    "cliptune.sdk.data": "pull push",
+    "cliptune.sdk.data": "mine pull push",
     "cliptune.sdk.models": """TwoTowers build_model describe_models encode get_model
         list_callbacks list_model_options list_models""",
     "cliptune.sdk.session": """connect create_experiment delete_experiment delete_experiments

@@ -22,6 +22,7 @@ _MODULES = {
     "datasets": ("datasets",),
     "mcp": ("mcp",),
     "tune": ("optuna",),
+    "suspects": ("cleanlab",),
 }
 """Modules that an extra of pyproject.toml brings, and that its work can't do without."""
 

@@ -76,23 +76,31 @@ def guard_process(folder: Path) -> None:
 
 def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write `data` beside `path`, flush it to disk and rename it there."""
-    make_folder(path.parent)
-    beside = _beside(path)
-    handle = open_file(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private=private)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with new_file(path, private=private) as beside:
+        beside.write_bytes(data)
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """`write_bytes` of UTF-8 text."""
     write_bytes(path, text.encode(), private=private)
+
+
+@contextmanager
+def new_file(path: Path, *, private: bool = False) -> Iterator[Path]:
+    """Write an empty file beside `path`; it takes that name only if the block succeeds.
+
+    For what is too large to be made in memory, as `write_bytes` needs it.
+    """
+    make_folder(path.parent)
+    beside = _beside(path)
+    os.close(open_file(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, private=private))
+    try:
+        yield beside
+        _sync(beside)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -57,7 +57,11 @@ def test_the_python_reference_has_every_public_name() -> None:
     described = set(re.findall(r"^::: (\S+)", _text("python", "callbacks", "client"), re.M))
     public = {f"cliptune.{name}" for name in cliptune.__all__ if name != "callback"}
     callbacks = {f"cliptune.callback.{name}" for name in callback.__all__ if name != "CALLBACKS"}
-    options = {"cliptune.client.batching.SendingOptions", "cliptune.client.calls.SearchOptions"}
+    options = {
+        "cliptune.client.batching.SendingOptions",
+        "cliptune.client.calls.SearchOptions",
+        "cliptune.curation.mining_options.MiningOptions",
+    }
     assert described == public | callbacks | options
 
 

@@ -18,7 +18,7 @@ LIBRARY = """
     SearchResult TwoTowers build_model callback connect create_experiment delete_experiment
     delete_experiments delete_run delete_runs describe_models encode errors fit get_experiment
     get_model get_run list_callbacks list_experiments list_model_options list_models list_runs
-    pull push
+    mine pull push
 """
 CALLBACKS = """
     BestModelCheckpoint CALLBACKS Callback EarlyStopping EvaluationCallback MLflowLogger
@@ -26,10 +26,10 @@ CALLBACKS = """
 """
 SERVING = "AsyncClient Client RemoteSession serve serve_training"
 COMMANDS = """
-    calibrate cancel compare data/check demo download evaluate export feedback/delete
-    feedback/export fetch fit index/add index/clear index/delete index/get index/migrate index/prune
-    index/repair index/restore index/snapshot index/status index/tags
-    keys/list keys/new keys/revoke logs mcp models push quantize report resume runs runs/delete
+    calibrate cancel compare data/check data/correct data/suspects demo download evaluate export
+    feedback/delete feedback/export fetch fit index/add index/clear index/delete index/get
+    index/migrate index/prune index/repair index/restore index/snapshot index/status index/tags
+    keys/list keys/new keys/revoke logs mcp mine models push quantize report resume runs runs/delete
     search serve split swap train-server tune wise-ft
 """
 SEARCH_CALLS = """

@@ -133,7 +133,7 @@ def flops_of_pair(architecture: str) -> float:
     vision = float(counter.get_total_flops())
     # A text's tokens are few, and its tower is counted by its weights.
     weights = [p.numel() for name, p in clip.named_parameters() if name.startswith("transformer.")]
-    text = 2.0 * sum(weights) * TITLE
+    text: float = 2.0 * sum(weights) * TITLE
     return 3.0 * (vision + text)
 
 

@@ -83,7 +83,7 @@ class Bench:
     def before(self) -> None:
         """Measure the model that all runs start from."""
         if (BEFORE, 0, 0) not in self.done:
-            self._keep(Run(BEFORE, 0, 0, {}, *self._measure(load_model("builtin"))))
+            self.keep(BEFORE, 0, 0, {}, load_model("builtin"))
 
     def run(self, name: str, products: int, seed: int, options: dict[str, Any]) -> None:
         """Train on the first `products` of the training part, unless that was done before."""
@@ -94,7 +94,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as scratch:
             train(settings, docs, None, [], Path(scratch), StandardRunLogger())
             model = load_model(Path(scratch) / "artifact")
-        self._keep(Run(name, products, seed, options, *self._measure(model)))
+        self.keep(name, products, seed, options, model)
 
     def open_clip(self, products: int, seed: int, epochs: int, rate: float, size: int) -> None:
         """Train with `open_clip_train` at the peak `rate` and batch `size`, likewise."""
@@ -109,12 +109,16 @@ class Bench:
             docs = with_files(self.split.catalogue(products), pictures)
             done = open_clip_train(Task(docs, epochs, size, seed), folder, rate, workers=1)
             model = load_model(done.model)
-        self._keep(Run(name, products, seed, options, *self._measure(model)))
+        self.keep(name, products, seed, options, model)
 
-    def _measure(self, model: ClipModel) -> tuple[PerQuery, PerQuery]:
-        return measure(model, self.split.validation), measure(model, self.split.test)
-
-    def _keep(self, run: Run) -> None:
+    def keep(
+        self, name: str, products: int, seed: int, options: dict[str, Any], model: ClipModel
+    ) -> None:
+        """Measure what came out of a run, and write it down, unless that was done before."""
+        if (name, products, seed) in self.done:
+            return
+        sides = (measure(model, side) for side in (self.split.validation, self.split.test))
+        run = Run(name, products, seed, options, *sides)
         with self.out.open("a") as file:
             file.write(json.dumps(asdict(run)) + "\n")
         self.done.add(run.key)

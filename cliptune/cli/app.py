@@ -16,6 +16,7 @@ COMMANDS = {
     "cliptune.cli.demo": "demo",
     "cliptune.cli.training.data": "data",
     "cliptune.cli.training.split": "split",
+    "cliptune.cli.training.mine": "mine",
     "cliptune.cli.training.fit": "fit",
     "cliptune.cli.training.tune": "tune",
     "cliptune.cli.training.runs": "runs logs cancel resume",

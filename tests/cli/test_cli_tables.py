@@ -29,6 +29,9 @@ TABLES = [
     "split",
     "swap",
     "data check",
+    "data correct",
+    "data suspects",
+    "mine",
 ]
 """The commands that take a table."""
 COLOURS = ["red", "green", "blue", "white", "black", "orange", "purple", "yellow", "pink", "grey"]

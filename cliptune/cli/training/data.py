@@ -1,4 +1,4 @@
-"""`cliptune data check`: a dry run, what a table would be taken for."""
+"""`cliptune data check`: a dry run, what a table would be taken for; `data`'s other commands."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from cliptune.cli.inputs import tell
 from cliptune.cli.options import with_table_options
 from cliptune.cli.terminal import console, progress_bar
+from cliptune.cli.training import suspects
 
 if TYPE_CHECKING:
     from cliptune.data.check import Shown, TableCheck
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     group.command(
         epilog="Example: cliptune data check products.parquet --text-column title",
     )(with_table_options(check))
+    suspects.register(group)
     app.add_typer(group, name="data")
 
 

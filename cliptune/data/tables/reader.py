@@ -175,19 +175,30 @@ class Table:
         Raises:
             BadData: the table has changed since it was looked through.
         """
-        yield from self._documents(self._pack is None)
+        return (doc for _, doc in self.numbered())
 
-    def _documents(self, reads_pictures: bool) -> Iterator[ClipDoc]:
-        """The documents; without `reads_pictures` those that the table holds are not read."""
+    def numbered(self) -> Iterator[tuple[int, ClipDoc]]:
+        """The documents, each with its row's number: from 0, those that are left out count.
+
+        Raises:
+            BadData: the table has changed since it was looked through.
+        """
+        return self._documents(self._pack is None)
+
+    def _documents(self, reads_pictures: bool) -> Iterator[tuple[int, ClipDoc]]:
+        """As `numbered`; without `reads_pictures` those that the table holds are not read."""
         try:
             rows = zip(self._ids, self._each(reads_pictures=reads_pictures), strict=True)
+            row_number, place = -1, ""
             for number, (doc_id, row) in enumerate(rows):
+                row_number += row.place != place  # a row may be several documents
+                place = row.place
                 if doc_id is None:
                     continue
                 doc = self._maker.document(row, doc_id)
                 if doc.image is not None and self._pack is not None:
                     doc.image, doc.uri = None, self._address(number)
-                yield doc
+                yield row_number, doc
         except ValueError as error:
             if isinstance(error, BadData):
                 raise
@@ -397,7 +408,7 @@ class Table:
         summary.columns = self.roles.described()
         if summary.rows == 0:
             raise BadData(f"{self.rows.where} has no rows")
-        summary.add(self._documents(reads_pictures=False))
+        summary.add(doc for _, doc in self._documents(reads_pictures=False))
         check_part(summary.left_out, summary.rows, f"{self.role} ({self.rows.where})")
         for name in self.roles.tags:
             if self.rows.has_commas and self._columns[name].has_unclear_commas:
