@@ -1,6 +1,6 @@
 """Tests that need a GPU: `pytest -m gpu`; elsewhere they are skipped.
 
-CLIPTUNE_GPU_TESTS_ON=cpu runs them on the processor, which shows that they work.
+GPU_TESTS_ON=cpu runs them on the processor, which shows that they work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 
-DEVICE = os.environ.get("CLIPTUNE_GPU_TESTS_ON", "cuda")
+DEVICE = os.environ.get("GPU_TESTS_ON", "cuda")
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def run(part: Part, out: Path, seconds: float, device: str) -> dict[str, Any]:
     """What a part printed as JSON, a line each, and how it ended."""
     log = out / f"{part.name.replace(' ', '-')}.log"
     began = time.monotonic()
-    environment = {**os.environ, "CLIPTUNE_GPU_TESTS_ON": device}
+    environment = {**os.environ, "GPU_TESTS_ON": device}
     if part.name == "clip_server":
         environment.pop("PYTHONPATH", None)
     with log.open("w") as errors:
