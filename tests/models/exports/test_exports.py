@@ -150,6 +150,7 @@ def test_sentence_transformers(clip: Path, pictures: list[Any], tmp_path: Path) 
     assert load_model(tmp_path / "out").digest == load_model(clip).digest
 
 
+@pytest.mark.e2e
 def test_openvino(clip: Path, pictures: list[Any], tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino", reason="needs cliptune[openvino]")
     export(clip, "openvino", tmp_path / "out")

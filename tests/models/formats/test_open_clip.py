@@ -111,8 +111,15 @@ def difference(ours: Any, theirs: Any) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
 
 
+SLOW = ("mobileclip2", "pe", "eva")
+"""Of large networks however few their layers."""
+
+
 @pytest.mark.usefixtures("tiny_siglip")
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(one, marks=[pytest.mark.e2e] if one in SLOW else []) for one in CONFIGS],
+)
 def test_a_family(family: str, tmp_path: Path, pictures: list[Any]) -> None:
     config = CONFIGS[family]
     saved(tmp_path / "model", config, safe=family != "clip", tokenizer=owners.clip_tokenizer())
