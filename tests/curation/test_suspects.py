@@ -242,7 +242,7 @@ def test_titles_swapped_among_real_products_are_found_and_corrected(
     pq.write_table(table.set_column(place, "title", [swapped.tolist()]), "shop.parquet")
 
     command = ["data", "suspects", "shop.parquet", "--model", "builtin", "--out", "found.csv"]
-    done = CliRunner().invoke(app, [*command, "--device", "cpu", "--deviations", "2"])
+    done = CliRunner().invoke(app, [*command, "--device", "cpu"])
     assert done.exit_code == 0, (done.output, done.exception)
     assert "suspects: titles and labels that the 50 nearest pictures speak against" in done.stderr
     with Path("found.csv").open(newline="") as file:
@@ -250,8 +250,8 @@ def test_titles_swapped_among_real_products_are_found_and_corrected(
     suspected = [one["id"] for one in found if one["reason"] == "title"]
     precision = len(wrong & set(suspected)) / len(suspected)
     recall = len(wrong & set(suspected)) / len(wrong)
-    assert precision > 0.15, (precision, recall)  # by chance: 0.05
-    assert recall > 0.25, (precision, recall)
+    assert precision > 0.25, (precision, recall)  # by chance: 0.05
+    assert recall > 0.15, (precision, recall)
 
     right = dict(zip(map(str, ids), titles, strict=True))
     for one in found:
