@@ -16,6 +16,7 @@ ARG BASE_DIGEST=""
 FROM ${BASE}${BASE_DIGEST:+@${BASE_DIGEST}} AS build
 WORKDIR /src
 COPY docker/requirements.lock docker/tools.lock docker/
+# They are compiled once, here: each start of a container, whose files are read-only, would again.
 # Packages stand in a layer below the program's own, which changes more often.
 RUN python -m venv /opt/tools \
  && /opt/tools/bin/pip install --no-cache-dir --no-deps --require-hashes \
@@ -28,7 +29,7 @@ FROM build AS build-gpu
 RUN uv pip install --python /opt/cliptune --no-cache --no-deps --require-hashes \
       --requirement docker/requirements.lock
 COPY . .
-RUN uv pip install --python /opt/cliptune --no-cache --no-deps . \
+RUN uv pip install --python /opt/cliptune --no-cache --no-deps --compile-bytecode . \
  && cyclonedx-py environment --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
 
 # The same versions, but torch without CUDA, which PyPI doesn't have. TORCH is the options of uv that
@@ -45,7 +46,7 @@ RUN awk '/^[a-z]/ { cuda = /^(torch|torchvision|triton|cuda-|nvidia-)/ } !cuda' 
  && uv pip install --python /opt/cliptune --no-cache --no-deps ${TORCH} \
       --requirement docker/torch.txt
 COPY . .
-RUN uv pip install --python /opt/cliptune --no-cache --no-deps . \
+RUN uv pip install --python /opt/cliptune --no-cache --no-deps --compile-bytecode . \
  && cyclonedx-py environment --output-file /opt/cliptune/sbom.cdx.json /opt/cliptune/bin/python
 
 FROM ${BASE}${BASE_DIGEST:+@${BASE_DIGEST}} AS runtime
