@@ -1,7 +1,7 @@
 """Tools for assistants: a search Flow over the Model Context Protocol.
 
 `cliptune mcp` is a server that an assistant starts and talks to over stdin and stdout. It has
-three tools, which read and change nothing: `search`, `get` and `similar`.
+tools that read and change nothing: `search`, `similar`, `get` and `tags`.
 
 An assistant does what texts talk it into, so a picture is taken from this machine only below the
 folder that it was started with; links are read by the search Flow, where its operator allows them.
@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, JsonValue
 from cliptune.client.async_client import AsyncClient
 from cliptune.documents import ClipDoc, Match, SearchResult
 from cliptune.errors import BadInput, Forbidden, NotFound, shown
+from cliptune.protocol.answers import TagsAnswer
 from cliptune.protocol.redaction import shown_link
 
 MOST = 100
@@ -29,8 +30,8 @@ MOST = 100
 ABOUT = """Search in a collection of pictures, each with an id, a title and tags (price, brand, …).
 
 `search` finds pictures by what they show; `similar` those that look like a stored document or
-another picture; `get` tells a document's title and tags. Scores are cosine similarities: compare
-them within one answer alone."""
+another picture; `get` tells a document's title and tags; `tags` which tags there are, for filters.
+Scores are cosine similarities: compare them within one answer alone."""
 _READING = ToolAnnotations(readOnlyHint=True, openWorldHint=False)
 Filter = Annotated[
     str | None,
@@ -39,6 +40,12 @@ Filter = Annotated[
     ),
 ]
 Limit = Annotated[int, Field(ge=1, le=MOST, description="At most so many matches.")]
+GroupBy = Annotated[
+    str | None,
+    Field(description="A tag such as `product`: one match for each of its values, the best."),
+]
+CHANGE = 2.0
+"""What a text counts beside a document: texts are further from pictures than pictures are."""
 
 
 class Found(BaseModel):
@@ -49,6 +56,7 @@ class Found(BaseModel):
     title: str | None = None
     tags: dict[str, JsonValue] = Field(default_factory=dict)
     image_url: str | None = Field(None, description="Where its picture is.")
+    more: int | None = Field(None, description="How many more its group has, with `group_by`.")
 
 
 class Answer(BaseModel):
@@ -90,10 +98,24 @@ def make_server(client: AsyncClient, pictures: Path | None = None) -> FastMCP[No
         text: Annotated[str, Field(description="What the pictures show: `red rain boots`.")],
         filter: Filter = None,
         limit: Limit = 10,
+        words: Annotated[
+            bool,
+            Field(
+                description="Let the words themselves count: for brands, names, article numbers."
+            ),
+        ] = False,
+        group_by: GroupBy = None,
     ) -> Answer:
         """Find pictures by a text."""
-        result = await client.search(ClipDoc(text=text), limit, filter=filter)
+        result = await client.search(
+            ClipDoc(text=text), limit, filter=filter, hybrid=words, group_by=group_by
+        )
         return _answer(client, result)
+
+    @server.tool(annotations=_READING)
+    async def tags() -> TagsAnswer:
+        """Tell which tags the documents have, of which types, with frequent values."""
+        return TagsAnswer.model_validate(await client.tags())
 
     @server.tool(annotations=_READING)
     async def get(id: Annotated[str, Field(description="As matches have it.")]) -> Stored:
@@ -114,17 +136,26 @@ def make_server(client: AsyncClient, pictures: Path | None = None) -> FastMCP[No
         picture: Annotated[
             str | None, Field(description="Or a picture: a path, a link or a `data:` URI.")
         ] = None,
+        but: Annotated[
+            str | None, Field(description="With an id, what is to be different: `in green`.")
+        ] = None,
         filter: Filter = None,
         limit: Limit = 10,
+        group_by: GroupBy = None,
     ) -> Answer:
         """Find pictures that look like a stored document's, or like another picture."""
         if (id is None) == (picture is None):
             raise BadInput("give either an id or a picture")
         if picture is not None:
+            if but is not None:
+                raise BadInput("`but` goes with an id, and a picture is given")
             query = _picture(picture, pictures)
-            return _answer(client, await client.search(query, limit, filter=filter))
+            result = await client.search(query, limit, filter=filter, group_by=group_by)
+            return _answer(client, result)
         await _stored(client, str(id))
-        return _answer(client, await client.search(None, limit, filter=filter, like=id))
+        change: dict[str | bytes, float] | None = None if but is None else {but: CHANGE}
+        result = await client.search(change, limit, filter=filter, group_by=group_by, like=id)
+        return _answer(client, result)
 
     return server
 
@@ -172,4 +203,5 @@ def _found(client: AsyncClient, match: Match) -> Found:
         title=match.text,
         tags=match.tags,
         image_url=place,
+        more=match.more,
     )

@@ -67,11 +67,16 @@ def test_an_assistant_searches(
             "by id": await call("similar", {"id": "item-3", "limit": 4}),
             "by path": await call("similar", {"picture": "seen.png", "limit": 1}),
             "by uri": await call("similar", {"picture": data, "limit": 1}),
+            "but": await call("similar", {"id": "item-3", "but": "in green", "limit": 4}),
+            "words": await call("search", {"text": "item-7", "words": True, "limit": 1}),
+            "grouped": await call("search", {"text": "a thing", "group_by": "brand"}),
+            "tags": await call("tags", {}),
             "unknown tag": await call("search", {"text": "a", "filter": "prise < 3"}),
         }
         refused = {
             "no document 'nothing'": await call("get", {"id": "nothing"}),
             "either an id or a picture": await call("similar", {}),
+            "goes with an id": await call("similar", {"picture": data, "but": "in green"}),
             "is not below": await call("similar", {"picture": "../secret.png"}),
             "No such file": await call("similar", {"picture": "nothing.png"}),
             "never fetched": await call("similar", {"picture": "http://127.0.0.1:1/a.png"}),
@@ -85,7 +90,7 @@ def test_an_assistant_searches(
             assert words in result.content[0].text, result.content[0].text
             assert "Traceback" not in result.content[0].text
         tools = (await session.list_tools()).tools
-        assert {tool.name for tool in tools} == {"search", "get", "similar"}
+        assert {tool.name for tool in tools} == {"search", "get", "similar", "tags"}
         assert all(tool.annotations.readOnlyHint and tool.outputSchema for tool in tools)
         return named
 
@@ -106,6 +111,14 @@ def test_an_assistant_searches(
     assert nearest is not None
     others = [str(match.id) for match in by_picture if match.id != "item-3"][:4]
     assert [one["id"] for one in matches(found["by id"])] == others
+    changed = clients[0].search({"in green": 2.0}, limit=4, like="item-3").matches
+    assert [one["id"] for one in matches(found["but"])] == [str(match.id) for match in changed]
+    assert [one["id"] for one in matches(found["words"])] == ["item-7"]
+    grouped = clients[0].search("a thing", group_by="brand").matches
+    assert [(one["id"], one["more"]) for one in matches(found["grouped"])] == [
+        (str(match.id), match.more) for match in grouped
+    ]
+    assert found["tags"].structuredContent == clients[0].tags()
     for how in ("by path", "by uri"):
         assert [one["id"] for one in matches(found[how])] == ["item-3"]
     [warning] = found["unknown tag"].structuredContent["warnings"]
