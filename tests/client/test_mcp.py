@@ -69,7 +69,7 @@ def test_an_assistant_searches(
             "by uri": await call("similar", {"picture": data, "limit": 1}),
             "but": await call("similar", {"id": "item-3", "but": "in green", "limit": 4}),
             "words": await call("search", {"text": "item-7", "words": True, "limit": 1}),
-            "grouped": await call("search", {"text": "a thing", "group_by": "brand"}),
+            "grouped": await call("search", {"text": "a thing", "group_by": "colour"}),
             "tags": await call("tags", {}),
             "unknown tag": await call("search", {"text": "a", "filter": "prise < 3"}),
         }
@@ -114,7 +114,7 @@ def test_an_assistant_searches(
     changed = clients[0].search({"in green": 2.0}, limit=4, like="item-3").matches
     assert [one["id"] for one in matches(found["but"])] == [str(match.id) for match in changed]
     assert [one["id"] for one in matches(found["words"])] == ["item-7"]
-    grouped = clients[0].search("a thing", group_by="brand").matches
+    grouped = clients[0].search("a thing", group_by="colour").matches
     assert [(one["id"], one["more"]) for one in matches(found["grouped"])] == [
         (str(match.id), match.more) for match in grouped
     ]
