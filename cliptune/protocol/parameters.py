@@ -163,10 +163,10 @@ class SearchParameters(Parameters):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        for name in {"alpha", "fusion"} & self.model_fields_set:
-            given = getattr(self, name)
-            if given is not None and not self.hybrid:
-                raise ValueError(f"{name} is {given!r} without hybrid: it has no effect")
+        if not self.hybrid and self.alpha is not None:
+            raise ValueError(f"alpha is {self.alpha!r} without hybrid: it has no effect")
+        if not self.hybrid and self.fusion == "ranks":  # GET says the default, too
+            raise ValueError("fusion is 'ranks' without hybrid: it has no effect")
         if self.fusion == "ranks" and self.alpha is not None:
             raise ValueError(f"alpha is {self.alpha!r} with fusion 'ranks': it weighs scores")
         return self
