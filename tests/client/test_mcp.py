@@ -15,6 +15,7 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from cliptune.documents import ClipDoc
+from cliptune.protocol.answers import TagsAnswer
 from cliptune.serving import Client
 from tests.pictures import base64_of, picture
 from tests.server import Server
@@ -118,7 +119,8 @@ def test_an_assistant_searches(
     assert [(one["id"], one["more"]) for one in matches(found["grouped"])] == [
         (str(match.id), match.more) for match in grouped
     ]
-    assert found["tags"].structuredContent == clients[0].tags()
+    told = TagsAnswer.model_validate(found["tags"].structuredContent)
+    assert told == TagsAnswer.model_validate(clients[0].tags())
     for how in ("by path", "by uri"):
         assert [one["id"] for one in matches(found[how])] == ["item-3"]
     [warning] = found["unknown tag"].structuredContent["warnings"]
