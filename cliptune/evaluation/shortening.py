@@ -41,4 +41,6 @@ def measure_lengths(
 def _first(embeddings: Embeddings, length: int) -> Embeddings:
     """The first numbers of embeddings [N, D], made to unit length: float32 [N, length]."""
     first = embeddings[:, :length]
-    return first / np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(first, axis=1, keepdims=True)
+    unit: Embeddings = first / np.maximum(lengths, np.float32(1e-12))
+    return unit
