@@ -27,6 +27,7 @@ COMMANDS = {
     "cliptune.cli.models.quantize": "quantize",
     "cliptune.cli.models.calibrate": "calibrate",
     "cliptune.cli.models.wise_ft": "wise-ft",
+    "cliptune.cli.models.shorten": "shorten",
     "cliptune.cli.service.serve": "serve train-server",
     "cliptune.cli.service.index": "index",
     "cliptune.cli.service.search": "search",

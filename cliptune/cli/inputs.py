@@ -69,7 +69,7 @@ def table_options_of(model: str | Path) -> Mapping[str, object] | None:
         if not is_artifact(path):
             return None
         # No tower's weights are checked for it: whoever loads them does.
-        config = yaml.safe_load((open_artifact(path, only=()).path / "config.yml").read_text())
+        config = open_artifact(path, only=()).config
     except (CliptuneError, OSError, yaml.YAMLError):
         return None  # a model's name, or one that can't be opened: loading it says why
     kept = config.get("csv_options") if isinstance(config, dict) else None

@@ -150,6 +150,18 @@ class Artifact:
         return metrics
 
     @property
+    def config(self) -> dict[str, object]:
+        """The options of the run that it comes from, empty if there was none."""
+        config: dict[str, object] = yaml.safe_load((self.path / "config.yml").read_text()) or {}
+        return config
+
+    @property
+    def matryoshka(self) -> list[int]:
+        """Lengths at which the first numbers of its embeddings were trained to be one too."""
+        lengths = self.config.get("matryoshka")
+        return [int(one) for one in lengths] if isinstance(lengths, list) else []
+
+    @property
     def calibration(self) -> Calibration | None:
         """What its cosines mean; None: it was not calibrated.
 

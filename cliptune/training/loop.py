@@ -277,6 +277,7 @@ class _Run:
             autocast=autocast,
             min_area=options.augment_crop,
             flip=options.augment_flip,
+            matryoshka=options.matryoshka,
             world=world,
         )
 

@@ -39,6 +39,9 @@ class TrainingOptions(BaseModel):
     248, stretch its position embeddings (see `cliptune.models.context`)."""
     loss: str = "CLIPLoss"
     """A name of `cliptune.training.losses.LOSSES`."""
+    matryoshka: tuple[int, ...] = ()
+    """Lengths such as `[64, 128, 256]` at which the first numbers of an embedding are trained to be
+    one themselves, beside the whole: `cliptune shorten` then makes a model of that length."""
     optimizer: str = AUTO
     """A name of `cliptune.training.optimization.optimizers.OPTIMIZERS`; `auto` is Muon for the
     built-in model and for random weights, AdamW for all others and for adapters."""
@@ -119,6 +122,13 @@ class TrainingOptions(BaseModel):
                 "use False, True, 'vision', 'text', or towers' first blocks, such as "
                 "{'vision': 8, 'text': 4}"
             )
+        return value
+
+    @field_validator("matryoshka")
+    @classmethod
+    def _is_increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(length < 1 for length in value) or sorted(set(value)) != list(value):
+            raise ValueError("use increasing lengths from 1, such as [64, 128, 256]")
         return value
 
     @model_validator(mode="after")

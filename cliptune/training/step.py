@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from cliptune.errors import CliptuneError
+from cliptune.errors import BadInput, CliptuneError
 from cliptune.files import write_text
 from cliptune.models.loading import ClipModel
 from cliptune.models.modules import Head, cut_to_longest
@@ -38,6 +38,10 @@ class Objective:
 
     With several processes each embeds its part of the batch, all embeddings are gathered, each
     process takes the loss of its rows, and the gradients are added up.
+
+    With `matryoshka` the loss is the mean of those of the whole embeddings and of their first
+    numbers, each made to unit length anew (Kusupati et al., "Matryoshka representation learning",
+    2022, with equal weights).
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Objective:
         autocast: torch.dtype | None = None,
         min_area: float = 1.0,
         flip: bool = False,
+        matryoshka: Sequence[int] = (),
         world: World | None = None,
     ) -> None:
         """Prepare for batches of pairs.
@@ -62,7 +67,11 @@ class Objective:
             autocast: the dtype to compute the towers in, None for fp32.
             min_area: the least part of a picture that a random crop keeps.
             flip: mirror half of the pictures.
+            matryoshka: lengths of embeddings' beginnings that are trained as embeddings too.
             world: the processes that share each batch.
+
+        Raises:
+            BadInput: one of `matryoshka` is no beginning of the model's embeddings.
         """
         self.model = model
         self.loss = loss
@@ -70,6 +79,13 @@ class Objective:
         self.micro_batch_size = micro_batch_size
         self.autocast = autocast
         self.min_area, self.flip = min_area, flip
+        whole = model.output_dim
+        if matryoshka and matryoshka[-1] >= whole:
+            raise BadInput(
+                f"matryoshka is {list(matryoshka)}: use lengths below {whole}, that of the model's "
+                "embeddings"
+            )
+        self.lengths = (*matryoshka, whole)
         self.world = world or World()
         self._vision, self._text = model.vision_module, model.text_module
         self._vision_head, self._text_head = Head.of_vision(model.clip), Head.of_text(model.clip)
@@ -158,7 +174,13 @@ class Objective:
         bias = getattr(clip, "logit_bias", None)
         labels = batch.labels.to(self.device)
         weights = None if batch.weights is None else batch.weights.to(self.device)
-        return self.loss(images, texts, labels, clip.logit_scale.exp(), bias, rows, weights)
+        scale, total = clip.logit_scale.exp(), torch.zeros((), device=self.device)
+        for length in self.lengths:
+            ours, theirs = images, texts
+            if length < images.shape[1]:
+                ours, theirs = (F.normalize(e[:, :length], dim=-1) for e in (images, texts))
+            total = total + self.loss(ours, theirs, labels, scale, bias, rows, weights)
+        return total / len(self.lengths)
 
     def _add_up_gradients(self) -> None:
         if self.world.size > 1:

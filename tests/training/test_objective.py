@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.models.openclip import open_clip
 from cliptune.training.batches.augmentation import to_input
@@ -39,6 +40,37 @@ def random_batch(model: ClipModel, n: int, seed: int = 0) -> Batch:
 
 def gradients(model: ClipModel) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.clip.named_parameters() if p.grad is not None}
+
+
+def test_beginnings_of_embeddings_are_trained_as_embeddings(tiny_model: Path) -> None:
+    model = load_model(tiny_model)
+    batch = random_batch(model, 12)
+    whole = model.output_dim
+    lengths = (2, whole // 2)
+    for parts in (12, 5):
+        objective = Objective(
+            model, LOSSES["CLIPLoss"], CPU, micro_batch_size=parts, matryoshka=lengths
+        )
+        model.clip.zero_grad()
+        loss = objective.backward(batch, seed=1)
+        ours = gradients(model)
+        model.clip.zero_grad()
+        images = model.clip.encode_image(to_input(batch.pixels, model.preprocessing, CPU))
+        texts = model.clip.encode_text(batch.tokens)
+        theirs = [
+            open_clip.ClipLoss()(
+                F.normalize(images[:, :length], dim=-1),
+                F.normalize(texts[:, :length], dim=-1),
+                model.clip.logit_scale.exp(),
+            )
+            for length in (*lengths, whole)
+        ]
+        (sum(theirs) / 3).backward()
+        assert loss == pytest.approx(sum(one.item() for one in theirs) / 3, abs=1e-5)
+        for name, gradient in gradients(model).items():  # those of two numbers are large
+            torch.testing.assert_close(ours[name], gradient, atol=2e-4, rtol=1e-3)
+    with pytest.raises(BadInput, match=f"use lengths below {whole}"):
+        Objective(model, LOSSES["CLIPLoss"], CPU, micro_batch_size=4, matryoshka=(8, whole))
 
 
 def test_the_whole_batch_is_open_clips_own_backward(tiny_model: Path) -> None:

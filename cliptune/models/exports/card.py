@@ -70,9 +70,7 @@ def _facts(model: ClipModel, base: str, licence: str) -> list[str]:
 
 
 def _training(artifact: Artifact) -> list[str]:
-    import yaml
-
-    config = yaml.safe_load((artifact.path / "config.yml").read_text()) or {}
+    config = artifact.config
     data = {name: config[name] for name in ("train_data", "eval_data") if config.get(name)}
     options = {
         name: config[name]
