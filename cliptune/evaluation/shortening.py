@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from cliptune.evaluation.retrieval import Evaluation
-from cliptune.evaluation.search_task import Embedded, Embeddings, SearchTask
+from cliptune.evaluation.search_task import Embedded, SearchTask
+from cliptune.inference.towers import first_numbers
 from cliptune.models.shorten import check_dimensions
 
 
@@ -33,14 +32,6 @@ def measure_lengths(
     whole = embedded[0].shape[1]
     chosen = sorted({whole, *(check_dimensions(length, whole) for length in lengths)}, reverse=True)
     return {
-        length: task.measure(*(_first(one, length) for one in embedded), limit=limit)
+        length: task.measure(*(first_numbers(one, length) for one in embedded), limit=limit)
         for length in chosen
     }
-
-
-def _first(embeddings: Embeddings, length: int) -> Embeddings:
-    """The first numbers of embeddings [N, D], made to unit length: float32 [N, length]."""
-    first = embeddings[:, :length]
-    lengths = np.linalg.norm(first, axis=1, keepdims=True)
-    unit: Embeddings = first / np.maximum(lengths, np.float32(1e-12))
-    return unit

@@ -107,7 +107,12 @@ class Encoder(ObservedExecutor):
         current = self.towers.pick()
         fields = {**self.towers.status(), **own}
         return TowerStatus.model_validate(
-            {"model_digest": current.digest, "output_dim": current.output_dim, **fields}
+            {
+                "model_digest": current.digest,
+                "output_dim": current.output_dim,
+                "lengths": list(current.lengths),
+                **fields,
+            }
         )
 
 

@@ -30,14 +30,21 @@ LOGIT_SCALE = 100.0
 """What cosines are multiplied by: where CLIP's training clips it, as clip-as-service takes it."""
 
 
-def embed_texts(tower: TextTower, docs: DocList[D], count_tokens: bool = False) -> DocList[D]:
+def embed_texts(
+    tower: TextTower,
+    docs: DocList[D],
+    count_tokens: bool = False,
+    dimensions: int | None = None,
+) -> DocList[D]:
     """Embed the documents with a text, and such matches and parts of theirs, as one batch.
 
     The others get the model's digest alone. With `count_tokens` each text's `tokens` are told.
 
     Raises:
-        BadInput: one has neither text nor picture; it is named.
+        BadInput: one has neither text nor picture; it is named. Or the model was not trained for
+            so many `dimensions`.
     """
+    _check_length(tower, dimensions)
     named = documents_by_name(docs)
     for called, doc in named.items():
         if not has_text(doc) and not has_image(doc) and not is_reference(doc):
@@ -45,7 +52,8 @@ def embed_texts(tower: TextTower, docs: DocList[D], count_tokens: bool = False) 
         doc.embedding = None  # never trust what a client sent along
         doc.model_digest = tower.digest  # by which the vision tower is chosen, for all of a request
     chosen = [doc for doc in named.values() if has_text(doc)]
-    _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]) if chosen else ())
+    if chosen:
+        _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]), dimensions)
     for doc in chosen:
         doc.image = None  # nobody looks at it, and it need not go back
         doc.tokens = tower.count_tokens(str(doc.text)) if count_tokens else None
@@ -63,7 +71,9 @@ def calibrate_texts(tower: TextTower, docs: DocList[D]) -> DocList[D]:
     return docs
 
 
-def embed_pictures(tower: VisionTower, docs: DocList[D], pictures: Pictures) -> DocList[D]:
+def embed_pictures(
+    tower: VisionTower, docs: DocList[D], pictures: Pictures, dimensions: int | None = None
+) -> DocList[D]:
     """Embed the pictures of documents without a text, and such matches and parts, as one batch.
 
     The pictures themselves are dropped then: who sent them has them, and they are the bulk of
@@ -71,10 +81,12 @@ def embed_pictures(tower: VisionTower, docs: DocList[D], pictures: Pictures) -> 
 
     Raises:
         BadImage: a picture can't be read or decoded; its document is named.
+        BadInput: the model was not trained for so many `dimensions`.
     """
+    _check_length(tower, dimensions)
     named = documents_by_name(docs)
     chosen = {called: doc for called, doc in named.items() if has_image(doc) and not has_text(doc)}
-    pictures.embed(tower, chosen)
+    pictures.embed(tower, chosen, dimensions)
     for doc in named.values():
         doc.image = None
     return docs
@@ -149,7 +161,9 @@ class Pictures:
         """Whether a document's picture is elsewhere, and may be read there."""
         return self.fetcher is not None and self.fetcher.covers(str(doc.uri))
 
-    def embed(self, tower: VisionTower, docs: Mapping[str, ClipDoc]) -> None:
+    def embed(
+        self, tower: VisionTower, docs: Mapping[str, ClipDoc], dimensions: int | None = None
+    ) -> None:
         """Set the embeddings of documents, which are given by what errors call them.
 
         Raises:
@@ -168,7 +182,7 @@ class Pictures:
             doc.image = picture  # what the index stores; a data: URI is not needed any more
             if doc.uri and doc.uri.startswith("data:"):
                 doc.uri = None
-        _set(list(docs.values()), tower, embeddings)
+        _set(list(docs.values()), tower, embeddings, dimensions)
 
     def _read(self, docs: Mapping[str, ClipDoc]) -> list[bytes]:
         elsewhere = [doc for doc in docs.values() if _is_elsewhere(doc)] if self.fetcher else []
@@ -227,11 +241,20 @@ def _named(
 def _set(
     docs: list[ClipDoc],
     tower: TextTower | VisionTower,
-    embeddings: NDArray[np.float32] | tuple[()],
+    embeddings: NDArray[np.float32],
+    dimensions: int | None = None,
 ) -> None:
-    for doc, embedding in zip(docs, embeddings, strict=True):
+    from cliptune.inference.towers import first_numbers
+
+    for doc, embedding in zip(docs, first_numbers(embeddings, dimensions), strict=True):
         setattr(doc, "embedding", embedding)  # noqa: B010 - it becomes DocArray's own array
         doc.model_digest = tower.digest
+
+
+def _check_length(tower: TextTower | VisionTower, dimensions: int | None) -> None:
+    from cliptune.inference.towers import check_length
+
+    check_length(dimensions, tower.output_dim, tower.lengths)
 
 
 def rank_texts(

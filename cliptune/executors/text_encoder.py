@@ -15,7 +15,12 @@ from cliptune.executors.encoding import (
 from cliptune.protocol import endpoints
 from cliptune.protocol.documents import Report
 from cliptune.protocol.jina_compat import requests
-from cliptune.protocol.parameters import EncodeParameters, SearchParameters, read_parameters
+from cliptune.protocol.parameters import (
+    EncodeParameters,
+    RankParameters,
+    SearchParameters,
+    read_parameters,
+)
 from cliptune.protocol.queries import check_queries
 
 
@@ -33,8 +38,8 @@ class CLIPTextEncoder(Encoder):
         self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents with a text."""
-        counted = read_parameters(EncodeParameters, parameters).include_tokens
-        return embed_texts(self.towers.pick(), docs, counted)
+        asked = read_parameters(EncodeParameters, parameters)
+        return embed_texts(self.towers.pick(), docs, asked.include_tokens, asked.dimensions)
 
     @requests(on=endpoints.SEARCH.path)
     def search(
@@ -51,7 +56,7 @@ class CLIPTextEncoder(Encoder):
         self, docs: DocList[RankDoc], parameters: dict[str, object], **kwargs: object
     ) -> DocList[RankDoc]:
         """Embed the texts among documents and matches."""
-        counted = read_parameters(EncodeParameters, parameters).include_tokens
+        counted = read_parameters(RankParameters, parameters).include_tokens
         return rank_texts(self.towers.pick(), docs, counted)
 
     @requests(on=endpoints.INDEX_TEXTS.path)

@@ -17,6 +17,7 @@ from cliptune.executors.fetching import Fetcher
 from cliptune.protocol.documents import Report
 from cliptune.protocol.endpoints import ENCODE, INDEX, RANK, ROOT, SEARCH, STATUS, UPDATE
 from cliptune.protocol.jina_compat import requests
+from cliptune.protocol.parameters import EncodeParameters, read_parameters
 
 
 class CLIPVisionEncoder(Encoder):
@@ -31,10 +32,13 @@ class CLIPVisionEncoder(Encoder):
         self.pictures = Pictures(self.settings.max_all_pixels, fetcher)
 
     @requests(on=[ROOT.path, ENCODE.path])
-    def encode(self, docs: DocList[ClipDoc], **kwargs: object) -> DocList[ClipDoc]:
+    def encode(
+        self, docs: DocList[ClipDoc], parameters: dict[str, object], **kwargs: object
+    ) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents without a text."""
+        asked = read_parameters(EncodeParameters, parameters)
         tower = self.towers.of(doc.model_digest for doc in docs)
-        return embed_pictures(tower, docs, self.pictures)
+        return embed_pictures(tower, docs, self.pictures, asked.dimensions)
 
     @requests(on=SEARCH.path)
     def search(self, docs: DocList[QueryDoc], **kwargs: object) -> DocList[QueryDoc]:

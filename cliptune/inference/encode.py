@@ -14,14 +14,19 @@ from cliptune.data.pictures.images import Picture, image_bytes
 from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
-from cliptune.inference.towers import TextTower, VisionTower
+from cliptune.inference.towers import TextTower, VisionTower, check_length, first_numbers
 
 Tower = TextTower | VisionTower
 
 
 @overload
 def encode(
-    model: Tower, data: DocList[ClipDoc], batch_size: int = ..., *, fetch: bool = ...
+    model: Tower,
+    data: DocList[ClipDoc],
+    batch_size: int = ...,
+    *,
+    fetch: bool = ...,
+    dimensions: int | None = ...,
 ) -> DocList[ClipDoc]: ...
 @overload
 def encode(
@@ -30,6 +35,7 @@ def encode(
     batch_size: int = ...,
     *,
     fetch: bool = ...,
+    dimensions: int | None = ...,
 ) -> NDArray[np.float32]: ...
 def encode(
     model: Tower,
@@ -37,6 +43,7 @@ def encode(
     batch_size: int = 32,
     *,
     fetch: bool = False,
+    dimensions: int | None = None,
 ) -> DocList[ClipDoc] | NDArray[np.float32]:
     """Encode `data` with the tower `model`.
 
@@ -44,15 +51,17 @@ def encode(
     their `text` by a text tower, from their picture (`image`, a `data:` URI or a local path) by
     a vision tower; with `fetch`, an `http(s)` URI is fetched (see `data.pictures.download`). A
     list of texts (or for a vision tower of encoded pictures) gives an array
-    float32 [N, D].
+    float32 [N, D]. With `dimensions` it is their first numbers, of unit length.
 
     Raises:
+        BadInput: the model was not trained for so many `dimensions`.
         BadInput: a document lacks what the tower reads; the message names it.
         BadImage: a picture can't be decoded.
     """
+    check_length(dimensions, model.output_dim, model.lengths)
     model.batch_size = batch_size
     if isinstance(data, DocList):
-        return _encode_documents(model, data, fetch)
+        return _encode_documents(model, data, fetch, dimensions)
     if isinstance(data, str | bytes):
         raise BadInput("encode takes a list: put the one text or picture into [ ]")
     if isinstance(model, VisionTower):
@@ -62,15 +71,17 @@ def encode(
                     f"item {position} is a str, and a vision tower encodes pictures: give their "
                     "bytes, or documents with `image` or `uri`"
                 )
-    return model.encode(list(data))  # type: ignore[arg-type]
+    return first_numbers(model.encode(list(data)), dimensions)  # type: ignore[arg-type]
 
 
-def _encode_documents(model: Tower, docs: DocList[ClipDoc], fetch: bool) -> DocList[ClipDoc]:
+def _encode_documents(
+    model: Tower, docs: DocList[ClipDoc], fetch: bool, dimensions: int | None
+) -> DocList[ClipDoc]:
     if isinstance(model, TextTower):
         embeddings = model.encode(texts_of(docs))
     else:
         embeddings = model.encode(pictures_of(docs, fetch=fetch))
-    for doc, embedding in zip(docs, embeddings, strict=True):
+    for doc, embedding in zip(docs, first_numbers(embeddings, dimensions), strict=True):
         doc.embedding = embedding
         doc.model_digest = model.digest
     return docs

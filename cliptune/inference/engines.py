@@ -142,9 +142,12 @@ def _tower(
     batch_size: int,
 ) -> TextTower | VisionTower:
     """The tower that `forward` runs, with what `source` says of it."""
+    lengths = tuple(source.matryoshka) if isinstance(source, Artifact) else ()
     if tower != TEXT_TOWER:
         digest, output_dim = source.digest, source.output_dim
-        return VisionTower(forward, source.preprocessing, digest, output_dim, batch_size)
+        vision_tower = VisionTower(forward, source.preprocessing, digest, output_dim, batch_size)
+        vision_tower.lengths = lengths
+        return vision_tower
     if isinstance(source, Artifact):
         text_cfg = source.model_cfg["text_cfg"]
         tokenizer = load_tokenizer(text_cfg, source.tokenizer_folder)
@@ -156,7 +159,7 @@ def _tower(
     text_tower = TextTower(
         forward, tokenizer, context_length, source.digest, source.output_dim, cuttable, batch_size
     )
-    text_tower.calibration = calibration
+    text_tower.calibration, text_tower.lengths = calibration, lengths
     if device.type != "cpu":
         text_tower.call_cost = math.inf  # small batches leave a GPU idle
     return text_tower

@@ -58,6 +58,8 @@ class TextTower:
     """Told of what it does."""
     calibration: Calibration | None = None
     """What cosines with its texts mean, where the model was calibrated."""
+    lengths: tuple[int, ...] = ()
+    """At which the first numbers of embeddings were trained to be embeddings."""
 
     def __post_init__(self) -> None:
         """Run batches as they come; `batching.share_batches` puts them together."""
@@ -157,6 +159,8 @@ class VisionTower:
     name: str = VISION_TOWER
     observe: Observe = unobserved
     """Told of what it does."""
+    lengths: tuple[int, ...] = ()
+    """At which the first numbers of embeddings were trained to be embeddings."""
 
     def __post_init__(self) -> None:
         """Run batches as they come; `batching.share_batches` puts them together."""
@@ -219,6 +223,28 @@ class VisionTower:
         if not parts:
             return np.empty((0, self.output_dim), dtype=np.float32)
         return unit_length(np.concatenate(parts))
+
+
+def check_length(dimensions: int | None, whole: int, lengths: Sequence[int]) -> int | None:
+    """`dimensions` if embeddings of `whole` numbers may be cut to it; None: they are not cut.
+
+    Raises:
+        BadInput: the model was not trained to be, at one of `lengths`.
+    """
+    if dimensions in (None, whole, *lengths):
+        return dimensions
+    if lengths:
+        known = ", ".join(map(str, (*lengths, whole)))
+        raise BadInput(f"dimensions is {dimensions}: this model's embeddings have {known}")
+    raise BadInput(
+        f"dimensions is {dimensions}: this model's embeddings have {whole}; only those of models "
+        "trained with matryoshka can be shortened"
+    )
+
+
+def first_numbers(embeddings: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    """The first `dimensions` numbers of embeddings [N, D], of unit length; None: all of them."""
+    return embeddings if dimensions is None else unit_length(embeddings[:, :dimensions])
 
 
 def length_groups(lengths: NDArray[np.integer], call_cost: float) -> list[NDArray[np.intp]]:

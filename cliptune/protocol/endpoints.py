@@ -30,6 +30,7 @@ from cliptune.protocol.parameters import (
     NoParameters,
     Parameters,
     PartParameters,
+    RankParameters,
     RunParameters,
     SearchParameters,
 )
@@ -138,7 +139,7 @@ RANK = Endpoint(
     "/rank",
     "Compare each document with its own matches; they come back best first.",
     needs="read", executors=_ENCODERS, takes=RankDoc, gives=RankDoc,
-    parameters=EncodeParameters, group="encode", example=_COMPARED, for_clip_service=True,
+    parameters=RankParameters, group="encode", example=_COMPARED, for_clip_service=True,
 )  # fmt: skip
 SEARCH = Endpoint(
     "/search",

@@ -36,11 +36,22 @@ class NoParameters(Parameters):
     """For endpoints without parameters."""
 
 
-class EncodeParameters(Parameters):
+class RankParameters(Parameters):
     """What is told of embedded texts besides."""
 
     include_tokens: bool = Field(
         False, description="Say of each text how many tokens the model reads: `tokens`."
+    )
+
+
+class EncodeParameters(RankParameters):
+    """Which embeddings are made, and what is told of texts besides."""
+
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        description="The first numbers of the embeddings, of unit length, by a model trained for "
+        "so many (`matryoshka`).",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     JsonValue,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -52,6 +53,8 @@ class TowerStatus(_ExecutorStatus):
 
     model_digest: str
     output_dim: int
+    lengths: list[int] = Field(default_factory=list)
+    """To which embeddings may be cut at `/encode`: those that the model was trained for."""
     artifact: str
     """To the operator its path, to others its name."""
     place: str | None = None

@@ -130,6 +130,7 @@ def encode(
     batch_size: int = 32,
     *,
     fetch: bool = True,
+    dimensions: int | None = None,
 ) -> DocList[ClipDoc] | NDArray[np.float32]:
     """Embed `data`, by a tower of `get_model` or `build_model`, or by both.
 
@@ -141,9 +142,12 @@ def encode(
     limits of size and time, see `data.pictures.download`). A list of pictures may hold bytes,
     paths, open files, PIL images and arrays.
     Two towers embed a document's text if it has one, else its picture.
+    With `dimensions`, the embeddings are their first numbers, of unit length: for models that were
+    trained so (`matryoshka`).
 
     Raises:
-        BadInput: a document lacks what the tower reads; the message names it.
+        BadInput: a document lacks what the tower reads; the message names it. Or the model was not
+            trained for so many `dimensions`.
         BadImage: a picture can't be decoded.
     """
     from docarray import DocList
@@ -155,16 +159,17 @@ def encode(
     if not isinstance(data, DocList) and not isinstance(first, ClipDoc):
         if isinstance(model, TwoTowers):
             model = model.text if isinstance(first, str) else model.vision
-        return encode_by_tower(model, cast("Sequence[str]", data), batch_size, fetch=fetch)
+        items = cast("Sequence[str]", data)
+        return encode_by_tower(model, items, batch_size, fetch=fetch, dimensions=dimensions)
     docs = data if isinstance(data, DocList) else DocList[ClipDoc](cast("Sequence[ClipDoc]", data))
     if not isinstance(model, TwoTowers):
-        return encode_by_tower(model, docs, batch_size, fetch=fetch)
+        return encode_by_tower(model, docs, batch_size, fetch=fetch, dimensions=dimensions)
     texts = DocList[ClipDoc]([doc for doc in docs if doc.text])
     pictures = DocList[ClipDoc]([doc for doc in docs if not doc.text])
     if texts:
-        encode_by_tower(model.text, texts, batch_size)
+        encode_by_tower(model.text, texts, batch_size, dimensions=dimensions)
     if pictures:
-        encode_by_tower(model.vision, pictures, batch_size, fetch=fetch)
+        encode_by_tower(model.vision, pictures, batch_size, fetch=fetch, dimensions=dimensions)
     return docs
 
 

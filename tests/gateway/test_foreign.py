@@ -224,7 +224,7 @@ EMBED, RERANK = "/v1/embeddings", "/v1/rerank"
         (EMBED, {"input": [[1, 2], [3]]}, 400, "input", "check_embedding_ctx_length=False"),
         (EMBED, {"input": [1, 2]}, 400, "input", "tokens"),
         (EMBED, {"input": "a", "colour": 1}, 400, "colour", "colour is unknown; there are model"),
-        (EMBED, {"input": "a", "dimensions": 7}, 400, "dimensions", "not shortened"),
+        (EMBED, {"input": "a", "dimensions": 7}, 400, "dimensions", "have 32"),
         (EMBED, {"input": "a", "dimensions": True}, 400, "dimensions", "dimensions"),
         (EMBED, {"input": "a", "encoding_format": "hex"}, 400, "encoding_format", "'base64'"),
         (EMBED, {"input": "a", "modality": "audio"}, 400, "modality", "'text' or 'image'"),

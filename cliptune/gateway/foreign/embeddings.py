@@ -105,7 +105,8 @@ class EmbeddingsBody(Body):
         "text", description="As infinity has it. `image`: every input is a picture's URI or base64."
     )
     dimensions: int | None = Field(
-        None, description="The model's own number and no other: embeddings are not shortened."
+        None,
+        description="The model's own number, or one that it was trained to be cut to (matryoshka).",
     )
     encoding_format: EncodingFormat = Field(
         "float", description="Embeddings as numbers, or as base64 of little-endian float32."
@@ -172,15 +173,16 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
     """
     asked, docs = await asyncio.to_thread(_read, body, dispatcher.handler.limits)
     model = await models.find(asked.model)
-    if asked.dimensions not in (None, model.dimensions):
+    if asked.dimensions not in (None, model.dimensions, *model.lengths):
+        known = ", ".join(map(str, (*model.lengths, model.dimensions)))
         refused = BadInput(
-            f"dimensions is {asked.dimensions}: model {model.name!r} has {model.dimensions}, and "
-            "its embeddings are not shortened"
+            f"dimensions is {asked.dimensions}: those of model {model.name!r} have {known}"
         )
         refused.param = "dimensions"
         raise refused
+    parameters = {"include_tokens": True, "dimensions": asked.dimensions}
     with blamed_on(INPUT):
-        embedded, _ = await dispatcher.call(ENCODE, docs, {"include_tokens": True})
+        embedded, _ = await dispatcher.call(ENCODE, docs, parameters)
     model = await models.checked(model, asked.model, embedded[0].model_digest)
     response = Embeddings(
         data=[

@@ -28,6 +28,8 @@ class ServedModel:
     name: str
     digest: str
     dimensions: int
+    lengths: list[int]
+    """To which its embeddings may be cut."""
     created: datetime | None
 
     @classmethod
@@ -40,12 +42,13 @@ class ServedModel:
         swapped = [one for one in generations.values() if one.model_digest == tower.model_digest]
         if not swapped:
             name = redaction.base_name(tower.artifact)
-            return cls(name, tower.model_digest, tower.output_dim, None)
+            return cls(name, tower.model_digest, tower.output_dim, tower.lengths, None)
         noted = swapped[0].created
         return cls(
             swapped[0].name or f"{tower.model_digest:.12}",
             tower.model_digest,
             tower.output_dim,
+            tower.lengths,
             datetime.fromisoformat(noted) if noted else None,
         )
 
@@ -146,11 +149,3 @@ class ModelNames:
         if model.digest != digest:
             raise ModelSwitched("the model was switched during this request: send it again")
         return model
-
-    def listed(self, model: ServedModel) -> Models:
-        """The answer in OpenAI's form."""
-        created = int(model.created.timestamp()) if model.created else 0
-        one = Model(
-            id=model.name, created=created, digest=model.digest, dimensions=model.dimensions
-        )
-        return Models(data=[one])
