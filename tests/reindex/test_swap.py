@@ -430,10 +430,11 @@ def test_discarded_generations_are_removed_when_nobody_needs_them(
         wait_until(lambda: live.count() and not oldest.count())
     wait_until(lambda: not (index / "generations" / "0").exists())
     assert list(live.describe_generations()) == ["current", "previous"]
+    tower = get_tower(second, "clip-vision")
+    query = tower.encode([picture(7)])  # before it is discarded: its grace is short here
     with Swap.open(index) as swap:
         swap.discard()
-    tower = get_tower(second, "clip-vision")
-    [found] = live.search(tower.encode([picture(7)]), tower.digest, limit=1)
+    [found] = live.search(query, tower.digest, limit=1)
     assert found[0].id == "p0007", "a query that was on its way is answered"
     wait_until(lambda: live.count() and not (index / "generation-1").exists())
     live.close()
