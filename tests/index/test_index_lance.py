@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lancedb
@@ -21,6 +23,7 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex, Unavailable
 from cliptune.index import Index, open_index
 from cliptune.index.durable import file_lock
+from cliptune.index.lance.folder import table_names
 from cliptune.index.metadata import Stamp
 from tests.index.index_helpers import DIGEST, DIM, OTHER_DIGEST, cosine, doc, docs, vector
 
@@ -382,3 +385,25 @@ def test_a_compaction_that_writes_always_outrun_gets_its_turn(
         assert attempts[-2:] == ["outrun", "alone"]
         index.add(docs(doc("later")))
         assert index.count() == len(attempts) + 2
+
+
+def test_tables_are_listed_while_others_are_removed(tmp_path: Path) -> None:
+    lasting = tmp_path / "documents-000000000000.lance" / "_versions"
+    lasting.mkdir(parents=True)
+    (lasting / "1.manifest").touch()
+    ended = threading.Event()
+
+    def come_and_go(number: int) -> None:
+        versions = tmp_path / f"documents-{number:012x}.lance" / "_versions"
+        while not ended.is_set():
+            versions.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(versions.parent)
+
+    with ThreadPoolExecutor() as threads:
+        for number in range(1, 5):
+            threads.submit(come_and_go, number)
+        try:
+            for _ in range(1_500):
+                assert table_names(tmp_path) == ["documents-000000000000"]
+        finally:
+            ended.set()

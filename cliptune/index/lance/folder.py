@@ -363,10 +363,15 @@ def is_table_name(name: str) -> bool:
 
 def table_names(folder: Path) -> list[str]:
     """The tables in a folder that hold anything: one without a version was never written."""
-    names = [path.name.removesuffix(".lance") for path in folder.glob("documents-*.lance")]
-    return sorted(
-        name for name in names if any((folder / f"{name}.lance").glob("_versions/*.manifest"))
-    )
+    tables = folder.glob("documents-*.lance")
+    return sorted(path.name.removesuffix(".lance") for path in tables if _has_version(path))
+
+
+def _has_version(table: Path) -> bool:
+    try:
+        return any(table.glob("_versions/*.manifest"))
+    except FileNotFoundError:  # somebody is removing it
+        return False
 
 
 def _first_line(error: Exception) -> str:

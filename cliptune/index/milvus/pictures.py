@@ -64,11 +64,11 @@ class PictureFolder:
         number of pictures removed.
         """
         before = time.time() - min_age
-        old = [path for path in self.folder.glob("??/*") if path.stat().st_mtime < before]
+        old = [path for path in self.folder.glob("??/*") if _is_older(path, before)]
         digests = wanted() if old else set()
         removed = 0
         for path in old:
-            if path.name not in digests and path.stat().st_mtime < before:
+            if path.name not in digests and _is_older(path, before):
                 path.unlink(missing_ok=True)
                 removed += 1
         return removed
@@ -80,3 +80,10 @@ class PictureFolder:
 
     def _path(self, digest: str) -> Path:
         return self.folder / digest[:2] / digest
+
+
+def _is_older(path: Path, before: float) -> bool:
+    try:
+        return path.stat().st_mtime < before
+    except FileNotFoundError:  # another process removes them, too
+        return False
