@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import io
@@ -19,12 +20,15 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from docarray import DocList
+from starlette.types import Message, Receive, Scope, Send
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.gateway.access.api_keys import make_key, new_key
+from cliptune.gateway.http.middleware import EdgeMiddleware
 from cliptune.protocol.endpoints import GET
 from cliptune.serving import Client, serve
+from cliptune.settings import Settings
 from tests.pictures import base64_of, picture
 from tests.ports import free_ports
 from tests.server import Server
@@ -226,6 +230,26 @@ def test_head_is_answered_wherever_get_is(server: Server) -> None:
         assert found.headers["content-type"] == asked.headers["content-type"]
         if path not in ("/metrics", "/status"):
             assert found.headers["content-length"] == asked.headers["content-length"], path
+
+
+def test_head_is_answered_where_sending_takes_time() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 5000, "more_body": False})
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0.01)  # a client that reads slowly
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "HEAD", "path": "/", "headers": [], "client": ("::1", 1)}
+    asyncio.run(EdgeMiddleware(application, Settings.read())(scope, receive, send))
+    assert [one["type"] for one in sent] == ["http.response.start", "http.response.body"]
+    assert sent[1]["body"] == b""
 
 
 def test_a_slash_at_the_end_changes_nothing(server: Server, clients: list[Client]) -> None:

@@ -106,18 +106,21 @@ class EdgeMiddleware:
 
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As `GET`, without the body; a stream isn't read any further than to its beginning."""
-        begun = asyncio.Event()
+        is_ended, answered = False, asyncio.Event()
 
         async def headers_alone(message: Message) -> None:
-            if begun.is_set():
+            nonlocal is_ended
+            if is_ended:
                 return
             if message["type"] == "http.response.body":
-                begun.set()
-                message = {"type": "http.response.body", "body": b"", "more_body": False}
-            await send(message)
+                is_ended = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                answered.set()  # only now: what waits for it cancels this
+            else:
+                await send(message)
 
         work = asyncio.ensure_future(self.app({**scope, "method": "GET"}, receive, headers_alone))
-        first = asyncio.ensure_future(begun.wait())
+        first = asyncio.ensure_future(answered.wait())
         try:
             await asyncio.wait((work, first), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
