@@ -59,8 +59,6 @@ def tell(summary: DataSummary) -> None:
 
 def table_options_of(model: str | Path) -> Mapping[str, object] | None:
     """How the tables were read that a run, or the artifact at a path, was fine-tuned on."""
-    import yaml
-
     from cliptune.models.artifact import is_artifact, open_artifact
     from cliptune.sdk.models import find_artifact
 
@@ -70,9 +68,9 @@ def table_options_of(model: str | Path) -> Mapping[str, object] | None:
             return None
         # No tower's weights are checked for it: whoever loads them does.
         config = open_artifact(path, only=()).config
-    except (CliptuneError, OSError, yaml.YAMLError):
+    except (CliptuneError, OSError):
         return None  # a model's name, or one that can't be opened: loading it says why
-    kept = config.get("csv_options") if isinstance(config, dict) else None
+    kept = config.get("csv_options")
     return kept if isinstance(kept, dict) else None
 
 

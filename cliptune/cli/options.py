@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -195,3 +195,13 @@ def _table_parameters() -> list[inspect.Parameter]:
         annotation=Annotated[bool, download],
     )
     return [*texts, flag]
+
+
+def table_flags(options: Mapping[str, object]) -> list[str]:
+    """Options of tables by name, as a command is given them."""
+    flags: list[str] = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            flags += [flag] if one is True else [flag, str(one)]
+    return flags

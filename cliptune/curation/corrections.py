@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliptune.curation.suspects import BY_LABEL, COLUMNS, SUSPECT_ID
+from cliptune.curation.suspects import BY_LABEL, COLUMNS, CORRECTION, DROP, SUSPECT_ID
 from cliptune.curation.tables import PairTable
 from cliptune.data.tables.opening import open_table
 from cliptune.data.tables.options import CsvOptions
@@ -14,8 +14,6 @@ from cliptune.data.tables.writing import copy_table
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadInput, NotFound, shown
 
-DROP, CORRECTION = "drop", "correction"
-"""The columns that a person fills: anything in the first, the right title or label in the other."""
 _KEEPS = ("", "0", "no", "false", "n")
 """What stands in `drop` where a row stays."""
 

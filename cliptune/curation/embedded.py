@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,16 +11,13 @@ from docarray import DocList
 from numpy.typing import NDArray
 
 from cliptune.data.equivalence import KeyedDocs, same_labels
-from cliptune.data.pictures.pixels import decode_documents
-from cliptune.data.validation import PAIR, Problem, split_complete, texts_of
+from cliptune.data.pictures.pixels import decode_pairs, take_rows
+from cliptune.data.validation import Problem, texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.evaluation.retrieval import text_keys_of
+from cliptune.evaluation.search_task import OnProgress, encode_pictures
 from cliptune.inference import TextTower, VisionTower
-
-OnProgress = Callable[[str, int, int], None]
-"""Told what is done, how many of it are, and how many there will be."""
-_BATCHES_A_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -78,20 +75,15 @@ def embed_pairs(
         BadData: more than half of them lack something, more than a tenth of the pictures can't be
             read, or fewer than two pairs are left.
     """
-    given = len(docs)
-    docs, problems = split_complete(docs, PAIR, role)
-    lacking = {one.position for one in problems}
-    places = [position for position in range(given) if position not in lacking]
-    decoded = decode_documents(
+    read = decode_pairs(
         docs,
+        role,
         vision_tower.preprocessing,
         cache_dir=pixel_cache,
         on_progress=lambda done, total: tell("decoding pictures", done, total),
     )
-    problems += [
-        Problem(places[one.position], one.id, one.reason, one.place) for one in decoded.problems
-    ]
-    keyed = KeyedDocs.of(docs, text_keys_of(text_tower), decoded.digests).subset(decoded.index)
+    decoded = read.pictures
+    keyed = KeyedDocs.of(read.docs, text_keys_of(text_tower), decoded.digests).subset(decoded.index)
     labels = same_labels(keyed)[0]
     right = [row for row, doc in enumerate(keyed.docs) if doc.grade != 0]
     if len(right) < 2:
@@ -102,22 +94,17 @@ def embed_pairs(
     texts = texts_of(pairs.docs[row] for row in first_title)
     tell("embedding titles", 0, len(texts))
     titles = text_tower.encode_distinct(text_tower.tokenize(texts))
-    rows = [right[row] for row in first_picture]
-    step = _BATCHES_A_STEP * vision_tower.batch_size
-    pictures = np.empty((len(rows), titles.shape[1]), dtype=np.float32)
-    for start in range(0, len(rows), step):
-        tell("embedding pictures", start, len(rows))
-        chosen = rows[start : start + step]
-        pictures[start : start + step] = vision_tower.encode_pixels(decoded.pixels[chosen])
+    pixels = take_rows(decoded.pixels, [right[row] for row in first_picture])
+    pictures = encode_pictures(vision_tower, pixels, "embedding pictures", tell)
     return EmbeddedPairs(
         pairs.docs,
-        [places[decoded.index[row]] for row in right],
+        [read.places[decoded.index[row]] for row in right],
         _distinct([labels[row] for row in right])[0],
         title_of,
         picture_of,
         titles,
         pictures,
-        sorted(problems, key=lambda one: one.position),
+        read.problems,
         len(keyed.docs) - len(right),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -122,8 +121,7 @@ def _check_number(
     """Refuse what is no (whole) number within the bounds; None is none and passes, but if whole."""
     if value is None and not whole:
         return
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number and (not whole or value == int(value) if math.isfinite(value) else False)  # type: ignore[arg-type]
-    if not fits or not least <= value <= most:  # type: ignore[operator]
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:  # type: ignore[operator] # nor is nan
         kind = "a whole number" if whole else "a number"
         raise BadInput(f"{name} is {value!r}: give {kind} from {least:g} to {most:g}")

@@ -23,14 +23,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
-from cliptune.curation.embedded import EmbeddedPairs, OnProgress
+from cliptune.curation.embedded import EmbeddedPairs
 from cliptune.curation.mining_options import MiningOptions
 from cliptune.documents import ClipDoc
+from cliptune.evaluation.search_task import OnProgress
 from cliptune.evaluation.topk import top_k
 
 QUERIES = 8192
@@ -92,17 +94,18 @@ class _Side:
     groups: Ints
     """[N]: equal where pairs belong together."""
 
+    @cached_property
     def query_of(self) -> Ints:
         """[N]: which query each pair is: those of one group that ask the same are one."""
         _, numbers = np.unique(np.stack([self.asks, self.groups]), axis=1, return_inverse=True)
         return numbers.reshape(-1).astype(np.int64)
 
-    def right_scores(self, query_of: Ints) -> Floats:
+    def right_scores(self) -> Floats:
         """[N]: the least cosine of a query with its own answers."""
         cosines = _rowwise(self.asked[self.asks], self.index[self.has])
-        least = np.full(int(query_of.max()) + 1, np.inf, dtype=np.float32)
-        np.minimum.at(least, query_of, cosines)
-        return least[query_of]
+        least = np.full(int(self.query_of.max()) + 1, np.inf, dtype=np.float32)
+        np.minimum.at(least, self.query_of, cosines)
+        return least[self.query_of]
 
     def representatives(self) -> Ints:
         """[I]: the first pair that has each of `index`."""
@@ -131,7 +134,7 @@ def mine(pairs: EmbeddedPairs, options: MiningOptions, tell: OnProgress = lambda
         near, n_right = _neighbours(side, options.candidates, tell)
         found.append(near)
         mined.n_right += n_right
-    right = {side.what: side.right_scores(side.query_of()) for side in chosen}
+    right = {side.what: side.right_scores() for side in chosen}
     random = np.random.default_rng(options.seed)
     width = sum(one.shape[1] for one in found)
     step = max(1, _NUMBERS // max(1, width * pairs.titles.shape[1]))
@@ -164,8 +167,7 @@ def _neighbours(side: _Side, count: int, tell: OnProgress) -> tuple[NDArray[np.i
 
     And how many couples were no candidates, as they belong together.
     """
-    query_of = side.query_of()
-    first_of_query = np.unique(query_of, return_index=True)[1]
+    first_of_query = np.unique(side.query_of, return_index=True)[1]
     stands_for = np.append(side.representatives(), -1)
     found = np.empty((len(first_of_query), min(count, len(side.index))), dtype=np.int32)
     right_of_group = _members(side.groups, side.has)
@@ -184,7 +186,7 @@ def _neighbours(side: _Side, count: int, tell: OnProgress) -> tuple[NDArray[np.i
             line[: len(one)] = one
         ids, _ = top_k(side.asked[side.asks[pairs]], side.index, count, exclude=exclude)
         found[start:stop] = stands_for[ids]
-    return found[query_of], n_right
+    return found[side.query_of], n_right
 
 
 def _members(of: Ints, has: Ints) -> list[Ints]:

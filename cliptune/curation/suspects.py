@@ -29,23 +29,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cliptune.curation.embedded import EmbeddedPairs, OnProgress
+from cliptune.curation.embedded import EmbeddedPairs
 from cliptune.curation.negatives import QUERIES
 from cliptune.data.tables.writing import write_rows
 from cliptune.data.validation import is_blank
 from cliptune.errors import BadInput
+from cliptune.evaluation.search_task import OnProgress
 from cliptune.evaluation.topk import top_k
 from cliptune.extras import need
 from cliptune.inference.towers import unit_length
 
 BY_TITLE, BY_LABEL, NEAR = "title", "label", "near-duplicate"
 """Why a pair is suspected."""
-SUSPECT_ID = "id"
+SUSPECT_ID, DROP, CORRECTION = "id", "drop", "correction"
 COLUMNS = (
     SUSPECT_ID, "title", "label", "picture", "reason", "score", "suggested", "neighbour",
-    "neighbour_title", "drop", "correction",
+    "neighbour_title", DROP, CORRECTION,
 )  # fmt: skip
-"""Those of the table of suspects; the last two are for who decides."""
+"""Those of the table of suspects. The last two are for who decides: anything in the first, the
+right title or label in the other."""
 VOTERS = 50
 """How many of the nearest pictures are asked."""
 _AGREEING = 3
@@ -142,7 +144,7 @@ def find_suspects(
 
 
 def write_suspects(pairs: EmbeddedPairs, found: Sequence[Suspect], out: Path) -> None:
-    """Write `found` as a table with two more columns, `drop` and `correction`, for decisions.
+    """Write `found` as a table with two more columns, `DROP` and `CORRECTION`, for decisions.
 
     Raises:
         BadInput: as `write_rows`.

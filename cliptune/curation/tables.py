@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -194,16 +194,6 @@ def _image_root(table: Table, out: Path) -> str | None:
         return root
     root = os.path.realpath(os.path.expanduser(root))
     return None if root == os.path.realpath(out.parent) else root
-
-
-def as_flags(options: Mapping[str, object]) -> list[str]:
-    """Options of tables as a command is given them."""
-    flags: list[str] = []
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, list | tuple) else [value]:
-            flags += [flag] if one is True else [flag, str(one)]
-    return flags
 
 
 def _free_name(name: str, columns: Sequence[str]) -> str:

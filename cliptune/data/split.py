@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,10 +27,10 @@ from cliptune.data.tables.formats.arrow import ArrowRows
 from cliptune.data.tables.opening import open_table
 from cliptune.data.tables.options import CsvOptions
 from cliptune.data.tables.reader import Table
-from cliptune.data.tables.rows import SeveralRows
+from cliptune.data.tables.writing import arrow_files
 from cliptune.documents import ClipDoc
 from cliptune.errors import AlreadyExists, BadData, BadImage, BadInput, NotFound
-from cliptune.files import write_bytes
+from cliptune.files import new_file, write_bytes
 
 _BATCH = 1024
 _MARKS = (
@@ -100,7 +99,12 @@ def split_table(
     table = Table(*opened)
     name = re.sub(r"[*?\[\]{}]+", "", str(path)) if not Path(path).exists() else str(path)
     path = Path(name)
-    files = _arrow_files(table, name)
+    files = arrow_files(table.rows)
+    if not files and table.rows.encoding is None:
+        raise BadInput(
+            f"{name}: CSV, TSV, JSON lines, parquet and Arrow tables are split; of others, give "
+            "one table for training and another for measuring"
+        )
     suffix = ".parquet" if files else path.suffix
     targets = [path.with_name(f"{path.stem}-{side}{suffix}") for side in ("train", "held-out")]
     for target in targets:
@@ -127,27 +131,6 @@ def split_table(
     return Split(train, held_back)
 
 
-def _arrow_files(table: Table, name: str) -> list[ArrowRows]:
-    """The files of a table with types; none: it is one of text.
-
-    Raises:
-        BadInput: it is of another kind.
-    """
-    rows = table.rows
-    parts = [one for _, one in rows.files] if isinstance(rows, SeveralRows) else [rows]
-    if all(isinstance(one, ArrowRows) for one in parts):
-        files = [one for one in parts if isinstance(one, ArrowRows)]
-        if any(not one.schema.equals(files[0].schema) for one in files):
-            raise BadInput(f"{name}: its files have different columns or types: split each of them")
-        return files
-    if rows.encoding is None:
-        raise BadInput(
-            f"{name}: CSV, TSV, JSON lines, parquet and Arrow tables are split; of others, give "
-            "one table for training and another for measuring"
-        )
-    return []
-
-
 def _write_parquet(
     files: Sequence[ArrowRows], targets: Sequence[Path], side_of: Sequence[bool]
 ) -> None:
@@ -156,24 +139,19 @@ def _write_parquet(
     import pyarrow.parquet as pq
 
     sides, schema = np.array(side_of), files[0].schema
-    beside = [target.with_name(f".{target.name}.part") for target in targets]
-    try:
-        with (
-            pq.ParquetWriter(beside[0], schema) as train,
-            pq.ParquetWriter(beside[1], schema) as held,
-        ):
-            first = 0
-            for file in files:
-                for batch in file.batches(schema.names, _BATCH):
-                    is_held = sides[first : first + batch.num_rows]
-                    first += batch.num_rows
-                    for writer, chosen in ((train, ~is_held), (held, is_held)):
-                        writer.write_batch(batch.filter(pa.array(chosen)))
-        for written, target in zip(beside, targets, strict=True):
-            os.replace(written, target)
-    finally:
-        for written in beside:
-            written.unlink(missing_ok=True)
+    with (
+        new_file(targets[0]) as train_file,
+        new_file(targets[1]) as held_file,
+        pq.ParquetWriter(train_file, schema) as train,
+        pq.ParquetWriter(held_file, schema) as held,
+    ):
+        first = 0
+        for file in files:
+            for batch in file.batches(schema.names, _BATCH):
+                is_held = sides[first : first + batch.num_rows]
+                first += batch.num_rows
+                for writer, chosen in ((train, ~is_held), (held, is_held)):
+                    writer.write_batch(batch.filter(pa.array(chosen)))
 
 
 def _groups(

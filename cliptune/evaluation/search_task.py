@@ -36,6 +36,18 @@ Inputs = Tensor | NDArray[np.uint8]
 _BATCHES_A_STEP = 8
 
 
+def encode_pictures(
+    tower: VisionTower, pixels: NDArray[np.uint8], what: str, tell: OnProgress
+) -> Embeddings:
+    """The embeddings of decoded pictures [N, H, W, 3], in steps of which `tell` is told."""
+    step, count = _BATCHES_A_STEP * tower.batch_size, len(pixels)
+    embeddings = np.empty((count, tower.output_dim), dtype=np.float32)
+    for start in range(0, count, step):
+        embeddings[start : start + step] = tower.encode_pixels(pixels[start : start + step])
+        tell(what, min(start + step, count), count)
+    return embeddings
+
+
 def _reading(tower: Tower) -> object:
     """What texts or pictures are made to inputs by: equal where the inputs would be."""
     if isinstance(tower, TextTower):
@@ -166,12 +178,9 @@ class SearchTask:
                 inputs = self._read_anew(tower, docs, tell)
             if isinstance(inputs, Tensor):
                 return cast(TextTower, tower).encode_distinct(inputs)
-            tower, count = cast(VisionTower, tower), len(inputs)
-            step, parts = _BATCHES_A_STEP * tower.batch_size, []
-            for start in range(0, count, step):
-                parts.append(tower.encode_pixels(inputs[start : start + step]))
-                tell(f"Encoding {self.role}pictures", min(start + step, count), count)
-            return np.concatenate(parts)
+            return encode_pictures(
+                cast(VisionTower, tower), inputs, f"Encoding {self.role}pictures", tell
+            )
 
         return (
             encode(query_tower, self.query_inputs, self.answers.queries, self.read_for[0]),

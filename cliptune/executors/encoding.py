@@ -44,7 +44,6 @@ def embed_texts(
         BadInput: one has neither text nor picture; it is named. Or the model was not trained for
             so many `dimensions`.
     """
-    _check_length(tower, dimensions)
     named = documents_by_name(docs)
     for called, doc in named.items():
         if not has_text(doc) and not has_image(doc) and not is_reference(doc):
@@ -53,7 +52,7 @@ def embed_texts(
         doc.model_digest = tower.digest  # by which the vision tower is chosen, for all of a request
     chosen = [doc for doc in named.values() if has_text(doc)]
     if chosen:
-        _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen]), dimensions)
+        _set(chosen, tower, tower.encode([str(doc.text) for doc in chosen], dimensions))
     for doc in chosen:
         doc.image = None  # nobody looks at it, and it need not go back
         doc.tokens = tower.count_tokens(str(doc.text)) if count_tokens else None
@@ -83,7 +82,6 @@ def embed_pictures(
         BadImage: a picture can't be read or decoded; its document is named.
         BadInput: the model was not trained for so many `dimensions`.
     """
-    _check_length(tower, dimensions)
     named = documents_by_name(docs)
     chosen = {called: doc for called, doc in named.items() if has_image(doc) and not has_text(doc)}
     pictures.embed(tower, chosen, dimensions)
@@ -175,14 +173,14 @@ class Pictures:
         pictures = self._read(docs)
         self._check_pixels(docs, pictures, tower)
         try:
-            embeddings = tower.encode(pictures)
+            embeddings = tower.encode(pictures, dimensions)
         except BadImage as error:
             raise _named(docs, pictures, tower) or error from None
         for doc, picture in zip(docs.values(), pictures, strict=True):
             doc.image = picture  # what the index stores; a data: URI is not needed any more
             if doc.uri and doc.uri.startswith("data:"):
                 doc.uri = None
-        _set(list(docs.values()), tower, embeddings, dimensions)
+        _set(list(docs.values()), tower, embeddings)
 
     def _read(self, docs: Mapping[str, ClipDoc]) -> list[bytes]:
         elsewhere = [doc for doc in docs.values() if _is_elsewhere(doc)] if self.fetcher else []
@@ -242,19 +240,10 @@ def _set(
     docs: list[ClipDoc],
     tower: TextTower | VisionTower,
     embeddings: NDArray[np.float32],
-    dimensions: int | None = None,
 ) -> None:
-    from cliptune.inference.towers import first_numbers
-
-    for doc, embedding in zip(docs, first_numbers(embeddings, dimensions), strict=True):
+    for doc, embedding in zip(docs, embeddings, strict=True):
         setattr(doc, "embedding", embedding)  # noqa: B010 - it becomes DocArray's own array
         doc.model_digest = tower.digest
-
-
-def _check_length(tower: TextTower | VisionTower, dimensions: int | None) -> None:
-    from cliptune.inference.towers import check_length
-
-    check_length(dimensions, tower.output_dim, tower.lengths)
 
 
 def rank_texts(

@@ -14,7 +14,7 @@ from cliptune.data.pictures.images import Picture, image_bytes
 from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
-from cliptune.inference.towers import TextTower, VisionTower, check_length, first_numbers
+from cliptune.inference.towers import TextTower, VisionTower, check_length
 
 Tower = TextTower | VisionTower
 
@@ -58,7 +58,7 @@ def encode(
         BadInput: a document lacks what the tower reads; the message names it.
         BadImage: a picture can't be decoded.
     """
-    check_length(dimensions, model.output_dim, model.lengths)
+    check_length(dimensions, model.output_dim, model.lengths)  # before pictures are fetched
     model.batch_size = batch_size
     if isinstance(data, DocList):
         return _encode_documents(model, data, fetch, dimensions)
@@ -71,17 +71,17 @@ def encode(
                     f"item {position} is a str, and a vision tower encodes pictures: give their "
                     "bytes, or documents with `image` or `uri`"
                 )
-    return first_numbers(model.encode(list(data)), dimensions)  # type: ignore[arg-type]
+    return model.encode(list(data), dimensions)  # type: ignore[arg-type]
 
 
 def _encode_documents(
     model: Tower, docs: DocList[ClipDoc], fetch: bool, dimensions: int | None
 ) -> DocList[ClipDoc]:
     if isinstance(model, TextTower):
-        embeddings = model.encode(texts_of(docs))
+        embeddings = model.encode(texts_of(docs), dimensions)
     else:
-        embeddings = model.encode(pictures_of(docs, fetch=fetch))
-    for doc, embedding in zip(docs, first_numbers(embeddings, dimensions), strict=True):
+        embeddings = model.encode(pictures_of(docs, fetch=fetch), dimensions)
+    for doc, embedding in zip(docs, embeddings, strict=True):
         doc.embedding = embedding
         doc.model_digest = model.digest
     return docs

@@ -145,9 +145,9 @@ def _tower(
     lengths = tuple(source.matryoshka) if isinstance(source, Artifact) else ()
     if tower != TEXT_TOWER:
         digest, output_dim = source.digest, source.output_dim
-        vision_tower = VisionTower(forward, source.preprocessing, digest, output_dim, batch_size)
-        vision_tower.lengths = lengths
-        return vision_tower
+        return VisionTower(
+            forward, source.preprocessing, digest, output_dim, batch_size, lengths=lengths
+        )
     if isinstance(source, Artifact):
         text_cfg = source.model_cfg["text_cfg"]
         tokenizer = load_tokenizer(text_cfg, source.tokenizer_folder)
@@ -157,9 +157,16 @@ def _tower(
         tokenizer, context_length = source.tokenizer, source.context_length
         cuttable, calibration = source.text_module.cuttable, None
     text_tower = TextTower(
-        forward, tokenizer, context_length, source.digest, source.output_dim, cuttable, batch_size
+        forward,
+        tokenizer,
+        context_length,
+        source.digest,
+        source.output_dim,
+        cuttable,
+        batch_size,
+        calibration=calibration,
+        lengths=lengths,
     )
-    text_tower.calibration, text_tower.lengths = calibration, lengths
     if device.type != "cpu":
         text_tower.call_cost = math.inf  # small batches leave a GPU idle
     return text_tower

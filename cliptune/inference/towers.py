@@ -65,17 +65,21 @@ class TextTower:
         """Run batches as they come; `batching.share_batches` puts them together."""
         self.run: Forward = self._cut_and_forward
 
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], dimensions: int | None = None) -> NDArray[np.float32]:
         """Embed `texts`; returns float32 [N, D], rows of unit length, in their order.
 
+        With `dimensions` they are the embeddings' first numbers, of unit length.
+
         Raises:
-            BadInput: something among them is not a text.
+            BadInput: something among them is not a text, or the model was not trained for so many
+                `dimensions`.
         """
+        check_length(dimensions, self.output_dim, self.lengths)
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise BadInput(f"text {position} is a {type(text).__name__}, not a str")
         if not texts:
-            return np.empty((0, self.output_dim), dtype=np.float32)
+            return np.empty((0, dimensions or self.output_dim), dtype=np.float32)
         embeddings = self.cache.get(texts) if self.cache else {}
         new = sorted(set(texts) - embeddings.keys(), key=len)  # texts of like length share a batch
         if self.cache:
@@ -88,7 +92,7 @@ class TextTower:
             if self.cache:
                 self.cache.put(encoded)
             embeddings |= encoded
-        return np.stack([embeddings[text] for text in texts])
+        return first_numbers(np.stack([embeddings[text] for text in texts]), dimensions)
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """`texts` as int64 [N, L]; what is cut to the context is counted and told once."""
@@ -167,17 +171,21 @@ class VisionTower:
         self.run: Forward = self._normalise_and_forward
         self._decoders = Decoders(self.workers)
 
-    def encode(self, images: Sequence[Picture]) -> NDArray[np.float32]:
+    def encode(
+        self, images: Sequence[Picture], dimensions: int | None = None
+    ) -> NDArray[np.float32]:
         """Embed `images`: encoded bytes, paths, open files, PIL images, or uint8 [H, W, 3].
 
         All forms of one picture give the same embedding (see `cliptune.data.pictures.images`).
 
         Returns float32 [N, D], rows of unit length, in their order. A batch is decoded while the
-        one before it is in the tower.
+        one before it is in the tower. `dimensions` as in `TextTower.encode`.
 
         Raises:
             BadImage: a picture can't be decoded; the message gives its position.
+            BadInput: the model was not trained for so many `dimensions`.
         """
+        check_length(dimensions, self.output_dim, self.lengths)
         step = self.batch_size
         sizes = [self._decoded_size(image) for image in images]
         pixels = self._decoders.decode(self._pixels, images, sizes)
@@ -190,7 +198,7 @@ class VisionTower:
         finally:  # after an error nobody needs the others
             for one in pixels:
                 one.cancel()
-        return self._joined(parts)
+        return first_numbers(self._joined(parts), dimensions)
 
     def _decoded_size(self, image: Picture) -> int:
         if not isinstance(image, bytes):
@@ -225,14 +233,14 @@ class VisionTower:
         return unit_length(np.concatenate(parts))
 
 
-def check_length(dimensions: int | None, whole: int, lengths: Sequence[int]) -> int | None:
-    """`dimensions` if embeddings of `whole` numbers may be cut to it; None: they are not cut.
+def check_length(dimensions: int | None, whole: int, lengths: Sequence[int]) -> None:
+    """Refuse to cut embeddings of `whole` numbers to others than they were trained for.
 
     Raises:
-        BadInput: the model was not trained to be, at one of `lengths`.
+        BadInput: `dimensions` is neither all of them (None too) nor one of `lengths`.
     """
     if dimensions in (None, whole, *lengths):
-        return dimensions
+        return
     if lengths:
         known = ", ".join(map(str, (*lengths, whole)))
         raise BadInput(f"dimensions is {dimensions}: this model's embeddings have {known}")

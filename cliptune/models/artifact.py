@@ -25,7 +25,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict, cast
 
 import yaml
 from torch import Tensor
@@ -139,27 +139,34 @@ class Artifact:
     @property
     def input_map(self) -> dict[str, TowerInterface]:
         """What each tower takes and gives, by tower."""
-        text = (self.path / "models" / "input-map.yml").read_text()
-        input_map: dict[str, TowerInterface] = yaml.safe_load(text)
-        return input_map
+        return cast("dict[str, TowerInterface]", self._read("models/input-map.yml"))
 
     @property
     def metrics(self) -> RunMetrics:
         """What the run that wrote it measured."""
-        metrics: RunMetrics = yaml.safe_load((self.path / "metrics.yml").read_text()) or {}
-        return metrics
+        return cast("RunMetrics", self._read("metrics.yml"))
 
     @property
     def config(self) -> dict[str, object]:
         """The options of the run that it comes from, empty if there was none."""
-        config: dict[str, object] = yaml.safe_load((self.path / "config.yml").read_text()) or {}
-        return config
+        return self._read("config.yml")
 
     @property
     def matryoshka(self) -> list[int]:
-        """Lengths at which the first numbers of its embeddings were trained to be one too."""
-        lengths = self.config.get("matryoshka")
-        return [int(one) for one in lengths] if isinstance(lengths, list) else []
+        """Lengths at which the first numbers of its embeddings were trained to be one too.
+
+        Raises:
+            BadArtifact: they are no such lengths.
+        """
+        lengths = self.config.get("matryoshka") or []
+        if not isinstance(lengths, list) or not all(
+            type(one) is int and 0 < one < self.output_dim for one in lengths
+        ):
+            raise BadArtifact(
+                f"{self.path}: matryoshka in config.yml is {lengths!r:.200}: expected lengths "
+                f"below {self.output_dim}"
+            )
+        return lengths
 
     @property
     def calibration(self) -> Calibration | None:
@@ -168,8 +175,22 @@ class Artifact:
         Raises:
             BadArtifact: it can't be understood.
         """
-        path = self.path / CALIBRATION
-        return Calibration.parse(yaml.safe_load(path.read_text())) if path.is_file() else None
+        is_there = (self.path / CALIBRATION).is_file()
+        return Calibration.parse(self._read(CALIBRATION)) if is_there else None
+
+    def _read(self, name: str) -> dict[str, object]:
+        """A file of YAML that holds a mapping; an empty one holds nothing.
+
+        Raises:
+            BadArtifact: it can't be read.
+        """
+        try:
+            content = yaml.safe_load((self.path / name).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise BadArtifact(f"{self.path}: {name} can't be read: {error}") from error
+        if not isinstance(content, dict | None):
+            raise BadArtifact(f"{self.path}: {name} holds no mapping but {content!r:.200}")
+        return content or {}
 
     @property
     def tokenizer_folder(self) -> Path | None:

@@ -223,6 +223,8 @@ def _names(mined: Mined, row: int, other: int) -> bool:
         ({"direction": "up"}, r"direction is 'up', allowed: 'both', 'pictures', 'titles'"),
         ({"sampling_strategy": "best"}, r"sampling_strategy is 'best', allowed: 'top', 'random'"),
         ({"num_negatives": 0}, "num_negatives is 0: give a whole number from 1 to 100"),
+        ({"num_negatives": 3.0}, "num_negatives is 3.0: give a whole number from 1 to 100"),
+        ({"max_score": float("nan")}, "max_score is nan: give a number from -1 to 1"),
         ({"num_negatives": 2.5}, "num_negatives is 2.5: give a whole number"),
         ({"num_negatives": None}, "num_negatives is None"),
         ({"range_min": -1}, "range_min is -1: give a whole number from 0"),

@@ -13,7 +13,7 @@ import torch
 from cliptune.errors import BadArtifact, BadInput, NotFound
 from cliptune.files import zip_folder
 from cliptune.inference import get_tower
-from cliptune.models.artifact import open_artifact
+from cliptune.models.artifact import open_artifact, write_checksums
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
 
@@ -41,6 +41,29 @@ def test_the_layout_is_finetuners(artifact: Path) -> None:
         "models/clip-vision/model.safetensors",
         "models/clip-vision/model.onnx",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("config.yml", "- 1", "config.yml holds no mapping but"),
+        ("config.yml", "a: [", "config.yml can't be read"),
+        ("config.yml", "matryoshka: 8", "matryoshka in config.yml is 8: expected lengths below 32"),
+        ("config.yml", "matryoshka: [8, '16']", "expected lengths below 32"),
+        ("config.yml", "matryoshka: [0]", "expected lengths below 32"),
+        ("config.yml", "matryoshka: [32]", "expected lengths below 32"),
+        ("models/input-map.yml", "text", "input-map.yml holds no mapping but 'text'"),
+        ("calibration.yml", "{", "calibration.yml can't be read"),
+    ],
+)
+def test_files_that_say_what_they_cannot(
+    artifact: Path, tmp_path: Path, name: str, content: str, problem: str
+) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "hostile")
+    (folder / name).write_text(content)
+    write_checksums(folder)
+    with pytest.raises(BadArtifact, match=problem):
+        get_tower(folder, "clip-text")
 
 
 def test_a_round_trip_keeps_every_bit(artifact: Path, tiny_model: Path) -> None:

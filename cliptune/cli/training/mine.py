@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from cliptune.cli.inputs import table_options_of, tell
-from cliptune.cli.options import with_table_options
+from cliptune.cli.options import table_flags, with_table_options
 from cliptune.cli.terminal import console, notices, progress_bar
 from cliptune.errors import BadInput
 
@@ -101,7 +101,7 @@ def mine(
     from cliptune.curation.embedded import embed_pairs
     from cliptune.curation.mining_options import MiningOptions
     from cliptune.curation.negatives import mine as find_negatives
-    from cliptune.curation.tables import as_flags, check_minable, open_pairs, write_mined
+    from cliptune.curation.tables import check_minable, open_pairs, write_mined
     from cliptune.data.tables.writing import check_target
     from cliptune.inference.engines import both_towers
     from cliptune.sdk.models import locate_model
@@ -148,7 +148,7 @@ def mine(
     if written.unnamed:
         console.print(f"{written.unnamed} can't be named: several rows have their picture")
     console.print(f"written: [bold]{escape(str(out))}[/], {written.rows} rows", highlight=False)
-    flags = shlex.join(as_flags(written.options))
+    flags = shlex.join(table_flags(written.options))
     console.print(f"train on it: cliptune fit {shlex.quote(str(out))} {flags}", markup=False,
                   highlight=False, soft_wrap=True)  # fmt: skip
 

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cliptune.data.pictures.images import decode_pixels, image_bytes, known_formats, picture_digest
 from cliptune.data.pictures.pixel_cache import Decoded, collect, read_or_write
 from cliptune.data.pictures.preprocessing import ImagePreprocessing
-from cliptune.data.validation import Problem
+from cliptune.data.validation import PAIR, Problem, split_complete
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData, BadImage
 
@@ -88,6 +88,47 @@ def decode_documents(
     order = [stored.rows[hashes[position]] for position in index]
     digests = [hashes.get(position) for position in range(len(docs))]
     return PixelSet(take_rows(stored.pixels, order), index, problems, digests)
+
+
+@dataclass(frozen=True)
+class DecodedPairs:
+    """The documents of a data set that have a title and a picture, and their pictures."""
+
+    docs: DocList[ClipDoc]
+    """Those that have both."""
+    pictures: PixelSet
+    """Of these documents."""
+    places: list[int]
+    """Of each of these documents: its position among all that were given."""
+    problems: list[Problem]
+    """What is left out, by the position among all that were given."""
+
+
+def decode_pairs(
+    docs: DocList[ClipDoc],
+    role: str,
+    preprocessing: ImagePreprocessing,
+    *,
+    cache_dir: Path | None = None,
+    workers: int = 0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DecodedPairs:
+    """As `decode_documents`, of those that have a title and a picture; `role` is named in errors.
+
+    Raises:
+        BadData: more than half of them lack something, or as `decode_documents`.
+        Unavailable: as `decode_documents`.
+    """
+    given = len(docs)
+    docs, problems = split_complete(docs, PAIR, role)
+    lacking = {one.position for one in problems}
+    places = [position for position in range(given) if position not in lacking]
+    pictures = decode_documents(
+        docs, preprocessing, cache_dir=cache_dir, workers=workers, on_progress=on_progress
+    )
+    problems += [replace(one, position=places[one.position]) for one in pictures.problems]
+    problems.sort(key=lambda one: one.position)
+    return DecodedPairs(docs, pictures, places, problems)
 
 
 def readable_only(docs: DocList[ClipDoc]) -> DocList[ClipDoc]:

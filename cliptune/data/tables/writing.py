@@ -51,10 +51,10 @@ def check_target(out: Path, rows: Rows | None = None, *, replace: bool = False) 
         raise AlreadyExists(f"{out} is there already: --replace writes it anew")
     if rows is None:
         return
-    if rows.pictures and not (kind == ".parquet" and _arrow_files(rows)):
+    if rows.pictures and not (kind == ".parquet" and arrow_files(rows)):
         raise BadInput(
             f"{rows.where} holds its pictures itself"
-            + (f", and {kind} can't: give a name that ends in .parquet" if _arrow_files(rows) else
+            + (f", and {kind} can't: give a name that ends in .parquet" if arrow_files(rows) else
                ": of such tables those of parquet and Arrow are copied")
         )  # fmt: skip
 
@@ -79,7 +79,7 @@ def copy_table(
         BadData: the table can't be read.
         BadInput: a column of types can't have a cell's value.
     """
-    files = _arrow_files(rows)
+    files = arrow_files(rows)
     if files and out.suffix.lower() == ".parquet":
         return _copy_arrow(files, out, cells, added, dropped)
     numbered = ((number, row) for number, row in enumerate(rows.read()) if number not in dropped)
@@ -137,15 +137,19 @@ def _as_text(value: object) -> str:
     return str(value)
 
 
-def _arrow_files(rows: Rows) -> list[ArrowRows]:
-    """The files of a table with types, all of one schema; none: it is another."""
+def arrow_files(rows: Rows) -> list[ArrowRows]:
+    """The files of a table with types, all of one schema; none: it is another.
+
+    Raises:
+        BadInput: their schemas differ.
+    """
     parts = [one for _, one in rows.files] if isinstance(rows, SeveralRows) else [rows]
     files = [one for one in parts if isinstance(one, ArrowRows)]
     if len(files) < len(parts):
         return []
     if any(not one.schema.equals(files[0].schema) for one in files):
         raise BadInput(
-            f"{rows.where}: its files have different columns or types: copy each of them"
+            f"{rows.where}: its files have different columns or types: take each of them by itself"
         )
     return files
 

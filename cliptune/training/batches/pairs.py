@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliptune.data.equivalence import KeyedDocs, same_labels
-from cliptune.data.pictures.pixels import PixelSet, decode_documents
-from cliptune.data.validation import PAIR, split_complete, texts_of
+from cliptune.data.pictures.pixels import PixelSet, decode_pairs
+from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.models.loading import ClipModel
@@ -108,19 +108,15 @@ def read_pairs(
         BadData: more than a tenth of the pictures are unreadable, or more than half of the
             documents lack a text or a picture.
     """
-    given = len(docs)
-    docs, problems = split_complete(docs, PAIR, role)
-    lacking = {problem.position for problem in problems}
-    places = [position for position in range(given) if position not in lacking]
-    decoded = decode_documents(
+    read = decode_pairs(
         docs,
+        role,
         model.preprocessing,
         cache_dir=pixel_cache,
         workers=workers,
         on_progress=lambda done, total: logger.progress(f"Decoding {role} pictures", done, total),
     )
-    problems += [replace(one, position=places[one.position]) for one in decoded.problems]
-    problems.sort(key=lambda problem: problem.position)
+    docs, decoded, problems = read.docs, read.pictures, read.problems
     left_out = f", {len(problems)} left out" if problems else ""
     logger.log("INFO", f"{len(decoded.index)} {role} pairs{left_out}")
     for problem in problems[:_NAMED_PROBLEMS]:
