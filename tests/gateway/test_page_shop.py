@@ -89,7 +89,7 @@ def test_filters_are_made_of_tags_with_counts_under_the_others(
     assert counts(page, "sold out") == {"false": "11", "true": "1"}
     assert sum(map(int, counts(page, "price").values())) == 12
 
-    page.get_by_label("Nordvik").check()
+    page.get_by_role("checkbox", name="Nordvik").check()
     page.get_by_text("All 8 pictures that pass the filter").wait_for()
     assert shown(page) == found(client, "red", filter="brand == 'Nordvik'")
     assert "is.brand=Nordvik" in page.url
@@ -405,7 +405,7 @@ def test_for_everyone(browser: Any, server: Server, client: Client, scheme: str)
     page.goto(f"{server.http}/?q=red")
     page.wait_for_selector(".card")
     page.get_by_role("button", name="Filters").click()
-    page.get_by_label("Nordvik").check()
+    page.get_by_role("checkbox", name="Nordvik").check()
     page.wait_for_selector("#sheet .facet .chosen")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert violations(page) == []

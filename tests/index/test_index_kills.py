@@ -24,7 +24,7 @@ from cliptune.errors import Unavailable
 from cliptune.index import Index, open_index
 from tests.index.index_helpers import DIGEST, doc, docs, vector
 
-KILLS = 40
+KILLS = 100
 AHEAD = 3
 """Writers that get ready meanwhile."""
 OPTIONS = {"ann_threshold": 300}
@@ -66,7 +66,7 @@ def write_until_killed(folder: Path, turn: int, acknowledge: Connection) -> None
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
-def test_what_was_acknowledged_survives_kills(
+def test_what_was_acknowledged_survives_100_kills(
     memory_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = multiprocessing.get_context("forkserver")

@@ -83,12 +83,12 @@ function warn(warnings) {
   $("warnings").replaceChildren(...[...new Set(warnings)].map((text) => make("li", "", text)));
 }
 
-function say(before, strong, after = "") {
+function say(before, strong, ...after) {
   $("said").replaceChildren(before);
   if (!strong) return;
   const told = make("b", "told", short(strong, 160));
   told.title = state.q || strong;
-  $("said").append(told, after);
+  $("said").append(told, ...after);
 }
 
 const sought = () => sentences.sought(state, like);
@@ -169,7 +169,7 @@ async function list(problems) {
     warn([...problems, ...found.warnings]);
     if (!found.matches.length) return nothing(found.total);
     $("grid").replaceChildren();
-    add(found, " in\u00a0" + number(Math.round(performance.now() - started)) + "\u00a0ms");
+    add(found, make("span", "took", " in\u00a0" + number(Math.round(performance.now() - started)) + "\u00a0ms"));
     suggest();
   } catch (error) {
     if (!signal.aborted) fail(error);
@@ -178,14 +178,14 @@ async function list(problems) {
   }
 }
 
-function add(found, took = "") {
+function add(found, ...took) {
   results.add(found.matches, shown.length, { withScore: seeks(state), open, openGroup });
   shown = shown.concat(found.matches);
   const last = Math.min(found.groups ?? found.total ?? DEEPEST, state.sort ? ORDERED : DEEPEST);
   const rest = found.matches.length === PAGE && shown.length < last;
   place("grid", "compare", "ordered", "hint", ...(rest ? ["more"] : []));
   const told = sentences.counted(state, shown.length, found), order = sentences.ordered(state, found);
-  if (seeks(state)) say(told + " for ", sought(), order + took);
+  if (seeks(state)) say(told + " for ", sought(), order, ...took);
   else say(told + order);
 }
 
