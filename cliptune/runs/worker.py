@@ -36,6 +36,8 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|(can't|cannot|unable to) allocate|ALLOC_FAILED", re.IGNORECASE
 )
+_ONE_DNN = re.compile(r"could not (create|execute) a (primitive|memory object)$")
+"""What torch's CPU kernels say of memory that they could not get, and not why."""
 _RUST_CODE = re.compile(r"\(os error (\d+)\)")
 """How Rust's libraries, such as safetensors, tell the system's error number."""
 _RESERVE = ".reserve"
@@ -278,11 +280,19 @@ def explain(error: BaseException) -> str:
                 "resume() goes on from the last checkpoint"
             )
         if code == errno.ENOMEM or _is_out_of_memory(each):
-            return (
-                "out of memory: start again with a smaller micro_batch_size or batch_size, or "
-                f"resume() once more memory is free ({words[:200] or type(error).__name__})"
+            return _without_memory(words[:200] or type(error).__name__)
+        if _ONE_DNN.search(str(each)):
+            return _without_memory(
+                f"{words[:200]}; if there is memory left, a sandbox forbids executable memory"
             )
     return f"{type(error).__name__}: {words[:500]}"
+
+
+def _without_memory(words: str) -> str:
+    return (
+        "out of memory: start again with a smaller micro_batch_size or batch_size, or resume() "
+        f"once more memory is free ({words})"
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

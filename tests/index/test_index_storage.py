@@ -183,3 +183,32 @@ def test_servers_are_told_by_argument_or_environment(
     monkeypatch.setenv("CLIPTUNE_INDEX_STORAGE", "float16")
     assert Settings.read().index_storage == "float16"
     assert Settings.read(index_storage="float32").index_storage == "float32"
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_a_match_has_one_score_whichever_way_it_is_found(tmp_path: Path, storage: str) -> None:
+    """From the files, from memory, by the graph; alone and among other queries."""
+    embeddings = drawn(600)
+    queries = np.concatenate([embeddings[:3] * 7, drawn(9, seed=1)])
+    with open_in(tmp_path, storage=storage, ann_threshold=300) as index:
+        fill(index, embeddings)
+
+        def found(exact: bool = True) -> list[tuple[str, float]]:
+            together = index.search(queries, DIGEST, limit=600, exact=exact)
+            alone = [index.search(one[None], DIGEST, limit=600, exact=exact)[0] for one in queries]
+            pairs = [
+                [(str(m.id), m.score) for matches in way for m in matches]
+                for way in (together, alone)
+            ]
+            assert pairs[0] == pairs[1]
+            return pairs[0]
+
+        first = [(str(m.id), m.score) for m in index.search(queries[:1], DIGEST, limit=600)[0]]
+        expected = found()  # from the second search on from memory
+        assert first == expected[:600]
+        index.optimize()
+        assert found() == expected
+        assert set(found(exact=False)) <= set(expected)
+        truth = np.sort(cosine(queries, embeddings), axis=None)
+        bound = 1e-6 if storage == "float32" else 1e-3
+        assert np.abs(np.sort([score for _, score in expected]) - truth).max() < bound

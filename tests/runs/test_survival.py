@@ -394,20 +394,24 @@ def test_memory_that_runs_out(
 
 
 def _never_enough() -> list[Callable[[], Any]]:
-    """What fails for want of memory, as Python, NumPy, torch on a CPU and on a GPU say it."""
+    """What fails for want of memory, as Python, NumPy, torch, its kernels and a GPU say it."""
 
     def cuda() -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def one_dnn() -> None:  # as torch 2 says it; which of its allocations fails is left to chance
+        raise RuntimeError("could not create a primitive")
 
     return [
         lambda: bytearray(2**60),
         lambda: np.empty(2**60, np.uint8),
         lambda: torch.empty(2**60),
+        one_dnn,
         cuda,
     ]
 
 
-@pytest.mark.parametrize("attempt", _never_enough(), ids=["Python", "NumPy", "torch", "CUDA"])
+@pytest.mark.parametrize("attempt", _never_enough(), ids=["Python", "NumPy", "torch", "oneDNN", "CUDA"])
 def test_words_for_want_of_memory(attempt: Callable[[], Any]) -> None:
     with pytest.raises((MemoryError, RuntimeError)) as raised:
         attempt()

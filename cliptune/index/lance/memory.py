@@ -14,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from cliptune.documents import Match
-from cliptune.index.lance.rows import SHOWN_COLUMNS, MatchRow, row_ids, to_match
+from cliptune.index.lance.rows import (
+    SHOWN_COLUMNS,
+    MatchRow,
+    embeddings_in,
+    row_ids,
+    to_match,
+)
+from cliptune.index.lance.scores import scores_of, unit_queries, unit_rows
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -45,9 +52,7 @@ class Embeddings:
         for batch in table.search().select(["id", "embedding"]).with_row_id(True).to_batches():
             end = start + len(batch)
             addresses[start:end] = batch["_rowid"].to_numpy()
-            kept = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
-            vectors = kept.reshape(len(batch), dim).astype(np.float64)
-            unit[start:end] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            unit[start:end] = unit_rows(embeddings_in(batch["embedding"]))
             ids.append(batch["id"])
             start = end
         order = np.argsort(addresses)
@@ -65,7 +70,7 @@ class Embeddings:
         rows = self.unit
         if among is not None and len(among) * _GATHERED < len(rows):
             rows = rows[among]
-        unit = queries / np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
+        unit = unit_queries(queries)
         scores = unit.astype(np.float32) @ rows.T
         if among is not None and scores.shape[1] != len(among):
             scores = scores[:, among]
@@ -96,10 +101,10 @@ class Embeddings:
             # A sum of D products of a unit vector's numbers is rounded by less than D epsilons.
             rounding = 2 * self.unit.shape[1] * np.finfo(np.float32).eps
             positions = positions[scores >= least - rounding]
-        exact = (self.unit[positions] * query).sum(axis=1)
+        exact = scores_of(query, self.unit[positions])
         ids = np.asarray(self.ids.take(pa.array(positions)).to_pylist(), object)
         order = np.lexsort((ids, -exact))[:k]
-        return positions[order], np.clip(exact[order], -1, 1)
+        return positions[order], exact[order]
 
     def _matches(self, positions: np.ndarray, scores: np.ndarray) -> list[Match]:
         addresses = self.row_ids[positions].tolist()

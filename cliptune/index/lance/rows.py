@@ -141,7 +141,6 @@ class MatchRow(TypedDict):
     uri: str | None
     tags: str
     image_digest: str | None
-    _distance: float
 
 
 def to_match(row: MatchRow, score: float) -> Match:
@@ -154,6 +153,12 @@ def to_match(row: MatchRow, score: float) -> Match:
         tags=from_json(row["tags"]),
         score=score,
     )
+
+
+def embeddings_in(column: pa.FixedSizeListArray) -> NDArray[np.floating]:
+    """[N, D] The embeddings in a table's column, of its storage's dtype."""
+    numbers: NDArray[np.floating] = column.flatten().to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(column), column.type.list_size)
 
 
 def row_ids(table: Table, condition: str | None) -> NDArray[np.uint64]:

@@ -13,10 +13,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cliptune.documents import Match
 from cliptune.index.filters.language import And, Compare, Field, In, Node, Not, Or, Scalar
-from cliptune.index.lance.rows import SHOWN_COLUMNS, MatchRow, to_match
+from cliptune.index.lance.rows import SHOWN_COLUMNS, MatchRow, embeddings_in, to_match
+from cliptune.index.lance.scores import scores_of, unit_queries, unit_rows
 from cliptune.index.tags import term
 
 if TYPE_CHECKING:
@@ -28,6 +31,25 @@ if TYPE_CHECKING:
 
 _QUERIES_A_CALL = 64
 _SLACK = 8
+
+
+class _Found:
+    """The rows that a table gives for one query."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Take them with their embeddings and distances."""
+        self.rows: list[MatchRow] = table.select(SHOWN_COLUMNS).to_pylist()
+        self.embeddings = embeddings_in(table["embedding"].combine_chunks())
+        """[N, D], as they are stored."""
+        self._distances = table["_distance"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def ends_in_tie(self, k: int) -> bool:
+        """Whether the last of at least `k` is as near as the `k`-th."""
+        distances = np.sort(self._distances)
+        return bool(distances[-1] == distances[k - 1])
 
 
 class Searcher:
@@ -45,20 +67,27 @@ class Searcher:
     def nearest(self, queries: np.ndarray, k: int) -> list[list[Match]]:
         """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""
         matches: list[list[Match]] = []
+        unit = unit_queries(queries)
         for start in range(0, len(queries), _QUERIES_A_CALL):
-            group = queries[start : start + _QUERIES_A_CALL]
-            for query, rows in zip(group, self._ask(group, k + _SLACK), strict=True):
-                matches.append(self._settle(query, rows, k))
+            group = slice(start, start + _QUERIES_A_CALL)
+            found = self._ask(queries[group], k + _SLACK)
+            for one, query, rows in zip(queries[group], unit[group], found, strict=True):
+                best = self._complete(one, rows, k)
+                scores = scores_of(query, unit_rows(best.embeddings)).tolist()
+                scored = zip(scores, best.rows, strict=True)
+                ranked = sorted(scored, key=lambda pair: (-pair[0], pair[1]["id"]))[:k]
+                matches.append([to_match(row, score) for score, row in ranked])
         return matches
 
-    def _ask(self, queries: np.ndarray, k: int, exact: bool = False) -> list[list[MatchRow]]:
+    def _ask(self, queries: np.ndarray, k: int, exact: bool = False) -> list[_Found]:
         """About the `k` best rows of each query, nearest first."""
         single = len(queries) == 1
         search = self._table.search(
             queries[0] if single else queries, vector_column_name="embedding"
         )
         search = cast("LanceVectorQueryBuilder", search)  # as those of vectors are
-        search = search.distance_type("cosine").select([*SHOWN_COLUMNS, "_distance"]).limit(k)
+        columns = [*SHOWN_COLUMNS, "embedding", "_distance"]
+        search = search.distance_type("cosine").select(columns).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
         if self._exact or exact:
@@ -66,25 +95,23 @@ class Searcher:
         else:
             search = search.ef(max(self._options.ef, 2 * k))
             search = search.refine_factor(self._options.refine_factor)
-        results: list[list[MatchRow]] = [[] for _ in queries]
-        for row in search.to_arrow().to_pylist():
-            results[row.pop("query_index", 0)].append(row)
-        return results
+        rows = search.to_arrow()
+        if single:
+            return [_Found(rows)]
+        return [_Found(rows.filter(pc.field("query_index") == i)) for i in range(len(queries))]
 
-    def _settle(self, query: np.ndarray, rows: list[MatchRow], k: int) -> list[Match]:
-        """The rows' `k` best as matches, after asking for more rows where some may be missing."""
+    def _complete(self, query: np.ndarray, found: _Found, k: int) -> _Found:
+        """What was found for `query` [D], asked for again where some of the `k` may be missing."""
         asked, exact = k + _SLACK, self._exact
-        if len(rows) < asked and not exact and self._has_graph and len(rows) < self._reachable:
+        if len(found) < asked and not exact and self._has_graph and len(found) < self._reachable:
             # A graph search can run dry under a filter that leaves little.
             exact = True
-            [rows] = self._ask(query[None], asked, exact=True)
-        while len(rows) >= asked and _ends_in_tie(rows, k):
+            [found] = self._ask(query[None], asked, exact=True)
+        while len(found) >= asked and found.ends_in_tie(k):
             # Which of many equals come first is up to the ids: all of them must be seen.
             asked *= 8
-            [rows] = self._ask(query[None], asked, exact=exact)
-        scored = [(min(1.0, max(-1.0, 1.0 - row["_distance"])), row) for row in rows]
-        scored.sort(key=lambda pair: (-pair[0], pair[1]["id"]))
-        return [to_match(row, score) for score, row in scored[:k]]
+            [found] = self._ask(query[None], asked, exact=exact)
+        return found
 
     @cached_property
     def _has_graph(self) -> bool:
@@ -102,11 +129,6 @@ def ann_index(table: Table) -> IndexConfig | None:
         if index.columns == ["embedding"]:
             return index
     return None
-
-
-def _ends_in_tie(rows: list[MatchRow], k: int) -> bool:
-    distances = sorted(row["_distance"] for row in rows)
-    return distances[-1] == distances[k - 1]
 
 
 def literal(text: str) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cliptune.index.lance.rows import SHOWN_COLUMNS, to_match
+from cliptune.index.lance.rows import SHOWN_COLUMNS, embeddings_in, to_match
+from cliptune.index.lance.scores import scores_of, unit_queries, unit_rows
 from cliptune.index.lance.search import to_sql
 from cliptune.index.words import WordMatch, first_words, is_code
 
@@ -60,13 +61,12 @@ class WordSearcher:
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
         table = search.to_arrow()
-        column = table["embedding"].combine_chunks()
-        embeddings = column.flatten().to_numpy().reshape(len(table), len(query)).astype(np.float64)
-        lengths = np.linalg.norm(embeddings, axis=1) * np.linalg.norm(query)
-        cosines = np.clip(embeddings @ query / lengths, -1, 1)
+        [unit] = unit_queries(query[None])
+        embeddings = embeddings_in(table["embedding"].combine_chunks())
+        cosines = scores_of(unit, unit_rows(embeddings)).tolist()
         rows = table.drop_columns(["embedding"]).to_pylist()
         matches = [
-            WordMatch(to_match(row, float(cosine)), row["_score"])
+            WordMatch(to_match(row, cosine), row["_score"])
             for row, cosine in zip(rows, cosines, strict=True)
         ]
         return sorted(matches, key=lambda one: (-one.bm25, str(one.match.id).encode()))
