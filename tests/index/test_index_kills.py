@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import pytest
 from cliptune.documents import ClipDoc
 from cliptune.errors import Unavailable
 from cliptune.index import Index, open_index
+from tests.forking import fork_server
 from tests.index.index_helpers import DIGEST, doc, docs, vector
 
 KILLS = 100
@@ -64,23 +64,25 @@ def write_until_killed(folder: Path, turn: int, acknowledge: Connection) -> None
             acknowledge.send(("written", ids, version))
 
 
+@pytest.fixture
+def forks() -> Iterator[ForkServerContext]:
+    # What takes longest of importing LanceDB, and starts no threads of its own.
+    with fork_server("tests.index.test_index_kills", "pandas", "lance_namespace") as context:
+        yield context
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(1800)
 def test_what_was_acknowledged_survives_100_kills(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory_path: Path, forks: ForkServerContext
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    # Python 3.11's server has not our `sys.path`, and silently preloads nothing that it can't find.
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    # What takes longest of importing LanceDB, and starts no threads of its own.
-    context.set_forkserver_preload(["tests.index.test_index_kills", "pandas", "lance_namespace"])
     draw = random.Random(os.urandom(8))
     expected: dict[str, int] = {}  # the version of each id
     cut_short = 0
 
     def start(turn: int) -> tuple[BaseProcess, Connection]:
-        ours, theirs = context.Pipe()
-        writer = context.Process(
+        ours, theirs = forks.Pipe()
+        writer = forks.Process(
             target=write_until_killed, args=(memory_path, turn, theirs), daemon=True
         )
         writer.start()

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, get_context
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +40,7 @@ from cliptune.runs.record import read_record
 from cliptune.runs.worker import explain
 from cliptune.training.batches.samplers import random_order
 from cliptune.training.state import list_checkpoints, read_position
+from tests.forking import fork_server
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -88,14 +89,12 @@ def _work(folder: Path, start: int, env: dict[str, str], address_space: int | No
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fork_server() -> Iterator[None]:
+def forks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # OMP threads could add in another order, and none must run when the server forks.
         patch.setenv("OMP_NUM_THREADS", "1")
-        FORKS.set_forkserver_preload(PRELOADED)
-        forkserver.ensure_running()
-        yield
-    forkserver._forkserver._stop()
+        with fork_server(*PRELOADED):
+            yield
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +105,7 @@ def home_in_memory(cliptune_home: Path, memory_path: Path, monkeypatch: pytest.M
 
 
 @pytest.fixture(autouse=True)
-def forked(fork_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def forked(forks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = SimpleNamespace(Popen=ForkedWorker, DEVNULL=subprocess.DEVNULL)
     monkeypatch.setattr(process, "subprocess", stand_in)
 
@@ -411,7 +410,9 @@ def _never_enough() -> list[Callable[[], Any]]:
     ]
 
 
-@pytest.mark.parametrize("attempt", _never_enough(), ids=["Python", "NumPy", "torch", "oneDNN", "CUDA"])
+@pytest.mark.parametrize(
+    "attempt", _never_enough(), ids=["Python", "NumPy", "torch", "oneDNN", "CUDA"]
+)
 def test_words_for_want_of_memory(attempt: Callable[[], Any]) -> None:
     with pytest.raises((MemoryError, RuntimeError)) as raised:
         attempt()
