@@ -20,11 +20,10 @@ from cliptune.index.lance.rows import MATCH_COLUMNS, MatchRow, to_match
 from cliptune.index.tags import term
 
 if TYPE_CHECKING:
-    from lancedb._lancedb import IndexConfig
     from lancedb.query import LanceVectorQueryBuilder
     from lancedb.table import Table
 
-    from cliptune.index.lance.folder import LanceOptions
+    from cliptune.index.lance.ann import AnnSearch
 
 _QUERIES_A_CALL = 64
 _SLACK = 8
@@ -33,14 +32,11 @@ _SLACK = 8
 class Searcher:
     """Searches of one table under one filter."""
 
-    def __init__(
-        self, table: Table, where: Node | None, options: LanceOptions, *, exact: bool
-    ) -> None:
-        """Search what `where` leaves; with `exact` by comparing with every embedding."""
+    def __init__(self, table: Table, where: Node | None, ann: AnnSearch | None) -> None:
+        """Search what `where` leaves, through the ANN index; without `ann` all embeddings."""
         self._table = table
         self._where = None if where is None else to_sql(where)
-        self._options = options
-        self._exact = exact
+        self._ann = ann
 
     def nearest(self, queries: np.ndarray, k: int) -> list[list[Match]]:
         """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""
@@ -61,11 +57,10 @@ class Searcher:
         search = search.distance_type("cosine").select(MATCH_COLUMNS).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
-        if self._exact or exact:
+        if self._ann is None or exact:
             search = search.bypass_vector_index()
         else:
-            search = search.ef(max(self._options.ef, 2 * k))
-            search = search.refine_factor(self._options.refine_factor)
+            search = self._ann.apply(search, k, self._rows)
         results: list[list[MatchRow]] = [[] for _ in queries]
         for row in search.to_arrow().to_pylist():
             results[row.pop("query_index", 0)].append(row)
@@ -73,9 +68,9 @@ class Searcher:
 
     def _settle(self, query: np.ndarray, rows: list[MatchRow], k: int) -> list[Match]:
         """The rows' `k` best as matches, after asking for more rows where some may be missing."""
-        asked, exact = k + _SLACK, self._exact
-        if len(rows) < asked and not exact and self._has_graph and len(rows) < self._reachable:
-            # A graph search can run dry under a filter that leaves little.
+        asked, exact = k + _SLACK, self._ann is None
+        if len(rows) < asked and not exact and len(rows) < self._reachable:
+            # An ANN search can run dry under a filter that leaves little.
             exact = True
             [rows] = self._ask(query[None], asked, exact=True)
         while len(rows) >= asked and _ends_in_tie(rows, k):
@@ -87,21 +82,13 @@ class Searcher:
         return [to_match(row, score) for score, row in scored[:k]]
 
     @cached_property
-    def _has_graph(self) -> bool:
-        return ann_index(self._table) is not None
+    def _rows(self) -> int:
+        return int(self._table.count_rows())
 
     @cached_property
     def _reachable(self) -> int:
         """How many rows the filter leaves."""
         return self._table.count_rows(self._where)
-
-
-def ann_index(table: Table) -> IndexConfig | None:
-    """The table's ANN index, if it has one."""
-    for index in table.list_indices():
-        if index.columns == ["embedding"]:
-            return index
-    return None
 
 
 def _ends_in_tie(rows: list[MatchRow], k: int) -> bool:
