@@ -67,7 +67,9 @@ class LanceDB(Contender):
         """One search of the table."""
         search = self.table.search(query, vector_column_name="embedding").distance_type("cosine")
         search = search.select(["id", "text", "uri", "tags", "_distance"]).limit(K)
-        search = AnnSearch.of(self.rows, None).apply(search, K, self.rows)
+        search = AnnSearch.of(self.rows, None).apply(
+            search, K, self.rows, filtered=only_share is not None
+        )
         if only_share is not None:
             search = search.where(f"array_has(terms, '[\"share\", {only_share:.1f}]')")
         return [int(row["id"][1:]) for row in search.to_list()]

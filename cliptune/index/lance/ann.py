@@ -25,7 +25,7 @@ _LEAST_PROBES = 20
 _PROBED = 0.1
 """The share of the partitions that is searched, untuned."""
 _REFINE_FACTOR = 2
-_SEEN = 20
+_SEEN = 4
 """At least so many rows are compared for each match asked for."""
 _OUTGROWN = 0.25
 """With more rows outside than this share of those inside, the index is built anew."""
@@ -75,7 +75,7 @@ class AnnSearch:
     """How an ANN index is searched."""
 
     nprobes: int
-    """Partitions that are searched; more, under a filter, until there are enough matches."""
+    """Partitions that are searched where there is no filter."""
     refine_factor: int
     """So many times the matches asked for are scored again with the full embeddings."""
 
@@ -92,9 +92,18 @@ class AnnSearch:
             return cls(max(nprobes, tuned.nprobes), max(_REFINE_FACTOR, tuned.refine_factor))
         return cls(tuned.nprobes, tuned.refine_factor)
 
-    def apply(self, search: LanceVectorQueryBuilder, k: int, rows: int) -> LanceVectorQueryBuilder:
-        """The search of a table of so many rows for `k` matches, set up."""
-        seen = math.ceil(_SEEN * k * partitions(rows) / max(1, rows))
-        search = search.minimum_nprobes(max(self.nprobes, seen)).maximum_nprobes(0)
+    def apply(
+        self, search: LanceVectorQueryBuilder, k: int, rows: int, *, filtered: bool
+    ) -> LanceVectorQueryBuilder:
+        """The search of a table of so many rows for `k` matches, set up.
+
+        Under a filter all partitions are searched: in those nearest to the query there may be none
+        that it leaves.
+        """
+        if filtered:
+            search = search.minimum_nprobes(self.nprobes).maximum_nprobes(0)
+        else:
+            seen = math.ceil(_SEEN * k * partitions(rows) / max(1, rows))
+            search = search.nprobes(max(self.nprobes, seen))
         # A graph is one partition; other indexes pass over `ef`.
         return search.ef(max(_EARLIER_EF, 2 * k)).refine_factor(self.refine_factor)

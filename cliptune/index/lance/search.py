@@ -60,7 +60,7 @@ class Searcher:
         if self._ann is None or exact:
             search = search.bypass_vector_index()
         else:
-            search = self._ann.apply(search, k, self._rows)
+            search = self._ann.apply(search, k, self._rows, filtered=self._where is not None)
         results: list[list[MatchRow]] = [[] for _ in queries]
         for row in search.to_arrow().to_pylist():
             results[row.pop("query_index", 0)].append(row)
