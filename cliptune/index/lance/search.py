@@ -23,11 +23,10 @@ from cliptune.index.lance.scores import scores_of, unit_queries, unit_rows
 from cliptune.index.tags import term
 
 if TYPE_CHECKING:
-    from lancedb._lancedb import IndexConfig
     from lancedb.query import LanceVectorQueryBuilder
     from lancedb.table import Table
 
-    from cliptune.index.lance.folder import LanceOptions
+    from cliptune.index.lance.ann import AnnSearch
 
 _QUERIES_A_CALL = 64
 _SLACK = 8
@@ -55,14 +54,11 @@ class _Found:
 class Searcher:
     """Searches of one table under one filter."""
 
-    def __init__(
-        self, table: Table, where: Node | None, options: LanceOptions, *, exact: bool
-    ) -> None:
-        """Search what `where` leaves; with `exact` by comparing with every embedding."""
+    def __init__(self, table: Table, where: Node | None, ann: AnnSearch | None) -> None:
+        """Search what `where` leaves, through the ANN index; without `ann` all embeddings."""
         self._table = table
         self._where = None if where is None else to_sql(where)
-        self._options = options
-        self._exact = exact
+        self._ann = ann
 
     def nearest(self, queries: np.ndarray, k: int) -> list[list[Match]]:
         """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""
@@ -90,11 +86,10 @@ class Searcher:
         search = search.distance_type("cosine").select(columns).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
-        if self._exact or exact:
+        if self._ann is None or exact:
             search = search.bypass_vector_index()
         else:
-            search = search.ef(max(self._options.ef, 2 * k))
-            search = search.refine_factor(self._options.refine_factor)
+            search = self._ann.apply(search, k, self._rows, filtered=self._where is not None)
         rows = search.to_arrow()
         if single:
             return [_Found(rows)]
@@ -102,9 +97,9 @@ class Searcher:
 
     def _complete(self, query: np.ndarray, found: _Found, k: int) -> _Found:
         """What was found for `query` [D], asked for again where some of the `k` may be missing."""
-        asked, exact = k + _SLACK, self._exact
-        if len(found) < asked and not exact and self._has_graph and len(found) < self._reachable:
-            # A graph search can run dry under a filter that leaves little.
+        asked, exact = k + _SLACK, self._ann is None
+        if len(found) < asked and not exact and len(found) < self._reachable:
+            # An ANN search can run dry under a filter that leaves little.
             exact = True
             [found] = self._ask(query[None], asked, exact=True)
         while len(found) >= asked and found.ends_in_tie(k):
@@ -114,21 +109,13 @@ class Searcher:
         return found
 
     @cached_property
-    def _has_graph(self) -> bool:
-        return ann_index(self._table) is not None
+    def _rows(self) -> int:
+        return int(self._table.count_rows())
 
     @cached_property
     def _reachable(self) -> int:
         """How many rows the filter leaves."""
         return self._table.count_rows(self._where)
-
-
-def ann_index(table: Table) -> IndexConfig | None:
-    """The table's ANN index, if it has one."""
-    for index in table.list_indices():
-        if index.columns == ["embedding"]:
-            return index
-    return None
 
 
 def literal(text: str) -> str:
