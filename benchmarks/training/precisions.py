@@ -2,10 +2,10 @@
 
     python benchmarks/training/precisions.py ../shared/fashion_large --markdown
 
-The real training loop, on pictures that are decoded beforehand. Variants take turns; each round
-begins with another one. A step is the time from the end of one to the end of the next, the median of
-those after the first two. Shown are medians over the rounds, least and greatest, the ratio to fp32
-within each round, and the last loss: the variants see the same batches.
+The real training loop, on pictures that are decoded beforehand. Variants take turns; a round
+begins with another one. A step is the time from the end of one to the end of the next: the median
+of those after the first two. Shown are medians over the rounds, least and greatest, the ratio to
+fp32 within each round, and the last loss: the variants see the same batches.
 """
 
 from __future__ import annotations
