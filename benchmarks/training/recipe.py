@@ -22,7 +22,7 @@ import argparse
 import json
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -43,6 +43,7 @@ from cliptune.evaluation.retrieval import evaluate, text_keys_of
 from cliptune.inference import get_tower
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.training import TrainingOptions, train
+from cliptune.training.callbacks import Callback
 from cliptune.training.run_logger import StandardRunLogger
 
 METRICS = {
@@ -85,14 +86,26 @@ class Bench:
         if (BEFORE, 0, 0) not in self.done:
             self.keep(BEFORE, 0, 0, {}, load_model("builtin"))
 
-    def run(self, name: str, products: int, seed: int, options: dict[str, Any]) -> None:
-        """Train on the first `products` of the training part, unless that was done before."""
+    def run(
+        self,
+        name: str,
+        products: int,
+        seed: int,
+        options: dict[str, Any],
+        callbacks: Sequence[Callback] = (),
+        more: Iterable[ClipDoc] = (),
+    ) -> None:
+        """Train on the first `products` of the training part, unless that was done before.
+
+        `more` documents are trained on beside them.
+        """
         if (name, products, seed) in self.done:
             return
         settings = TrainingOptions.parse({**options, "seed": seed})
         docs = documents(self.split.catalogue(products))
+        docs.extend(more)
         with tempfile.TemporaryDirectory() as scratch:
-            train(settings, docs, None, [], Path(scratch), StandardRunLogger())
+            train(settings, docs, None, callbacks, Path(scratch), StandardRunLogger())
             model = load_model(Path(scratch) / "artifact")
         self.keep(name, products, seed, options, model)
 

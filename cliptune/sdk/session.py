@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cliptune.runs.session import AnyRun, Experiment, Session
 from cliptune.sdk.local import LocalSession
@@ -53,7 +53,7 @@ def fit(
     miner_options: Mapping[str, object] | None = None,
     optimizer: str = "auto",
     optimizer_options: Mapping[str, object] | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float | Literal["auto"] | None = None,
     epochs: int = 5,
     batch_size: int | None = None,
     callbacks: Sequence[Callback | Mapping[str, object] | str] | None = None,
@@ -102,7 +102,8 @@ def fit(
         optimizer_options: its arguments, and `layer_wise_lr_decay`: a factor up to 1 by which the
             learning rate falls from each block of a tower to the one before it.
         learning_rate: the peak rate; None fits the model and the optimizer: 2e-3 for `builtin`,
-            1e-5 for others, 1e-4 for their adapters (see the documentation on fine-tuning).
+            1e-5 for others, 1e-4 for their adapters (see the documentation on fine-tuning);
+            `auto` finds it by a range test of at most 100 steps on the data.
         epochs: how often all pairs are seen.
         batch_size: pairs a step; None is the largest power of two that fits into memory at once,
             at most 1,024 and 1/16 of the pairs, and less where a run of `builtin` would have too

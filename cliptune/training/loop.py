@@ -35,6 +35,7 @@ from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import Cancelled, RunExamples, RunLogger, SilentRunLogger
 from cliptune.training.setup import (
     add_logit_bias,
+    choose_learning_rate,
     choose_sizes,
     compute_frozen_features,
     load_trainable,
@@ -169,17 +170,19 @@ class _Run:
         compute_frozen_features(training, self.pairs, self.held_out)
         self.validation = self._objective(None, World())
         add_logit_bias(training, self.validation, self.pairs)
+        objective = self._objective(autocast, training.world)
+        if resume_from is None:
+            choose_learning_rate(training, objective, self.pairs)
         self.optimizer = make_optimizer(
             options.chosen_optimizer,
             options.optimizer_options,
-            options.peak_learning_rate,
+            training.position.peak_learning_rate,
             training.model.clip,
         )
         steps = steps_per_epoch(len(self.pairs), training.position.batch_size)
         schedule = make_schedule(
             options.scheduler, options.scheduler_options, self.optimizer, options.epochs, steps
         )
-        objective = self._objective(autocast, training.world)
         self.step = Step(training, objective, self.optimizer, schedule)
         if resume_from is not None:
             load_checkpoint(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -48,10 +50,11 @@ class TrainingOptions(BaseModel):
     optimizer_options: dict[str, object] = Field(default_factory=dict)
     """Arguments of that optimizer, such as `{'weight_decay': 0.1, 'betas': [0.9, 0.98]}`, and
     `layer_wise_lr_decay`, by which the rate falls from block to block towards the input."""
-    learning_rate: float | None = Field(None, gt=0, le=10)
+    learning_rate: float | Literal["auto"] | None = None
     """The peak learning rate; None fits the model (see `cliptune.training.defaults`): 2e-3 by Muon
     for the built-in model and random weights, 1e-3 by other optimizers; 1e-5 for all others, 1e-4
-    for adapters."""
+    for adapters. `auto` finds it by a range test of at most 100 steps on the data (see
+    `cliptune.training.optimization.range_test`)."""
     epochs: int = Field(5, ge=0, le=100_000)
     batch_size: int | None = Field(None, ge=2)
     """Pairs a step; None: the largest power of two that fits into memory at once, at most 1,024
@@ -110,6 +113,19 @@ class TrainingOptions(BaseModel):
         if value not in known:
             raise ValueError(f"unknown {what}, {near_matches(value, known)}")
         return value
+
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def _is_rate(cls, value: object) -> object:
+        if value is None or value == AUTO:
+            return value
+        is_number = isinstance(value, int | float | str) and not isinstance(value, bool)
+        rate = math.nan
+        with contextlib.suppress(ValueError):
+            rate = float(value) if is_number else rate  # type: ignore[arg-type]
+        if not 0 < rate <= 10:
+            raise ValueError("use a number above 0, up to 10, or 'auto'")
+        return rate
 
     @field_validator("freeze", mode="before")
     @classmethod
@@ -172,10 +188,10 @@ class TrainingOptions(BaseModel):
 
     @property
     def peak_learning_rate(self) -> float:
-        """`learning_rate`, or the default."""
-        return self.learning_rate or learning_rate_for(
-            self.model, self.chosen_optimizer, adapters=self.lora is not None
-        )
+        """`learning_rate`, or the default; of `auto` the default, around which is searched."""
+        if isinstance(self.learning_rate, float):
+            return self.learning_rate
+        return learning_rate_for(self.model, self.chosen_optimizer, adapters=self.lora is not None)
 
 
 def explain(error: ValidationError) -> str:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
+from functools import partial
+
 import torch
 from docarray import DocList
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
 from cliptune.training.batches.features import add_frozen_features
 from cliptune.training.batches.pairs import (
+    Batch,
     Pairs,
+    batches,
     check_trainable,
     label_together,
     read_batch,
     read_pairs,
     split_by_label,
 )
-from cliptune.training.batches.samplers import random_order, steps_per_epoch
+from cliptune.training.batches.samplers import random_order, step_seed, steps_per_epoch
 from cliptune.training.defaults import batch_size_for
 from cliptune.training.losses import LOSSES, calibrated_bias
 from cliptune.training.memory import largest_fitting
-from cliptune.training.optimization.freezing import freeze_parameters
+from cliptune.training.optimization.freezing import freeze_parameters, training_mode
 from cliptune.training.optimization.lora import Adapters
+from cliptune.training.optimization.optimizers import make_optimizer
+from cliptune.training.optimization.range_test import SPAN, STEPS, range_test
 from cliptune.training.options import TrainingOptions
 from cliptune.training.run_logger import RunLogger
 from cliptune.training.state import Training
-from cliptune.training.step import Objective
+from cliptune.training.step import Objective, Step, TrainingFailed
 
 _CALIBRATION_PAIRS = 512
 
@@ -152,3 +162,63 @@ def add_logit_bias(training: Training, objective: Objective, pairs: Pairs) -> No
     model.clip.logit_bias = nn.Parameter(bias)
     model.model_cfg = {**model.model_cfg, "init_logit_bias": float(bias)}
     training.logger.log("INFO", f"SigLIP's logit bias begins at {float(bias):.2f}")
+
+
+def choose_learning_rate(training: Training, objective: Objective, pairs: Pairs) -> None:
+    """Settle the peak rate: as given or by default, or by a range test on the training data.
+
+    Its steps are those that the run would begin with, at other rates; all weights are put back.
+
+    Raises:
+        TrainingFailed: the loss is not a number from the start.
+    """
+    options, position, world = training.options, training.position, training.world
+    position.peak_learning_rate = around = options.peak_learning_rate
+    if options.learning_rate != "auto":
+        return
+    clip = training.model.clip
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    optimizer = make_optimizer(options.chosen_optimizer, options.optimizer_options, around, clip)
+    schedule = LambdaLR(optimizer, lambda _: 1.0)
+    step, rates = Step(training, objective, optimizer, schedule), schedule.get_last_lr()
+    drawn = _drawn_batches(training, pairs)
+
+    def train_at(rate: float) -> float:
+        for group, own in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = own * rate / around
+        number, batch = next(drawn)
+        loss, norm = step.gradients(batch, step_seed(options.seed, number))
+        if math.isfinite(norm):
+            step.apply()
+        training.logger.progress("Finding the learning rate", number + 1, STEPS, loss=loss)
+        return loss
+
+    training_mode(clip)
+    found = range_test(train_at, around)
+    clip.load_state_dict(before)
+    optimizer.zero_grad(set_to_none=True)
+    if not found.rates:
+        raise TrainingFailed(
+            f"the loss is not a number at a learning rate of {around / SPAN:.2g}, from the start: "
+            "look at the model and the data, or use precision='fp32'"
+        )
+    chosen = torch.tensor(found.suggestion, dtype=torch.float64)
+    position.peak_learning_rate = world.from_first(chosen, training.device).item()
+    training.logger.log(
+        "INFO",
+        f"learning rate {position.peak_learning_rate:.2g}, by a range test of {len(found.rates)} "
+        f"steps from {found.rates[0]:.2g} to {found.rates[-1]:.2g} (by default {around:.2g})",
+    )
+
+
+def _drawn_batches(training: Training, pairs: Pairs) -> Iterator[tuple[int, Batch]]:
+    """Batches of the pairs in random order, epoch after epoch, with their numbers."""
+    options, world, number = training.options, training.world, 0
+    for epoch in itertools.count():
+        order = random_order(len(pairs), training.position.batch_size, options.seed, epoch)
+        seed_of = partial(step_seed, options.seed, epoch)
+        for _, batch in batches(
+            pairs, order, start=0, rank=world.rank, world_size=world.size, seed_of=seed_of
+        ):
+            yield number, batch
+            number += 1

@@ -56,6 +56,8 @@ class Position:
     """Pairs a step, as chosen when the run began."""
     micro_batch_size: int = 0
     """Pairs that go through the towers at once: other parts would round otherwise."""
+    peak_learning_rate: float = 0.0
+    """As given, by default, or as a range test has found it when the run began."""
 
 
 def save_checkpoint(

@@ -231,27 +231,37 @@ class Step:
             TrainingFailed: the loss or its gradients are not finite; `bad-batch.json` tells the
                 batch.
         """
-        training, options = self.training, self.training.options
+        training = self.training
         training.learning_rate = float(max(self.schedule.get_last_lr()))
-        self.optimizer.zero_grad(set_to_none=True)
-        # The scaler's own scale exists only once it has scaled something; 1 where it is off.
-        factor = self.scaler.scale(torch.ones((), device=training.device)).item()
-        loss = self.objective.backward(batch, seed, factor)
+        loss, norm = self.gradients(batch, seed)
         if not math.isfinite(loss):
             self._fail("the loss", loss, [ids[i] for i in batch.positions])
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.trainable, options.max_grad_norm or math.inf).item()
         # fp16's scaler skips such a step, and scales less from then on.
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             self._fail("the gradients' norm", norm, [ids[i] for i in batch.positions])
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.apply()
         self.schedule.step()
-        with torch.no_grad():
-            training.model.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         training.last_loss = loss
         training.global_step += 1
         return loss
+
+    def gradients(self, batch: Batch, seed: int) -> tuple[float, float]:
+        """Leave the clipped gradients of `batch` at the parameters; returns its loss and their norm
+        before they were clipped."""
+        self.optimizer.zero_grad(set_to_none=True)
+        # The scaler's own scale exists only once it has scaled something; 1 where it is off.
+        factor = self.scaler.scale(torch.ones((), device=self.training.device)).item()
+        loss = self.objective.backward(batch, seed, factor)
+        self.scaler.unscale_(self.optimizer)
+        most = self.training.options.max_grad_norm or math.inf
+        return loss, nn.utils.clip_grad_norm_(self.trainable, most).item()
+
+    def apply(self) -> None:
+        """Change the parameters by their gradients."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            self.training.model.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def _fail(self, what: str, value: float, ids: list[str]) -> None:
         position, rate = self.training.position, self.training.learning_rate

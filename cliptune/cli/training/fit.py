@@ -51,7 +51,10 @@ def fit(
     ] = None,
     epochs: Annotated[int, typer.Option(min=0)] = 5,
     batch_size: Annotated[int | None, typer.Option(min=2)] = None,
-    learning_rate: Annotated[float | None, typer.Option()] = None,
+    learning_rate: Annotated[
+        str | None,
+        typer.Option(help="The peak, or auto: found by a range test; default: the model's."),
+    ] = None,
     wise_ft: Annotated[
         float | None,
         typer.Option(help="Mix with the pre-trained weights: alpha in [0, 1]."),

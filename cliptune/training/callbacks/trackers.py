@@ -130,7 +130,7 @@ def _configuration(training: Training) -> dict[str, bool | int | float | str]:
     options, position = training.options, training.position
     values = options.model_dump(mode="json") | {
         "optimizer": options.chosen_optimizer,
-        "learning_rate": options.peak_learning_rate,
+        "learning_rate": position.peak_learning_rate,
         "batch_size": position.batch_size,
         "micro_batch_size": position.micro_batch_size,
     }
