@@ -67,11 +67,11 @@ class LanceDB(Contender):
         """One search of the table."""
         search = self.table.search(query, vector_column_name="embedding").distance_type("cosine")
         search = search.select(["id", "text", "uri", "tags", "_distance"]).limit(K)
-        search = AnnSearch.of(self.rows, None).apply(
-            search, K, self.rows, filtered=only_share is not None
-        )
+        left = self.rows
         if only_share is not None:
-            search = search.where(f"array_has(terms, '[\"share\", {only_share:.1f}]')")
+            where = f"array_has(terms, '[\"share\", {only_share:.1f}]')"
+            search, left = search.where(where), self.table.count_rows(where)
+        search = AnnSearch.of(self.rows, None).apply(search, K, self.rows, left)
         return [int(row["id"][1:]) for row in search.to_list()]
 
 

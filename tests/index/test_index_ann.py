@@ -15,7 +15,7 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex, ModelMismatch
 from cliptune.index import Index, open_index
 from cliptune.index.lance.ann import AnnSearch, partitions
-from cliptune.index.metadata import TunedSearch
+from cliptune.index.metadata import Stamp, TunedSearch
 from tests.index.index_helpers import DIGEST, OTHER_DIGEST, cosine, doc, docs
 
 DIM = 16
@@ -89,11 +89,11 @@ def test_an_index_that_is_outgrown_is_built_anew(tmp_path: Path) -> None:
 def test_what_is_searched_follows_from_the_number_of_rows() -> None:
     assert [partitions(rows) for rows in (1, 30, 10_000, 1_000_000)] == [1, 5, 100, 1000]
     assert AnnSearch.of(20_000, None).nprobes == 20
-    assert AnnSearch.of(1_000_000, None).nprobes == 100
+    assert AnnSearch.of(1_000_000, None).nprobes == 40
     tuned = TunedSearch(nprobes=7, refine_factor=8, rows=100_000, recall=0.99)
     assert AnnSearch.of(200_000, tuned) == AnnSearch(7, 8)
     # It was measured with far fewer: the rule is the least again.
-    assert AnnSearch.of(1_000_000, tuned) == AnnSearch(100, 8)
+    assert AnnSearch.of(1_000_000, tuned) == AnnSearch(40, 8)
 
 
 def test_tuning_finds_a_setting_that_holds_for_all_who_have_the_index_open(tmp_path: Path) -> None:
@@ -131,6 +131,34 @@ def test_tuning_finds_a_setting_that_holds_for_all_who_have_the_index_open(tmp_p
     assert "tuned" not in json.loads((tmp_path / "cliptune-index.json").read_text())
 
 
+def test_a_new_index_is_searched_so_that_it_finds_enough(tmp_path: Path) -> None:
+    """Embeddings without any structure, of which a tenth of the partitions holds few neighbours."""
+    rng = np.random.default_rng(2)
+    embeddings, queries = (rng.standard_normal((n, 64)).astype(np.float32) for n in (9000, 60))
+    with open_index(tmp_path, ann_threshold=300, fsync=False) as index:
+        fill(index, embeddings[:4000])
+        index.optimize()
+
+        def tuned() -> TunedSearch | None:
+            return Stamp.read(tmp_path).tuned  # type: ignore[union-attr]
+
+        first = tuned()
+        assert first and first.asked == "documents"
+        assert first.nprobes > AnnSearch.of(4000, None).nprobes
+        assert recall(index, queries, embeddings[:4000]) >= 0.97
+        # What was tuned for queries stays until the index is another one by far.
+        chosen = index.tune(queries, DIGEST, recall=0.6)
+        fill(index, embeddings[4000:5500], first=4000)
+        index.optimize()
+        assert ann_of(tmp_path) == ("IvfSq", 1)  # built anew
+        assert tuned() == chosen
+        fill(index, embeddings[5500:], first=5500)
+        index.optimize()
+        last = tuned()
+        assert last and (last.rows, last.asked) == (9000, "documents")
+        assert recall(index, queries, embeddings) >= 0.97
+
+
 @pytest.mark.parametrize(
     "tuned", [3, {"nprobes": 1}, {"nprobes": 0, "refine_factor": 2, "rows": 5, "recall": 1}]
 )
@@ -148,7 +176,7 @@ def test_exact_searches_from_memory_find_what_those_of_the_files_do(
     tmp_path: Path, storage: str
 ) -> None:
     embeddings, queries = drawn(500), drawn(20, seed=1)
-    embeddings[100:140] = 3 * embeddings[7]  # forty that tie with another one
+    embeddings[100:140] = 4 * embeddings[7]  # forty that tie with another one
     queries[0] = embeddings[7]
     filters = [None, "n == 7", "n < 40", "n == 999"]
     folder = {"fsync": False, "storage": storage}

@@ -180,15 +180,17 @@ def test_status_says_when_optimizing_is_due(tmp_path: Path) -> None:
             index.add(docs(doc(f"e{n}")))
         assert index.status().optimize_due  # many small files
         assert not index.optimize().optimize_due
-        assert _segments(tmp_path) > 1
-        for n in range(6):
+        segments = []
+        for n in range(8):
             index.add(docs(doc(f"e{n}")))
             index.optimize()
-            assert _segments(tmp_path) <= 6  # built anew now and then, else searches slow down
+            segments.append(_segments(tmp_path))
+        # Built anew now and then, else searches slow down.
+        assert 1 < max(segments) <= 6
         with file_lock(tmp_path / ".optimize.lock", 0):
             assert index.status().state == "building"
             assert index.optimize().state == "building"  # someone else is at it
-        assert json.loads(json.dumps(index.status().to_dict()))["rows"] == 486
+        assert json.loads(json.dumps(index.status().to_dict()))["rows"] == 488
 
 
 def test_writes_and_searches_go_on_while_it_optimizes(tmp_path: Path) -> None:

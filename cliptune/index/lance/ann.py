@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _TYPE = "IvfSq"
 _LEAST_PROBES = 20
-_PROBED = 0.1
-"""The share of the partitions that is searched, untuned."""
+_PROBED = 1.25
+"""So many times the root of the number of partitions are searched, untuned."""
 _REFINE_FACTOR = 2
 _SEEN = 4
 """At least so many rows are compared for each match asked for."""
@@ -44,13 +44,14 @@ def ann_index(table: Table) -> IndexConfig | None:
 def needs_building(index: IndexConfig | None, max_segments: int) -> bool:
     """Whether the ANN index is to be built over all rows, not only brought up to date.
 
-    It is if there is none, if it is of another type (an earlier cliptune's), if it has more parts
-    than `max_segments`, each of which is searched, or if it was made for far fewer rows.
+    It is if there is none, if it is of another type (an earlier cliptune's), if it would have more
+    parts than `max_segments`, each of which is searched, or if it was made for far fewer rows.
     """
-    if index is None or index.index_type != _TYPE or (index.num_segments or 0) > max_segments:
+    if index is None or index.index_type != _TYPE:
         return True
     inside, outside = index.num_indexed_rows or 0, index.num_unindexed_rows or 0
-    return outside > _OUTGROWN * inside
+    parts = (index.num_segments or 0) + (outside > 0)
+    return parts > max_segments or outside > _OUTGROWN * inside
 
 
 def partitions(rows: int) -> int:
@@ -81,11 +82,11 @@ class AnnSearch:
 
     @classmethod
     def of(cls, rows: int, tuned: TunedSearch | None) -> AnnSearch:
-        """For a table of so many rows: a tenth of its partitions, and 20 at least; or as tuned.
+        """For a table of so many rows: 1.25 √partitions, and 20 at least; or as tuned.
 
         What was tuned holds for up to twice the rows that there were; beyond, it is a lower bound.
         """
-        nprobes = max(_LEAST_PROBES, math.ceil(_PROBED * partitions(rows)))
+        nprobes = max(_LEAST_PROBES, math.ceil(_PROBED * math.sqrt(partitions(rows))))
         if tuned is None:
             return cls(nprobes, _REFINE_FACTOR)
         if not tuned.holds_for(rows):
@@ -93,17 +94,20 @@ class AnnSearch:
         return cls(tuned.nprobes, tuned.refine_factor)
 
     def apply(
-        self, search: LanceVectorQueryBuilder, k: int, rows: int, *, filtered: bool
+        self, search: LanceVectorQueryBuilder, k: int, rows: int, left: int
     ) -> LanceVectorQueryBuilder:
-        """The search of a table of so many rows for `k` matches, set up.
+        """The search for `k` matches among the `left` of a table's `rows` that a filter leaves.
 
-        Under a filter all partitions are searched: in those nearest to the query there may be none
-        that it leaves.
+        The fewer are left, the more partitions are searched: as many rows are compared as without
+        a filter.
         """
-        if filtered:
-            search = search.minimum_nprobes(self.nprobes).maximum_nprobes(0)
-        else:
-            seen = math.ceil(_SEEN * k * partitions(rows) / max(1, rows))
-            search = search.nprobes(max(self.nprobes, seen))
+        share, count = max(1, left) / max(1, rows), partitions(rows)
+        seen = _SEEN * k * count / max(1, rows)
+        probes = min(count, math.ceil(max(self.nprobes, seen) / share))
         # A graph is one partition; other indexes pass over `ef`.
-        return search.ef(max(_EARLIER_EF, 2 * k)).refine_factor(self.refine_factor)
+        search = search.nprobes(probes).ef(max(_EARLIER_EF, 2 * k))
+        return search.refine_factor(self.refine_factor)
+
+
+EVERYWHERE = AnnSearch(nprobes=2**31 - 1, refine_factor=_REFINE_FACTOR)
+"""All partitions are searched."""

@@ -35,7 +35,8 @@ from cliptune.index.lance.rows import (
     to_table,
 )
 from cliptune.index.lance.search import Searcher, literal, to_sql
-from cliptune.index.lance.tuning import RECALL, Progress, tune_search
+from cliptune.index.lance.state import TableStates
+from cliptune.index.lance.tuning import AUTOMATIC, RECALL, Progress, tune_search
 from cliptune.index.lance.words import UNINDEXED, WordSearcher, uncovered
 from cliptune.index.metadata import Stamp, TunedSearch
 from cliptune.index.words import WordMatch
@@ -69,6 +70,7 @@ class LanceIndex(Index):
         self.options = options or LanceOptions()
         self._folder = LanceFolder(Path(folder).expanduser().absolute(), self.options)
         self._memory = EmbeddingsCache(self.options.exact_memory)
+        self._states = TableStates()
         self._tags = TagColumnCache()
 
     @property
@@ -104,15 +106,15 @@ class LanceIndex(Index):
             queries = search.queries(opened.stamp if opened else None)
             if not opened or not search.limit:
                 return [[] for _ in queries]
-            table, stamp, ann = opened.table, opened.stamp, None
-            if search.exact or ann_index(table) is None:
-                kept = self._memory.get(table, stamp.dim, partial(self._folder.snapshot, opened))
-                if kept:
+            stamp, state, ann = opened.stamp, self._states.of(opened.table), None
+            if search.exact or not state.has_ann_index:
+                pinned = partial(self._folder.snapshot, opened)
+                if kept := self._memory.get(opened.table, stamp.dim, pinned):
                     where = None if search.where is None else to_sql(search.where)
                     return kept.nearest(queries, search.limit, where)
             else:
-                ann = AnnSearch.of(table.count_rows(), stamp.tuned)
-            return Searcher(table, search.where, ann).nearest(queries, search.limit)
+                ann = AnnSearch.of(state.rows, stamp.tuned)
+            return Searcher(state, search.where, ann).nearest(queries, search.limit)
 
         return self._folder.read("searching", run)
 
@@ -311,6 +313,7 @@ class LanceIndex(Index):
     def close(self) -> None:
         """See `Index.close`."""
         self._memory.clear()
+        self._states = TableStates()
         self._folder.close()
 
     def _settle_search(self, opened: Opened) -> None:
@@ -318,7 +321,7 @@ class LanceIndex(Index):
         table, tuned = self._folder.snapshot(opened), opened.stamp.tuned
         if tuned and tuned.asked == "queries" and tuned.holds_for(table.count_rows()):
             return
-        tuned = tune_search(table, None)
+        tuned = tune_search(table, None, AUTOMATIC)
         with self._folder.writing():
             self._folder.note_tuned(opened.stamp.table, tuned)
 

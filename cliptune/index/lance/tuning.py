@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,7 @@ from cliptune.index.lance.ann import AnnSearch, partitions
 from cliptune.index.lance.rows import embeddings_in
 from cliptune.index.lance.scores import unit_rows
 from cliptune.index.lance.search import Searcher
+from cliptune.index.lance.state import TableState
 from cliptune.index.metadata import TunedSearch
 
 if TYPE_CHECKING:
@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 K = 10
 RECALL = 0.98
+AUTOMATIC = 0.99
+"""Of documents, which are easier to find than what people ask for."""
 _SAMPLED = 200
 REFINE_FACTORS = (2, 8)
+_PROBES_A_REFINEMENT = 16
+"""Scoring so many times the matches again takes as long as the codes of 16 partitions, of a million
+documents on two cores."""
 Progress = Callable[[int, int], None]
 """Is told of each setting that was tried: how many so far, and of how many at most."""
 
@@ -32,8 +37,36 @@ Progress = Callable[[int, int], None]
 class _Tried:
     setting: AnnSearch
     recall: float
-    seconds: float
-    """Of a search, the median."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What is searched for, and what is to be found."""
+
+    queries: np.ndarray
+    """float32 [Q, D]."""
+    nearest: list[set[str]]
+    """Of each query, the ids that are to be found."""
+    limit: int
+    """How many matches are asked for."""
+
+    @classmethod
+    def of_documents(cls, table: Table) -> _Sample:
+        """Documents evenly over the table, each of which is to find the `K` others nearest."""
+        rows = table.count_rows()
+        offsets = np.unique(np.linspace(0, rows - 1, min(_SAMPLED, rows)).astype(int)).tolist()
+        sampled = table.take_offsets(offsets).select(["id", "embedding"]).to_arrow()
+        queries, ids = _embeddings_of(sampled), sampled["id"].to_pylist()
+        nearest = nearest_ids(table, queries, K + 1)
+        return cls(queries, [n - {i} for n, i in zip(nearest, ids, strict=True)], K + 1)
+
+    def tried(self, table: Table, setting: AnnSearch) -> _Tried:
+        """How much of it a search with `setting` finds."""
+        searcher, hits = Searcher(TableState(table), None, setting), 0
+        for query, wanted in zip(self.queries, self.nearest, strict=True):
+            [matches] = searcher.nearest(query[None], self.limit)
+            hits += len(wanted & {str(one.id) for one in matches})
+        return _Tried(setting, hits / sum(map(len, self.nearest)))
 
 
 def tune_search(
@@ -42,15 +75,16 @@ def tune_search(
     recall: float = RECALL,
     progress: Progress = lambda done, most: None,
 ) -> TunedSearch:
-    """The fastest setting that finds, on average, the share `recall` of a query's `K` nearest.
+    """The cheapest setting that finds, on average, the share `recall` of a query's `K` nearest.
 
     For each refine factor the numbers of probes are bisected. If no setting finds enough, it is
     the one that finds most.
 
     Args:
         table: held at a version, with an ANN index.
-        queries: float32 [Q, D]; None: documents, evenly over the table. They find themselves, and
-            are easier than what people ask: not fewer partitions are then searched than by rule.
+        queries: float32 [Q, D]; None: documents, evenly over the table, which are to find others.
+            They are easier than what people ask, so that not fewer partitions are searched than by
+            rule.
         recall: in (0, 1].
         progress: see `Progress`.
 
@@ -59,12 +93,11 @@ def tune_search(
     """
     if not 0 < recall <= 1:
         raise BadInput(f"recall: expected more than 0 and at most 1, got {recall!r}")
-    rows, least = table.count_rows(), 1
-    asked: Literal["documents", "queries"] = "queries"
+    rows = table.count_rows()
     if queries is None:
-        queries, asked = _sample_rows(table, _SAMPLED), "documents"
-        least = AnnSearch.of(rows, None).nprobes
-    truth = nearest_ids(table, queries, K)
+        sample, least = _Sample.of_documents(table), AnnSearch.of(rows, None).nprobes
+    else:
+        sample, least = _Sample(queries, nearest_ids(table, queries, K), K), 1
     probes = _ladder(least, partitions(rows))
     steps = len(REFINE_FACTORS) * len(probes).bit_length()
     tried: list[_Tried] = []
@@ -72,18 +105,18 @@ def tune_search(
         low, high = 0, len(probes) - 1
         while low <= high:
             middle = (low + high) // 2
-            one = _try(table, queries, truth, AnnSearch(probes[middle], refine_factor))
+            one = sample.tried(table, AnnSearch(probes[middle], refine_factor))
             tried.append(one)
             progress(len(tried), steps)
             low, high = (low, middle - 1) if one.recall >= recall else (middle + 1, high)
     enough = [one for one in tried if one.recall >= recall]
-    best = (
-        min(enough, key=lambda one: one.seconds)
-        if enough
-        else max(tried, key=lambda one: (one.recall, -one.seconds))
-    )
+    best = min(enough, key=_cost) if enough else max(tried, key=lambda one: one.recall)
     return TunedSearch(
-        best.setting.nprobes, best.setting.refine_factor, rows, round(best.recall, 4), asked
+        best.setting.nprobes,
+        best.setting.refine_factor,
+        rows,
+        round(best.recall, 4),
+        "documents" if queries is None else "queries",
     )
 
 
@@ -103,21 +136,9 @@ def nearest_ids(table: Table, queries: np.ndarray, k: int) -> list[set[str]]:
     return [set(row) for row in ids.tolist()]
 
 
-def _sample_rows(table: Table, count: int) -> np.ndarray:
-    """The embeddings of `count` rows, float32 [count, D], evenly over the table."""
-    rows = table.count_rows()
-    offsets = np.unique(np.linspace(0, rows - 1, min(count, rows)).astype(int)).tolist()
-    return _embeddings_of(table.take_offsets(offsets).select(["embedding"]).to_arrow())
-
-
-def _try(table: Table, queries: np.ndarray, truth: list[set[str]], setting: AnnSearch) -> _Tried:
-    searcher, hits, seconds = Searcher(table, None, setting), 0, []
-    for query, true in zip(queries, truth, strict=True):
-        began = time.perf_counter()
-        [matches] = searcher.nearest(query[None], K)
-        seconds.append(time.perf_counter() - began)
-        hits += len(true & {str(one.id) for one in matches})
-    return _Tried(setting, hits / sum(map(len, truth)), float(np.median(seconds)))
+def _cost(one: _Tried) -> int:
+    """Rows that are read to be scored again cost as much as the codes of some partitions."""
+    return one.setting.nprobes + _PROBES_A_REFINEMENT * one.setting.refine_factor
 
 
 def _ladder(least: int, most: int) -> list[int]:
