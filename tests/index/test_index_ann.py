@@ -217,3 +217,31 @@ def test_exact_searches_from_memory_find_what_those_of_the_files_do(
             assert "new" in tied()
             assert "d7" not in tied()
         compare()
+
+
+def test_a_filter_whose_documents_lie_elsewhere_finds_them_all_the_same(tmp_path: Path) -> None:
+    """Queries among shoes, of which a filter leaves hats alone: many, few, and none."""
+    rng = np.random.default_rng(3)
+    centres = rng.standard_normal((60, DIM)) * 4
+    of_row = rng.integers(0, 60, 9000)
+    embeddings = (centres[of_row] + rng.standard_normal((9000, DIM))).astype(np.float32)
+    queries = (centres[:20] + rng.standard_normal((20, DIM))).astype(np.float32)
+    with open_index(tmp_path, ann_threshold=300, fsync=False) as index:
+        index.add(
+            DocList[ClipDoc](
+                ClipDoc(id=f"d{n}", embedding=one, model_digest=DIGEST, tags={"cluster": int(c)})
+                for n, (one, c) in enumerate(zip(embeddings, of_row, strict=True))
+            )
+        )
+        index.optimize()
+        for least in (30, 59, 60):
+            left = np.flatnonzero(of_row >= least)
+            found = index.search(queries, DIGEST, limit=10, filter=f"cluster >= {least}")
+            assert [len(matches) for matches in found] == [min(10, len(left))] * 20
+            if len(left):
+                best = left[np.argsort(-cosine(queries, embeddings[left]), axis=1)[:, :10]]
+                hits = [
+                    len({f"d{n}" for n in row} & {one.id for one in matches})
+                    for row, matches in zip(best.tolist(), found, strict=True)
+                ]
+                assert sum(hits) >= 0.98 * best.size, least

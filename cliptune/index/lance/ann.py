@@ -71,6 +71,10 @@ def to_build(rows: int) -> IvfSq:
     )
 
 
+def _by_rule(rows: int) -> int:
+    return max(_LEAST_PROBES, math.ceil(_PROBED * math.sqrt(partitions(rows))))
+
+
 @dataclass(frozen=True)
 class AnnSearch:
     """How an ANN index is searched."""
@@ -86,7 +90,7 @@ class AnnSearch:
 
         What was tuned holds for up to twice the rows that there were; beyond, it is a lower bound.
         """
-        nprobes = max(_LEAST_PROBES, math.ceil(_PROBED * math.sqrt(partitions(rows))))
+        nprobes = _by_rule(rows)
         if tuned is None:
             return cls(nprobes, _REFINE_FACTOR)
         if not tuned.holds_for(rows):
@@ -99,11 +103,12 @@ class AnnSearch:
         """The search for `k` matches among the `left` of a table's `rows` that a filter leaves.
 
         The fewer are left, the more partitions are searched: as many rows are compared as without
-        a filter.
+        a filter, and by rule at least: what was tuned without one says little of it.
         """
         share, count = max(1, left) / max(1, rows), partitions(rows)
+        least = self.nprobes if left >= rows else max(self.nprobes, _by_rule(rows))
         seen = _SEEN * k * count / max(1, rows)
-        probes = min(count, math.ceil(max(self.nprobes, seen) / share))
+        probes = min(count, math.ceil(max(least, seen) / share))
         # A graph is one partition; other indexes pass over `ef`.
         search = search.nprobes(probes).ef(max(_EARLIER_EF, 2 * k))
         return search.refine_factor(self.refine_factor)
