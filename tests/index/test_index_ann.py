@@ -143,7 +143,8 @@ def test_a_new_index_is_searched_so_that_it_finds_enough(tmp_path: Path) -> None
             return Stamp.read(tmp_path).tuned  # type: ignore[union-attr]
 
         first = tuned()
-        assert first and first.asked == "documents"
+        assert first
+        assert first.asked == "documents"
         assert first.nprobes > AnnSearch.of(4000, None).nprobes
         assert recall(index, queries, embeddings[:4000]) >= 0.97
         # What was tuned for queries stays until the index is another one by far.
@@ -155,7 +156,8 @@ def test_a_new_index_is_searched_so_that_it_finds_enough(tmp_path: Path) -> None
         fill(index, embeddings[5500:], first=5500)
         index.optimize()
         last = tuned()
-        assert last and (last.rows, last.asked) == (9000, "documents")
+        assert last
+        assert (last.rows, last.asked) == (9000, "documents")
         assert recall(index, queries, embeddings) >= 0.97
 
 
