@@ -1,7 +1,7 @@
 """What is measured: cliptune's index, the store alone, and bare hnswlib, on the same documents.
 
 Each one answers with the numbers of the ten nearest documents. The store alone is asked through
-its own package, for the table and the graph that cliptune's index made, with the same parameters.
+its own package, for the table and the ANN index that cliptune made, with the same parameters.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ import numpy as np
 from catalogue import DIGEST, blocks, share
 
 from cliptune.index import open_index
-from cliptune.index.lance.folder import LanceOptions
+from cliptune.index.lance.ann import AnnSearch
 
 K = 10
-OPTIONS = LanceOptions()
 
 
 class Contender(ABC):
@@ -62,14 +61,17 @@ class LanceDB(Contender):
         name = json.loads((folder / "cliptune-index.json").read_text())["table"]
         database: Any = lancedb.connect(str(folder), read_consistency_interval=self.consistency)
         self.table: Any = database.open_table(name)
+        self.rows = rows
 
     def search(self, query: np.ndarray, only_share: int | None) -> list[int]:
         """One search of the table."""
         search = self.table.search(query, vector_column_name="embedding").distance_type("cosine")
         search = search.select(["id", "text", "uri", "tags", "_distance"]).limit(K)
-        search = search.ef(OPTIONS.ef).refine_factor(OPTIONS.refine_factor)
+        left = self.rows
         if only_share is not None:
-            search = search.where(f"array_has(terms, '[\"share\", {only_share:.1f}]')")
+            where = f"array_has(terms, '[\"share\", {only_share:.1f}]')"
+            search, left = search.where(where), self.table.count_rows(where)
+        search = AnnSearch.of(self.rows, None).apply(search, K, self.rows, left)
         return [int(row["id"][1:]) for row in search.to_list()]
 
 
@@ -92,14 +94,12 @@ class Hnswlib(Contender):
         if path.exists():
             self.graph.load_index(str(path), max_elements=rows)
         else:
-            self.graph.init_index(
-                rows, M=OPTIONS.hnsw_m, ef_construction=OPTIONS.hnsw_ef_construction
-            )
+            self.graph.init_index(rows, M=20, ef_construction=150)
             for start, vectors in blocks(rows):
                 self.graph.add_items(vectors, np.arange(start, start + len(vectors)))
             self.graph.save_index(str(path))
         self.graph.set_num_threads(1)
-        self.graph.set_ef(OPTIONS.ef)
+        self.graph.set_ef(800)
 
     def search(self, query: np.ndarray, only_share: int | None) -> list[int]:
         """One query of the graph; a filter is a Python function called for each candidate."""

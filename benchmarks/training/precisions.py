@@ -61,8 +61,7 @@ class Meter(Callback):
 
 
 def _compiled() -> AbstractContextManager[Any]:
-    forward = {"forward": torch.compile(VisionModule.forward)}
-    return patch.multiple(VisionModule, **forward)
+    return patch.object(VisionModule, "forward", torch.compile(VisionModule.forward))
 
 
 @dataclass(frozen=True)

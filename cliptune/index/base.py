@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -33,7 +33,7 @@ from cliptune.index.filters.language import And, Compare, Field, Filter, Node
 from cliptune.index.filters.parser import parse_filter
 from cliptune.index.filters.warnings import FilterWarnings, Version
 from cliptune.index.fusion import DEPTH, fuse
-from cliptune.index.metadata import EmbeddingSpace, Storage
+from cliptune.index.metadata import EmbeddingSpace, Storage, TunedSearch
 from cliptune.index.ranking.arranging import arrange
 from cliptune.index.ranking.groups import group_of
 from cliptune.index.ranking.options import Ranking
@@ -444,6 +444,36 @@ class Index(ABC):
 
         Call it after loading much, and when `status().optimize_due` says so.
         """
+
+    def tune(
+        self,
+        queries: np.ndarray | None = None,
+        model_digest: str | None = None,
+        *,
+        recall: float = 0.98,
+        progress: Callable[[int, int], None] = lambda done, most: None,
+    ) -> TunedSearch:
+        """Choose how the ANN index is searched by what it finds, and keep that with the index.
+
+        It is the fastest way that finds the share `recall` of each query's ten nearest, compared
+        with an exact search; or the one that finds most, where none does. The same holds for all
+        processes that have the index open, until the index has twice the documents.
+
+        Args:
+            queries: float [Q, D] of queries as they will be asked, some hundred; None: of
+                documents. Titles lie elsewhere than pictures do, and are harder to answer.
+            model_digest: of the model that made the queries.
+            recall: more than 0 and at most 1.
+            progress: is told of each setting tried: how many so far, and of how many at most.
+
+        Raises:
+            BadInput: it has no ANN index, or is no folder; a value is out of range.
+            ModelMismatch: the queries are another model's.
+        """
+        raise BadInput(
+            f"{self.status().uri}: only a folder's index is tuned; of a collection in Milvus say "
+            "how many candidates a search has, `?ef=` in its address"
+        )
 
     @abstractmethod
     def close(self) -> None:

@@ -39,6 +39,46 @@ class EmbeddingSpace:
 
 
 @dataclass(frozen=True)
+class TunedSearch:
+    """How an index's ANN index is searched, as measured on its own documents."""
+
+    nprobes: int
+    """Partitions that are searched."""
+    refine_factor: int
+    """So many times the matches asked for are scored again with the full embeddings."""
+    rows: int
+    """Documents that there were."""
+    recall: float
+    """The share of the true ten nearest that it found."""
+    asked: Literal["documents", "queries"] = "documents"
+    """What was searched for: documents of the index, or queries that were given."""
+
+    def holds_for(self, rows: int) -> bool:
+        """Whether a table of so many rows is still much like the one that was measured."""
+        return rows <= 2 * self.rows
+
+    @classmethod
+    def from_json(cls, content: object) -> TunedSearch | None:
+        """What a stamp says of it; None if it says nothing.
+
+        Raises:
+            BadInput: it can't be used.
+        """
+        if content is None:
+            return None
+        try:
+            tuned = cls(**content)  # type: ignore[arg-type] # else a TypeError
+            counts = (tuned.nprobes, tuned.refine_factor, tuned.rows)
+            if all(type(one) is int and one > 0 for one in counts):
+                return tuned
+        except TypeError:
+            pass
+        raise BadInput(
+            f"tuned: expected positive nprobes, refine_factor, rows, got {content!r:.80}"
+        )
+
+
+@dataclass(frozen=True)
 class Stamp(EmbeddingSpace):
     """What `cliptune-index.json` says."""
 
@@ -46,6 +86,8 @@ class Stamp(EmbeddingSpace):
     """Name of the table in the folder."""
     storage: Storage = "float32"
     created_by: str = field(default=CREATED_BY)
+    tuned: TunedSearch | None = None
+    """How it is searched; None: by rule. Earlier versions of cliptune pass over it."""
 
     @classmethod
     def read(cls, folder: Path) -> Stamp | None:
@@ -77,6 +119,7 @@ class Stamp(EmbeddingSpace):
                 dim=content["dim"],
                 storage=check_storage(content.get("storage", "float32")),
                 created_by=str(content.get("created_by", "")),
+                tuned=TunedSearch.from_json(content.get("tuned")),
             )
         except KeyError as error:
             raise DamagedIndex(f"{path}: the stamp lacks {error}; {advice}") from error
@@ -93,6 +136,8 @@ class Stamp(EmbeddingSpace):
         content = asdict(self)
         if self.storage == "float32":
             del content["storage"]
+        if self.tuned is None:
+            del content["tuned"]
         content["version"] = FORMAT if "storage" in content else 1
         write_text(folder / STAMP_NAME, json.dumps(content, indent=2) + "\n", private=True)
         sync_path(folder)

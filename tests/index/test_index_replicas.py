@@ -91,7 +91,7 @@ def test_a_replica_reads_on_while_the_folder_is_compacted_and_built_anew(
     tmp_path: Path, replica: Replica
 ) -> None:
     done = threading.Event()
-    with open_index(tmp_path, max_graphs=1, **OPTIONS) as index:
+    with open_index(tmp_path, max_segments=1, **OPTIONS) as index:
         index.add(docs(*(doc(f"d{n}", seed=n) for n in range(400))))
 
         def work() -> None:

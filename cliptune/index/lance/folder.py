@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -33,7 +33,14 @@ from cliptune.files import make_folder, write_text
 from cliptune.index.checks import check_integers
 from cliptune.index.durable import file_lock, flush_written, is_locked, sync_path
 from cliptune.index.lance.rows import TableNote, upgrade
-from cliptune.index.metadata import REPAIR, STAMP_NAME, Stamp, Storage, check_storage
+from cliptune.index.metadata import (
+    REPAIR,
+    STAMP_NAME,
+    Stamp,
+    Storage,
+    TunedSearch,
+    check_storage,
+)
 from cliptune.index.retries import PAUSES, wait_until
 
 if TYPE_CHECKING:
@@ -65,23 +72,13 @@ class LanceOptions:
     The ANN index has 8-bit codes either way, of which the best are scored again by what is kept."""
     ann_threshold: int = 20_000
     """From so many documents on, `optimize` builds an ANN index; below, every search is exact."""
-    hnsw_m: int = 20
-    """Neighbours of a node in the HNSW graph: more find more and take more room."""
-    hnsw_ef_construction: int = 150
-    """Candidates considered for a node's neighbours when the graph is built."""
-    ef: int = 800
-    """Candidates of a graph search, at least twice the matches asked for: more find more. 800
-    finds 98 % even among uniformly random ones, and costs little beside what any query does. 100
-    missed whole clusters for some queries of a million documents."""
-    refine_factor: int = 2
-    """So many times the matches asked for are scored again with the full embeddings."""
     exact_memory: int = 2**28
     """Bytes of embeddings, as float32, up to which exact searches keep them in memory: those of
     131,072 documents at 512 floats. They are read by the second search of a state of the index.
     Larger ones are read from the files by each exact search. 0: always."""
-    max_graphs: int = 6
-    """`optimize` gives new documents a graph of their own, and beyond so many graphs builds one
-    anew over all: each adds to a search's time."""
+    max_segments: int = 6
+    """`optimize` adds new documents to the ANN index as a part of its own, and beyond so many parts
+    builds one anew over all: each adds to a search's time."""
     max_fragments: int = 64
     """With more files of rows than that, `optimize` is due."""
     keep_versions: timedelta = timedelta(minutes=10)
@@ -94,8 +91,9 @@ class LanceOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that can't work."""
-        positive = ("ann_threshold", "hnsw_ef_construction", "ef", "refine_factor")
-        check_integers(self, {"hnsw_m": (2, None), **dict.fromkeys(positive, (1, None))})
+        check_integers(
+            self, {"ann_threshold": (1, None), "max_segments": (1, None), "exact_memory": (0, None)}
+        )
         if self.storage is not None:
             check_storage(self.storage)
         if not self.lock_timeout >= 0:
@@ -192,6 +190,17 @@ class LanceFolder:
         self.flush(name, began)
         stamp.write(self.path)
         self.remove_unfinished(name)
+
+    def note_tuned(self, table: str, tuned: TunedSearch) -> None:
+        """Have the stamp say how its table is searched; to be called while `writing`.
+
+        Raises:
+            Unavailable: it is of another table by now.
+        """
+        stamp = self._read_stamp()
+        if stamp is None or stamp.table != table:
+            raise Unavailable(f"{self.path}: the index was cleared while it was tuned")
+        replace(stamp, tuned=tuned).write(self.path)
 
     def drop_table(self, name: str) -> None:
         """Take the stamp away, then the table that it names; to be called while `writing`."""

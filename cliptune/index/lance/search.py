@@ -23,14 +23,15 @@ from cliptune.index.lance.scores import scores_of, unit_queries, unit_rows
 from cliptune.index.tags import term
 
 if TYPE_CHECKING:
-    from lancedb._lancedb import IndexConfig
     from lancedb.query import LanceVectorQueryBuilder
-    from lancedb.table import Table
 
-    from cliptune.index.lance.folder import LanceOptions
+    from cliptune.index.lance.ann import EVERYWHERE, AnnSearch
+    from cliptune.index.lance.state import TableState
 
 _QUERIES_A_CALL = 64
 _SLACK = 8
+_FEW = 2_000
+"""Rows whose embeddings are read faster than the codes of all partitions are."""
 
 
 class _Found:
@@ -55,14 +56,11 @@ class _Found:
 class Searcher:
     """Searches of one table under one filter."""
 
-    def __init__(
-        self, table: Table, where: Node | None, options: LanceOptions, *, exact: bool
-    ) -> None:
-        """Search what `where` leaves; with `exact` by comparing with every embedding."""
-        self._table = table
+    def __init__(self, state: TableState, where: Node | None, ann: AnnSearch | None) -> None:
+        """Search what `where` leaves, through the ANN index; without `ann` all embeddings."""
+        self._state = state
         self._where = None if where is None else to_sql(where)
-        self._options = options
-        self._exact = exact
+        self._ann = ann
 
     def nearest(self, queries: np.ndarray, k: int) -> list[list[Match]]:
         """The `k` best matches of each query in float32 [Q, D], best first, ties by id."""
@@ -70,7 +68,7 @@ class Searcher:
         unit = unit_queries(queries)
         for start in range(0, len(queries), _QUERIES_A_CALL):
             group = slice(start, start + _QUERIES_A_CALL)
-            found = self._ask(queries[group], k + _SLACK)
+            found = self._ask(queries[group], k + _SLACK, self._chosen)
             for one, query, rows in zip(queries[group], unit[group], found, strict=True):
                 best = self._complete(one, rows, k)
                 scores = scores_of(query, unit_rows(best.embeddings)).tolist()
@@ -79,10 +77,10 @@ class Searcher:
                 matches.append([to_match(row, score) for score, row in ranked])
         return matches
 
-    def _ask(self, queries: np.ndarray, k: int, exact: bool = False) -> list[_Found]:
+    def _ask(self, queries: np.ndarray, k: int, ann: AnnSearch | None) -> list[_Found]:
         """About the `k` best rows of each query, nearest first."""
         single = len(queries) == 1
-        search = self._table.search(
+        search = self._state.table.search(
             queries[0] if single else queries, vector_column_name="embedding"
         )
         search = cast("LanceVectorQueryBuilder", search)  # as those of vectors are
@@ -90,11 +88,10 @@ class Searcher:
         search = search.distance_type("cosine").select(columns).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
-        if self._exact or exact:
+        if ann is None:
             search = search.bypass_vector_index()
         else:
-            search = search.ef(max(self._options.ef, 2 * k))
-            search = search.refine_factor(self._options.refine_factor)
+            search = ann.apply(search, k, self._state.rows, self._left)
         rows = search.to_arrow()
         if single:
             return [_Found(rows)]
@@ -102,33 +99,27 @@ class Searcher:
 
     def _complete(self, query: np.ndarray, found: _Found, k: int) -> _Found:
         """What was found for `query` [D], asked for again where some of the `k` may be missing."""
-        asked, exact = k + _SLACK, self._exact
-        if len(found) < asked and not exact and self._has_graph and len(found) < self._reachable:
-            # A graph search can run dry under a filter that leaves little.
-            exact = True
-            [found] = self._ask(query[None], asked, exact=True)
+        asked, ann = k + _SLACK, self._chosen
+        # An ANN search can run dry under a filter: in the partitions nearest to the query there
+        # may be little that it leaves, and in an earlier cliptune's graph paths end.
+        while ann is not None and len(found) < min(asked, self._left):
+            ann = None if ann == EVERYWHERE else EVERYWHERE
+            [found] = self._ask(query[None], asked, ann)
         while len(found) >= asked and found.ends_in_tie(k):
             # Which of many equals come first is up to the ids: all of them must be seen.
             asked *= 8
-            [found] = self._ask(query[None], asked, exact=exact)
+            [found] = self._ask(query[None], asked, ann)
         return found
 
-    @cached_property
-    def _has_graph(self) -> bool:
-        return ann_index(self._table) is not None
+    @property
+    def _chosen(self) -> AnnSearch | None:
+        """How the ANN index is searched; None: where a filter leaves few rows, they are read."""
+        return None if self._where is not None and self._left <= _FEW else self._ann
 
     @cached_property
-    def _reachable(self) -> int:
+    def _left(self) -> int:
         """How many rows the filter leaves."""
-        return self._table.count_rows(self._where)
-
-
-def ann_index(table: Table) -> IndexConfig | None:
-    """The table's ANN index, if it has one."""
-    for index in table.list_indices():
-        if index.columns == ["embedding"]:
-            return index
-    return None
+        return self._state.left_by(self._where)
 
 
 def literal(text: str) -> str:

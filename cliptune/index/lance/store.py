@@ -9,17 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from docarray import DocList
 
 from cliptune.documents import ClipDoc, Match
-from cliptune.errors import Unavailable
+from cliptune.errors import BadInput, Unavailable
 from cliptune.index.base import Index, IndexStatus, Parts, Search
-from cliptune.index.checks import batched, check_batch
+from cliptune.index.checks import batched, check_batch, check_queries
 from cliptune.index.durable import LockBusy
 from cliptune.index.facets.column import Column
 from cliptune.index.facets.known_tags import KnownTags
 from cliptune.index.filters.language import Node
 from cliptune.index.filters.warnings import Version
+from cliptune.index.lance.ann import AnnSearch, ann_index, needs_building, to_build
 from cliptune.index.lance.columns import TagColumnCache
 from cliptune.index.lance.folder import LanceFolder, LanceOptions, Opened, new_table_name
 from cliptune.index.lance.memory import EmbeddingsCache
@@ -32,9 +34,11 @@ from cliptune.index.lance.rows import (
     to_docs,
     to_table,
 )
-from cliptune.index.lance.search import Searcher, ann_index, literal, to_sql
+from cliptune.index.lance.search import Searcher, literal, to_sql
+from cliptune.index.lance.state import TableStates
+from cliptune.index.lance.tuning import AUTOMATIC, RECALL, Progress, tune_search
 from cliptune.index.lance.words import UNINDEXED, WordSearcher, uncovered
-from cliptune.index.metadata import Stamp
+from cliptune.index.metadata import Stamp, TunedSearch
 from cliptune.index.words import WordMatch
 
 if TYPE_CHECKING:
@@ -49,9 +53,9 @@ class LanceIndex(Index):
     The folder holds `cliptune-index.json` (the stamp: which table, whose embeddings) and the
     table. Writes are transactions, flushed to disk before they return; one at a time over all
     processes (a lock file), while searches go on undisturbed. Searches are exact until
-    `optimize` has built an ANN index (HNSW over 8-bit scalar-quantised embeddings, found
-    candidates scored again exactly), from `LanceOptions.ann_threshold` documents on. Documents
-    added since are searched exhaustively beside it.
+    `optimize` has built an ANN index (IVF over 8-bit scalar-quantised embeddings, found
+    candidates scored again exactly: see `ann`), from `LanceOptions.ann_threshold` documents on.
+    Documents added since are searched exhaustively beside it.
 
     More than 10,000 ids are deleted in several transactions. A scan that lasts longer than
     `LanceOptions.keep_versions` may be ended with `Unavailable` by an `optimize`.
@@ -66,6 +70,7 @@ class LanceIndex(Index):
         self.options = options or LanceOptions()
         self._folder = LanceFolder(Path(folder).expanduser().absolute(), self.options)
         self._memory = EmbeddingsCache(self.options.exact_memory)
+        self._states = TableStates()
         self._tags = TagColumnCache()
 
     @property
@@ -101,13 +106,15 @@ class LanceIndex(Index):
             queries = search.queries(opened.stamp if opened else None)
             if not opened or not search.limit:
                 return [[] for _ in queries]
-            if search.exact or ann_index(opened.table) is None:
+            stamp, state, ann = opened.stamp, self._states.of(opened.table), None
+            if search.exact or not state.has_ann_index:
                 pinned = partial(self._folder.snapshot, opened)
-                if kept := self._memory.get(opened.table, opened.stamp.dim, pinned):
+                if kept := self._memory.get(opened.table, stamp.dim, pinned):
                     where = None if search.where is None else to_sql(search.where)
                     return kept.nearest(queries, search.limit, where)
-            searcher = Searcher(opened.table, search.where, self.options, exact=search.exact)
-            return searcher.nearest(queries, search.limit)
+            else:
+                ann = AnnSearch.of(state.rows, stamp.tuned)
+            return Searcher(state, search.where, ann).nearest(queries, search.limit)
 
         return self._folder.read("searching", run)
 
@@ -272,22 +279,58 @@ class LanceIndex(Index):
             if opened:
                 began = time.time_ns()
                 try:
-                    self._tidy(opened.table)
+                    if self._tidy(opened.table):
+                        self._settle_search(opened)
                 except Unavailable:
                     if self._folder.open() is opened:
                         raise  # otherwise the table was cleared away in the meantime
                 self._folder.flush(opened.stamp.table, began)
         return self.status()
 
+    def tune(
+        self,
+        queries: np.ndarray | None = None,
+        model_digest: str | None = None,
+        *,
+        recall: float = RECALL,
+        progress: Progress = lambda done, most: None,
+    ) -> TunedSearch:
+        """See `Index.tune`."""
+        opened = self._folder.open()
+        if opened is None or ann_index(opened.table) is None:
+            raise BadInput(
+                f"{self.folder}: every search is exact, there is nothing to tune. An ANN index is "
+                f"built by `optimize`, from {self.options.ann_threshold:,} documents on"
+            )
+        table = self._folder.snapshot(opened)
+        if queries is not None:
+            queries = check_queries(queries, model_digest or "", opened.stamp)
+        tuned = tune_search(table, queries, recall, progress)
+        with self._folder.writing():
+            self._folder.note_tuned(opened.stamp.table, tuned)
+        return tuned
+
     def close(self) -> None:
         """See `Index.close`."""
         self._memory.clear()
+        self._states = TableStates()
         self._folder.close()
 
-    def _tidy(self, table: Table) -> None:
-        from lancedb.index import BTree, HnswSq, LabelList
+    def _settle_search(self, opened: Opened) -> None:
+        """Choose how a new ANN index is searched, unless what was tuned for queries still holds."""
+        table, tuned = self._folder.snapshot(opened), opened.stamp.tuned
+        if tuned and tuned.asked == "queries" and tuned.holds_for(table.count_rows()):
+            return
+        tuned = tune_search(table, None, AUTOMATIC)
+        with self._folder.writing():
+            self._folder.note_tuned(opened.stamp.table, tuned)
+
+    def _tidy(self, table: Table) -> bool:
+        """Bring the table and its indexes up to date; returns whether the ANN index is new."""
+        from lancedb.index import BTree, LabelList
 
         options = self.options
+        outgrown = needs_building(ann_index(table), options.max_segments)
         self._folder.retry(
             "optimizing",
             lambda: table.optimize(cleanup_older_than=options.keep_versions),
@@ -295,22 +338,16 @@ class LanceIndex(Index):
         )
         rows = table.count_rows()
         if rows < options.ann_threshold:
-            return
-        there = {index.columns[0]: index for index in table.list_indices()}
-        graphs = there.get("embedding")
-        if graphs is None or (graphs.num_segments or 0) > options.max_graphs:
-            # One graph as long as it can be built in memory: it finds more than several.
-            graph = HnswSq(
-                distance_type="cosine",
-                num_partitions=1 + rows // 2_000_000,
-                m=options.hnsw_m,
-                ef_construction=options.hnsw_ef_construction,
-            )
-            self._folder.retry("indexing", lambda: table.create_index("embedding", config=graph))
+            return False
+        if outgrown:
+            ann = to_build(rows)
+            self._folder.retry("indexing", lambda: table.create_index("embedding", config=ann))
+        there = {index.columns[0] for index in table.list_indices()}
         if "terms" not in there:
             self._folder.retry("indexing", lambda: table.create_index("terms", config=LabelList()))
         if "id" not in there:
             self._folder.retry("indexing", lambda: table.create_index("id", config=BTree()))
+        return outgrown
 
 
 def _columns(parts: Parts) -> list[str]:

@@ -18,6 +18,7 @@ from cliptune.index.base import Index, IndexStatus, Parts, Search
 from cliptune.index.facets.column import Column
 from cliptune.index.facets.known_tags import KnownTags
 from cliptune.index.filters.language import Filter, Node
+from cliptune.index.metadata import TunedSearch
 from cliptune.index.open import open_index
 from cliptune.index.versions import locks
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
@@ -164,6 +165,18 @@ class VersionedIndex(Index):
     def optimize(self) -> IndexStatus:
         """See `Index.optimize`."""
         return self._current()[0].optimize()
+
+    def tune(
+        self,
+        queries: np.ndarray | None = None,
+        model_digest: str | None = None,
+        *,
+        recall: float = 0.98,
+        progress: Callable[[int, int], None] = lambda done, most: None,
+    ) -> TunedSearch:
+        """See `Index.tune`: of the current generation."""
+        current, _ = self._current()
+        return current.tune(queries, model_digest, recall=recall, progress=progress)
 
     def close(self) -> None:
         """See `Index.close`."""
