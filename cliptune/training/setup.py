@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from functools import partial
 
 import torch
@@ -181,7 +182,6 @@ def choose_learning_rate(training: Training, objective: Objective, pairs: Pairs)
     optimizer = make_optimizer(options.chosen_optimizer, options.optimizer_options, around, clip)
     schedule = LambdaLR(optimizer, lambda _: 1.0)
     step, rates = Step(training, objective, optimizer, schedule), schedule.get_last_lr()
-    drawn = _drawn_batches(training, pairs)
 
     def train_at(rate: float) -> float:
         for group, own in zip(optimizer.param_groups, rates, strict=True):
@@ -194,7 +194,8 @@ def choose_learning_rate(training: Training, objective: Objective, pairs: Pairs)
         return loss
 
     training_mode(clip)
-    found = range_test(train_at, around)
+    with closing(_drawn_batches(training, pairs)) as drawn:
+        found = range_test(train_at, around)
     clip.load_state_dict(before)
     optimizer.zero_grad(set_to_none=True)
     if not found.rates:
@@ -211,7 +212,7 @@ def choose_learning_rate(training: Training, objective: Objective, pairs: Pairs)
     )
 
 
-def _drawn_batches(training: Training, pairs: Pairs) -> Iterator[tuple[int, Batch]]:
+def _drawn_batches(training: Training, pairs: Pairs) -> Generator[tuple[int, Batch], None, None]:
     """Batches of the pairs in random order, epoch after epoch, with their numbers."""
     options, world, number = training.options, training.world, 0
     for epoch in itertools.count():
