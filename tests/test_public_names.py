@@ -29,8 +29,8 @@ COMMANDS = """
     calibrate cancel compare data/check data/correct data/suspects demo download evaluate export
     feedback/delete feedback/export fetch fit index/add index/clear index/delete index/get
     index/migrate index/prune index/repair index/restore index/snapshot index/status index/tags
-    index/tune keys/list keys/new keys/revoke logs mcp mine models push quantize report resume runs runs/delete
-    search serve shorten split swap train-server tune wise-ft
+    index/tune keys/list keys/new keys/revoke logs mcp mine models push quantize report resume runs
+    runs/delete search serve shorten split swap train-server tune wise-ft
 """
 SEARCH_CALLS = """
     / /encode /index /index_texts /update /rank /search /feedback /get /delete /ids /tags /status
