@@ -71,7 +71,7 @@ class LanceDB(Contender):
         if only_share is not None:
             where = f"array_has(terms, '[\"share\", {only_share:.1f}]')"
             search, left = search.where(where), self.table.count_rows(where)
-        search = AnnSearch.of(self.rows, None).apply(search, K, self.rows, left)
+        search = AnnSearch.of(self.rows, None).apply(search, K, left)
         return [int(row["id"][1:]) for row in search.to_list()]
 
 

@@ -91,9 +91,11 @@ def test_what_is_searched_follows_from_the_number_of_rows() -> None:
     assert AnnSearch.of(20_000, None).nprobes == 20
     assert AnnSearch.of(1_000_000, None).nprobes == 40
     tuned = TunedSearch(nprobes=7, refine_factor=8, rows=100_000, recall=0.99)
-    assert AnnSearch.of(200_000, tuned) == AnnSearch(7, 8)
+    assert AnnSearch.of(200_000, tuned) == AnnSearch(7, 8, 200_000)
+    # Of those that it was built for, most have been deleted.
+    assert AnnSearch.of(10_000, tuned) == AnnSearch(7, 8, 100_000)
     # It was measured with far fewer: the rule is the least again.
-    assert AnnSearch.of(1_000_000, tuned) == AnnSearch(40, 8)
+    assert AnnSearch.of(1_000_000, tuned) == AnnSearch(40, 8, 1_000_000)
 
 
 def test_tuning_finds_a_setting_that_holds_for_all_who_have_the_index_open(tmp_path: Path) -> None:
@@ -247,3 +249,15 @@ def test_a_filter_whose_documents_lie_elsewhere_finds_them_all_the_same(tmp_path
                     for row, matches in zip(best.tolist(), found, strict=True)
                 ]
                 assert sum(hits) >= 0.98 * best.size, least
+
+
+def test_what_is_left_after_most_was_deleted_is_found(tmp_path: Path) -> None:
+    """The partitions are those of before, and each has little left."""
+    rng = np.random.default_rng(4)
+    embeddings, queries = (rng.standard_normal((n, 32)).astype(np.float32) for n in (12_000, 60))
+    with open_index(tmp_path, ann_threshold=300, fsync=False) as index:
+        fill(index, embeddings)
+        index.optimize()
+        index.delete(ids=[f"d{n}" for n in range(2500, 12_000)])
+        assert ann_of(tmp_path)[0] == "IvfSq"
+        assert recall(index, queries, embeddings[:2500]) >= 0.97

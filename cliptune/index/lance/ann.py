@@ -9,7 +9,7 @@ scored again by the embeddings as they are kept. It was chosen among others in
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cliptune.index.metadata import TunedSearch
@@ -80,9 +80,11 @@ class AnnSearch:
     """How an ANN index is searched."""
 
     nprobes: int
-    """Partitions that are searched where there is no filter."""
+    """Partitions that are searched where nothing is left out."""
     refine_factor: int
     """So many times the matches asked for are scored again with the full embeddings."""
+    rows: int
+    """Documents that the index was built for; the partitions are as many as these need."""
 
     @classmethod
     def of(cls, rows: int, tuned: TunedSearch | None) -> AnnSearch:
@@ -92,27 +94,28 @@ class AnnSearch:
         """
         nprobes = _by_rule(rows)
         if tuned is None:
-            return cls(nprobes, _REFINE_FACTOR)
+            return cls(nprobes, _REFINE_FACTOR, rows)
+        built_for = max(rows, tuned.rows)  # some may have been deleted since
         if not tuned.holds_for(rows):
-            return cls(max(nprobes, tuned.nprobes), max(_REFINE_FACTOR, tuned.refine_factor))
-        return cls(tuned.nprobes, tuned.refine_factor)
+            most = max(nprobes, tuned.nprobes), max(_REFINE_FACTOR, tuned.refine_factor)
+            return cls(*most, built_for)
+        return cls(tuned.nprobes, tuned.refine_factor, built_for)
 
-    def apply(
-        self, search: LanceVectorQueryBuilder, k: int, rows: int, left: int
-    ) -> LanceVectorQueryBuilder:
-        """The search for `k` matches among the `left` of a table's `rows` that a filter leaves.
+    @property
+    def everywhere(self) -> AnnSearch:
+        """The same in all partitions."""
+        return replace(self, nprobes=partitions(self.rows))
 
-        The fewer are left, the more partitions are searched: as many rows are compared as without
-        a filter, and by rule at least: what was tuned without one says little of it.
+    def apply(self, search: LanceVectorQueryBuilder, k: int, left: int) -> LanceVectorQueryBuilder:
+        """The search for `k` matches among the `left` of the rows that are there and not filtered.
+
+        The fewer are left, the more partitions are searched: as many rows are compared as if there
+        were all of them, and by rule at least: what was tuned then says little of it.
         """
-        share, count = max(1, left) / max(1, rows), partitions(rows)
-        least = self.nprobes if left >= rows else max(self.nprobes, _by_rule(rows))
-        seen = _SEEN * k * count / max(1, rows)
+        share, count = max(1, left) / self.rows, partitions(self.rows)
+        least = self.nprobes if left >= self.rows else max(self.nprobes, _by_rule(self.rows))
+        seen = _SEEN * k * count / self.rows
         probes = min(count, math.ceil(max(least, seen) / share))
         # A graph is one partition; other indexes pass over `ef`.
         search = search.nprobes(probes).ef(max(_EARLIER_EF, 2 * k))
         return search.refine_factor(self.refine_factor)
-
-
-EVERYWHERE = AnnSearch(nprobes=2**31 - 1, refine_factor=_REFINE_FACTOR)
-"""All partitions are searched."""

@@ -25,7 +25,7 @@ from cliptune.index.tags import term
 if TYPE_CHECKING:
     from lancedb.query import LanceVectorQueryBuilder
 
-    from cliptune.index.lance.ann import EVERYWHERE, AnnSearch
+    from cliptune.index.lance.ann import AnnSearch
     from cliptune.index.lance.state import TableState
 
 _QUERIES_A_CALL = 64
@@ -88,10 +88,7 @@ class Searcher:
         search = search.distance_type("cosine").select(columns).limit(k)
         if self._where is not None:
             search = search.where(self._where, prefilter=True)
-        if ann is None:
-            search = search.bypass_vector_index()
-        else:
-            search = ann.apply(search, k, self._state.rows, self._left)
+        search = search.bypass_vector_index() if ann is None else ann.apply(search, k, self._left)
         rows = search.to_arrow()
         if single:
             return [_Found(rows)]
@@ -103,7 +100,7 @@ class Searcher:
         # An ANN search can run dry under a filter: in the partitions nearest to the query there
         # may be little that it leaves, and in an earlier cliptune's graph paths end.
         while ann is not None and len(found) < min(asked, self._left):
-            ann = None if ann == EVERYWHERE else EVERYWHERE
+            ann = None if ann == ann.everywhere else ann.everywhere
             [found] = self._ask(query[None], asked, ann)
         while len(found) >= asked and found.ends_in_tie(k):
             # Which of many equals come first is up to the ids: all of them must be seen.

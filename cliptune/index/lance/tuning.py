@@ -105,7 +105,7 @@ def tune_search(
         low, high = 0, len(probes) - 1
         while low <= high:
             middle = (low + high) // 2
-            one = sample.tried(table, AnnSearch(probes[middle], refine_factor))
+            one = sample.tried(table, AnnSearch(probes[middle], refine_factor, rows))
             tried.append(one)
             progress(len(tried), steps)
             low, high = (low, middle - 1) if one.recall >= recall else (middle + 1, high)
