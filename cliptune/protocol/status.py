@@ -151,7 +151,9 @@ class FlowStatus(BaseModel):
             raise Unavailable(f"an executor's status can't be read: {error}") from None
         stamped = index.model_digest if index else None
         generations = (index.generations if index else None) or {}
-        known = {stamped, *(one.model_digest for one in generations.values())}
+        # Of the current one the index itself says it: it may have been cleared and filled anew.
+        others = (one for slot, one in generations.items() if slot != "current")
+        known = {stamped, *(one.model_digest for one in others)}
         return cls(
             version=__version__,
             model=text,
