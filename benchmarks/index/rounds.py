@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import threading
-import time
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import psutil
+from asking import Round, ask
 from contenders import CONTENDERS
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round of a contender gave."""
-
-    seconds: np.ndarray
-    """Of each query, float64 [Q]."""
-    wall: float
-    """Seconds from the first query's start to the last one's end."""
-    cpu: float
-    """Seconds of processor time that the process took for them, on all cores together: unlike the
-    rest, it says the same on a machine that others use too."""
-    found: list[list[int]]
-    """The numbers of the documents, for each query."""
 
 
 class Worker:
@@ -77,30 +61,8 @@ def _work(pipe: Connection, name: str, folder: Path, rows: int) -> None:
         pipe.send(None)
         while True:
             queries, clients, only_share = pipe.recv()
-            seconds = np.zeros(len(queries))
-            found: list[list[int]] = [[] for _ in queries]
-
-            def ask(
-                first: int,
-                queries: np.ndarray = queries,
-                clients: int = clients,
-                only_share: int | None = only_share,
-                seconds: np.ndarray = seconds,
-                found: list[list[int]] = found,
-            ) -> None:
-                for number in range(first, len(queries), clients):
-                    began = time.perf_counter()
-                    found[number] = contender.search(queries[number], only_share)
-                    seconds[number] = time.perf_counter() - began
-
-            threads = [threading.Thread(target=ask, args=(n,)) for n in range(clients)]
-            began, used = time.perf_counter(), time.process_time()
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            wall, cpu = time.perf_counter() - began, time.process_time() - used
-            pipe.send(Round(seconds, wall, cpu, found))
+            search = partial(contender.search, only_share=only_share)
+            pipe.send(ask(search, queries, clients))
     except EOFError:
         pass
     except Exception as error:

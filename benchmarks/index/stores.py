@@ -16,11 +16,13 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from asking import ask
 
 K = 10
 SHARES = {"50 %": 2, "1 %": 100, "0.01 %": 10_000}
@@ -428,46 +430,25 @@ def main() -> None:
 
 def _ask_all(store: Store, queries: np.ndarray, truth: Any) -> dict[str, Any]:
     """Recall and latency at 1 client and 8, and under filters."""
-    _ask(store, queries[500:520], None, 1)
+    ask(partial(store.search, every=None), queries[500:520], 1)
     figures = {}
     for label, every, clients, count in (
         ("1 client", None, 1, 500),
         ("8 clients", None, 8, 500),
         *((f"filter of {share}", every, 1, 100) for share, every in SHARES.items()),
     ):
-        found, seconds, wall, used = _ask(store, queries[:count], every, clients)
+        asked = ask(partial(store.search, every=every), queries[:count], clients)
         true = truth["all" if every is None else str(every)][:count]
-        hits = [len(set(a) & set(b)) for a, b in zip(found, true.tolist(), strict=True)]
+        hits = [len(set(a) & set(b)) for a, b in zip(asked.found, true.tolist(), strict=True)]
         figures[label] = {
             "recall": sum(hits) / true.size,
             "worst": min(hits) / true.shape[1],
-            "p50_ms": float(np.median(seconds)) * 1000,
-            "p99_ms": float(np.quantile(seconds, 0.99)) * 1000,
-            "per_second": count / wall,
-            "cpu_ms": used / count * 1000,
+            "p50_ms": float(np.median(asked.seconds)) * 1000,
+            "p99_ms": float(np.quantile(asked.seconds, 0.99)) * 1000,
+            "per_second": count / asked.wall,
+            "cpu_ms": asked.cpu / count * 1000,
         }
     return figures
-
-
-def _ask(
-    store: Store, queries: np.ndarray, every: int | None, clients: int
-) -> tuple[list[list[int]], list[float], float, float]:
-    found: list[list[int]] = [[] for _ in queries]
-    seconds = [0.0] * len(queries)
-
-    def ask(first: int) -> None:
-        for number in range(first, len(queries), clients):
-            began = time.perf_counter()
-            found[number] = store.search(queries[number], every)
-            seconds[number] = time.perf_counter() - began
-
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(clients)]
-    began, used = time.perf_counter(), time.process_time()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found, seconds, time.perf_counter() - began, time.process_time() - used
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from cliptune.index.filters.language import And, Compare, Field, Filter, Node
 from cliptune.index.filters.parser import parse_filter
 from cliptune.index.filters.warnings import FilterWarnings, Version
 from cliptune.index.fusion import DEPTH, fuse
-from cliptune.index.metadata import EmbeddingSpace, Storage, TunedSearch
+from cliptune.index.metadata import RECALL, EmbeddingSpace, Storage, TunedSearch
 from cliptune.index.ranking.arranging import arrange
 from cliptune.index.ranking.groups import group_of
 from cliptune.index.ranking.options import Ranking
@@ -450,12 +450,12 @@ class Index(ABC):
         queries: np.ndarray | None = None,
         model_digest: str | None = None,
         *,
-        recall: float = 0.98,
+        recall: float = RECALL,
         progress: Callable[[int, int], None] = lambda done, most: None,
     ) -> TunedSearch:
         """Choose how the ANN index is searched by what it finds, and keep that with the index.
 
-        It is the fastest way that finds the share `recall` of each query's ten nearest, compared
+        It is the cheapest way that finds the share `recall` of each query's ten nearest, compared
         with an exact search; or the one that finds most, where none does. The same holds for all
         processes that have the index open, until the index has twice the documents.
 

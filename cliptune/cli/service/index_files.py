@@ -11,6 +11,7 @@ from cliptune.cli.inputs import index_there
 from cliptune.cli.options import of_setting
 from cliptune.cli.terminal import console, progress_bar
 from cliptune.errors import BadInput, NotFound
+from cliptune.index.metadata import RECALL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,10 +142,10 @@ def tune(
     ] = None,
     recall: Annotated[
         float, typer.Option(help="So much of each query's ten nearest is to be found.")
-    ] = 0.98,
+    ] = RECALL,
     queries: Annotated[int, typer.Option(min=10, max=10_000, help="How many are asked.")] = 200,
 ) -> None:
-    """Measure what searches find, and choose the fastest that find enough.
+    """Measure what searches find, and choose the cheapest that find enough.
 
     Searches through the ANN index of a folder are compared with exact ones, while it is served.
     The choice is kept in the index and holds from the next search on. With --artifact the queries

@@ -36,9 +36,9 @@ from cliptune.index.lance.rows import (
 )
 from cliptune.index.lance.search import Searcher, literal, to_sql
 from cliptune.index.lance.state import TableStates
-from cliptune.index.lance.tuning import AUTOMATIC, RECALL, Progress, tune_search
+from cliptune.index.lance.tuning import AUTOMATIC, Progress, tune_search
 from cliptune.index.lance.words import UNINDEXED, WordSearcher, uncovered
-from cliptune.index.metadata import Stamp, TunedSearch
+from cliptune.index.metadata import RECALL, Stamp, TunedSearch
 from cliptune.index.words import WordMatch
 
 if TYPE_CHECKING:
@@ -279,7 +279,8 @@ class LanceIndex(Index):
             if opened:
                 began = time.time_ns()
                 try:
-                    if self._tidy(opened.table):
+                    built = self._tidy(opened.table)
+                    if ann_index(opened.table) and (built or opened.stamp.tuned is None):
                         self._settle_search(opened)
                 except Unavailable:
                     if self._folder.open() is opened:

@@ -15,13 +15,12 @@ from cliptune.index.lance.rows import embeddings_in
 from cliptune.index.lance.scores import unit_rows
 from cliptune.index.lance.search import Searcher
 from cliptune.index.lance.state import TableState
-from cliptune.index.metadata import TunedSearch
+from cliptune.index.metadata import RECALL, TunedSearch
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
 K = 10
-RECALL = 0.98
 AUTOMATIC = 0.99
 """Of documents, which are easier to find than what people ask for."""
 _SAMPLED = 200
@@ -51,18 +50,17 @@ class _Sample:
     """How many matches are asked for."""
 
     @classmethod
-    def of_documents(cls, table: Table) -> _Sample:
-        """Documents evenly over the table, each of which is to find the `K` others nearest."""
-        rows = table.count_rows()
+    def of_documents(cls, table: Table, rows: int) -> _Sample:
+        """Some of a table's `rows`, evenly, each of which is to find the `K` others nearest."""
         offsets = np.unique(np.linspace(0, rows - 1, min(_SAMPLED, rows)).astype(int)).tolist()
         sampled = table.take_offsets(offsets).select(["id", "embedding"]).to_arrow()
         queries, ids = _embeddings_of(sampled), sampled["id"].to_pylist()
         nearest = nearest_ids(table, queries, K + 1)
         return cls(queries, [n - {i} for n, i in zip(nearest, ids, strict=True)], K + 1)
 
-    def tried(self, table: Table, setting: AnnSearch) -> _Tried:
+    def tried(self, state: TableState, setting: AnnSearch) -> _Tried:
         """How much of it a search with `setting` finds."""
-        searcher, hits = Searcher(TableState(table), None, setting), 0
+        searcher, hits = Searcher(state, None, setting), 0
         for query, wanted in zip(self.queries, self.nearest, strict=True):
             [matches] = searcher.nearest(query[None], self.limit)
             hits += len(wanted & {str(one.id) for one in matches})
@@ -93,9 +91,10 @@ def tune_search(
     """
     if not 0 < recall <= 1:
         raise BadInput(f"recall: expected more than 0 and at most 1, got {recall!r}")
-    rows = table.count_rows()
+    state = TableState(table)
+    rows = state.rows
     if queries is None:
-        sample, least = _Sample.of_documents(table), AnnSearch.of(rows, None).nprobes
+        sample, least = _Sample.of_documents(table, rows), AnnSearch.of(rows, None).nprobes
     else:
         sample, least = _Sample(queries, nearest_ids(table, queries, K), K), 1
     probes = _ladder(least, partitions(rows))
@@ -105,7 +104,7 @@ def tune_search(
         low, high = 0, len(probes) - 1
         while low <= high:
             middle = (low + high) // 2
-            one = sample.tried(table, AnnSearch(probes[middle], refine_factor, rows))
+            one = sample.tried(state, AnnSearch(probes[middle], refine_factor, rows))
             tried.append(one)
             progress(len(tried), steps)
             low, high = (low, middle - 1) if one.recall >= recall else (middle + 1, high)

@@ -18,7 +18,7 @@ from cliptune.index.base import Index, IndexStatus, Parts, Search
 from cliptune.index.facets.column import Column
 from cliptune.index.facets.known_tags import KnownTags
 from cliptune.index.filters.language import Filter, Node
-from cliptune.index.metadata import TunedSearch
+from cliptune.index.metadata import RECALL, TunedSearch
 from cliptune.index.open import open_index
 from cliptune.index.versions import locks
 from cliptune.index.versions.manifest import Generation, Generations, Manifest
@@ -171,7 +171,7 @@ class VersionedIndex(Index):
         queries: np.ndarray | None = None,
         model_digest: str | None = None,
         *,
-        recall: float = 0.98,
+        recall: float = RECALL,
         progress: Callable[[int, int], None] = lambda done, most: None,
     ) -> TunedSearch:
         """See `Index.tune`: of the current generation."""
