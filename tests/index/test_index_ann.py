@@ -8,14 +8,20 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
+from click.testing import Result
 from docarray import DocList
 from lancedb.index import HnswSq
+from typer.testing import CliRunner
 
+from cliptune.cli.app import app
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, DamagedIndex, ModelMismatch
 from cliptune.index import Index, open_index
 from cliptune.index.lance.ann import AnnSearch, partitions
 from cliptune.index.metadata import Stamp, TunedSearch
+from cliptune.inference.engines import get_tower
+from cliptune.models.artifact_writer import write_artifact
+from cliptune.models.loading import load_model
 from tests.index.index_helpers import DIGEST, OTHER_DIGEST, cosine, doc, docs
 
 DIM = 16
@@ -261,3 +267,53 @@ def test_what_is_left_after_most_was_deleted_is_found(tmp_path: Path) -> None:
         index.delete(ids=[f"d{n}" for n in range(2500, 12_000)])
         assert ann_of(tmp_path)[0] == "IvfSq"
         assert recall(index, queries, embeddings[:2500]) >= 0.97
+
+
+def test_a_tuning_that_was_cut_short_is_done_by_the_next_optimize(tmp_path: Path) -> None:
+    with open_index(tmp_path, ann_threshold=300, fsync=False) as index:
+        fill(index, drawn(600))
+        index.optimize()
+        path = tmp_path / "cliptune-index.json"
+        stamp = json.loads(path.read_text())
+        tuned = stamp.pop("tuned")
+        path.write_text(json.dumps(stamp))  # as a kill between both leaves it
+        index.optimize()
+        again = json.loads(path.read_text())["tuned"]
+        assert again == {**tuned, "recall": again["recall"]}
+        assert again["recall"] >= 0.99
+
+
+def test_the_command_tunes_for_titles_and_for_documents(tiny_model: Path, tmp_path: Path) -> None:
+    artifact = write_artifact(load_model(tiny_model), tmp_path / "artifact").path
+    tower = get_tower(artifact, "clip-text")
+    titles = [f"a {colour} thing no. {n}" for n in range(200) for colour in ("red", "blue")]
+    shop, untitled = tmp_path / "shop", tmp_path / "untitled"
+    for folder, texts in ((shop, titles), (untitled, [None] * len(titles))):
+        with open_index(folder, ann_threshold=300, fsync=False) as index:
+            index.add(
+                DocList[ClipDoc](
+                    ClipDoc(id=f"d{n}", text=text, embedding=one, model_digest=tower.digest)
+                    for n, (text, one) in enumerate(zip(texts, tower.encode(titles), strict=True))
+                )
+            )
+            index.optimize()
+
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["index", "tune", *arguments])
+
+    def asked() -> tuple[str, float]:
+        stamp = Stamp.read(shop)
+        assert stamp
+        assert stamp.tuned
+        return stamp.tuned.asked, stamp.tuned.recall
+
+    assert asked()[0] == "documents"
+    done = command(str(shop), "--artifact", str(artifact), "--queries", "50")
+    assert done.exit_code == 0, done.output
+    kind, found = asked()
+    assert (kind, found >= 0.98) == ("queries", True)
+    assert f"{found:.1%} of the ten nearest found" in " ".join(done.output.split())
+    assert command(str(shop)).exit_code == 0
+    assert asked()[0] == "documents"
+    refused = command(str(untitled), "--artifact", str(artifact))
+    assert "no document has a title: leave --artifact out" in str(refused.exception)
