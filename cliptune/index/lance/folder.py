@@ -130,7 +130,7 @@ class LanceFolder:
             self._check_no_orphans()
         # Keeps index statistics small, and a warning about them out of the user's log.
         os.environ.setdefault("LANCE_INCLUDE_VECTOR_CENTROIDS", "false")
-        import lancedb  # starts threads, so not at import time
+        from cliptune.index.lance.library import lancedb  # starts threads
 
         self._process = os.getpid()
         self._guard = threading.Lock()

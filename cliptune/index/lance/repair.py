@@ -50,7 +50,7 @@ def find_tables(folder: Path) -> list[FoundTable]:
     Raises:
         DamagedIndex: none of those that are there can be read.
     """
-    import lancedb
+    from cliptune.index.lance.library import lancedb
 
     database = lancedb.connect(str(folder))
     tables, problems = [], []
@@ -156,8 +156,7 @@ def _digest_of(folder: Path, table: FoundTable, model: ClipModel | None) -> str:
 
 def _cosines(folder: Path, table: FoundTable, model: ClipModel) -> np.ndarray:
     """Between stored embeddings and those that `model` makes of the same documents: [up to N]."""
-    import lancedb
-
+    from cliptune.index.lance.library import lancedb
     from cliptune.inference import get_tower
 
     opened = lancedb.connect(str(folder)).open_table(table.name)
