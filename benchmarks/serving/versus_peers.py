@@ -100,6 +100,7 @@ class Side:
 
 
 OWN = "cliptune"
+LEAST_INT8 = 0.99
 
 
 def sides(models: Models, peers: Path, logs: Path) -> list[Side]:
@@ -120,10 +121,10 @@ def sides(models: Models, peers: Path, logs: Path) -> list[Side]:
     return [
         Side("clip_server", theirs, [python("clip-client"), HERE / "theirs.py"]),
         Side("infinity", infinity_as("float32"), (*work, "infinity")),
-        Side("infinity int8", infinity_as("int8"), (*work, "infinity"), 0.98),
+        Side("infinity int8", infinity_as("int8"), (*work, "infinity"), LEAST_INT8),
         Side(OWN, cliptune(models.artifact, "fp32", logs), (*work, "client")),
         Side("bare loop", nullcontext(str(models.artifact)), (*work, "loop")),
-        Side("cliptune int8", cliptune(models.int8, "int8", logs), (*work, "client"), 0.98),
+        Side("cliptune int8", cliptune(models.int8, "int8", logs), (*work, "client"), LEAST_INT8),
     ]
 
 
