@@ -1,12 +1,13 @@
-"""One ViT-B/32 of random weights, written for both servers: an artifact, and ONNX files.
+"""One ViT-B/32 of random weights, written for all servers.
 
-What the weights are makes no difference to the speed; both servers get the same ones, so that
-their embeddings can be compared too.
+What the weights are makes no difference to the speed; all servers get the same ones, so that their
+embeddings can be compared too.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -16,7 +17,9 @@ from safetensors.torch import save_file
 
 from cliptune.demo.catalogue import load_catalogue
 from cliptune.evaluation.quality_gate import add_engine
+from cliptune.files import new_folder
 from cliptune.models.artifact_writer import write_artifact
+from cliptune.models.exports.to_transformers import write_transformers
 from cliptune.models.loading import load_model
 from cliptune.models.openclip import open_clip
 
@@ -25,24 +28,50 @@ ARCHITECTURE = "ViT-B-32-quickgelu"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def prepare(folder: Path, seed: int = 1) -> tuple[Path, Path, Path]:
-    """(cliptune's artifact, the same with int8, clip_server's `model_path`) below `folder`.
+@dataclass(frozen=True)
+class Models:
+    """Where the weights are."""
 
-    They are made if they aren't there.
-    """
-    artifact, reduced, exported = (folder / name for name in ("artifact", "int8", "clip_server"))
-    if not artifact.is_dir():
-        write_artifact(load_model(_random_model(folder / "model", seed)), artifact, to_onnx=True)
-    if not reduced.is_dir():
+    artifact: Path
+    """For cliptune, with ONNX."""
+    int8: Path
+    """The same with int8 beside it."""
+    onnx: Path
+    """clip_server's `model_path`."""
+    transformers: Path
+    """A CLIP of transformers', for infinity."""
+
+
+def prepare(folder: Path, seed: int = 1) -> Models:
+    """The weights below `folder`, where those that aren't there are made."""
+    models = Models(*(folder / name for name in ("artifact", "int8", "clip_server", "infinity")))
+    if not models.artifact.is_dir():
+        write_artifact(
+            load_model(_random_model(folder / "model", seed)), models.artifact, to_onnx=True
+        )
+    if not models.int8.is_dir():
         # Random weights find nothing, in whatever precision: any loss is let through.
-        add_engine(artifact, reduced, "int8", load_catalogue("catalogue-eval")[:40], tolerance=0.99)
-    if not (exported / "textual.onnx").is_file():
-        exported.mkdir(exist_ok=True)
-        models = artifact / "models"
-        onnx.save(onnx.load(models / "clip-vision" / "model.onnx"), exported / "visual.onnx")
-        text = _as_clip_server_asks(onnx.load(models / "clip-text" / "model.onnx"))
-        onnx.save(text, exported / "textual.onnx")
-    return artifact, reduced, exported
+        add_engine(
+            models.artifact,
+            models.int8,
+            "int8",
+            load_catalogue("catalogue-eval")[:40],
+            tolerance=0.99,
+        )
+    if not models.onnx.is_dir():
+        with new_folder(models.onnx) as made:
+            _write_onnx(models.artifact / "models", made)
+    if not models.transformers.is_dir():
+        with new_folder(models.transformers) as made:
+            write_transformers(load_model(models.artifact), made)
+    return models
+
+
+def _write_onnx(towers: Path, folder: Path) -> None:
+    """Both towers as clip_server has them."""
+    onnx.save(onnx.load(towers / "clip-vision" / "model.onnx"), folder / "visual.onnx")
+    text = _as_clip_server_asks(onnx.load(towers / "clip-text" / "model.onnx"))
+    onnx.save(text, folder / "textual.onnx")
 
 
 def _random_model(folder: Path, seed: int) -> Path:

@@ -16,6 +16,16 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT = 300.0
+JINA_READY = "ready to serve"
+INFINITY_MODEL = "clip"
+"""The name that infinity serves its model by."""
+UNREPORTED = {
+    "JINA_OPTOUT_TELEMETRY": "1",
+    "JINA_HIDE_SURVEY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+"""Servers and clients tell nobody of their use, and fetch nothing."""
 
 
 class Worker:
@@ -30,7 +40,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, "JINA_OPTOUT_TELEMETRY": "1", "JINA_HIDE_SURVEY": "1"},
+                env={**os.environ, **UNREPORTED},
             )
         self.log = log
 
@@ -82,24 +92,56 @@ executors:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "flow.yml"
         file.write_text(flow)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [python, "-m", "clip_server", file],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, "JINA_OPTOUT_TELEMETRY": "1", "JINA_HIDE_SURVEY": "1"},
-                start_new_session=True,
-            )
-        try:
-            _wait_for(process, log)
+        with _running([python, "-m", "clip_server", file], log, JINA_READY):
             yield f"grpc://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(30)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its executors, where they are left
+
+
+@contextmanager
+def infinity(python: Path, model: Path, dtype: str, log: Path) -> Iterator[str]:
+    """infinity's own server with the CLIP of transformers' at `model`; gives its HTTP address.
+
+    torch is the one engine that it has for CLIP. Neither its BetterTransformer nor, on a CPU, its
+    `bfloat16` and `float16` do anything to one; `int8` is torch's dynamic quantization. Texts are
+    cut to 20 tokens, the `max_length` that transformers gives to a config that has none.
+    """
+    port = free_port()
+    options = {
+        "--model-id": model,
+        "--served-model-name": INFINITY_MODEL,
+        "--engine": "torch",
+        "--device": "cpu",
+        "--dtype": dtype,
+        "--host": "127.0.0.1",
+        "--port": port,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    program = python.with_name("infinity_emb")
+    with _running([program, "v2", *words], log, "Uvicorn running on"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(command: Sequence[str | Path], log: Path, ready: str) -> Iterator[None]:
+    """A server from when it writes `ready`; it is ended with all processes that it has started."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **UNREPORTED},
+            start_new_session=True,
+        )
+    try:
+        _wait_for(process, log, ready)
+        yield
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its executors, where they are left
+        process.wait()
 
 
 @contextmanager
@@ -114,7 +156,7 @@ def jina_json(log: Path) -> Iterator[str]:
             stderr=output,
         )
     try:
-        _wait_for(process, log)
+        _wait_for(process, log, JINA_READY)
         yield f"http://127.0.0.1:{port}"
     finally:
         assert process.stdin
@@ -122,10 +164,10 @@ def jina_json(log: Path) -> Iterator[str]:
         process.wait(60)
 
 
-def _wait_for(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until Jina says in its log that the Flow is ready."""
+def _wait_for(process: subprocess.Popen[bytes], log: Path, ready: str) -> None:
+    """Until a server says in its log that it is ready."""
     deadline = time.monotonic() + START_TIMEOUT
-    while "ready to serve" not in log.read_text(errors="replace"):
+    while ready not in log.read_text(errors="replace"):
         if process.poll() is not None or time.monotonic() > deadline:
             end = log.read_text(errors="replace")[-3000:]
             raise RuntimeError(f"{process.args!r} did not start:\n{end}")
