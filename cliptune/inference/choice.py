@@ -121,7 +121,8 @@ def _in_words(rates: Rates, inputs: str) -> str:
     """Such as `openvino: 44.0 pictures a second; onnx 21.3, torch 17.4`."""
     best, *others = sorted(rates, key=lambda name: -rates[name])
     words = f"{best}: {rates[best]:.1f} {inputs} a second"
-    return f"{words}; {', '.join(f'{name} {rates[name]:.1f}' for name in others)}"
+    slower = ", ".join(f"{name} {rates[name]:.1f}" for name in others)
+    return f"{words}; {slower}" if slower else words
 
 
 def _file(task: Task, engines: list[Engine]) -> Path:
