@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from models import prepare
+from numpy.typing import NDArray
 
 from cliptune.demo.catalogue import load_catalogue
 from cliptune.evaluation.quality_gate import add_engine
@@ -57,17 +59,18 @@ def main() -> None:
         for precision in precisions
         if engine in possible_engines(opened, precision, "cpu")
     ]
-    calls, cosines, exact = {}, {}, {}
+    calls: dict[tuple[str, str, str], Callable[[], object]] = {}
+    cosines: dict[tuple[str, str], float] = {}
+    exact: dict[str, NDArray[np.float32]] = {}
     for engine, precision in kinds:
         towers = both_towers(
             artifact, engine=engine, precision=precision, device="cpu", threads=threads
         )
-        for what, tower, batch in zip(
-            ("titles", "pictures"), towers, (titles, pixels), strict=True
-        ):
-            calls[engine, precision, what] = partial(tower.forward, batch)
-            found = unit_length(tower.forward(batch))
-            cosine = (found * exact.setdefault(what, found)).sum(axis=1).min()
+        batches = (("titles", towers[0].forward, titles), ("pictures", towers[1].forward, pixels))
+        for what, forward, batch in batches:
+            calls[engine, precision, what] = partial(forward, batch)
+            found = unit_length(forward(batch))
+            cosine = float((found * exact.setdefault(what, found)).sum(axis=1).min())
             cosines[engine, precision] = min(cosine, cosines.get((engine, precision), 1.0))
         calls[engine, precision, "one"] = partial(towers[0].forward, titles[:1])
     took = call_seconds(calls, args.seconds)
