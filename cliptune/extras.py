@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ _MODULES = {
     "mcp": ("mcp",),
     "tune": ("optuna",),
     "suspects": ("cleanlab",),
+    "openvino": ("openvino",),
 }
 """Modules that an extra of pyproject.toml brings, and that its work can't do without."""
 
@@ -41,6 +43,19 @@ def need(extra: str, what: str) -> None:
 def is_installed(extra: str) -> bool:
     """Whether all that an extra brings is there."""
     return all(_is_there(name) for name in _MODULES[extra])
+
+
+def import_openvino(what: str) -> ModuleType:
+    """OpenVINO for `what`, kept from telling its makers of each import and conversion.
+
+    It would do that through another package, and does without where that isn't there.
+
+    Raises:
+        Unavailable: it isn't installed.
+    """
+    need("openvino", what)
+    with hidden("openvino_telemetry"):
+        return importlib.import_module("openvino")
 
 
 def missing_extra(error: ModuleNotFoundError) -> Unavailable | None:

@@ -28,6 +28,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -42,6 +43,14 @@ MOST = 2**31 - 1
 """The largest of any whole number here."""
 MAX_DOCS = 256
 """Documents in one request, unless a server's operator says otherwise."""
+
+Precision = Literal["fp32", "int8", "bf16"]
+"""In which a tower computes."""
+Engine = Literal["torch", "onnx", "openvino"]
+"""What computes it: torch, ONNX Runtime or OpenVINO."""
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+EngineOrAuto = Literal[Engine, "auto"]
+"""`auto`: the one that is quickest where it runs."""
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -172,6 +181,17 @@ def variable_of(field: str) -> str:
     return f"CLIPTUNE_{field.upper()}"
 
 
+def asked_engine(engine: EngineOrAuto | None, is_onnx: bool) -> EngineOrAuto | None:
+    """The engine that is meant by `engine` and `is_onnx`, its name in Finetuner's calls.
+
+    Raises:
+        BadInput: they contradict each other.
+    """
+    if is_onnx and engine not in (None, "onnx"):
+        raise BadInput(f"ONNX asks for the engine 'onnx', and engine is {engine!r}: give only one")
+    return "onnx" if is_onnx else engine
+
+
 class Section(BaseSettings):
     """Settings that belong together; a section's docstring is its title."""
 
@@ -256,8 +276,13 @@ class ServedModelSettings(Section):
     read_by: ClassVar[Readers] = _SEARCH
 
     artifact: str = _told("builtin", "the model", allowed="an artifact's path, or a model's name")
-    onnx: bool = _told(False, "1: run the artifact's ONNX models")
-    precision: Literal["fp32", "int8", "bf16"] = _told(
+    engine: EngineOrAuto | None = _told(
+        None,
+        "[what runs the model](how-to/engines.md); `auto` measures which is quickest",
+        default="`onnx` in int8, else `torch`",
+    )
+    onnx: bool = _told(False, "1: as `CLIPTUNE_ENGINE=onnx`")
+    precision: Precision = _told(
         "fp32", "the weights' precision, where [`cliptune quantize`](how-to/quantise.md) added it"
     )
     device: str | None = _told(
@@ -296,6 +321,12 @@ class ServedModelSettings(Section):
         default="`pictures` in `CLIPTUNE_HOME`",
         allowed="a folder",
     )
+
+    @field_validator("onnx")
+    @classmethod
+    def _agrees_with_engine(cls, value: bool, info: ValidationInfo) -> bool:
+        asked_engine(info.data.get("engine"), value)
+        return value
 
 
 class RecordingSettings(Section):
@@ -532,11 +563,16 @@ class Settings(
             BadInput: a value can't be right; the message names its variable or its argument.
         """
         overrides = {name: value for name, value in given.items() if value is not None}
+        # Two names of one thing: an argument by either wins over what the environment has by both.
+        if "engine" in overrides:
+            overrides.setdefault("onnx", False)
+        elif overrides.get("onnx") is True:
+            overrides["engine"] = "onnx"
         if unknown := overrides.keys() - cls.model_fields.keys():
             raise TypeError(f"no settings: {', '.join(sorted(unknown))}")
         try:
             # It is the model's `__init__` that asks the environment, and this calls it.
-            return cls.model_validate({variable_of(name): given[name] for name in overrides})
+            return cls.model_validate({variable_of(k): value for k, value in overrides.items()})
         except ValidationError as error:
             raise BadInput(_in_words(error, set(overrides))) from None
 
@@ -546,6 +582,11 @@ class Settings(
         """A variable that is empty is none."""
         plain = {k: v.strip() if isinstance(v, str) else v for k, v in values.items()}
         return {name: value for name, value in plain.items() if value != ""}
+
+    @property
+    def served_engine(self) -> EngineOrAuto | None:
+        """The engine that is asked for, by either of its names; None: the precision's own."""
+        return asked_engine(self.engine, self.onnx)
 
     @property
     def runs_dir(self) -> Path:

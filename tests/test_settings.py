@@ -20,6 +20,7 @@ WRONG = {
     "cache_gb": "lots",
     "compile": "perhaps",
     "drain": "soon",
+    "engine": "tpu",
     "grpc_port": "0",
     "clip_service_port": "65536",
     "hub_models": "laion/a/b",
@@ -67,6 +68,29 @@ def test_what_is_given_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch
     assert list(map(str, given.trusted_proxies)) == ["::1/128", "10.0.0.0/8"]
     with pytest.raises(TypeError, match="no settings: precison"):
         Settings.read(precison="int8")
+
+
+def test_an_engine_has_two_names_and_an_argument_wins_by_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings.read().served_engine is None
+    assert Settings.read(onnx=True).served_engine == "onnx"
+    monkeypatch.setenv("CLIPTUNE_ONNX", "1")
+    assert Settings.read().served_engine == "onnx"
+    assert Settings.read(onnx=False).served_engine is None
+    for engine in ("torch", "openvino", "auto"):
+        given = Settings.read(engine=engine)
+        assert given.served_engine == engine
+        assert given.environment()["CLIPTUNE_ONNX"] == "0", "for the processes of a Flow"
+        with pytest.raises(BadInput, match=f"^onnx: .*'onnx', and engine is '{engine}': give only"):
+            Settings.read(engine=engine, onnx=True)
+        with monkeypatch.context() as patch:
+            patch.setenv("CLIPTUNE_ENGINE", engine)
+            assert Settings.read(onnx=True).served_engine == "onnx"
+            with pytest.raises(BadInput, match="^CLIPTUNE_ONNX: "):
+                current()
+    monkeypatch.setenv("CLIPTUNE_ENGINE", "onnx")
+    assert Settings.read().served_engine == "onnx"
 
 
 def test_a_process_s_settings_follow_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,10 +153,8 @@ def test_another_process_takes_what_it_is_given(monkeypatch: pytest.MonkeyPatch)
 
 def test_choices_are_those_of_the_code_that_takes_them() -> None:
     from cliptune.index.metadata import Storage
-    from cliptune.inference.engines import Precision
 
     fields = Settings.model_fields
-    assert get_args(fields["precision"].annotation) == get_args(Precision)
     assert get_args(fields["index_storage"].annotation) == (Storage, type(None))
 
 

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from cliptune.data.pictures.preprocessing import normalise
-from cliptune.inference.engines import _halve_weights, onnx_forward, torch_forward
+from cliptune.inference.forwards import halve_weights, onnx_forward, torch_forward
 from cliptune.inference.towers import Forward, VisionTower
 from cliptune.models.formats.source import read_config
 from cliptune.models.modules import TextModule, VisionModule
@@ -90,7 +90,7 @@ def engines(
         modules = [copy.deepcopy(module) for module in (vision, text)]
         if dtype is not None:
             for module in modules:
-                _halve_weights(module)
+                halve_weights(module)
         ours = [torch_forward(module, device, dtype, compiled) for module in modules]
         bare = [_reduced(m if tiny else torch.compile(m), device, dtype) for m in modules]
         found.append((name, (ours[0], ours[1], bare[0], bare[1])))

@@ -102,8 +102,8 @@ def loop_encoder(artifact: str) -> Encode:
     from cliptune.inference import get_tower
 
     torch.set_num_threads(torch.get_num_threads())
-    text = get_tower(artifact, "clip-text", is_onnx=True)
-    vision = get_tower(artifact, "clip-vision", is_onnx=True)
+    text = get_tower(artifact, "clip-text", engine="onnx")
+    vision = get_tower(artifact, "clip-vision", engine="onnx")
 
     def encode(items: list[Any], batch_size: int) -> NDArray[np.float32]:
         text.batch_size = vision.batch_size = batch_size

@@ -152,7 +152,7 @@ def search_with(
         index=out / "index",
         grpc_port=grpc_port,
         http_port=http_port,
-        is_onnx=True,
+        engine="onnx",
     ) as service:
         samples = run.example_results()["before"][EVALUATION]
         samples = samples[:: len(samples) // QUERIES][:QUERIES]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,15 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput, CliptuneError
 from cliptune.evaluation.search_task import SearchTask
 from cliptune.files import new_folder
-from cliptune.inference.engines import both_towers
+from cliptune.inference.engines import both_towers, possible_engines
 from cliptune.models.artifact import TOWERS, Artifact, Metadata, open_artifact, write_checksums
 from cliptune.models.loading import load_model
 from cliptune.models.onnx import export_towers, quantize_to_int8
 
 K = 10
 Reduced = Literal["int8", "bf16"]
-"""int8: ONNX Runtime, for CPUs; bf16: torch, for GPUs (and CPUs that compute in bfloat16)."""
+"""int8 is for CPUs; bf16 for GPUs, and CPUs that compute in bfloat16."""
+log = logging.getLogger("cliptune")
 
 
 class QualityLost(CliptuneError):
@@ -32,9 +34,11 @@ class QualityLost(CliptuneError):
 
 @dataclass(frozen=True)
 class GateResult:
-    """recall@10 of an artifact's engines on one evaluation set."""
+    """recall@10 of an artifact in a reduced precision on one evaluation set."""
 
     precision: str
+    engines: tuple[str, ...]
+    """Those that computed in it; of their figures these are the worst."""
     fp32: float
     """Both towers in float32."""
     reduced: float
@@ -73,13 +77,15 @@ def add_engine(
     device: str | None = None,
     pixel_cache: Path | None = None,
 ) -> GateResult:
-    """Write `artifact` to the folder `out` with an engine of reduced precision, if it is as good.
+    """Write `artifact` to the folder `out` with a reduced precision admitted, if it is as good.
 
-    The result is kept in the artifact's metadata, under `engines`; `get_tower` and the servers
-    take `precision` where it is there.
+    It must be by each engine that runs the precision on this machine. The result is kept in the
+    artifact's metadata, under `engines`; `get_tower` and the servers take `precision` where it is
+    there.
 
     Args:
-        artifact: a folder or a zip; one without ONNX gets the float32 ONNX models too.
+        artifact: a folder or a zip; one without ONNX gets the float32 ONNX models too. For bf16 it
+            stays without them if the model can't be exported: then torch alone will run it.
         out: the new artifact's folder.
         precision: `int8` or `bf16`.
         query_docs: with texts, and labels or titles that say which pictures are right.
@@ -97,8 +103,15 @@ def add_engine(
     source = open_artifact(artifact)
     with new_folder(out) as beside:
         shutil.copytree(source.path, beside, dirs_exist_ok=True)
+        added = Artifact(beside, source.metadata)
         if precision == "int8":
-            _write_int8(Artifact(beside, source.metadata), str(artifact))
+            _add_onnx(added, str(artifact))
+            _add_int8(added)
+        else:
+            try:
+                _add_onnx(added, str(artifact))
+            except RuntimeError as error:  # of torch's exporter
+                log.warning("it stays without ONNX, so that torch alone runs bf16: %s", error)
         # Not yet admitted, so that it may be measured.
         _register(beside, precision, {})
         result = _measure(
@@ -112,19 +125,30 @@ def add_engine(
         )
         if not result.passed:
             raise QualityLost(
-                f"{precision} is not admitted: recall@{K} is {result.reduced:.4f} (and "
-                f"{result.mixed:.4f} on an fp32 index) against {result.fp32:.4f} in fp32, which is "
-                f"more than {tolerance:.1%} less; nothing was written"
+                f"{precision} is not admitted: recall@{K} by {' or '.join(result.engines)} is "
+                f"{result.reduced:.4f} (and {result.mixed:.4f} on an fp32 index) against "
+                f"{result.fp32:.4f} in fp32, which is more than {tolerance:.1%} less; nothing was "
+                "written"
             )
         _register(beside, precision, {**asdict(result), "metric": f"recall@{K}"})
     return result
 
 
-def _write_int8(artifact: Artifact, name: str) -> None:
-    if not artifact.metadata.get("onnx"):
+def _add_onnx(artifact: Artifact, name: str) -> None:
+    """Write the float32 ONNX models of the model `name`, if they are missing."""
+    if artifact.has_onnx:
+        return
+    try:
         export_towers(load_model(name), artifact.path / "models")
-        artifact.metadata["onnx"] = True
-        _write_metadata(artifact.path, artifact.metadata)
+    except RuntimeError:
+        for tower in TOWERS:
+            (artifact.path / "models" / tower / "model.onnx").unlink(missing_ok=True)
+        raise
+    artifact.metadata["onnx"] = True
+    _write_metadata(artifact.path, artifact.metadata)
+
+
+def _add_int8(artifact: Artifact) -> None:
     for tower in TOWERS:
         fp32 = artifact.path / "models" / tower / "model.onnx"
         quantize_to_int8(fp32, fp32.with_name("model.int8.onnx"))
@@ -153,15 +177,21 @@ def _measure(
     exact = both_towers(folder, precision="fp32", device=device)
     task = SearchTask.prepare(*exact, queries, index, pixel_cache=pixel_cache)
     texts, pictures = task.embed(*exact)
-    fast_texts, fast_pictures = task.embed(*both_towers(folder, precision=precision, device=device))
     fp32 = task.measure(texts, pictures, limit=K)
-    reduced = task.measure(fast_texts, fast_pictures, limit=K)
-    mixed = task.measure(fast_texts, pictures, limit=K)
+    where = "cpu" if precision == "int8" else device
+    engines = possible_engines(open_artifact(folder), precision, where)
+    reduced, mixed = [], []
+    for engine in engines:
+        towers = both_towers(folder, engine=engine, precision=precision, device=where)
+        fast_texts, fast_pictures = task.embed(*towers)
+        reduced.append(task.measure(fast_texts, fast_pictures, limit=K).metrics["recall_at_k"])
+        mixed.append(task.measure(fast_texts, pictures, limit=K).metrics["recall_at_k"])
     return GateResult(
         precision=precision,
+        engines=tuple(engines),
         fp32=fp32.metrics["recall_at_k"],
-        reduced=reduced.metrics["recall_at_k"],
-        mixed=mixed.metrics["recall_at_k"],
+        reduced=min(reduced),
+        mixed=min(mixed),
         tolerance=tolerance,
         queries=fp32.n_queries,
         index=fp32.n_index,

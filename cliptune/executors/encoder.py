@@ -38,23 +38,26 @@ class Encoder(ObservedExecutor):
         batch_size: int = 32,
         max_wait_ms: float = 2.0,
         query_cache: int = 0,
+        engine: str | None = None,
         **kwargs: object,
     ) -> None:
         """Load the tower: that of the index's current generation, if it has some.
 
         Args:
             artifact: an artifact's path, or a model's name; None: CLIPTUNE_ARTIFACT or `builtin`.
-            is_onnx: run the artifact's ONNX model; None: CLIPTUNE_ONNX or no.
+            is_onnx: as `engine="onnx"`; None: CLIPTUNE_ONNX or no.
             precision: `fp32`, or what `cliptune quantize` added; None: CLIPTUNE_PRECISION.
             device: `cpu`, `cuda`, …; None: CLIPTUNE_DEVICE or the accelerator that is there.
             batch_size: texts or pictures that go through the tower at once, of several requests
                 too.
             max_wait_ms: how long a batch waits to be full while requests overlap.
             query_cache: how many texts' embeddings a text tower remembers; 0: none.
+            engine: `torch`, `onnx` or `openvino`, or `auto` for the quickest of them here; None:
+                CLIPTUNE_ENGINE, or the precision's own.
             kwargs: Jina's own.
         """
         settings = Settings.read(
-            artifact=artifact, onnx=is_onnx, precision=precision, device=device
+            artifact=artifact, engine=engine, onnx=is_onnx, precision=precision, device=device
         )
         super().__init__(settings, **kwargs)
         # Here, in the executor's own process: native threads don't survive Jina's fork.
@@ -69,14 +72,14 @@ class Encoder(ObservedExecutor):
         threads = max(1, usable_cores() // getattr(self.runtime_args, "replicas", 1))
         torch.set_num_threads(threads)
         on_gpu = pick_device(settings.device).type == "cuda"
-        compiled = on_gpu and not settings.onnx if settings.compile is None else settings.compile
+        compiled = on_gpu if settings.compile is None else settings.compile
         observe = self.tower_observer()
 
         def load(path: str) -> TextTower | VisionTower:
             tower = get_tower(
                 path,
                 self.tower,
-                is_onnx=settings.onnx,
+                engine=settings.served_engine,
                 precision=settings.precision,
                 device=settings.device,
                 batch_size=batch_size,
@@ -84,8 +87,12 @@ class Encoder(ObservedExecutor):
                 compiled=compiled,
             )
             tower.observe = observe
-            share_batches(tower, max_wait=max_wait_ms / 1000, threads=2 if on_gpu else 1)
-            if compiled:
+            share_batches(
+                tower,
+                max_wait=max_wait_ms / 1000,
+                threads=2 if on_gpu and tower.engine != "openvino" else 1,
+            )
+            if compiled and tower.engine == "torch":
                 _warm_up(tower)
             if query_cache and isinstance(tower, TextTower):
                 tower.cache = EmbeddingCache(query_cache)
@@ -94,7 +101,7 @@ class Encoder(ObservedExecutor):
         generations = Generations(settings.index_uri, settings.generations)
         fields = {
             "artifact": settings.artifact,
-            "onnx": settings.onnx,
+            "chosen": settings.served_engine == "auto" or None,
             "precision": settings.precision,
             "place": redaction.note(settings.home, {"artifact": settings.artifact}),
         }
@@ -111,6 +118,8 @@ class Encoder(ObservedExecutor):
                 "model_digest": current.digest,
                 "output_dim": current.output_dim,
                 "lengths": list(current.lengths),
+                "engine": current.engine,
+                "onnx": current.engine == "onnx",
                 **fields,
             }
         )

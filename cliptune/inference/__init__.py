@@ -1,4 +1,4 @@
-"""From texts and pictures to embeddings: two engines (torch, ONNX Runtime) behind one interface."""
+"""From texts and pictures to embeddings: torch, ONNX Runtime, OpenVINO behind one interface."""
 
 from cliptune.inference.encode import encode
 from cliptune.inference.engines import get_tower

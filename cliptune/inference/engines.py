@@ -1,18 +1,28 @@
-"""The two engines: torch and ONNX Runtime, from a model in memory, its name, or an artifact."""
+"""A model's towers, each run by an engine: from a model in memory, its name, or an artifact."""
 
 from __future__ import annotations
 
-import functools
+import logging
 import math
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, get_args, overload
+from typing import Literal, TypedDict, Unpack, cast, get_args, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from cliptune.errors import BadInput
+from cliptune.extras import is_installed
+from cliptune.inference.choice import Task, quickest
+from cliptune.inference.forwards import (
+    halve_weights,
+    onnx_forward,
+    onnx_has_cuda,
+    openvino_forward,
+    openvino_has_bf16,
+    torch_forward,
+)
+from cliptune.inference.speed import example_pictures, example_titles
 from cliptune.inference.towers import Forward, TextTower, VisionTower
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER, Artifact, check_tower, open_artifact
 from cliptune.models.loading import (
@@ -26,24 +36,35 @@ from cliptune.models.loading import (
 from cliptune.models.modules import TextModule, VisionModule
 from cliptune.models.names import artifact_path
 from cliptune.models.tokenizers import load_tokenizer
+from cliptune.settings import ENGINES, Engine, EngineOrAuto, Precision
 
-Precision = Literal["fp32", "int8", "bf16"]
+log = logging.getLogger("cliptune")
+RUNS: dict[Engine, tuple[Precision, ...]] = {
+    "torch": ("fp32", "bf16"),
+    "onnx": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16"),
+}
+"""The precisions of each engine. The first engine of a precision is the one that runs it where
+none is named."""
+_TITLES = (1, 32)
+_PICTURES = (8,)
+"""Batches by which engines are compared: a search is one title, what is indexed comes in many."""
 
 
 class TowerOptions(TypedDict, total=False):
     """How a tower runs."""
 
-    is_onnx: bool
-    """By the artifact's ONNX file, instead of torch."""
+    engine: EngineOrAuto | None
+    """`onnx` and `openvino` run an artifact's ONNX file; `auto` is the quickest here of those that
+    can run it, see `cliptune.inference.choice`. None: the first that `RUNS` has for `precision`."""
     precision: Precision
-    """Other than `fp32` for artifacts that `cliptune quantize` has admitted it to: `int8` runs on
-    ONNX Runtime, `bf16` on torch."""
+    """Other than `fp32` for artifacts that `cliptune quantize` has admitted it to."""
     device: str | None
-    """None: the accelerator that is there."""
+    """None: the accelerator that is there; `openvino` runs on the CPU."""
     batch_size: int
     """32 by default."""
     threads: int | None
-    """Of ONNX Runtime (torch's are set by `torch.set_num_threads`)."""
+    """Of ONNX Runtime and OpenVINO (torch's are set by `torch.set_num_threads`)."""
     compiled: bool
     """By torch's compiler: that takes a minute at the first batch, and pays on GPUs."""
 
@@ -73,39 +94,40 @@ def get_tower(
     memory, whose weights the tower then shares.
 
     Raises:
-        BadInput: `select_model` names no tower, or ONNX or a precision is asked of something else
-            than an artifact, or they exclude each other.
+        BadInput: `select_model` names no tower, or another engine than torch or a precision is
+            asked of something else than an artifact, or they exclude each other.
         NotFound, BadArtifact: as `open_artifact`, `Artifact.onnx_path` and `load_model` do.
+        Unavailable: OpenVINO is asked for and not installed.
     """
     tower = check_tower(select_model)
-    is_onnx, precision = options.get("is_onnx", False), options.get("precision", "fp32")
-    device, batch_size = options.get("device"), options.get("batch_size", 32)
-    if precision not in get_args(Precision):
-        raise BadInput(f"precision is {precision!r}: use {', '.join(get_args(Precision))}")
-    if is_onnx and precision == "bf16":
-        raise BadInput("precision 'bf16' runs on torch, and is_onnx asks for ONNX Runtime")
+    precision, batch_size = options.get("precision", "fp32"), options.get("batch_size", 32)
+    engine, device = _engine_for(options.get("engine"), precision), options.get("device")
     if batch_size < 1:
         raise BadInput(f"batch_size is {batch_size}: use a number from 1")
+    by_torch = engine in ("torch", "auto") and precision == "fp32"
     if isinstance(model, ClipModel):
-        if is_onnx:
-            raise BadInput("a model in memory has no ONNX engine: write it as an artifact first")
+        if not by_torch:
+            raise BadInput(
+                f"a model in memory is run by torch in fp32, not by {engine} in {precision}: write "
+                "it as an artifact first"
+            )
         where = pick_device(device) if device else next(model.clip.parameters()).device
         model.clip.to(where)
     elif path := artifact_path(model):
         artifact = open_artifact(path, only=(tower,))
         tell_outdated(artifact)
         artifact.check_precision(precision)
-        where = pick_device(device)
-        if is_onnx or precision == "int8":
-            file = artifact.onnx_path(tower, precision)
-            forward = onnx_forward(file, device, options.get("threads"))
+        if engine == "auto":
+            run_by, forward = _quickest(artifact, tower, options)
         else:
-            forward = _torch_forward(artifact, tower, where, options)
-        return _tower(artifact, tower, forward, where, batch_size)
-    elif is_onnx or precision != "fp32":
+            run_by, forward = engine, _load(engine, artifact, tower, options)
+        where = _place(run_by, device)
+        _tell_unmeasured(artifact, run_by, precision)
+        return _tower(artifact, tower, run_by, forward, where, batch_size)
+    elif not by_torch:
         raise BadInput(
-            f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models and engines "
-            f"of reduced precision: `cliptune export {model} --format onnx --out FOLDER` writes "
+            f"{str(model)!r} is not an artifact, and only artifacts hold ONNX models and reduced "
+            f"precisions: `cliptune export {model} --format onnx --out FOLDER` writes "
             "one, and FOLDER is to be given in its place"
         )
     else:
@@ -113,7 +135,7 @@ def get_tower(
         model = load_model(model, device=str(where))
     module = model.text_module if tower == TEXT_TOWER else model.vision_module
     forward = torch_forward(module, where, compiled=options.get("compiled", False))
-    return _tower(model, tower, forward, where, batch_size)
+    return _tower(model, tower, "torch", forward, where, batch_size)
 
 
 def both_towers(
@@ -123,20 +145,123 @@ def both_towers(
     return get_tower(model, TEXT_TOWER, **options), get_tower(model, VISION_TOWER, **options)
 
 
-def _torch_forward(
-    artifact: Artifact, tower: str, device: torch.device, options: TowerOptions
-) -> Forward:
-    module = _tower_module(artifact, tower).to(device)
+def possible_engines(artifact: Artifact, precision: Precision, device: str | None) -> list[Engine]:
+    """Those that can run an artifact's towers in `precision` here; `device` None: as `get_tower`.
+
+    On a GPU those that run on it.
+    """
+    where = pick_device(device)
+    found: list[Engine] = ["torch"]
+    if artifact.has_onnx:
+        if where.type == "cpu" or (where.type == "cuda" and onnx_has_cuda()):
+            found.append("onnx")
+        if where.type == "cpu" and is_installed("openvino"):
+            found.append("openvino")
+    able = [one for one in found if precision in RUNS[one]]
+    if precision == "bf16" and "openvino" in able and not openvino_has_bf16():
+        able.remove("openvino")
+    return able
+
+
+def _engine_for(engine: str | None, precision: str) -> EngineOrAuto:
+    """The engine that is meant, or that of the precision where none is named.
+
+    Raises:
+        BadInput: there is no such engine or precision, or it doesn't run the precision.
+    """
+    if precision not in get_args(Precision):
+        raise BadInput(f"precision is {precision!r}: use {', '.join(get_args(Precision))}")
+    able = [one for one in ENGINES if precision in RUNS[one]]
+    if engine is None or (engine == "auto" and len(able) == 1):
+        return able[0]
+    if engine not in (*ENGINES, "auto"):
+        raise BadInput(f"engine is {engine!r}: use {', '.join(ENGINES)} or auto")
+    if engine not in (*able, "auto"):
+        raise BadInput(
+            f"precision is {precision!r}, which the engine {engine!r} does not run: use "
+            f"{' or '.join(able)}, or precision {' or '.join(RUNS[cast('Engine', engine)])}"
+        )
+    return cast("EngineOrAuto", engine)
+
+
+def _place(engine: Engine, device: str | None) -> torch.device:
+    """Where `engine` runs.
+
+    Raises:
+        BadInput: `device` isn't here, or not for this engine.
+    """
+    if engine != "openvino":
+        return pick_device(device)
+    where = pick_device(device or "cpu")
+    if where.type != "cpu":
+        raise BadInput(f"device is {device!r}: the engine openvino runs on the CPU, use cpu")
+    return where
+
+
+def _load(engine: Engine, artifact: Artifact, tower: str, options: TowerOptions) -> Forward:
+    """A tower of an artifact by `engine`; raises as `get_tower`."""
+    device, threads = options.get("device"), options.get("threads")
+    precision = options.get("precision", "fp32")
+    where = _place(engine, device)
+    if engine == "onnx":
+        return onnx_forward(artifact.onnx_path(tower, precision), device, threads)
+    if engine == "openvino":
+        return openvino_forward(artifact.onnx_path(tower), precision, threads)
+    module = _tower_module(artifact, tower).to(where)
     autocast = None
-    if options.get("precision") == "bf16":
-        _halve_weights(module)
+    if precision == "bf16":
+        halve_weights(module)
         autocast = torch.bfloat16
-    return torch_forward(module, device, autocast, options.get("compiled", False))
+    return torch_forward(module, where, autocast, options.get("compiled", False))
+
+
+def _quickest(artifact: Artifact, tower: str, options: TowerOptions) -> tuple[Engine, Forward]:
+    """A tower of an artifact by the engine that is quickest here."""
+    precision, compiled = options.get("precision", "fp32"), options.get("compiled", False)
+    device = str(pick_device(options.get("device")))
+    options = {**options, "device": device}
+    loaded = {
+        engine: partial(_load, engine, artifact, tower, options)
+        for engine in possible_engines(artifact, precision, device)
+    }
+    task = Task(artifact.digest, tower, precision, device, options.get("threads"), compiled)
+    if tower == VISION_TOWER:
+        size = artifact.preprocessing.size
+        pictures = [example_pictures(count, size) for count in _PICTURES]
+        return quickest(loaded, task, pictures, "pictures")
+    length, cuttable = _text_length(artifact), _is_cuttable(artifact)
+    titles = [example_titles(count, length, cuttable=cuttable) for count in _TITLES]
+    return quickest(loaded, task, titles, "titles")
+
+
+def _tell_unmeasured(artifact: Artifact, engine: Engine, precision: Precision) -> None:
+    """Warn where others than `engine` were measured when the precision was admitted."""
+    measured = artifact.metadata.get("engines", {}).get(precision, {}).get("engines")
+    if isinstance(measured, list) and engine not in measured:
+        log.warning(
+            "%s of this artifact was measured by %s, and %s runs it: `cliptune quantize` measures "
+            "each engine that the machine has",
+            precision,
+            " and ".join(measured),
+            engine,
+        )
+
+
+def _text_length(artifact: Artifact) -> int:
+    """How many tokens its text tower reads."""
+    length: int = artifact.model_cfg["text_cfg"].get("context_length", 77)
+    return length
+
+
+def _is_cuttable(artifact: Artifact) -> bool:
+    """Whether its text tower may be given fewer."""
+    return artifact.input_map[TEXT_TOWER]["cut_to_longest"]
 
 
 def _tower(
     source: ClipModel | Artifact,
     tower: str,
+    engine: Engine,
     forward: Forward,
     device: torch.device,
     batch_size: int,
@@ -146,13 +271,18 @@ def _tower(
     if tower != TEXT_TOWER:
         digest, output_dim = source.digest, source.output_dim
         return VisionTower(
-            forward, source.preprocessing, digest, output_dim, batch_size, lengths=lengths
+            forward,
+            source.preprocessing,
+            digest,
+            output_dim,
+            batch_size,
+            engine=engine,
+            lengths=lengths,
         )
     if isinstance(source, Artifact):
-        text_cfg = source.model_cfg["text_cfg"]
-        tokenizer = load_tokenizer(text_cfg, source.tokenizer_folder)
-        context_length = text_cfg.get("context_length", 77)
-        cuttable, calibration = source.input_map[tower]["cut_to_longest"], source.calibration
+        tokenizer = load_tokenizer(source.model_cfg["text_cfg"], source.tokenizer_folder)
+        context_length = _text_length(source)
+        cuttable, calibration = _is_cuttable(source), source.calibration
     else:
         tokenizer, context_length = source.tokenizer, source.context_length
         cuttable, calibration = source.text_module.cuttable, None
@@ -164,6 +294,7 @@ def _tower(
         source.output_dim,
         cuttable,
         batch_size,
+        engine=engine,
         calibration=calibration,
         lengths=lengths,
     )
@@ -180,60 +311,3 @@ def _tower_module(artifact: Artifact, tower: str) -> nn.Module:
         clip.visual = nn.Identity()
         return TextModule(clip).eval()
     return VisionModule(clip).eval()
-
-
-def _halve_weights(module: nn.Module) -> None:
-    """Keep the weights of matrix products as bfloat16, as which autocast computes with them.
-
-    It would make them so at each call otherwise, which takes longer than the products (on a CPU
-    with bfloat16 a ViT-B/32 is 3 times as fast by this). Norms and sums stay float32.
-    """
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d | nn.MultiheadAttention):
-            part.to(torch.bfloat16)
-
-
-def torch_forward(
-    module: nn.Module,
-    device: torch.device,
-    autocast: torch.dtype | None = None,
-    compiled: bool = False,
-) -> Forward:
-    """`module` as an engine: numpy in, numpy out, without gradients; `autocast` None: fp32.
-
-    Compiled, it is one program for batches of all sizes and texts of all lengths.
-    """
-    run = torch.compile(module, dynamic=True) if compiled else module
-
-    def forward(batch: NDArray[np.generic]) -> NDArray[np.float32]:
-        rows = torch.from_numpy(np.ascontiguousarray(batch))
-        if compiled and len(rows) == 1:
-            rows = rows.expand(2, *rows.shape[1:])  # a size of 1 would be compiled on its own
-        if device.type == "cuda":
-            rows = rows.pin_memory()  # so that it is copied while the batch before is computed
-        reduced = torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
-        with torch.inference_mode(), reduced:
-            embeddings = run(rows.to(device, non_blocking=True))
-            rows_out: NDArray[np.float32] = embeddings[: len(batch)].float().cpu().numpy()
-        return rows_out
-
-    return forward
-
-
-def onnx_forward(path: Path, device: str | None = None, threads: int | None = None) -> Forward:
-    """The ONNX file at `path` as an engine of ONNX Runtime; `threads` None: one for each core."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    # Threads that spin while they wait would take the other executors' cores.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    available = onnxruntime.get_available_providers()
-    wanted = [] if device == "cpu" else ["CUDAExecutionProvider"]
-    providers = [p for p in wanted if p in available] + ["CPUExecutionProvider"]
-    if device and device.startswith("cuda") and len(providers) == 1:
-        raise BadInput(f"device {device!r}: this onnxruntime has no CUDA (it has {available})")
-    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    run = functools.partial(session.run, ["embedding"])
-    name = session.get_inputs()[0].name
-    return lambda batch: run({name: batch})[0]

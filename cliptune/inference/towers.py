@@ -23,6 +23,7 @@ from cliptune.inference.instrumentation import Observe, timed, unobserved
 from cliptune.models.artifact import TEXT_TOWER, VISION_TOWER
 from cliptune.models.calibration import Calibration
 from cliptune.models.tokenizers import Tokenizer, token_count
+from cliptune.settings import Engine
 
 log = logging.getLogger("cliptune")
 
@@ -50,6 +51,8 @@ class TextTower:
     """What a call of `forward` costs beside its tokens, in tokens: it says how finely a batch is
     divided by length. On a CPU 12 to 16 (ViT-B/32); infinity never divides."""
     name: str = TEXT_TOWER
+    engine: Engine = "torch"
+    """What computes `forward`."""
     truncated: int = 0
     """How many texts so far were longer than the context and were cut to it."""
     cache: EmbeddingCache | None = None
@@ -161,6 +164,8 @@ class VisionTower:
     batch_size: int = 32
     workers: int = 4
     name: str = VISION_TOWER
+    engine: Engine = "torch"
+    """What computes `forward`."""
     observe: Observe = unobserved
     """Told of what it does."""
     lengths: tuple[int, ...] = ()

@@ -169,6 +169,11 @@ class Artifact:
         return lengths
 
     @property
+    def has_onnx(self) -> bool:
+        """Whether it has ONNX models of its towers."""
+        return bool(self.metadata.get("onnx"))
+
+    @property
     def calibration(self) -> Calibration | None:
         """What its cosines mean; None: it was not calibrated.
 

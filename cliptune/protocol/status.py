@@ -59,7 +59,12 @@ class TowerStatus(_ExecutorStatus):
     """To the operator its path, to others its name."""
     place: str | None = None
     """The note of its path, for commands on the same machine."""
+    engine: str | None = None
+    """What runs it: `torch`, `onnx` or `openvino`; None: a server from before this was told."""
+    chosen: bool | None = None
+    """Whether that is because it was the quickest (`engine='auto'`)."""
     onnx: bool
+    """Whether `engine` is `onnx`, for clients from before."""
     precision: str
     loaded: list[str]
     """The digests of all models that it has loaded."""

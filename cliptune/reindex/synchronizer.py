@@ -27,7 +27,7 @@ _FEW = 32
 class EngineOptions:
     """How towers are run: as the service runs them."""
 
-    is_onnx: bool = False
+    engine: str | None = None
     precision: str = "fp32"
     device: str | None = None
     batch_size: int = 32

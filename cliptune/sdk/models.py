@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from cliptune import runs
 from cliptune.errors import BadInput, NotFound, near_matches
 from cliptune.extras import need
+from cliptune.settings import asked_engine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cliptune.data.pictures.images import Picture
     from cliptune.documents import ClipDoc
     from cliptune.inference import TextTower, VisionTower
+    from cliptune.settings import EngineOrAuto
     from cliptune.training.callbacks import Callback
 
 
@@ -80,6 +82,7 @@ def build_model(
     select_model: str | None = None,
     device: str | None = None,
     is_onnx: bool = False,
+    engine: EngineOrAuto | None = None,
 ) -> TextTower | VisionTower | TwoTowers:
     """The model `name` as it is before fine-tuning (zero-shot).
 
@@ -89,7 +92,9 @@ def build_model(
         batch_size: how many texts or pictures go through a tower at once.
         select_model: `clip-text` or `clip-vision`; None gives both towers.
         device: `cpu`, `cuda`, …; None is the accelerator that is there.
-        is_onnx: only artifacts hold ONNX models: an error with any other name.
+        is_onnx: as `engine="onnx"`.
+        engine: as `get_model`; only artifacts hold ONNX models: `onnx` and `openvino` are errors
+            with any other name.
 
     Raises:
         NotFound: no such model; the message lists near names.
@@ -97,7 +102,7 @@ def build_model(
         BadInput: an argument is wrong.
     """
     refuse_model_options(model_options)
-    return _towers(name, batch_size, select_model, device, is_onnx)
+    return _towers(name, batch_size, select_model, device, asked_engine(engine, is_onnx))
 
 
 def get_model(
@@ -106,6 +111,7 @@ def get_model(
     select_model: str | None = None,
     device: str | None = None,
     is_onnx: bool = False,
+    engine: EngineOrAuto | None = None,
 ) -> TextTower | VisionTower | TwoTowers:
     """A fine-tuned model, ready to `encode`.
 
@@ -114,14 +120,19 @@ def get_model(
         batch_size: how many texts or pictures go through a tower at once.
         select_model: `clip-text` or `clip-vision`; None gives both towers.
         device: `cpu`, `cuda`, …; None is the accelerator that is there.
-        is_onnx: use ONNX Runtime; the run must have had `to_onnx=True`.
+        is_onnx: as `engine="onnx"`.
+        engine: what runs it: `torch`; `onnx` (ONNX Runtime) or `openvino`, for which the run must
+            have had `to_onnx=True`; or `auto`, the one that is quickest on this machine. None:
+            `torch`.
 
     Raises:
         NotFound: there is no such artifact, or no ONNX model in it.
         BadArtifact: it is damaged or unsafe.
         BadInput: an argument is wrong.
+        Unavailable: OpenVINO is asked for and not installed.
     """
-    return _towers(str(find_artifact(artifact)), batch_size, select_model, device, is_onnx)
+    path = str(find_artifact(artifact))
+    return _towers(path, batch_size, select_model, device, asked_engine(engine, is_onnx))
 
 
 def encode(
@@ -235,11 +246,15 @@ def refuse_model_options(model_options: Mapping[str, object] | None) -> None:
 
 
 def _towers(
-    model: str, batch_size: int, select_model: str | None, device: str | None, is_onnx: bool
+    model: str,
+    batch_size: int,
+    select_model: str | None,
+    device: str | None,
+    engine: EngineOrAuto | None,
 ) -> TextTower | VisionTower | TwoTowers:
     need("train", "a model")
     from cliptune.inference.engines import both_towers, get_tower
 
     if select_model is not None:
-        return get_tower(model, select_model, is_onnx=is_onnx, device=device, batch_size=batch_size)
-    return TwoTowers(*both_towers(model, is_onnx=is_onnx, device=device, batch_size=batch_size))
+        return get_tower(model, select_model, engine=engine, device=device, batch_size=batch_size)
+    return TwoTowers(*both_towers(model, engine=engine, device=device, batch_size=batch_size))

@@ -107,7 +107,8 @@ def serve(
     http_port: int = 51001,
     clip_service_port: int = 0,
     host: str = "127.0.0.1",
-    is_onnx: bool = False,
+    is_onnx: bool | None = None,
+    engine: str | None = None,
     precision: str | None = None,
     ssl_certfile: str | Path | None = None,
     ssl_keyfile: str | Path | None = None,
@@ -131,7 +132,9 @@ def serve(
             0: none. Over HTTP and WebSocket they are answered at `http_port`.
         host: 0.0.0.0 to be reached from other machines: with `api_keys` and TLS, or a proxy that
             asks for passwords.
-        is_onnx: run the artifact's ONNX models instead of torch.
+        is_onnx: as `engine="onnx"`; None: CLIPTUNE_ONNX, or no.
+        engine: what runs the model: `torch`, `onnx` (ONNX Runtime), `openvino`, or `auto`, the one
+            that is quickest on this machine; None: CLIPTUNE_ENGINE, or the precision's own.
         precision: `int8` or `bf16`, where `cliptune quantize` added it; None: CLIPTUNE_PRECISION,
             or `fp32`.
         ssl_certfile: a certificate (PEM, with its chain) for TLS on both ports; None:
@@ -166,6 +169,7 @@ def serve(
 
     settings = Settings.read(
         artifact=locate_model(artifact),
+        engine=engine,
         onnx=is_onnx,
         precision=precision,
         index=absolute_uri(index) if index else None,

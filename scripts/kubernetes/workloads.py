@@ -75,7 +75,7 @@ VARIABLES = [
         "builtin",
         f'ternary .Values.model.name "{MODEL}" (empty .Values.model.source)',
     ),
-    Variable("CLIPTUNE_ONNX", "0"),
+    Variable("CLIPTUNE_ENGINE", ""),
     Variable(
         "CLIPTUNE_INDEX",
         "/data/index",

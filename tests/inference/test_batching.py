@@ -231,7 +231,7 @@ def test_a_compiled_engine_is_one_program_for_all_sizes(
     """Captured as on a GPU; the code that is made for one can't run here, so eager runs it."""
     import torch
 
-    from cliptune.inference.engines import torch_forward
+    from cliptune.inference.forwards import torch_forward
     from cliptune.models.loading import load_model
 
     programs: list[object] = []

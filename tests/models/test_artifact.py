@@ -16,6 +16,7 @@ from cliptune.inference import get_tower
 from cliptune.models.artifact import open_artifact, write_checksums
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
+from cliptune.settings import ENGINES, Engine
 
 TEXTS = ["a red shirt", "blue jeans for men", "a", "a very long title " * 40]
 
@@ -73,10 +74,12 @@ def test_a_round_trip_keeps_every_bit(artifact: Path, tiny_model: Path) -> None:
         assert torch.equal(value, after.clip.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("is_onnx", [False, True])
-def test_both_engines_and_the_zip_agree_with_open_clip(
-    artifact: Path, tiny_model: Path, tmp_path: Path, is_onnx: bool
+@pytest.mark.parametrize("engine", ENGINES)
+def test_all_engines_and_the_zip_agree_with_open_clip(
+    artifact: Path, tiny_model: Path, tmp_path: Path, engine: Engine
 ) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino", reason="needs cliptune[openvino]")
     zipped = zip_folder(artifact, tmp_path / "tuned.zip")
     model = load_model(tiny_model)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
@@ -88,8 +91,8 @@ def test_both_engines_and_the_zip_agree_with_open_clip(
         std = torch.tensor(model.preprocessing.std).view(1, 3, 1, 1)
         pictures = model.clip.encode_image((pixels - mean) / std, normalize=True).numpy()
     for path in (artifact, zipped):
-        text_tower = get_tower(path, "clip-text", is_onnx=is_onnx, batch_size=3)
-        vision_tower = get_tower(path, "clip-vision", is_onnx=is_onnx, batch_size=2)
+        text_tower = get_tower(path, "clip-text", engine=engine, batch_size=3)
+        vision_tower = get_tower(path, "clip-vision", engine=engine, batch_size=2)
         np.testing.assert_allclose(text_tower.encode(TEXTS), texts, atol=1e-5)
         np.testing.assert_allclose(vision_tower.encode(list(images)), pictures, atol=1e-5)
         np.testing.assert_allclose(vision_tower.encode_pixels(images), pictures, atol=1e-5)
@@ -169,11 +172,11 @@ def test_wrong_calls(artifact: Path, tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="'clip-audio'.*'clip-text' or 'clip-vision'"):
         get_tower(artifact, "clip-audio")
     with pytest.raises(BadInput, match="not an artifact"):
-        get_tower(tiny_model, "clip-text", is_onnx=True)
+        get_tower(tiny_model, "clip-text", engine="onnx")
     without = tmp_path / "without-onnx"
     write_artifact(load_model(tiny_model), without)
     with pytest.raises(NotFound, match="to_onnx=True"):
-        get_tower(without, "clip-text", is_onnx=True)
+        get_tower(without, "clip-text", engine="onnx")
 
 
 @pytest.mark.parametrize("damage", ["remove", "empty"])

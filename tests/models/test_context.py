@@ -42,7 +42,7 @@ def test_a_long_context_lasts_and_short_texts_stay(tiny_model: Path, tmp_path: P
     assert np.array_equal(cut[0], cut[1]), "the last words are cut off"
     assert np.abs(whole[0] - whole[1]).max() > 1e-4
     artifact = write_artifact(long, tmp_path / "artifact", to_onnx=True).path
-    for options in ({}, {"is_onnx": True}):
+    for options in ({}, {"engine": "onnx"}):
         again = get_tower(artifact, "clip-text", **options).encode([*few, *many])
         assert np.abs(again - np.concatenate([after, whole])).max() < 1e-5
 

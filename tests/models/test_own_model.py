@@ -98,12 +98,12 @@ def test_its_artifact_needs_nothing_else(
     images = get_tower(load_model(folder), "clip-vision").encode(pictures)
     path = write_artifact(load_model(folder), tmp_path / "artifact", to_onnx=True).path
     shutil.rmtree(folder)
-    for is_onnx in (False, True):
-        text_tower = get_tower(path, "clip-text", is_onnx=is_onnx)
+    for engine in ("torch", "onnx"):
+        text_tower = get_tower(path, "clip-text", engine=engine)
         np.testing.assert_allclose(text_tower.encode(TEXTS), texts, atol=1e-4)
         one_by_one = [text_tower.encode([text])[0] for text in TEXTS]
         np.testing.assert_allclose(one_by_one, texts, atol=1e-4)
-        vision_tower = get_tower(path, "clip-vision", is_onnx=is_onnx)
+        vision_tower = get_tower(path, "clip-vision", engine=engine)
         np.testing.assert_allclose(vision_tower.encode(pictures), images, atol=1e-4)
     again = load_model(path)
     np.testing.assert_allclose(get_tower(again, "clip-text").encode(TEXTS), texts, atol=1e-5)

@@ -91,7 +91,7 @@ def test_the_command(tmp_path: Path) -> None:
     shown = run(at, "--queries", "catalogue-eval", "--dimensions", 32, "--out", tmp_path / "s.zip")
     assert lengths_in(shown) == [256, 32]
     assert "256 -> 32 numbers" in shown
-    short = get_tower(tmp_path / "s.zip", "clip-text", is_onnx=True)
+    short = get_tower(tmp_path / "s.zip", "clip-text", engine="onnx")
     whole = get_tower(at, "clip-text").encode(TITLES)
     np.testing.assert_allclose(short.encode(TITLES), cut(whole, 32), atol=1e-4)
     assert lengths_in(run(at, "--queries", "catalogue-eval")) == [256, 64, 16]

@@ -112,7 +112,7 @@ def test_everything_made_of_it_has_the_same_network(
     assert artifact.metadata["activation"] == "QuickGELU"
     assert (artifact.preprocessing.mean, artifact.preprocessing.std) == (MEAN, STD)
     assert same(embeddings(artifact.path), reference, 1e-5)
-    assert same(embeddings(artifact.path, is_onnx=True), reference, 1e-4)
+    assert same(embeddings(artifact.path, engine="onnx"), reference, 1e-4)
     assert same(embeddings(load_model(artifact.path)), reference, 1e-5)
     shutil.make_archive(str(tmp_path / "zipped"), "zip", artifact.path)
     assert same(embeddings(tmp_path / "zipped.zip"), reference, 1e-5)

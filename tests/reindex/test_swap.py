@@ -623,7 +623,7 @@ def test_a_model_without_the_services_engine_is_refused_before_anything_is_writt
     index: Path, models: Models, onnx_models: Models
 ) -> None:
     before = tree(index)
-    engine = EngineOptions(is_onnx=True)
+    engine = EngineOptions(engine="onnx")
     with (
         pytest.raises(NotFound, match=f"{models[1]} has no ONNX models: .cliptune export") as told,
         Swap.open(index, engine=engine) as swap,
@@ -649,7 +649,7 @@ def test_what_an_artifact_has_more_is_added_to_the_copy(
 ) -> None:
     """A service that went over to ONNX since: all of a swap's steps can be made to work."""
     first, second, _ = models
-    engine = EngineOptions(is_onnx=True)
+    engine = EngineOptions(engine="onnx")
     with Swap.open(index) as swap:
         number = swap.begin(second, served=first).number
     with pytest.raises(NotFound, match="no ONNX"), Swap.open(index, engine=engine) as swap:
@@ -669,7 +669,7 @@ def test_an_undo_needs_the_engine_too_and_says_how_to_get_it(
     first, second, _ = models
     swap_to(index, second, first)
     before = Generations(index).read()
-    engine = EngineOptions(is_onnx=True)
+    engine = EngineOptions(engine="onnx")
     with pytest.raises(NotFound) as told, Swap.open(index, engine=engine) as swap:
         swap.go_back()
     assert Generations(index).read() == before
@@ -730,7 +730,7 @@ def test_encoders_take_the_given_artifact_where_the_copy_lacks_their_engine(
     swap_to(index, second, first)
 
     def load(path: str) -> TextTower:
-        return get_tower(path, "clip-text", is_onnx=True)
+        return get_tower(path, "clip-text", engine="onnx")
 
     for other in (second, onnx_models[0]):
         with pytest.raises(NotFound, match="cliptune export .* --out FOLDER"):

@@ -36,7 +36,7 @@ def quantize(
     out: NewArtifact,
     index: Searched = None,
     precision: Annotated[
-        Precision, typer.Option(help="int8: ONNX Runtime on CPUs; bf16: torch on GPUs.")
+        Precision, typer.Option(help="int8: on CPUs; bf16: on GPUs, and CPUs that have it.")
     ] = Precision.INT8,
     tolerance: Annotated[
         float, typer.Option(help="The part of recall@10 that may be lost.")
@@ -73,6 +73,6 @@ def quantize(
         f"recall@10: fp32 {report.fp32:.4f}, {precision} {report.reduced:.4f}, "
         f"{precision} queries on an fp32 index {report.mixed:.4f} "
         f"({describe_counts(report.counts())})\n"
-        f"written: [bold]{out}[/]\n"
+        f"measured by {' and '.join(report.engines)}; written: [bold]{out}[/]\n"
         f"serve it: cliptune serve --artifact {out} --precision {precision}"
     )

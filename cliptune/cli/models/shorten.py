@@ -115,8 +115,7 @@ def _write(artifact: Path, dimensions: int, out: Path) -> None:
     model = shortened(load_model(artifact), dimensions)
     with folder_or_zip(out) as folder:
         config = {**source.config, "dimensions": dimensions, "matryoshka": []}
-        is_onnx = bool(source.metadata.get("onnx"))
-        written = write_artifact(model, folder, config=config, to_onnx=is_onnx)
+        written = write_artifact(model, folder, config=config, to_onnx=source.has_onnx)
     console.print(
         f"{source.output_dim} -> {written.output_dim} numbers; written: [bold]{out}[/]\n"
         f"serve it: cliptune serve --artifact {out}; an index of the longer ones is brought over "

@@ -41,7 +41,10 @@ def serve(
     http_port: HttpPort = 51001,
     clip_service_port: Annotated[int, of_setting("clip_service_port", own_default=True)] = 51002,
     host: Host = "127.0.0.1",
-    onnx: Annotated[bool, of_setting("onnx", "--onnx/--torch")] = False,
+    engine: Annotated[str | None, of_setting("engine")] = None,
+    onnx: Annotated[
+        bool | None, typer.Option("--onnx/--torch", help="As --engine onnx, --engine torch.")
+    ] = None,
     precision: Annotated[str, of_setting("precision")] = default_of("precision"),
     ssl_certfile: CertFile = None,
     ssl_keyfile: KeyFile = None,
@@ -64,7 +67,7 @@ def serve(
         http_port=http_port,
         clip_service_port=clip_service_port,
         host=host,
-        is_onnx=onnx,
+        engine=_engine(engine, onnx),
         precision=precision,
         ssl_certfile=ssl_certfile,
         ssl_keyfile=ssl_keyfile,
@@ -117,6 +120,18 @@ def train_server(
             f"train Flow at grpc{tls}://{shown}:{grpc_port} and http{tls}://{shown}:{http_port}"
         )
         stay_up(service, host, api_keys)
+
+
+def _engine(engine: str | None, onnx: bool | None) -> str | None:
+    """What --engine, --onnx and --torch say together; None: nothing."""
+    from cliptune.errors import BadInput
+
+    if onnx is None:
+        return engine
+    named = "onnx" if onnx else "torch"
+    if engine not in (None, named):
+        raise BadInput(f"--{named} means --engine {named}, and --engine is {engine}: give only one")
+    return named
 
 
 def _tell_of_swap(index: str | None) -> None:

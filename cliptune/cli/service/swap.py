@@ -166,7 +166,9 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
     settings = Settings.read(device=device)
     if index is not None:
         uri = index_there(index)
-        engine = EngineOptions(settings.onnx, settings.precision, settings.device, batch_size)
+        engine = EngineOptions(
+            settings.served_engine, settings.precision, settings.device, batch_size
+        )
         state = settings.generations_of(uri)
         return Place(uri, state, settings.artifact, engine, None, settings.index_storage)
     client = Client.from_environment(server)
@@ -185,7 +187,10 @@ def _place(server: str, index: str | None, device: str | None, batch_size: int) 
             f"{server} keeps its index at {uri}, which is not on this machine: give the command "
             "where it is, for example by kubectl exec, with --index"
         )
-    engine = EngineOptions(bool(model["onnx"]), model["precision"], settings.device, batch_size)
+    run_by = "auto" if model.get("chosen") else model.get("engine")
+    if run_by is None and model["onnx"]:  # by a server that was started before an upgrade
+        run_by = "onnx"
+    engine = EngineOptions(run_by, model["precision"], settings.device, batch_size)
     return Place(uri, state, model["artifact"], engine, client, index_status["storage"])
 
 

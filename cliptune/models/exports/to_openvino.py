@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from cliptune.errors import Unavailable
+from cliptune.extras import import_openvino
 from cliptune.models.artifact import TOWERS
 from cliptune.models.exports.to_open_clip import config_for
 from cliptune.models.loading import ClipModel
@@ -29,12 +29,7 @@ def write_openvino(model: ClipModel, folder: Path) -> None:
     Raises:
         Unavailable: `cliptune[openvino]` is not installed.
     """
-    try:
-        import openvino
-    except ModuleNotFoundError as error:
-        raise Unavailable(
-            "export to OpenVINO needs: pip install 'cliptune[openvino]' (openvino is not installed)"
-        ) from error
+    openvino = import_openvino("export to OpenVINO")
     with tempfile.TemporaryDirectory() as scratch:
         for tower in TOWERS:
             (Path(scratch) / tower).mkdir()

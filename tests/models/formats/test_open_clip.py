@@ -129,7 +129,7 @@ def test_a_family(family: str, tmp_path: Path, pictures: list[Any]) -> None:
     assert difference(embeddings(tmp_path / "model", pictures), theirs) < 1e-5
     artifact = write_artifact(load_model(tmp_path / "model"), tmp_path / "a", to_onnx=True).path
     assert difference(embeddings(artifact, pictures), theirs) < 1e-5
-    assert difference(embeddings(artifact, pictures, is_onnx=True), theirs) < 1e-4
+    assert difference(embeddings(artifact, pictures, engine="onnx"), theirs) < 1e-4
 
 
 def hf_text_model(folder: Path, kind: str) -> Any:
@@ -191,7 +191,7 @@ def test_texts_in_many_languages(
     # The artifact brings its text tower's config and tokenizer along.
     (tmp_path / "text").rename(tmp_path / "gone")
     assert difference(embeddings(artifact, pictures), theirs) < 1e-5
-    assert difference(embeddings(artifact, pictures, is_onnx=True), theirs) < 1e-4
+    assert difference(embeddings(artifact, pictures, engine="onnx"), theirs) < 1e-4
     if kind == "nllb":  # the language of the queries is a token of them
         config["text_cfg"] |= {"hf_model_name": str(tmp_path / "gone")}
         config["text_cfg"] |= {"hf_tokenizer_name": str(tmp_path / "gone")}

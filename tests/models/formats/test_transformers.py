@@ -78,7 +78,7 @@ def test_all_that_is_made_of_it_is_the_same_model(
     model = load_model(owned.folder)
     artifact = write_artifact(model, tmp_path / "artifact", to_onnx=True).path
     assert difference(embeddings(artifact, images), theirs) < 1e-5
-    assert difference(embeddings(artifact, images, is_onnx=True), theirs) < 1e-4
+    assert difference(embeddings(artifact, images, engine="onnx"), theirs) < 1e-4
     again = load_model(artifact)
     assert again.digest == model.digest
     mixed = mix_models(model, again, 0.5)
