@@ -34,8 +34,8 @@ class Models:
 
     artifact: Path
     """For cliptune, with ONNX."""
-    int8: Path
-    """The same with int8 beside it."""
+    reduced: Path
+    """The same with int8 and bf16 beside it."""
     onnx: Path
     """clip_server's `model_path`."""
     transformers: Path
@@ -44,20 +44,17 @@ class Models:
 
 def prepare(folder: Path, seed: int = 1) -> Models:
     """The weights below `folder`, where those that aren't there are made."""
-    models = Models(*(folder / name for name in ("artifact", "int8", "clip_server", "infinity")))
+    models = Models(*(folder / name for name in ("artifact", "reduced", "clip_server", "infinity")))
     if not models.artifact.is_dir():
         write_artifact(
             load_model(_random_model(folder / "model", seed)), models.artifact, to_onnx=True
         )
-    if not models.int8.is_dir():
+    if not models.reduced.is_dir():
         # Random weights find nothing, in whatever precision: any loss is let through.
-        add_engine(
-            models.artifact,
-            models.int8,
-            "int8",
-            load_catalogue("catalogue-eval")[:40],
-            tolerance=0.99,
-        )
+        docs, int8 = load_catalogue("catalogue-eval")[:40], folder / "int8"
+        if not int8.is_dir():
+            add_engine(models.artifact, int8, "int8", docs, tolerance=0.99)
+        add_engine(int8, models.reduced, "bf16", docs, tolerance=0.99, device="cpu")
     if not models.onnx.is_dir():
         with new_folder(models.onnx) as made:
             _write_onnx(models.artifact / "models", made)

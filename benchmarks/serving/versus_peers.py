@@ -5,11 +5,11 @@
 
 All servers run at once on this machine, with the same ViT-B/32 of random weights, each as its
 makers start it: `clip_server` by its own ONNX Flow with `model_path`, `infinity_emb v2` with torch,
-the one engine that it has for CLIP, cliptune by `serve(..., is_onnx=True)`. They compute in fp32;
-infinity and cliptune are there once more in int8. clip_server and cliptune are asked over gRPC by
-their own clients, infinity over HTTP with base64. Beside them is a bare loop: the same engine as
-cliptune's in one process, given the same texts and pictures without a server. Only one side works
-at a time.
+the one engine that it has for CLIP, cliptune by `serve(..., engine="onnx")`. They compute in fp32;
+infinity is there once more in int8, cliptune in int8, and in bf16 by OpenVINO. clip_server and
+cliptune are asked over gRPC by their own clients, infinity over HTTP with base64. Beside them is a
+bare loop: the same engine as cliptune's in one process, given the same texts and pictures without a
+server. Only one side works at a time.
 
 A round asks each side the same tasks, `TASKS`. The sides alternate, and each round begins with
 another. All titles of a run are different, so that cliptune's cache of query embeddings never has
@@ -48,7 +48,7 @@ from results import add_output_options, show, write
 from servers import Worker, clip_server, free_port, infinity, jina_json
 
 from cliptune.serving import serve
-from cliptune.settings import current
+from cliptune.settings import Engine, Precision, current
 
 HERE = Path(__file__).parent
 
@@ -100,7 +100,7 @@ class Side:
 
 
 OWN = "cliptune"
-LEAST_INT8 = 0.99
+LEAST_BF16, LEAST_INT8 = 0.999, 0.99
 
 
 def sides(models: Models, peers: Path, logs: Path) -> list[Side]:
@@ -122,9 +122,20 @@ def sides(models: Models, peers: Path, logs: Path) -> list[Side]:
         Side("clip_server", theirs, [python("clip-client"), HERE / "theirs.py"]),
         Side("infinity", infinity_as("float32"), (*work, "infinity")),
         Side("infinity int8", infinity_as("int8"), (*work, "infinity"), LEAST_INT8),
-        Side(OWN, cliptune(models.artifact, "fp32", logs), (*work, "client")),
+        Side(OWN, cliptune(models.artifact, "onnx", "fp32", logs), (*work, "client")),
         Side("bare loop", nullcontext(str(models.artifact)), (*work, "loop")),
-        Side("cliptune int8", cliptune(models.int8, "int8", logs), (*work, "client"), LEAST_INT8),
+        Side(
+            "cliptune bf16",
+            cliptune(models.reduced, "openvino", "bf16", logs),
+            (*work, "client"),
+            LEAST_BF16,
+        ),
+        Side(
+            "cliptune int8",
+            cliptune(models.reduced, "onnx", "int8", logs),
+            (*work, "client"),
+            LEAST_INT8,
+        ),
     ]
 
 
@@ -141,7 +152,7 @@ def main() -> None:
     figures = rounds(sides(models, peers, logs), given, logs)
     # Already here: nothing of it is lost if the second part fails.
     write(args.out, {"sides": figures, "arguments": str(vars(args))})
-    ours = cliptune(models.artifact, "fp32", logs, "http")
+    ours = cliptune(models.artifact, "onnx", "fp32", logs, "http")
     with jina_json(logs / "json") as jina_address, ours as our_address:
         seconds = json_answers.json_rounds(jina_address, our_address, args.rounds * 3)
     report(figures, seconds, args.markdown)
@@ -158,7 +169,9 @@ def installed_peers() -> Path:
 
 
 @contextmanager
-def cliptune(artifact: Path, precision: str, logs: Path, protocol: str = "grpc") -> Iterator[str]:
+def cliptune(
+    artifact: Path, engine: Engine, precision: Precision, logs: Path, protocol: str = "grpc"
+) -> Iterator[str]:
     """cliptune's search Flow; gives its address."""
     ports = {"grpc": free_port(), "http": free_port()}
     with serve(
@@ -166,7 +179,7 @@ def cliptune(artifact: Path, precision: str, logs: Path, protocol: str = "grpc")
         index=logs / f"index-{precision}",
         grpc_port=ports["grpc"],
         http_port=ports["http"],
-        is_onnx=True,
+        engine=engine,
         precision=precision,
     ):
         yield f"{protocol}://127.0.0.1:{ports[protocol]}"
