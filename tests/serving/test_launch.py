@@ -211,7 +211,7 @@ def test_the_shell_tells_the_reason_and_ends(tiny_model: Path, tmp_path: Path) -
     assert shown.stderr.startswith("error: the service did not start: ")
     reasons = (
         f"{index}/cliptune-index.json: not the stamp of a cliptune index",
-        "is not an artifact, and only artifacts hold ONNX models and engines of reduced precision",
+        "is not an artifact, and only artifacts hold ONNX models and reduced precisions",
     )
     assert any(reason in shown.stderr for reason in reasons)
     assert "Traceback" not in shown.stderr + shown.stdout
