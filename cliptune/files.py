@@ -38,6 +38,28 @@ def open_file(path: Path, flags: int, *, private: bool = False) -> int:
     return handle
 
 
+@contextmanager
+def locked(path: Path, *, private: bool = False) -> Iterator[None]:
+    """Hold a lock on the file at `path`, which is made: one process or thread at a time.
+
+    The system frees it if its holder is killed. Without locks (Windows) it holds nobody up.
+
+    Raises:
+        OSError: the file can't be made.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = open_file(path, os.O_RDWR | os.O_CREAT, private=private)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def make_folder(path: Path, *, private: bool = False, exist_ok: bool = True) -> Path:
     """Make the folder `path`, and those above it that are missing, if it isn't there.
 

@@ -12,18 +12,17 @@ appended; a deletion writes a file anew beside it and renames it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from cliptune.errors import BadData, NotFound
 from cliptune.feedback.records import Record, from_line
-from cliptune.files import make_folder, open_file, write_bytes
+from cliptune.files import locked, make_folder, open_file, write_bytes
 
 MAX_FILE = 64 * 2**20
 """Bytes after which a day's next file is begun."""
@@ -129,15 +128,8 @@ class LogFolder:
                     path.unlink()
         return deleted
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        make_folder(self.path, private=True)
-        handle = open_file(self.path / ".lock", os.O_RDWR | os.O_CREAT, private=True)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(make_folder(self.path, private=True) / ".lock", private=True)
 
     def _to_append_to(self, today: date) -> Path:
         numbers = [_order(path)[1] for path in self.files() if _day(path) == today]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import gc
 import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from cliptune.files import make_folder, open_file, write_text
+from cliptune.files import locked, make_folder, write_text
 from cliptune.inference.speed import call_seconds
 from cliptune.inference.towers import Forward
 from cliptune.settings import Engine, current
@@ -189,13 +187,7 @@ def _write(file: Path, rates: Rates) -> None:
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Have processes wait for one another, where that is possible: they share the cores."""
-    handle = None
-    with suppress(OSError):  # a folder that can't be written, or one that has no locks
-        make_folder(folder)
-        handle = open_file(folder / "lock", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
+    with ExitStack() as stack:
+        with suppress(OSError):  # a folder that can't be written, or one that has no locks
+            stack.enter_context(locked(make_folder(folder) / "lock"))
         yield
-    finally:
-        if handle is not None:
-            os.close(handle)

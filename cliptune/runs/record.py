@@ -17,9 +17,8 @@ A run's folder, `CLIPTUNE_HOME/runs/<experiment>/<name>/`, holds::
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from cliptune.errors import BadData, NotFound
-from cliptune.files import open_file, write_text
+from cliptune.files import locked, write_text
 from cliptune.runs.liveness import ProcessMark
 
 if TYPE_CHECKING:
@@ -193,18 +192,10 @@ def update_record(folder: Path, change: Callable[[Record], Changes | None]) -> R
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`; the system frees it if its holder is killed."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows: there the last writer wins
+    """Hold the lock of `folder`; where there are none (Windows) the last writer wins."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / _LOCK_FILE))
+        except FileNotFoundError:
+            raise NotFound(f"no run {folder.name!r} in experiment {folder.parent.name!r}") from None
         yield
-        return
-    try:
-        handle = open_file(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT)
-    except FileNotFoundError:
-        raise NotFound(f"no run {folder.name!r} in experiment {folder.parent.name!r}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
