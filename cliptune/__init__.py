@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cliptune.documents import RankDoc as RankDoc
     from cliptune.documents import RankMatch as RankMatch
     from cliptune.documents import SearchResult as SearchResult
+    from cliptune.quantization import quantize_embeddings as quantize_embeddings
     from cliptune.runs import Experiment as Experiment
     from cliptune.runs import Run as Run
     from cliptune.sdk.data import mine as mine
@@ -70,6 +71,7 @@ _HOMES = {
     "cliptune.client.async_client": "AsyncClient",
     "cliptune.client.client": "Client",
     "cliptune.documents": "ClipDoc Match QueryDoc QueryPart RankDoc RankMatch SearchResult",
+    "cliptune.quantization": "quantize_embeddings",
     "cliptune.runs": "Experiment Run",
     "cliptune.sdk.data": "mine pull push",
     "cliptune.sdk.models": """TwoTowers build_model describe_models encode get_model

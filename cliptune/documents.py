@@ -113,7 +113,7 @@ class ClipDoc(WireDoc):
         default_factory=dict, description="Anything to filter by or to show: price, colour, …"
     )
     embedding: NdArray | None = Field(  # type: ignore[type-arg] # no shape is stated
-        None, description="float32 [D], of unit length."
+        None, description="float32 [D], of unit length; by `output_dtype` int8, or uint8 of signs."
     )
     model_digest: str | None = Field(
         None, description="SHA-256 over the weights of the model that made the embedding."

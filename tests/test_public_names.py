@@ -18,7 +18,7 @@ LIBRARY = """
     SearchResult TwoTowers build_model callback connect create_experiment delete_experiment
     delete_experiments delete_run delete_runs describe_models encode errors fit get_experiment
     get_model get_run list_callbacks list_experiments list_model_options list_models list_runs
-    mine pull push
+    mine pull push quantize_embeddings
 """
 CALLBACKS = """
     BestModelCheckpoint CALLBACKS Callback EarlyStopping EvaluationCallback MLflowLogger

@@ -4,7 +4,7 @@
 
 The built-in model is trained on a part of the products (split by title, `products.py`), once as by
 default and once with `matryoshka`; titles of the test part search its pictures by whole embeddings
-and by their beginnings.
+by their beginnings, and by both as int8 and as signs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from results import add_output_options, show, write
 
 from cliptune.documents import ClipDoc
 from cliptune.evaluation.search_task import SearchTask
-from cliptune.evaluation.shortening import measure_lengths
+from cliptune.evaluation.shortening import measure_shortened
 from cliptune.inference.engines import both_towers
 from cliptune.training import TrainingOptions, train
 from cliptune.training.run_logger import StandardRunLogger
@@ -50,15 +50,15 @@ def main() -> None:
             train(options, catalogue, None, [], Path(scratch), StandardRunLogger())
             towers = both_towers(Path(scratch) / "artifact")
             task = SearchTask.prepare(*towers, queries, docs)
-            measured = measure_lengths(task, task.embed(*towers), LENGTHS, limit=20)
+            measured = measure_shortened(task, task.embed(*towers), LENGTHS, limit=20)
         figures[name] = {
-            length: {metric: one.metrics[metric] for metric in METRICS}
-            for length, one in measured.items()
+            f"{length} {kind}": {metric: one.metrics[metric] for metric in METRICS}
+            for (length, kind), one in measured.items()
         }
     header = ["numbers", *(f"{name}, {m}" for name in figures for m in METRICS.values())]
     rows = [
-        [str(length), *(f"{figures[name][length][m]:.3f}" for name in figures for m in METRICS)]
-        for length in figures["plain"]
+        [form, *(f"{figures[name][form][m]:.3f}" for name in figures for m in METRICS)]
+        for form in figures["plain"]
     ]
     show(f"{args.products:,} products, {len(docs):,} searched", header, rows, args.markdown)
     write(args.out, figures)

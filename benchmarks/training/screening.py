@@ -277,6 +277,16 @@ IDEAS: dict[str, Idea] = {
         patches=_optimizer(_schedule_free),
     ),
     "replay of the pre-training": Idea(replayed=1000),
+    "label smoothing .2": Idea(patches=_loss(smoothed(0.2, positives=False))),
+    "label smoothing .1, words in any order": Idea(
+        patches=_loss(smoothed(0.1, positives=False)), vary=shuffled
+    ),
+    "label smoothing .1, a word less": Idea(
+        patches=_loss(smoothed(0.1, positives=False)), vary=without_a_word
+    ),
+    "label smoothing .1, words in any order, brightness": Idea(
+        patches=[*_loss(smoothed(0.1, positives=False)), *_pictures(jittered)], vary=shuffled
+    ),
 }
 
 

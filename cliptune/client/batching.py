@@ -375,9 +375,9 @@ def _progress(many: BatchedCall[D, object]) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def rows_of(docs: list[ClipDoc]) -> NDArray[np.float32]:
-    """The embeddings [N, D]; NaN where there is none."""
+def rows_of(docs: list[ClipDoc]) -> NDArray[Any]:
+    """The embeddings [N, D]; NaN where there is none, for which integers become float32."""
     dim = next((len(doc.embedding) for doc in docs if doc.embedding is not None), 0)
     missing = np.full(dim, np.nan, np.float32)
     rows = [missing if doc.embedding is None else np.asarray(doc.embedding) for doc in docs]
-    return np.stack(rows).astype(np.float32, copy=False) if rows else np.empty((0, 0), np.float32)
+    return np.stack(rows) if rows else np.empty((0, 0), np.float32)

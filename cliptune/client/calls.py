@@ -35,7 +35,7 @@ from cliptune.protocol.endpoints import (
 )
 
 log = logging.getLogger("cliptune")
-Rows = NDArray[np.float32]
+Rows = NDArray[Any]
 Query = Content | ClipDoc
 Weighted = Mapping[Any, float]
 """Texts and pictures (see `inputs.to_doc`) with what each counts."""

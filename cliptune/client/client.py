@@ -98,7 +98,9 @@ class Client(BaseClient):
 
         Documents come back as the same objects, in their order, with `embedding` and `model_digest`
         set: by their text if they have one, else by their picture. Anything else gives an array
-        float32 [N, D] in the order of the items. With `on_done`, nothing is returned.
+        float32 [N, D] in the order of the items; with `parameters={"output_dtype": "int8"}` int8
+        [N, D], with `ubinary` uint8 [N, D / 8] (see `quantize_embeddings`). With `on_done`, nothing
+        is returned.
 
         Args:
             data: texts, pictures' paths, `data:` URIs, bytes, PIL images, arrays of pixels; or

@@ -207,10 +207,14 @@ def to_item(doc: BaseDoc) -> Json:
     return fields
 
 
+_DTYPES = {"None": "<f4", "int8": "i1", "uint8": "u1"}
+"""By the name of a type of embeddings, how its bytes are read."""
+
+
 def _doc(kind: type[D], item: Json) -> D:
     if isinstance(vector := item.get("embedding"), str):
-        floats = np.frombuffer(base64.b64decode(vector), "<f4").astype(np.float32)
-        item = {**item, "embedding": floats}
+        numbers = np.frombuffer(base64.b64decode(vector), _DTYPES[str(item.get("embedding_dtype"))])
+        item = {**item, "embedding": numbers.astype(numbers.dtype.newbyteorder("="))}
     if isinstance(image := item.get("image"), str):
         item = {**item, "image": base64.b64decode(image)}
     return kind(**item)

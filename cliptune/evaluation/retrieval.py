@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypedDict
 import numpy as np
 import torch
 from docarray import DocList
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cliptune.data.equivalence import KeyedDocs, TextKeys, word_keys
 from cliptune.data.validation import texts_of
@@ -36,6 +36,24 @@ class Tower(Protocol):
 
     def encode(self, inputs: Any, /) -> NDArray[np.float32]:
         """Texts or encoded pictures, N of them, to float32 [N, D]."""
+
+
+class Search(Protocol):
+    """What finds the nearest embeddings, as `top_k` does and says."""
+
+    def __call__(
+        self,
+        query_emb: Embeddings,
+        index_emb: Embeddings,
+        k: int,
+        *,
+        distance: str = ...,
+        exclude: ArrayLike | None = ...,
+        chunk: int = ...,
+        device: str | torch.device | None = ...,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Positions and cosines, [Q, min(k, N)]."""
+        ...
 
 
 class ExampleDocument(TypedDict):
@@ -170,6 +188,7 @@ def evaluate_embeddings(
     chunk: int = 16384,
     device: str | torch.device | None = None,
     grades: Sequence[Mapping[int, int]] | None = None,
+    search: Search = top_k,
 ) -> Evaluation:
     """Search the index with every query and measure how well the labels agree.
 
@@ -188,6 +207,7 @@ def evaluate_embeddings(
         device: where to search; by default where the embeddings are.
         grades: for each query the grades of its right answers by their positions in the index, in
             the labels' place (see `per_query_metrics`).
+        search: what finds the nearest.
 
     Raises:
         BadInput: lengths that do not fit, a label that is None, and what `top_k` refuses.
@@ -238,7 +258,7 @@ def evaluate_embeddings(
             )
         raise BadData(_no_answers(query_labels, index_labels, bool(n_relevant.any())))
 
-    ids, scores = top_k(
+    ids, scores = search(
         query_emb, index_emb, limit, distance=distance, exclude=exclude, chunk=chunk, device=device
     )
     hits = (index_codes[ids] == query_codes[:, None]) & (ids >= 0)
@@ -340,6 +360,7 @@ def measure(
     exclude_self: bool = False,
     distance: str = "cosine",
     device: str | torch.device | None = None,
+    search: Search = top_k,
 ) -> Evaluation:
     """`evaluate_embeddings` of the queries and the index of `answers`, embedded."""
     return evaluate_embeddings(
@@ -354,6 +375,7 @@ def measure(
         exclude_self=exclude_self,
         device=device,
         grades=answers.grades,
+        search=search,
     )
 
 

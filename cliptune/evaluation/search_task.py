@@ -19,7 +19,8 @@ from cliptune.data.validation import ANSWER, QUERY, first_of, split_complete, te
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadData
 from cliptune.evaluation.relevance import Answers, decide_answers
-from cliptune.evaluation.retrieval import Evaluation, measure, text_keys_of
+from cliptune.evaluation.retrieval import Evaluation, Search, measure, text_keys_of
+from cliptune.evaluation.topk import top_k
 from cliptune.inference import TextTower, VisionTower
 from cliptune.models.artifact import TEXT_TOWER
 
@@ -208,15 +209,21 @@ class SearchTask:
         *,
         limit: int,
         exclude_self: bool = False,
+        search: Search = top_k,
     ) -> Evaluation:
-        """What is found at k = `limit`; `exclude_self`: a query does not find itself.
+        """What is found at k = `limit` by `search`; `exclude_self`: a query does not find itself.
 
         Raises:
             BadData: as `evaluate_embeddings`; the message begins with the role.
         """
         try:
             return measure(
-                self.answers, query_emb, index_emb, limit=limit, exclude_self=exclude_self
+                self.answers,
+                query_emb,
+                index_emb,
+                limit=limit,
+                exclude_self=exclude_self,
+                search=search,
             )
         except BadData as error:
             if not self.role:

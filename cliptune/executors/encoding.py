@@ -21,6 +21,7 @@ from cliptune.protocol.limits import (
     is_reference,
     name_of_document,
 )
+from cliptune.quantization import OutputDtype, quantize_embeddings
 
 if TYPE_CHECKING:  # importing it imports torch, which must not happen before Jina's fork
     from cliptune.inference import TextTower, VisionTower
@@ -56,6 +57,18 @@ def embed_texts(
     for doc in chosen:
         doc.image = None  # nobody looks at it, and it need not go back
         doc.tokens = tower.count_tokens(str(doc.text)) if count_tokens else None
+    return docs
+
+
+def in_output_dtype(docs: DocList[D], output_dtype: OutputDtype) -> DocList[D]:
+    """The documents with embeddings as `quantize_embeddings` makes them.
+
+    Those of the encoder before are already.
+    """
+    for doc in docs:
+        if doc.embedding is not None and doc.embedding.dtype == np.float32:
+            quantized = quantize_embeddings(doc.embedding, output_dtype)
+            setattr(doc, "embedding", quantized)  # noqa: B010 - as in `_set`
     return docs
 
 

@@ -10,6 +10,7 @@ from cliptune.executors.encoding import (
     calibrate_texts,
     embed_all_texts,
     embed_texts,
+    in_output_dtype,
     rank_texts,
 )
 from cliptune.protocol import endpoints
@@ -39,7 +40,8 @@ class CLIPTextEncoder(Encoder):
     ) -> DocList[ClipDoc]:
         """Set `embedding` and `model_digest` of the documents with a text."""
         asked = read_parameters(EncodeParameters, parameters)
-        return embed_texts(self.towers.pick(), docs, asked.include_tokens, asked.dimensions)
+        embed_texts(self.towers.pick(), docs, asked.include_tokens, asked.dimensions)
+        return in_output_dtype(docs, asked.output_dtype)
 
     @requests(on=endpoints.SEARCH.path)
     def search(

@@ -11,6 +11,7 @@ from cliptune.executors.encoding import (
     embed_all_pictures,
     embed_new_pictures,
     embed_pictures,
+    in_output_dtype,
     rank_pictures,
 )
 from cliptune.executors.fetching import Fetcher
@@ -38,7 +39,8 @@ class CLIPVisionEncoder(Encoder):
         """Set `embedding` and `model_digest` of the documents without a text."""
         asked = read_parameters(EncodeParameters, parameters)
         tower = self.towers.of(doc.model_digest for doc in docs)
-        return embed_pictures(tower, docs, self.pictures, asked.dimensions)
+        embed_pictures(tower, docs, self.pictures, asked.dimensions)
+        return in_output_dtype(docs, asked.output_dtype)
 
     @requests(on=SEARCH.path)
     def search(self, docs: DocList[QueryDoc], **kwargs: object) -> DocList[QueryDoc]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
-import numpy as np
 from docarray import DocList
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadImage, BadInput
 from cliptune.inference.towers import TextTower, VisionTower, check_length
+from cliptune.quantization import OutputDtype, check_output_dtype, quantize_embeddings
 
 Tower = TextTower | VisionTower
 
@@ -27,6 +27,7 @@ def encode(
     *,
     fetch: bool = ...,
     dimensions: int | None = ...,
+    output_dtype: OutputDtype = ...,
 ) -> DocList[ClipDoc]: ...
 @overload
 def encode(
@@ -36,7 +37,8 @@ def encode(
     *,
     fetch: bool = ...,
     dimensions: int | None = ...,
-) -> NDArray[np.float32]: ...
+    output_dtype: OutputDtype = ...,
+) -> NDArray[Any]: ...
 def encode(
     model: Tower,
     data: DocList[ClipDoc] | Sequence[str] | Sequence[Picture],
@@ -44,24 +46,27 @@ def encode(
     *,
     fetch: bool = False,
     dimensions: int | None = None,
-) -> DocList[ClipDoc] | NDArray[np.float32]:
+    output_dtype: OutputDtype = "float32",
+) -> DocList[ClipDoc] | NDArray[Any]:
     """Encode `data` with the tower `model`.
 
     Documents come back with `embedding` (float32 [D], unit length) and `model_digest` set: from
     their `text` by a text tower, from their picture (`image`, a `data:` URI or a local path) by
     a vision tower; with `fetch`, an `http(s)` URI is fetched (see `data.pictures.download`). A
     list of texts (or for a vision tower of encoded pictures) gives an array
-    float32 [N, D]. With `dimensions` it is their first numbers, of unit length.
+    float32 [N, D]. With `dimensions` it is their first numbers, of unit length; in `output_dtype`,
+    see `quantize_embeddings`.
 
     Raises:
-        BadInput: the model was not trained for so many `dimensions`.
+        BadInput: the model was not trained for so many `dimensions`; or there is no such type.
         BadInput: a document lacks what the tower reads; the message names it.
         BadImage: a picture can't be decoded.
     """
     check_length(dimensions, model.output_dim, model.lengths)  # before pictures are fetched
+    check_output_dtype(output_dtype)
     model.batch_size = batch_size
     if isinstance(data, DocList):
-        return _encode_documents(model, data, fetch, dimensions)
+        return _encode_documents(model, data, fetch, dimensions, output_dtype)
     if isinstance(data, str | bytes):
         raise BadInput("encode takes a list: put the one text or picture into [ ]")
     if isinstance(model, VisionTower):
@@ -71,17 +76,22 @@ def encode(
                     f"item {position} is a str, and a vision tower encodes pictures: give their "
                     "bytes, or documents with `image` or `uri`"
                 )
-    return model.encode(list(data), dimensions)  # type: ignore[arg-type]
+    embeddings = model.encode(list(data), dimensions)  # type: ignore[arg-type]
+    return quantize_embeddings(embeddings, output_dtype)
 
 
 def _encode_documents(
-    model: Tower, docs: DocList[ClipDoc], fetch: bool, dimensions: int | None
+    model: Tower,
+    docs: DocList[ClipDoc],
+    fetch: bool,
+    dimensions: int | None,
+    output_dtype: OutputDtype,
 ) -> DocList[ClipDoc]:
     if isinstance(model, TextTower):
         embeddings = model.encode(texts_of(docs), dimensions)
     else:
         embeddings = model.encode(pictures_of(docs, fetch=fetch), dimensions)
-    for doc, embedding in zip(docs, embeddings, strict=True):
+    for doc, embedding in zip(docs, quantize_embeddings(embeddings, output_dtype), strict=True):
         doc.embedding = embedding
         doc.model_digest = model.digest
     return docs

@@ -18,6 +18,7 @@ from pydantic import (
 from cliptune.errors import BadInput
 from cliptune.feedback.records import SEARCH_ID, Event
 from cliptune.names import DATA_SET
+from cliptune.quantization import OutputDtype
 
 Filter = str | dict[str, JsonValue]
 P = TypeVar("P", bound=BaseModel)
@@ -52,6 +53,11 @@ class EncodeParameters(RankParameters):
         ge=1,
         description="The first numbers of the embeddings, of unit length, by a model trained for "
         "so many (`matryoshka`).",
+    )
+    output_dtype: OutputDtype = Field(
+        "float32",
+        description="The type of the embeddings' numbers: `int8`, to be compared by cosine; or "
+        "`ubinary`, signs, eight to a byte (uint8).",
     )
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from cliptune import runs
 from cliptune.errors import BadInput, NotFound, near_matches
@@ -14,13 +14,13 @@ from cliptune.extras import need
 from cliptune.settings import asked_engine
 
 if TYPE_CHECKING:
-    import numpy as np
     from docarray import DocList
     from numpy.typing import NDArray
 
     from cliptune.data.pictures.images import Picture
     from cliptune.documents import ClipDoc
     from cliptune.inference import TextTower, VisionTower
+    from cliptune.quantization import OutputDtype
     from cliptune.settings import EngineOrAuto
     from cliptune.training.callbacks import Callback
 
@@ -135,6 +135,13 @@ def get_model(
     return _towers(path, batch_size, select_model, device, asked_engine(engine, is_onnx))
 
 
+class _Form(TypedDict):
+    """How embeddings come back."""
+
+    dimensions: int | None
+    output_dtype: OutputDtype
+
+
 def encode(
     model: TextTower | VisionTower | TwoTowers,
     data: DocList[ClipDoc] | Sequence[ClipDoc] | Sequence[str] | Sequence[Picture],
@@ -142,7 +149,8 @@ def encode(
     *,
     fetch: bool = True,
     dimensions: int | None = None,
-) -> DocList[ClipDoc] | NDArray[np.float32]:
+    output_dtype: OutputDtype = "float32",
+) -> DocList[ClipDoc] | NDArray[Any]:
     """Embed `data`, by a tower of `get_model` or `build_model`, or by both.
 
     Documents (a DocList or a list) come back as the same objects in a DocList, with `embedding`
@@ -154,11 +162,12 @@ def encode(
     paths, open files, PIL images and arrays.
     Two towers embed a document's text if it has one, else its picture.
     With `dimensions`, the embeddings are their first numbers, of unit length: for models that were
-    trained so (`matryoshka`).
+    trained so (`matryoshka`). With `output_dtype` they take less room: `int8` or `ubinary`, as
+    `quantize_embeddings` makes them.
 
     Raises:
         BadInput: a document lacks what the tower reads; the message names it. Or the model was not
-            trained for so many `dimensions`.
+            trained for so many `dimensions`, or there is no such type.
         BadImage: a picture can't be decoded.
     """
     from docarray import DocList
@@ -166,21 +175,22 @@ def encode(
     from cliptune.documents import ClipDoc
     from cliptune.inference import encode as encode_by_tower
 
+    form: _Form = {"dimensions": dimensions, "output_dtype": output_dtype}
     first = data[0] if len(data) else None
     if not isinstance(data, DocList) and not isinstance(first, ClipDoc):
         if isinstance(model, TwoTowers):
             model = model.text if isinstance(first, str) else model.vision
         items = cast("Sequence[str]", data)
-        return encode_by_tower(model, items, batch_size, fetch=fetch, dimensions=dimensions)
+        return encode_by_tower(model, items, batch_size, fetch=fetch, **form)
     docs = data if isinstance(data, DocList) else DocList[ClipDoc](cast("Sequence[ClipDoc]", data))
     if not isinstance(model, TwoTowers):
-        return encode_by_tower(model, docs, batch_size, fetch=fetch, dimensions=dimensions)
+        return encode_by_tower(model, docs, batch_size, fetch=fetch, **form)
     texts = DocList[ClipDoc]([doc for doc in docs if doc.text])
     pictures = DocList[ClipDoc]([doc for doc in docs if not doc.text])
     if texts:
-        encode_by_tower(model.text, texts, batch_size, dimensions=dimensions)
+        encode_by_tower(model.text, texts, batch_size, **form)
     if pictures:
-        encode_by_tower(model.vision, pictures, batch_size, fetch=fetch, dimensions=dimensions)
+        encode_by_tower(model.vision, pictures, batch_size, fetch=fetch, **form)
     return docs
 
 

@@ -89,12 +89,17 @@ def test_the_command(tmp_path: Path) -> None:
 
     at = tmp_path / "model"
     shown = run(at, "--queries", "catalogue-eval", "--dimensions", 32, "--out", tmp_path / "s.zip")
-    assert lengths_in(shown) == [256, 32]
+    assert lengths_in(shown) == [256] * 3 + [32] * 3
+    assert [row.split() for row in re.findall("(?<=│)[ 0-9,]+(?= │$)", shown, re.MULTILINE)] == [
+        [size] for size in ("1,024", "256", "32", "128", "32", "4")
+    ]
     assert "256 -> 32 numbers" in shown
     short = get_tower(tmp_path / "s.zip", "clip-text", engine="onnx")
     whole = get_tower(at, "clip-text").encode(TITLES)
     np.testing.assert_allclose(short.encode(TITLES), cut(whole, 32), atol=1e-4)
-    assert lengths_in(run(at, "--queries", "catalogue-eval")) == [256, 64, 16]
+    assert lengths_in(run(at, "--queries", "catalogue-eval")) == [
+        length for length in (256, 64, 16) for _ in range(3)
+    ]
     for arguments, problem in (
         ((at,), "give --queries to measure by, or --out"),
         ((at, "--out", tmp_path / "x"), "give one --dimensions"),

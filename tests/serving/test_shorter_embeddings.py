@@ -14,6 +14,7 @@ from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.artifact_writer import write_artifact
 from cliptune.models.loading import load_model
+from cliptune.quantization import quantize_embeddings
 from cliptune.serving import Client, serve
 from tests.pictures import picture
 from tests.ports import free_ports
@@ -51,10 +52,42 @@ def test_from_every_side(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.M
                     with pytest.raises(BadInput, match="have 8, 16, 32"):
                         client.encode(given, parameters={"dimensions": 9})
                 assert client.status()["model"]["lengths"] == [8, 16]
+                both = [TITLES[0], picture(1)]
+                floats = np.asarray(client.encode(both))
+                for kind, dtype in (("int8", np.int8), ("ubinary", np.uint8)):
+                    expected_type = quantize_embeddings(floats, kind)
+                    stored = client.encode(both, parameters={"output_dtype": kind})
+                    assert (stored.dtype, stored.shape) == (dtype, expected_type.shape)
+                    if kind == "ubinary":  # a number that is nearly 0 may round to either side
+                        assert np.bitwise_count(stored ^ expected_type).sum() <= 1
+                    else:
+                        np.testing.assert_allclose(stored.astype(int), expected_type, atol=1)
+                with pytest.raises(BadInput, match="output_dtype.*'float32', 'int8' or 'ubinary'"):
+                    client.encode(["a"], parameters={"output_dtype": "int4"})
+                failed: list[object] = []
+                rows = client.encode(
+                    [TITLES[0], b"no picture"],
+                    parameters={"output_dtype": "int8"},
+                    on_error=lambda error, _, failed=failed: failed.append(error),
+                )
+                assert len(failed) == 1
+                assert np.isnan(rows[1]).all()
+                np.testing.assert_allclose(rows[0], quantize_embeddings(floats[0], "int8"), atol=1)
                 assert client.encode(TITLES).shape == (2, 32)
         ai = openai.OpenAI(base_url=f"http://127.0.0.1:{http}/v1", api_key="none", max_retries=0)
         answer = ai.embeddings.create(model="cliptune", input=TITLES, dimensions=16)
         cut = whole[:, :16] / np.linalg.norm(whole[:, :16], axis=1, keepdims=True)
         np.testing.assert_allclose([one.embedding for one in answer.data], cut, atol=1e-5)
+        for kind in ("int8", "ubinary"):
+            answer = ai.embeddings.create(
+                model="cliptune",
+                input=TITLES,
+                encoding_format="float",
+                extra_body={"output_dtype": kind},
+            )
+            stored = np.asarray([one.embedding for one in answer.data])
+            np.testing.assert_array_equal(
+                stored, cliptune.encode(towers, TITLES, output_dtype=kind)
+            )
         with pytest.raises(openai.BadRequestError, match="have 8, 16, 32"):
             ai.embeddings.create(model="cliptune", input=TITLES, dimensions=9)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cliptune.data.tables.options import CsvOptions
     from cliptune.documents import ClipDoc
     from cliptune.evaluation.retrieval import Evaluation
+    from cliptune.quantization import OutputDtype
 
 _SHOWN = ("recall_at_k_textbook", "reciprocal_rank", "ndcg_at_k_textbook")
 
@@ -55,7 +56,8 @@ def shorten(
 ) -> None:
     """Make a model with shorter embeddings: its index takes less memory and time.
 
-    The first numbers of an embedding are kept. Train with -o 'matryoshka=[64,128,256]' so that
+    The first numbers of an embedding are kept; stored as int8 or signs (ubinary) they take still
+    less, see the table. Train with -o 'matryoshka=[64,128,256]' so that
     these find nearly as much as the whole; of other models they find much less. With --queries it
     is shown how much.
     """
@@ -77,9 +79,9 @@ def _measured(
     index: DocList[ClipDoc],
     dimensions: list[int] | None,
     limit: int,
-) -> dict[int, Evaluation]:
+) -> dict[tuple[int, OutputDtype], Evaluation]:
     from cliptune.evaluation.search_task import SearchTask
-    from cliptune.evaluation.shortening import default_lengths, measure_lengths
+    from cliptune.evaluation.shortening import default_lengths, measure_shortened
     from cliptune.inference.engines import both_towers
     from cliptune.models.artifact import open_artifact
     from cliptune.settings import Settings
@@ -91,16 +93,19 @@ def _measured(
         pixels = Settings.read().cache_dir / "pixels"
         task = SearchTask.prepare(*towers, queries, index, pixel_cache=pixels, tell=progress)
         embedded = task.embed(*towers, progress)
-        return measure_lengths(task, embedded, lengths, limit=limit)
+        return measure_shortened(task, embedded, lengths, limit=limit)
 
 
-def _table(measured: dict[int, Evaluation]) -> Table:
-    table = Table("dimensions", *_SHOWN, "recall kept", "bytes a document")
+def _table(measured: dict[tuple[int, OutputDtype], Evaluation]) -> Table:
+    from cliptune.evaluation.shortening import bytes_of
+
+    table = Table("dimensions", "output_dtype", *_SHOWN, "recall kept", "bytes a document")
     whole = next(iter(measured.values())).metrics[_SHOWN[0]]
-    for length, evaluation in measured.items():
+    for (length, output_dtype), evaluation in measured.items():
         values = [evaluation.metrics[name] for name in _SHOWN]
         kept = f"{values[0] / whole:.1%}" if whole else "–"
-        table.add_row(str(length), *(f"{value:.4f}" for value in values), kept, f"{4 * length:,}")
+        size = f"{bytes_of(length, output_dtype):,}"
+        table.add_row(str(length), output_dtype, *(f"{v:.4f}" for v in values), kept, size)
     return table
 
 

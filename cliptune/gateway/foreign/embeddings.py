@@ -24,6 +24,7 @@ from cliptune.gateway.foreign.models import ABOUT_MODEL, ANY, ModelNames
 from cliptune.gateway.http.schemas import EncodingFormat, fit, json_response
 from cliptune.protocol.endpoints import ENCODE
 from cliptune.protocol.limits import Limits
+from cliptune.quantization import OutputDtype
 
 INPUT = "input"
 
@@ -111,6 +112,11 @@ class EmbeddingsBody(Body):
     encoding_format: EncodingFormat = Field(
         "float", description="Embeddings as numbers, or as base64 of little-endian float32."
     )
+    output_dtype: OutputDtype = Field(
+        "float32",
+        description="As Voyage has it: `int8`, to be compared by cosine, or `ubinary`, signs, "
+        "eight to a byte; base64 then holds these bytes.",
+    )
     user: str | None = Field(None, description="Without effect.")
 
     def docs(self) -> DocList[ClipDoc]:
@@ -180,7 +186,10 @@ async def answer(dispatcher: Dispatcher, models: ModelNames, body: object) -> Re
         )
         refused.param = "dimensions"
         raise refused
-    parameters = {"include_tokens": True, "dimensions": asked.dimensions}
+    parameters = {
+        "include_tokens": True,
+        **asked.model_dump(include={"dimensions", "output_dtype"}),
+    }
     with blamed_on(INPUT):
         embedded, _ = await dispatcher.call(ENCODE, docs, parameters)
     model = await models.checked(model, asked.model, embedded[0].model_digest)

@@ -66,7 +66,8 @@ class Item(Content):
 
 
 EncodingFormat = Literal["float", "base64"]
-"""How an answer has embeddings: numbers, or their float32 bytes (little-endian) as base64."""
+"""How an answer has embeddings: numbers, or their bytes as base64, float32 little-endian, or of the
+`embedding_dtype` beside them."""
 
 
 class RankItem(Item):
@@ -345,6 +346,8 @@ def doc_fields(doc: ClipDoc) -> dict[str, object]:
         fields["tags"] = doc.tags
     if doc.embedding is not None:
         fields["embedding"] = np.ascontiguousarray(doc.embedding)
+        if doc.embedding.dtype.kind != "f":
+            fields["embedding_dtype"] = doc.embedding.dtype.name
     if isinstance(doc, RankMatch):
         fields["clip_score"], fields["clip_score_cosine"] = doc.clip_score, doc.clip_score_cosine
     if isinstance(doc, RankDoc):
@@ -389,11 +392,12 @@ def to_json(content: object, encoding_format: EncodingFormat = "float") -> bytes
 
 
 def _for_json(value: object) -> object:
-    """Documents as `doc_fields` has them; arrays as base64 of little-endian float32."""
+    """Documents as `doc_fields` has them; arrays as base64 of bytes, or little-endian float32."""
     if isinstance(value, ClipDoc):
         return doc_fields(value)
     if isinstance(value, DocList):
         return list(value)
     if isinstance(value, np.ndarray):
-        return base64.b64encode(value.astype("<f4", copy=False).tobytes()).decode()
+        numbers = value.astype("<f4", copy=False) if value.dtype.kind == "f" else value
+        return base64.b64encode(numbers.tobytes()).decode()
     raise TypeError(f"a {type(value).__name__} has no JSON")
