@@ -1,4 +1,4 @@
-"""What a run takes where its options leave the choice: optimizer, learning rate, batch size.
+"""What a run takes where its options leave the choice: optimizer, learning rate, batch size, …
 
 No number suits all. A model that has seen hundreds of millions of pictures is to keep what it
 knows; the built-in one has never seen a photograph, and has nearly everything to learn in a few
@@ -28,11 +28,15 @@ class Family:
     """The peak of any other optimizer."""
     steps: int
     """A run's batches are made smaller, down to `SMALLEST_CAP`, for it to have so many."""
+    label_smoothing: float
+    """Of CLIP's loss."""
+    augment_word_order: float
+    """The part of the texts whose words are put in another order."""
 
 
-NEW = Family("Muon", 2e-3, 1e-3, 400)
+NEW = Family("Muon", 2e-3, 1e-3, 400, 0.1, 0.5)
 """The built-in model, and those with random weights."""
-PRETRAINED = Family("AdamW", 1e-5, 1e-5, 0)
+PRETRAINED = Family("AdamW", 1e-5, 1e-5, 0, 0.0, 0.0)
 """All others: fine-tuned as in Goyal et al., "Finetune like you pretrain", 2023."""
 
 SMALLEST_CAP = 64

@@ -28,7 +28,7 @@ from cliptune.training.batches.samplers import (
 from cliptune.training.callbacks import Callback, Callbacks
 from cliptune.training.distributed import World, own_device
 from cliptune.training.health import Health, Sign, finds_less, judge
-from cliptune.training.losses import LOSSES
+from cliptune.training.losses import LOSSES, Loss
 from cliptune.training.optimization.freezing import training_mode
 from cliptune.training.optimization.optimizers import make_optimizer, make_schedule
 from cliptune.training.options import TrainingOptions
@@ -40,6 +40,7 @@ from cliptune.training.setup import (
     compute_frozen_features,
     load_trainable,
     read_data,
+    vary_word_order,
 )
 from cliptune.training.state import (
     Training,
@@ -168,9 +169,10 @@ class _Run:
         else:
             training.position = read_position(resume_from)
         compute_frozen_features(training, self.pairs, self.held_out)
-        self.validation = self._objective(None, World())
+        vary_word_order(training, self.pairs)
+        self.validation = self._objective(LOSSES[options.loss], None, World())
         add_logit_bias(training, self.validation, self.pairs)
-        objective = self._objective(autocast, training.world)
+        objective = self._objective(options.training_loss, autocast, training.world)
         if resume_from is None:
             choose_learning_rate(training, objective, self.pairs)
         self.optimizer = make_optimizer(
@@ -270,11 +272,11 @@ class _Run:
             )
         self._saved = time.monotonic()
 
-    def _objective(self, autocast: torch.dtype | None, world: World) -> Objective:
+    def _objective(self, loss: Loss, autocast: torch.dtype | None, world: World) -> Objective:
         training, options = self.training, self.training.options
         return Objective(
             training.model,
-            LOSSES[options.loss],
+            loss,
             training.device,
             micro_batch_size=training.position.micro_batch_size,
             autocast=autocast,

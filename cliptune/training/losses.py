@@ -55,6 +55,8 @@ def clip_loss(
     logit_bias: Tensor | None = None,
     rows: slice = slice(None),
     weights: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """CLIP's loss: the cross entropies of image to text and of text to image, averaged.
 
@@ -62,6 +64,9 @@ def clip_loss(
     2021. It is open_clip's `ClipLoss` wherever all labels of the batch differ. A pair whose
     label equals another's (a second picture of the same title) is not a negative for it: its
     logit is left out of the denominator, since pushing the two apart would be wrong.
+
+    With `label_smoothing` that part of each target is shared by all answers that are not left out,
+    the right one too (Szegedy et al., "Rethinking the inception architecture", 2016).
 
     With weights it is sum_i w_i (CE(image i to texts) + CE(text i to images)) / (2 sum_i w_i).
 
@@ -77,12 +82,23 @@ def clip_loss(
     # A bias would cancel out of a cross entropy.
     to_texts = (logit_scale * images[rows] @ texts.T).masked_fill(no_text, float("-inf"))
     to_images = (logit_scale * texts[rows] @ images.T).masked_fill(same, float("-inf"))
-    both = F.cross_entropy(to_texts, target, reduction="none") + F.cross_entropy(
-        to_images, target, reduction="none"
+    both = _cross_entropies(to_texts, target, label_smoothing) + _cross_entropies(
+        to_images, target, label_smoothing
     )
     if weights is None:
         return both.sum() / (2 * count)
     return (weights[rows] * both).sum() / (2 * _total(weights))
+
+
+def _cross_entropies(logits: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """[n], of logits [n, N] with -inf for what is left out, which smoothing leaves out too."""
+    if not label_smoothing:
+        return F.cross_entropy(logits, target, reduction="none")
+    answers = logits.isfinite()
+    log_likelihoods = logits.log_softmax(1).masked_fill(~answers, 0)
+    of_right = log_likelihoods.gather(1, target[:, None])[:, 0]
+    of_any = log_likelihoods.sum(1) / answers.sum(1)
+    return -(1 - label_smoothing) * of_right - label_smoothing * of_any
 
 
 def siglip_loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, get_args
 
 from pydantic import (
@@ -20,8 +21,8 @@ from pydantic import (
 from cliptune.errors import BadInput, near_matches
 from cliptune.models.registry import BUILTIN
 from cliptune.training.batches.samplers import Sampler
-from cliptune.training.defaults import AUTO, learning_rate_for, optimizer_for
-from cliptune.training.losses import LOSSES
+from cliptune.training.defaults import AUTO, family_of, learning_rate_for, optimizer_for
+from cliptune.training.losses import LOSSES, Loss, clip_loss
 from cliptune.training.optimization.freezing import Freeze
 from cliptune.training.optimization.lora import LoraOptions
 from cliptune.training.optimization.optimizers import OPTIMIZERS, SCHEDULES
@@ -41,6 +42,9 @@ class TrainingOptions(BaseModel):
     248, stretch its position embeddings (see `cliptune.models.context`)."""
     loss: str = "CLIPLoss"
     """A name of `cliptune.training.losses.LOSSES`."""
+    label_smoothing: float | None = Field(None, ge=0, lt=1)
+    """The part of CLIPLoss's targets that all answers share, the wrong ones too; None: 0.1 for the
+    built-in model and random weights, 0 for all others."""
     matryoshka: tuple[int, ...] = ()
     """Lengths such as `[64, 128, 256]` at which the first numbers of an embedding are trained to be
     one themselves, beside the whole: `cliptune shorten` then makes a model of that length."""
@@ -91,6 +95,9 @@ class TrainingOptions(BaseModel):
     """Pictures are cropped at random to at least this part of their area; 1: not cropped."""
     augment_flip: bool = True
     """Mirror half of the pictures."""
+    augment_word_order: float | None = Field(None, ge=0, le=1)
+    """The part of the texts whose words are put in another order, drawn anew each time; None: half
+    of them for the built-in model and random weights, none for all others."""
     to_onnx: bool = False
     """Export both towers to ONNX too."""
     num_processes: int = Field(1, ge=1, le=64)
@@ -163,6 +170,10 @@ class TrainingOptions(BaseModel):
             )
         if self.lora is not None and self.freeze is True:
             raise ValueError("lora trains adapters inside the towers, and freeze=True freezes them")
+        if self.label_smoothing and LOSSES[self.loss] is not clip_loss:
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing:g}: {self.loss} has none, CLIPLoss has"
+            )
         return self
 
     @classmethod
@@ -185,6 +196,22 @@ class TrainingOptions(BaseModel):
     def chosen_optimizer(self) -> str:
         """`optimizer`, or what `auto` stands for."""
         return optimizer_for(self.model, self.optimizer, adapters=self.lora is not None)
+
+    @property
+    def training_loss(self) -> Loss:
+        """The loss that is made less: with `label_smoothing`, if there is some."""
+        smoothing = self.label_smoothing
+        if smoothing is None:
+            smoothing = family_of(self.model).label_smoothing
+        loss = LOSSES[self.loss]
+        return partial(clip_loss, label_smoothing=smoothing) if loss is clip_loss else loss
+
+    @property
+    def word_order(self) -> float:
+        """`augment_word_order`, or the default."""
+        if self.augment_word_order is not None:
+            return self.augment_word_order
+        return family_of(self.model).augment_word_order
 
     @property
     def peak_learning_rate(self) -> float:

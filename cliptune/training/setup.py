@@ -28,6 +28,7 @@ from cliptune.training.batches.pairs import (
     split_by_label,
 )
 from cliptune.training.batches.samplers import random_order, step_seed, steps_per_epoch
+from cliptune.training.batches.word_order import WordOrder
 from cliptune.training.defaults import batch_size_for
 from cliptune.training.losses import LOSSES, calibrated_bias
 from cliptune.training.memory import largest_fitting
@@ -146,6 +147,22 @@ def compute_frozen_features(training: Training, pairs: Pairs, held_out: Pairs | 
         )
     if pairs.image_features is not None and training.options.augment_crop < 1:
         logger.log("INFO", "the vision tower is frozen: pictures are embedded once, not cropped")
+
+
+def vary_word_order(training: Training, pairs: Pairs) -> None:
+    """Have texts read with their words in another order, where the options say so."""
+    part, model = training.options.word_order, training.model
+    if not part:
+        return
+    if pairs.text_features is not None:
+        if training.options.augment_word_order:
+            training.logger.log(
+                "INFO", "the text tower is frozen: texts are embedded once, as they are"
+            )
+        return
+    pairs.word_order = WordOrder(
+        part, partial(model.tokenizer, context_length=model.context_length)
+    )
 
 
 def add_logit_bias(training: Training, objective: Objective, pairs: Pairs) -> None:

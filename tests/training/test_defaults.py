@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
 from cliptune.training import TrainingOptions
 from cliptune.training.defaults import batch_size_for
+from cliptune.training.losses import clip_loss, siglip_loss
 
 PLENTY = 100_000
 
@@ -31,6 +33,30 @@ def test_optimizer_and_learning_rate(values: dict[str, Any], optimizer: str, rat
     options = TrainingOptions.parse(values)
     assert options.chosen_optimizer == optimizer
     assert options.peak_learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("values", "smoothing", "word_order"),
+    [
+        ({}, 0.1, 0.5),
+        ({"model": "RN50::random"}, 0.1, 0.5),
+        ({"model": "ViT-B-32::openai"}, 0, 0),
+        ({"model": "/models/mine", "label_smoothing": 0.2, "augment_word_order": 1}, 0.2, 1),
+        ({"label_smoothing": 0, "augment_word_order": 0}, 0, 0),
+    ],
+)
+def test_smoothing_and_word_order(
+    values: dict[str, Any], smoothing: float, word_order: float
+) -> None:
+    options = TrainingOptions.parse(values)
+    assert isinstance(options.training_loss, partial)
+    assert options.training_loss.func is clip_loss
+    assert options.training_loss.keywords == {"label_smoothing": smoothing}
+    assert options.word_order == word_order
+
+
+def test_siglip_has_no_smoothing_by_default() -> None:
+    assert TrainingOptions.parse({"loss": "SigLIPLoss"}).training_loss is siglip_loss
 
 
 @pytest.mark.parametrize(

@@ -47,11 +47,60 @@ def test_pictures_of_one_title_are_not_negatives_of_each_other() -> None:
     total = 0.0
     for i in range(6):
         for rows, columns in ((images, texts), (texts, images)):
-            cosines = [8.0 * float(rows[i] @ columns[j]) for j in range(6)]
+            cosines = [8.0 * (rows[i] @ columns[j]).item() for j in range(6)]
             rivals = [j for j in range(6) if j == i or labels[j] != labels[i]]
             total -= cosines[i] - math.log(sum(math.exp(cosines[j]) for j in rivals))
     ours = clip_loss(images, texts, torch.tensor(labels), torch.tensor(8.0))
     assert float(ours) == pytest.approx(total / 12, abs=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_label_smoothing_is_torchs_where_labels_differ(smoothing: float) -> None:
+    images, texts = embeddings(9, 1)
+    images.requires_grad_()
+    scale, target = torch.tensor(9.0), torch.arange(9)
+    cuts = [slice(0, 4), slice(4, 9)]
+    ours = sum(
+        clip_loss(images, texts, target, scale, rows=rows, label_smoothing=smoothing)
+        for rows in cuts
+    )
+    ours.backward()
+    gradient, images.grad = images.grad, None
+    logits = scale * images @ texts.T
+    theirs = sum(F.cross_entropy(x, target, label_smoothing=smoothing) for x in (logits, logits.T))
+    (theirs / 2).backward()
+    torch.testing.assert_close(ours, theirs / 2)
+    torch.testing.assert_close(gradient, images.grad)
+
+
+def test_label_smoothing_leaves_out_what_the_loss_does() -> None:
+    images, texts = embeddings(6, 0)
+    images.requires_grad_()
+    labels, weights = [0, 1, 0, 2, 1, 0], [1.0, 2.0, 0.5, 1.0, 0.0, 1.0]
+    total = 0.0
+    for i in range(6):
+        for rows, columns, texts_answer in ((images, texts, True), (texts, images, False)):
+            cosines = [8.0 * (rows[i] @ columns[j]).item() for j in range(6)]
+            rivals = [
+                j
+                for j in range(6)
+                if j == i or (labels[j] != labels[i] and not (texts_answer and weights[j] == 0))
+            ]
+            log_sum = math.log(sum(math.exp(cosines[j]) for j in rivals))
+            of_any = sum(cosines[j] - log_sum for j in rivals) / len(rivals)
+            total -= weights[i] * (0.7 * (cosines[i] - log_sum) + 0.3 * of_any)
+    ours = clip_loss(
+        images,
+        texts,
+        torch.tensor(labels),
+        torch.tensor(8.0),
+        weights=torch.tensor(weights),
+        label_smoothing=0.3,
+    )
+    assert ours.item() == pytest.approx(total / (2 * sum(weights)), abs=1e-5)
+    ours.backward()
+    assert images.grad is not None
+    assert images.grad.isfinite().all()
 
 
 def test_pictures_of_one_title_are_right_answers_to_siglip() -> None:

@@ -36,6 +36,9 @@ from cliptune.training.callbacks import parse_callback
         ({"sampler": "hard"}, "'hard'.*hard_negatives"),
         ({"num_processes": 0}, "num_processes is 0"),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes is 0"),
+        ({"label_smoothing": 1}, "label_smoothing is 1"),
+        ({"label_smoothing": 0.1, "loss": "SigLIPLoss"}, "label_smoothing is 0.1: SigLIPLoss has"),
+        ({"augment_word_order": 1.5}, "augment_word_order is 1.5"),
     ],
 )
 def test_options(values: dict[str, Any], words: str) -> None:

@@ -27,7 +27,7 @@ ROWS = {name: number for number, name in enumerate("abcde")}
 
 
 def choices() -> TextChoices:
-    made = TextChoices.of(TEXTS, ROWS, torch.arange(5)[:, None].repeat(1, 3))
+    made = TextChoices.of(TEXTS, ROWS, torch.arange(5)[:, None].repeat(1, 3), list("abcde"))
     assert made is not None
     return made
 
@@ -47,7 +47,7 @@ def test_texts_are_drawn_by_weight() -> None:
     assert made.draw(positions, 7).tolist() == made.draw(positions, 7).tolist()
     part = made.subset(np.array([2, 1]))
     assert part.draw(np.array([0, 1]), 5).tolist() == made.draw(np.array([2, 1]), 5).tolist()
-    assert TextChoices.of([{"a": 1.0}, {"b": 2.0}], ROWS, made.tokens) is None
+    assert TextChoices.of([{"a": 1.0}, {"b": 2.0}], ROWS, made.tokens, list("ab")) is None
 
 
 def test_weights_that_nobody_can_mean_are_left_out() -> None:
@@ -86,7 +86,7 @@ def test_a_run_with_several_texts_resumes_exactly(
     docs = squares(1)
     for doc in docs:
         doc.texts = {str(doc.text): 1.0, f"{doc.text} on white": 0.5, "square": 0.1}
-    chosen = options(tiny_model, freeze=freeze)
+    chosen = options(tiny_model, freeze=freeze, augment_word_order=0.5, label_smoothing=0.1)
     logger = Recorder()
     train(chosen, docs, squares(2, 1), [], tmp_path / "whole", logger)
     assert f"INFO {len(docs)} training pairs have several texts" in logger.lines

@@ -33,6 +33,7 @@ from cliptune.training.batches.text_choices import (
     labels_with_texts,
     texts_with_weights,
 )
+from cliptune.training.batches.word_order import WordOrder
 from cliptune.training.run_logger import RunLogger
 
 _NAMED_PROBLEMS = 20
@@ -60,6 +61,10 @@ class Pairs:
     first ones."""
     weights: Tensor | None = None
     """float32 [N]: how much each counts (see `cliptune.training.losses`); None: all alike."""
+    texts: list[str] = field(default_factory=list)
+    """[N], the first ones as they are written."""
+    word_order: WordOrder | None = None
+    """Puts the words of texts in another order; None: they are read as they are."""
     negatives: Negatives = field(default_factory=dict)
     """By position those of wrong answers that are to be told apart from it: in one batch."""
 
@@ -90,6 +95,7 @@ class Pairs:
             None if self.table is None else self.table.subset(positions.tolist()),
             choices=None if self.choices is None else self.choices.subset(positions),
             weights=None if self.weights is None else self.weights[chosen],
+            texts=[self.texts[i] for i in positions] if self.texts else [],
             negatives=negatives_among(self.negatives, positions),
         )
 
@@ -177,8 +183,9 @@ def make_pairs(
         labels,
         ids,
         table,
-        choices=TextChoices.of(several, row, unique_tokens),
+        choices=TextChoices.of(several, row, unique_tokens, unique),
         weights=weights_of(kept),
+        texts=texts,
         negatives=find_negatives(kept, rows),
     )
     label_together(pairs)
@@ -258,7 +265,8 @@ def read_batch(
 ) -> Batch:
     """The batch of `pairs` at `positions`, with the contents of its part `here`.
 
-    Of pairs with several texts one is drawn by `seed`; without, it is the first.
+    Of pairs with several texts one is drawn by `seed`, and the order of its words; without, it is
+    the first, as it is.
     """
     places = torch.from_numpy(positions)
     batch = Batch(positions, pairs.labels[places], here)
@@ -266,15 +274,21 @@ def read_batch(
         batch.weights = pairs.weights[places]
     own = positions[here]
     tokens, features, chosen = pairs.tokens, pairs.text_features, torch.from_numpy(own)
+    texts = pairs.texts
     if pairs.choices is not None and seed is not None:
         rows = pairs.choices.draw(positions, seed)
         # The text of a wrong answer makes nothing right.
         read = rows if batch.weights is None else np.where(batch.weights > 0, rows, -1 - positions)
         batch.labels = labels_with_texts(batch.labels, read)
         tokens, features = pairs.choices.tokens, pairs.choices.features
+        texts = pairs.choices.texts
         chosen = torch.from_numpy(rows[here])
     if features is None:
         batch.tokens = tokens[chosen]
+        if pairs.word_order is not None and seed is not None:
+            seeds = pairs.word_order.draw(len(positions), seed)[here]
+            read_texts = [texts[row] for row in chosen.tolist()]
+            batch.tokens = pairs.word_order.read(batch.tokens, read_texts, seeds)
     else:
         batch.text_features = features[chosen]
     if pairs.image_features is None:

@@ -41,16 +41,23 @@ class TextChoices:
     """[N + 1]: where in `rows` each pair's begin, and where the last one's end."""
     ends: NDArray[np.float64]
     """[T]: where each text's part of its pair's [0, 1) ends; it is as long as its weight's."""
+    texts: list[str]
+    """[M], as they are written."""
     features: Tensor | None = None
     """float32 [M, width] of the text tower's trunk, where that is frozen."""
 
     @classmethod
     def of(
-        cls, texts: Sequence[dict[str, float]], row_of: dict[str, int], tokens: Tensor
+        cls,
+        texts: Sequence[dict[str, float]],
+        row_of: dict[str, int],
+        tokens: Tensor,
+        unique: list[str],
     ) -> TextChoices | None:
         """The choices among each pair's `texts`; None: no pair has two.
 
-        `row_of` is each text's row in `tokens`, the same for texts with the same tokens.
+        `row_of` is each text's row in `tokens`, which are of the `unique` texts, the same for texts
+        with the same tokens.
         """
         if all(len(one) < 2 for one in texts):
             return None
@@ -61,6 +68,7 @@ class TextChoices:
             np.array([row_of[text] for one in texts for text in one], dtype=np.int64),
             np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             np.concatenate([one / one[-1] for one in weights]),
+            unique,
         )
 
     def draw(self, positions: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
