@@ -39,6 +39,8 @@ NEW = Family("Muon", 2e-3, 1e-3, 400, 0.1, 0.5)
 PRETRAINED = Family("AdamW", 1e-5, 1e-5, 0, 0.0, 0.0)
 """All others: fine-tuned as in Goyal et al., "Finetune like you pretrain", 2023."""
 
+FEWEST_REGULARISED = 400
+"""Pairs from which on smoothing and changed texts gain: fewer are not even learnt by heart."""
 SMALLEST_CAP = 64
 _MIN_BATCH, _MAX_BATCH, _MIN_STEPS_AN_EPOCH = 16, 1024, 16
 
@@ -64,6 +66,16 @@ def learning_rate_for(model: str, optimizer: str, *, adapters: bool) -> float:
     family = family_of(model)
     rate = family.learning_rate if optimizer == family.optimizer else family.other_rate
     return rate * _ADAPTERS_FACTOR if adapters and family is PRETRAINED else rate
+
+
+def label_smoothing_for(model: str, pairs: int) -> float:
+    """The part of CLIP's loss's targets that all answers share, with so many training pairs."""
+    return family_of(model).label_smoothing if pairs >= FEWEST_REGULARISED else 0.0
+
+
+def augment_word_order_for(model: str, pairs: int) -> float:
+    """The part of the texts whose words are put in another order, with so many training pairs."""
+    return family_of(model).augment_word_order if pairs >= FEWEST_REGULARISED else 0.0
 
 
 def batch_size_for(model: str, fitting: int, pairs: int, epochs: int) -> int:

@@ -172,7 +172,9 @@ class _Run:
         vary_word_order(training, self.pairs)
         self.validation = self._objective(LOSSES[options.loss], None, World())
         add_logit_bias(training, self.validation, self.pairs)
-        objective = self._objective(options.training_loss, autocast, training.world)
+        objective = self._objective(
+            options.training_loss(len(self.pairs)), autocast, training.world
+        )
         if resume_from is None:
             choose_learning_rate(training, objective, self.pairs)
         self.optimizer = make_optimizer(

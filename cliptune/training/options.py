@@ -21,7 +21,13 @@ from pydantic import (
 from cliptune.errors import BadInput, near_matches
 from cliptune.models.registry import BUILTIN
 from cliptune.training.batches.samplers import Sampler
-from cliptune.training.defaults import AUTO, family_of, learning_rate_for, optimizer_for
+from cliptune.training.defaults import (
+    AUTO,
+    augment_word_order_for,
+    label_smoothing_for,
+    learning_rate_for,
+    optimizer_for,
+)
 from cliptune.training.losses import LOSSES, Loss, clip_loss
 from cliptune.training.optimization.freezing import Freeze
 from cliptune.training.optimization.lora import LoraOptions
@@ -44,7 +50,7 @@ class TrainingOptions(BaseModel):
     """A name of `cliptune.training.losses.LOSSES`."""
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     """The part of CLIPLoss's targets that all answers share, the wrong ones too; None: 0.1 for the
-    built-in model and random weights, 0 for all others."""
+    built-in model and random weights, from 400 pairs on, 0 for all others."""
     matryoshka: tuple[int, ...] = ()
     """Lengths such as `[64, 128, 256]` at which the first numbers of an embedding are trained to be
     one themselves, beside the whole: `cliptune shorten` then makes a model of that length."""
@@ -97,7 +103,7 @@ class TrainingOptions(BaseModel):
     """Mirror half of the pictures."""
     augment_word_order: float | None = Field(None, ge=0, le=1)
     """The part of the texts whose words are put in another order, drawn anew each time; None: half
-    of them for the built-in model and random weights, none for all others."""
+    of them for the built-in model and random weights, from 400 pairs on, none for all others."""
     to_onnx: bool = False
     """Export both towers to ONNX too."""
     num_processes: int = Field(1, ge=1, le=64)
@@ -197,21 +203,19 @@ class TrainingOptions(BaseModel):
         """`optimizer`, or what `auto` stands for."""
         return optimizer_for(self.model, self.optimizer, adapters=self.lora is not None)
 
-    @property
-    def training_loss(self) -> Loss:
-        """The loss that is made less: with `label_smoothing`, if there is some."""
+    def training_loss(self, pairs: int) -> Loss:
+        """The loss that is made less, with so many pairs: with `label_smoothing` or its default."""
         smoothing = self.label_smoothing
         if smoothing is None:
-            smoothing = family_of(self.model).label_smoothing
+            smoothing = label_smoothing_for(self.model, pairs)
         loss = LOSSES[self.loss]
         return partial(clip_loss, label_smoothing=smoothing) if loss is clip_loss else loss
 
-    @property
-    def word_order(self) -> float:
-        """`augment_word_order`, or the default."""
+    def word_order(self, pairs: int) -> float:
+        """`augment_word_order`, or the default with so many pairs."""
         if self.augment_word_order is not None:
             return self.augment_word_order
-        return family_of(self.model).augment_word_order
+        return augment_word_order_for(self.model, pairs)
 
     @property
     def peak_learning_rate(self) -> float:

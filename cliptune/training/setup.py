@@ -151,7 +151,7 @@ def compute_frozen_features(training: Training, pairs: Pairs, held_out: Pairs | 
 
 def vary_word_order(training: Training, pairs: Pairs) -> None:
     """Have texts read with their words in another order, where the options say so."""
-    part, model = training.options.word_order, training.model
+    part, model = training.options.word_order(len(pairs)), training.model
     if not part:
         return
     if pairs.text_features is not None:

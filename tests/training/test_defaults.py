@@ -36,27 +36,29 @@ def test_optimizer_and_learning_rate(values: dict[str, Any], optimizer: str, rat
 
 
 @pytest.mark.parametrize(
-    ("values", "smoothing", "word_order"),
+    ("values", "pairs", "smoothing", "word_order"),
     [
-        ({}, 0.1, 0.5),
-        ({"model": "RN50::random"}, 0.1, 0.5),
-        ({"model": "ViT-B-32::openai"}, 0, 0),
-        ({"model": "/models/mine", "label_smoothing": 0.2, "augment_word_order": 1}, 0.2, 1),
-        ({"label_smoothing": 0, "augment_word_order": 0}, 0, 0),
+        ({}, 400, 0.1, 0.5),
+        ({}, 399, 0, 0),
+        ({"model": "RN50::random"}, 400, 0.1, 0.5),
+        ({"model": "ViT-B-32::openai"}, PLENTY, 0, 0),
+        ({"model": "/models/mine", "label_smoothing": 0.2, "augment_word_order": 1}, 2, 0.2, 1),
+        ({"label_smoothing": 0, "augment_word_order": 0}, PLENTY, 0, 0),
     ],
 )
 def test_smoothing_and_word_order(
-    values: dict[str, Any], smoothing: float, word_order: float
+    values: dict[str, Any], pairs: int, smoothing: float, word_order: float
 ) -> None:
     options = TrainingOptions.parse(values)
-    assert isinstance(options.training_loss, partial)
-    assert options.training_loss.func is clip_loss
-    assert options.training_loss.keywords == {"label_smoothing": smoothing}
-    assert options.word_order == word_order
+    loss = options.training_loss(pairs)
+    assert isinstance(loss, partial)
+    assert loss.func is clip_loss
+    assert loss.keywords == {"label_smoothing": smoothing}
+    assert options.word_order(pairs) == word_order
 
 
 def test_siglip_has_no_smoothing_by_default() -> None:
-    assert TrainingOptions.parse({"loss": "SigLIPLoss"}).training_loss is siglip_loss
+    assert TrainingOptions.parse({"loss": "SigLIPLoss"}).training_loss(PLENTY) is siglip_loss
 
 
 @pytest.mark.parametrize(
