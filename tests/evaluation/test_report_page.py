@@ -122,6 +122,8 @@ def test_the_page_has_the_figures_of_an_evaluation_and_nothing_from_outside(
     assert len(comparison.better(99)) + len(comparison.worse(99)) == np.count_nonzero(
         comparison.gains
     )
+    assert comparison.shortened[32, "float32"].metrics == pytest.approx(comparison.after.metrics)
+    assert [size for size, _ in comparison.shortened] == [n for n in (32, 16, 8, 4) for _ in "fiu"]
     same = [pair for pair in comparison.faults[0].duplicates if pair.is_same_file]
     assert [(comparison.index[p.first].id, comparison.index[p.second].id) for p in same] == [
         ("green-grey", "again")
@@ -137,6 +139,8 @@ def test_the_page_has_the_figures_of_an_evaluation_and_nothing_from_outside(
     assert f"recall@k {change.before.mean:.3f}" in page.words()
     assert "6 of the 25 pictures searched are training pictures too" in page.words()
     assert "the same file" in page.words()
+    recall = comparison.after.metrics["recall_at_k_textbook"]
+    assert f"32float32128{recall:.3f}100.0 %" in page.words()
 
 
 def test_bad_data_is_named(models: tuple[ClipModel, ClipModel]) -> None:
@@ -210,6 +214,6 @@ def test_a_report_of_a_run(tiny_model: Path, tmp_path: Path) -> None:
         rank = values["clip-text-to-clip-vision_reciprocal_rank"]
         found = re.search(rf"reciprocal rank .*?{rank:.3f}", page.words())
         assert found, (when, rank)
-    assert html.count("<svg") == 2  # the curves
+    assert html.count("<svg") == 3  # the curves, and what smaller embeddings find
     assert json.dumps(str(tiny_model))[1:-1] in html
     assert "25 of the 25 pictures searched are training pictures too" in page.words()

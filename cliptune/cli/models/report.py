@@ -67,11 +67,14 @@ def report(
     """Write what fine-tuning has changed as one HTML file.
 
     It has the curves, metrics before and after with confidence intervals, the queries that got
-    better and worse with their pictures, and suspects: near-duplicates and wrong labels.
+    better and worse with their pictures, what smaller embeddings find, and suspects:
+    near-duplicates and wrong labels.
     """
     if index is not None and queries is None:
         raise BadInput(f"--index {index} needs --queries")
     from cliptune.evaluation.report import compare, write_report
+    from cliptune.models.artifact import open_artifact
+    from cliptune.sdk.models import find_artifact
     from cliptune.settings import Settings
 
     run = _run(name)
@@ -93,6 +96,7 @@ def report(
             searched.index,
             train=_training_data(run) if training_data else None,
             limit=limit or searched.limit,
+            lengths=open_artifact(find_artifact(name)).matryoshka,
             seed=seed,
             pixel_cache=Settings.read().cache_dir / "pixels",
             on_progress=progress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from cliptune.evaluation.relevance import Answers
 from cliptune.evaluation.report.data_issues import Faults, find_faults
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.evaluation.search_task import Embedded, OnProgress, SearchTask
+from cliptune.evaluation.shortening import default_lengths, measure_shortened
 from cliptune.inference.engines import both_towers
 from cliptune.models.loading import ClipModel
+from cliptune.quantization import OutputDtype
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Comparison:
     after: Evaluation
     changes: dict[str, Change]
     """By metric (see `cliptune.evaluation.metrics`), with confidence intervals."""
+    shortened: dict[tuple[int, OutputDtype], Evaluation]
+    """What the tuned model's embeddings of fewer bytes find, longest first."""
     gains: NDArray[np.float64]
     """[Q]: what each query's reciprocal rank has gained."""
     reliability: Reliability | str
@@ -84,6 +89,7 @@ def compare(
     *,
     train: DocList[ClipDoc] | None = None,
     limit: int = 20,
+    lengths: Sequence[int] = (),
     seed: int = 0,
     pixel_cache: Path | None = None,
     on_progress: OnProgress = lambda *_: None,
@@ -98,6 +104,8 @@ def compare(
         train: the pairs that it was fine-tuned on, to look for faults in them too; both models
             encode them all.
         limit: k, how many results of each query count.
+        lengths: numbers of shorter embeddings, that `after` was trained for; without any, its
+            halves are measured.
         seed: of the bootstrap.
         pixel_cache: a folder for decoded pictures; without one they are kept in memory.
         on_progress: see `OnProgress`.
@@ -130,6 +138,9 @@ def compare(
         n_unreadable=task.n_left_out,
         before=first,
         after=second,
+        shortened=measure_shortened(
+            task, embedded[1], lengths or default_lengths(after.output_dim), limit=limit
+        ),
         changes=compare_means(first.by_query, second.by_query, seed=seed),
         gains=second.by_query[HEADLINE] - first.by_query[HEADLINE],
         reliability=_reliability(second),

@@ -11,8 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from cliptune.evaluation.calibration import Reliability
 from cliptune.evaluation.plots import INK, LINE, MUTED, SERIES, svg_of
+from cliptune.evaluation.retrieval import Evaluation
+from cliptune.evaluation.shortening import bytes_of
 from cliptune.evaluation.tables import metric_of
 from cliptune.models.artifact import Epoch
+from cliptune.quantization import OutputDtype
 
 METRICS = ("reciprocal_rank", "recall_at_k", "precision_at_k")
 
@@ -72,10 +75,7 @@ def _draw(lines: Mapping[str, Line]) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.margins(x=0.1)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9,
-        labelcolor=INK, handlelength=1.2, borderaxespad=0.2,
-    )  # fmt: skip
+    _legend(axes)
     return svg_of(figure)
 
 
@@ -97,6 +97,37 @@ def reliability_chart(measured: Reliability) -> Chart:
     axes.set_ylim(0, 1)
     axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
     return Chart("Relevance", svg_of(figure))
+
+
+def shortened_chart(measured: Mapping[tuple[int, OutputDtype], Evaluation]) -> Chart:
+    """recall@k by the bytes that a document's embedding takes, a line for each type."""
+    lines: dict[OutputDtype, list[tuple[float, float]]] = {}
+    for (dimensions, output_dtype), evaluation in measured.items():
+        point = bytes_of(dimensions, output_dtype), evaluation.metrics["recall_at_k_textbook"]
+        lines.setdefault(output_dtype, []).append(point)
+    figure, axes = _axes((5.4, 3.2))
+    for number, (output_dtype, line) in enumerate(lines.items(), 1):
+        xs, ys = zip(*line, strict=True)
+        marker, colour = "os^"[number - 1], SERIES[number]
+        axes.plot(xs, ys, color=colour, marker=marker, markersize=5, lw=2, label=output_dtype)
+    sizes = sorted({size for line in lines.values() for size, _ in line})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.minorticks_off()
+    axes.margins(y=0.1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("bytes a document", color=MUTED)
+    axes.set_ylabel("recall@k", color=MUTED)
+    _legend(axes)
+    return Chart("Smaller embeddings", svg_of(figure))
+
+
+def _legend(axes: Axes) -> None:
+    """Names above the axes, side by side."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=9,
+        labelcolor=INK, handlelength=1.2, borderaxespad=0.2,
+    )  # fmt: skip
 
 
 def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:

@@ -23,11 +23,13 @@ from cliptune.evaluation.bootstrap import Change
 from cliptune.evaluation.calibration import Reliability
 from cliptune.evaluation.metrics import DOCARRAY_METRICS, HEADLINE, TEXTBOOK_METRICS
 from cliptune.evaluation.report.comparison import Comparison
-from cliptune.evaluation.report.curves import epoch_charts, reliability_chart
+from cliptune.evaluation.report.curves import epoch_charts, reliability_chart, shortened_chart
 from cliptune.evaluation.report.data_issues import Faults
 from cliptune.evaluation.retrieval import Evaluation
+from cliptune.evaluation.shortening import bytes_of
 from cliptune.files import write_text
 from cliptune.models.artifact import Epoch
+from cliptune.quantization import OutputDtype
 
 SHOWN_QUERIES = 10
 SHOWN_RESULTS = 5
@@ -83,6 +85,7 @@ def render_report(comparison: Comparison, about: About) -> str:
         charts=[(c.title, Markup(c.svg)) for c in epoch_charts(about.before, about.history)],  # noqa: S704 - drawn by us
         metrics=_rows(comparison.changes, DOCARRAY_METRICS),
         relevance=_relevance(comparison.reliability),
+        shortened=_shortened(comparison.shortened),
         textbook=_rows(comparison.changes, TEXTBOOK_METRICS),
         groups={
             by: [(f"{one.name} ({one.n})", one.change) for one in groups]
@@ -116,6 +119,17 @@ def _relevance(measured: Reliability | str) -> dict[str, object]:
         "calibration": measured.calibration,
         "cuts": measured.cuts,
     }
+
+
+def _shortened(measured: Mapping[tuple[int, OutputDtype], Evaluation]) -> dict[str, object]:
+    """What embeddings of fewer bytes find, as a chart and as rows."""
+    whole = next(iter(measured.values())).metrics["recall_at_k_textbook"]
+    rows = []
+    for (dimensions, output_dtype), evaluation in measured.items():
+        recall = evaluation.metrics["recall_at_k_textbook"]
+        kept = f"{100 * recall / whole:.1f} %" if whole else "–"
+        rows.append((dimensions, output_dtype, bytes_of(dimensions, output_dtype), recall, kept))
+    return {"chart": Markup(shortened_chart(measured).svg), "rows": rows}  # noqa: S704 - drawn by us
 
 
 def _query(comparison: Comparison, position: int) -> dict[str, object]:
