@@ -36,6 +36,7 @@ from cliptune.training.run_logger import Cancelled, RunExamples, RunLogger, Sile
 from cliptune.training.setup import (
     add_logit_bias,
     choose_learning_rate,
+    choose_loss,
     choose_sizes,
     compute_frozen_features,
     load_trainable,
@@ -172,9 +173,7 @@ class _Run:
         vary_word_order(training, self.pairs)
         self.validation = self._objective(LOSSES[options.loss], None, World())
         add_logit_bias(training, self.validation, self.pairs)
-        objective = self._objective(
-            options.training_loss(len(self.pairs)), autocast, training.world
-        )
+        objective = self._objective(choose_loss(training, self.pairs), autocast, training.world)
         if resume_from is None:
             choose_learning_rate(training, objective, self.pairs)
         self.optimizer = make_optimizer(

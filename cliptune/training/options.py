@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Literal, get_args
 
 from pydantic import (
@@ -28,7 +27,7 @@ from cliptune.training.defaults import (
     learning_rate_for,
     optimizer_for,
 )
-from cliptune.training.losses import LOSSES, Loss, clip_loss
+from cliptune.training.losses import LOSSES, clip_loss
 from cliptune.training.optimization.freezing import Freeze
 from cliptune.training.optimization.lora import LoraOptions
 from cliptune.training.optimization.optimizers import OPTIMIZERS, SCHEDULES
@@ -203,13 +202,13 @@ class TrainingOptions(BaseModel):
         """`optimizer`, or what `auto` stands for."""
         return optimizer_for(self.model, self.optimizer, adapters=self.lora is not None)
 
-    def training_loss(self, pairs: int) -> Loss:
-        """The loss that is made less, with so many pairs: with `label_smoothing` or its default."""
-        smoothing = self.label_smoothing
-        if smoothing is None:
-            smoothing = label_smoothing_for(self.model, pairs)
-        loss = LOSSES[self.loss]
-        return partial(clip_loss, label_smoothing=smoothing) if loss is clip_loss else loss
+    def smoothing(self, pairs: int) -> float:
+        """`label_smoothing`, or the default with so many pairs; 0 where the loss has none."""
+        if LOSSES[self.loss] is not clip_loss:
+            return 0.0
+        if self.label_smoothing is not None:
+            return self.label_smoothing
+        return label_smoothing_for(self.model, pairs)
 
     def word_order(self, pairs: int) -> float:
         """`augment_word_order`, or the default with so many pairs."""

@@ -30,7 +30,7 @@ from cliptune.training.batches.pairs import (
 from cliptune.training.batches.samplers import random_order, step_seed, steps_per_epoch
 from cliptune.training.batches.word_order import WordOrder
 from cliptune.training.defaults import batch_size_for
-from cliptune.training.losses import LOSSES, calibrated_bias
+from cliptune.training.losses import LOSSES, Loss, calibrated_bias, clip_loss
 from cliptune.training.memory import largest_fitting
 from cliptune.training.optimization.freezing import freeze_parameters, training_mode
 from cliptune.training.optimization.lora import Adapters
@@ -149,6 +149,15 @@ def compute_frozen_features(training: Training, pairs: Pairs, held_out: Pairs | 
         logger.log("INFO", "the vision tower is frozen: pictures are embedded once, not cropped")
 
 
+def choose_loss(training: Training, pairs: Pairs) -> Loss:
+    """The loss that is made less: CLIP's with smoothed targets, where the options say so."""
+    smoothing = training.options.smoothing(len(pairs))
+    if not smoothing:
+        return LOSSES[training.options.loss]
+    training.logger.log("INFO", f"targets are smoothed by {smoothing:g}")
+    return partial(clip_loss, label_smoothing=smoothing)
+
+
 def vary_word_order(training: Training, pairs: Pairs) -> None:
     """Have texts read with their words in another order, where the options say so."""
     part, model = training.options.word_order(len(pairs)), training.model
@@ -160,6 +169,7 @@ def vary_word_order(training: Training, pairs: Pairs) -> None:
                 "INFO", "the text tower is frozen: texts are embedded once, as they are"
             )
         return
+    training.logger.log("INFO", f"{part:.0%} of the texts are read with their words in any order")
     pairs.word_order = WordOrder(
         part, partial(model.tokenizer, context_length=model.context_length)
     )

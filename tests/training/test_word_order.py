@@ -123,3 +123,23 @@ def test_in_a_training(
     assert seen == [part]
     told = "INFO the text tower is frozen: texts are embedded once, as they are"
     assert (told in logger.lines) == ("freeze" in given)
+
+
+def test_smoothing_changes_the_loss_of_training_and_not_that_of_validation(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for smoothing in (0.0, 0.5):
+        logger = Recorder()
+        outcome = train(
+            options(tiny_model, epochs=1, learning_rate=1e-9, label_smoothing=smoothing),
+            squares(2),
+            squares(3),
+            [],
+            tmp_path / str(smoothing),
+            logger,
+        )
+        assert ("INFO targets are smoothed by 0.5" in logger.lines) == bool(smoothing)
+        [losses[smoothing]] = outcome.history
+    assert losses[0.5]["loss"] != pytest.approx(losses[0.0]["loss"], rel=1e-5)
+    assert losses[0.5]["val_loss"] == pytest.approx(losses[0.0]["val_loss"], rel=1e-4)
