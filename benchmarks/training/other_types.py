@@ -12,6 +12,7 @@ interval (95 %, paired bootstrap over the queries of all seeds).
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="with parquet files of products")
     parser.add_argument("--products", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--options", type=json.loads, default={}, help="others than the defaults")
     add_output_options(parser)
     args = parser.parse_args()
     split = split_products(read_products(args.folder))
@@ -52,7 +54,7 @@ def main() -> None:
         }
         before = load_model("builtin")
         with tempfile.TemporaryDirectory() as scratch:
-            options = TrainingOptions(seed=seed)
+            options = TrainingOptions.parse({**args.options, "seed": seed})
             train(options, documents(chosen), None, [], Path(scratch), StandardRunLogger())
             tuned = load_model(Path(scratch) / "artifact")
         for side, products in sides.items():
