@@ -49,7 +49,7 @@ class TrainingOptions(BaseModel):
     """A name of `cliptune.training.losses.LOSSES`."""
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     """The part of CLIPLoss's targets that all answers share, the wrong ones too; None: 0.1 for the
-    built-in model and random weights, from 400 pairs on, 0 for all others."""
+    built-in model and random weights, from 1,000 pairs on, 0 for all others."""
     matryoshka: tuple[int, ...] = ()
     """Lengths such as `[64, 128, 256]` at which the first numbers of an embedding are trained to be
     one themselves, beside the whole: `cliptune shorten` then makes a model of that length."""
@@ -102,7 +102,7 @@ class TrainingOptions(BaseModel):
     """Mirror half of the pictures."""
     augment_word_order: float | None = Field(None, ge=0, le=1)
     """The part of the texts whose words are put in another order, drawn anew each time; None: half
-    of them for the built-in model and random weights, from 400 pairs on, none for all others."""
+    of them for the built-in model and random weights, from 1,000 pairs on, none for all others."""
     to_onnx: bool = False
     """Export both towers to ONNX too."""
     num_processes: int = Field(1, ge=1, le=64)

@@ -36,9 +36,9 @@ def test_optimizer_and_learning_rate(values: dict[str, Any], optimizer: str, rat
 @pytest.mark.parametrize(
     ("values", "pairs", "smoothing", "word_order"),
     [
-        ({}, 400, 0.1, 0.5),
-        ({}, 399, 0, 0),
-        ({"model": "RN50::random"}, 400, 0.1, 0.5),
+        ({}, 1000, 0.1, 0.5),
+        ({}, 999, 0, 0),
+        ({"model": "RN50::random"}, 1000, 0.1, 0.5),
         ({"model": "ViT-B-32::openai"}, PLENTY, 0, 0),
         ({"model": "/models/mine", "label_smoothing": 0.2, "augment_word_order": 1}, 2, 0.2, 1),
         ({"label_smoothing": 0, "augment_word_order": 0}, PLENTY, 0, 0),
