@@ -1,7 +1,7 @@
-"""What else a recipe could have: each idea by itself, beside the defaults, on a small catalogue.
+"""What else a recipe could have: each idea by itself, on a small catalogue.
 
     python benchmarks/training/screening.py ../shared/fashion_large runs.jsonl --products 2000
-    python benchmarks/training/recipe.py table runs.jsonl --against 'new defaults'
+    python benchmarks/training/recipe.py table runs.jsonl --against plain
 
 Ideas that are options of `TrainingOptions` are tried as such. Those that cliptune does not have are
 put in the place of a part of it, here alone: what gains nothing is not to become an option.
@@ -38,7 +38,9 @@ from cliptune.training.callbacks import Callback
 from cliptune.training.optimization.optimizers import OPTIMIZERS
 from cliptune.training.state import Training
 
-DEFAULT = "new defaults"
+PLAIN = "plain"
+WITHOUT = {"label_smoothing": 0, "augment_word_order": 0}
+"""What the defaults have of these ideas already."""
 SCHEDULE_FREE: list[Any] = []
 """The optimizers made so far."""
 GROUP = 8
@@ -246,7 +248,7 @@ def _schedule_free(groups: Any, lr: float, **_: Any) -> Any:
 
 
 IDEAS: dict[str, Idea] = {
-    DEFAULT: Idea(),
+    PLAIN: Idea(),
     "EMA .99": Idea(callbacks=lambda: [Averaged(decay=0.99)]),
     "EMA .9": Idea(callbacks=lambda: [Averaged(decay=0.9)]),
     "soup of the last two epochs": Idea(callbacks=lambda: [Soup()]),
@@ -326,7 +328,8 @@ def main() -> None:
             idea = IDEAS[name]
             more = load_catalogue("catalogue-train")[: idea.replayed] if idea.replayed else []
             with applied(idea, catalogue):
-                bench.run(name, args.products, seed, idea.options, idea.callbacks(), more)
+                options = {**WITHOUT, **idea.options}
+                bench.run(name, args.products, seed, options, idea.callbacks(), more)
 
 
 if __name__ == "__main__":
