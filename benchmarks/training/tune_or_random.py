@@ -74,12 +74,13 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     args = parser.parse_args()
     split = split_products(read_products(args.folder))
     docs = documents(split.catalogue(args.products))
     base, asked = TrainingOptions(seed=args.seed), TuneOptions(minutes=args.minutes)
     rows, found = [], dict[str, PerQuery]()
-    for way in WAYS:
+    for way in args.ways:
         with tempfile.TemporaryDirectory() as scratch, searching(way):
             run_dir = Path(scratch)
             tune(base, asked, [], docs, None, run_dir, StandardRunLogger())
@@ -112,7 +113,9 @@ def main() -> None:
         with args.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
-    first = {name: np.asarray(values) for name, values in found["tune: defaults"].items()}
+    first = {
+        name: np.asarray(values) for name, values in found[f"{args.ways[0]}: defaults"].items()
+    }
     for name, values in found.items():
         change = compare_means(first, {k: np.asarray(v) for k, v in values.items()})
         gain = change["reciprocal_rank"].difference
