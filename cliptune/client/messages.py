@@ -207,14 +207,11 @@ def to_item(doc: BaseDoc) -> Json:
     return fields
 
 
-_DTYPES = {"None": "<f4", "int8": "i1", "uint8": "u1"}
-"""By the name of a type of embeddings, how its bytes are read."""
-
-
 def _doc(kind: type[D], item: Json) -> D:
     if isinstance(vector := item.get("embedding"), str):
-        numbers = np.frombuffer(base64.b64decode(vector), _DTYPES[str(item.get("embedding_dtype"))])
-        item = {**item, "embedding": numbers.astype(numbers.dtype.newbyteorder("="))}
+        dtype = np.dtype(str(item.get("embedding_dtype", "<f4")))
+        numbers = np.frombuffer(base64.b64decode(vector), dtype)
+        item = {**item, "embedding": numbers.astype(dtype.newbyteorder("="))}
     if isinstance(image := item.get("image"), str):
         item = {**item, "image": base64.b64decode(image)}
     return kind(**item)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 import torch
 from docarray import DocList
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cliptune.data.equivalence import KeyedDocs, TextKeys, word_keys
 from cliptune.data.validation import texts_of
@@ -18,7 +18,7 @@ from cliptune.errors import BadData, BadImage, BadInput
 from cliptune.evaluation.grades import Grades
 from cliptune.evaluation.metrics import means, per_query_metrics
 from cliptune.evaluation.relevance import Answers, decide_answers
-from cliptune.evaluation.topk import Embeddings, check_distance, top_k
+from cliptune.evaluation.topk import Embeddings, SearchOptions, check_distance, top_k
 from cliptune.inference.encode import pictures_of
 from cliptune.models.artifact import VISION_TOWER
 from cliptune.models.tokenizers import token_keys
@@ -46,11 +46,7 @@ class Search(Protocol):
         query_emb: Embeddings,
         index_emb: Embeddings,
         k: int,
-        *,
-        distance: str = ...,
-        exclude: ArrayLike | None = ...,
-        chunk: int = ...,
-        device: str | torch.device | None = ...,
+        **options: Unpack[SearchOptions],
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Positions and cosines, [Q, min(k, N)]."""
         ...

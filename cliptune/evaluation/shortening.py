@@ -6,15 +6,14 @@ See `cliptune.models.shorten` and `cliptune.quantization`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Unpack, get_args
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cliptune.evaluation.retrieval import Evaluation
 from cliptune.evaluation.search_task import Embedded, SearchTask
-from cliptune.evaluation.topk import Embeddings, top_k
+from cliptune.evaluation.topk import Embeddings, SearchOptions, top_k
 from cliptune.inference.towers import first_numbers
 from cliptune.models.shorten import check_dimensions
 from cliptune.quantization import OutputDtype, dequantize_embeddings, quantize_embeddings
@@ -68,11 +67,7 @@ def top_k_by_signs(
     query_emb: Embeddings,
     index_emb: Embeddings,
     k: int,
-    *,
-    distance: str = "cosine",
-    exclude: ArrayLike | None = None,
-    chunk: int = 16384,
-    device: str | torch.device | None = None,
+    **options: Unpack[SearchOptions],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The nearest documents as signs find them, in the order of the queries' floats.
 
@@ -81,23 +76,11 @@ def top_k_by_signs(
     (Yamada et al., 2021). Arguments and what is returned are those of `top_k`; of `index_emb`
     [N, D] only the signs count.
     """
-    queries, index = (np.asarray(one, np.float32) for one in (query_emb, index_emb))
-    dimensions = index.shape[1]
-    asked, stored = (
-        dequantize_embeddings(quantize_embeddings(one, "ubinary"), dimensions)
-        for one in (queries, index)
-    )
+    queries = np.asarray(query_emb, np.float32)
+    stored = _signs(index_emb)
     # Of signs, the least Hamming distance is the greatest cosine.
-    found, _ = top_k(
-        asked,
-        stored,
-        CANDIDATES * k,
-        distance=distance,
-        exclude=exclude,
-        chunk=chunk,
-        device=device,
-    )
-    lengths = np.linalg.norm(queries, axis=1, keepdims=True) * np.sqrt(dimensions)
+    found, _ = top_k(_signs(queries), stored, CANDIDATES * k, **options)
+    lengths = np.linalg.norm(queries, axis=1, keepdims=True) * np.sqrt(queries.shape[1])
     directions = queries / lengths
     scores = np.full(found.shape, -np.inf, np.float32)
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -106,3 +89,7 @@ def top_k_by_signs(
         scores[rows] = np.where(found[rows] < 0, -np.inf, cosines)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
+
+
+def _signs(embeddings: Embeddings) -> NDArray[np.float32]:
+    return np.where(np.asarray(embeddings) > 0, np.float32(1), np.float32(-1))

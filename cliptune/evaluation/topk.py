@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -32,6 +33,16 @@ _EXCLUDED = -0x7F80_0001  # the upper half of the key of a score of -inf
 _NOTHING = torch.iinfo(torch.int64).min
 
 Embeddings = np.ndarray | torch.Tensor
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `top_k` may be told, see there."""
+
+    distance: str
+    exclude: ArrayLike | None
+    chunk: int
+    query_chunk: int
+    device: str | torch.device | None
 
 
 def top_k(

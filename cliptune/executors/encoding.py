@@ -65,6 +65,8 @@ def in_output_dtype(docs: DocList[D], output_dtype: OutputDtype) -> DocList[D]:
 
     Those of the encoder before are already.
     """
+    if output_dtype == "float32":
+        return docs
     for doc in docs:
         if doc.embedding is not None and doc.embedding.dtype == np.float32:
             quantized = quantize_embeddings(doc.embedding, output_dtype)

@@ -34,9 +34,11 @@ class Family:
     """The part of the texts whose words are put in another order."""
 
 
-NEW = Family("Muon", 2e-3, 1e-3, 400, 0.1, 0.5)
+NEW = Family("Muon", 2e-3, other_rate=1e-3, steps=400, label_smoothing=0.1, augment_word_order=0.5)
 """The built-in model, and those with random weights."""
-PRETRAINED = Family("AdamW", 1e-5, 1e-5, 0, 0.0, 0.0)
+PRETRAINED = Family(
+    "AdamW", 1e-5, other_rate=1e-5, steps=0, label_smoothing=0.0, augment_word_order=0.0
+)
 """All others: fine-tuned as in Goyal et al., "Finetune like you pretrain", 2023."""
 
 FEWEST_REGULARISED = 1000

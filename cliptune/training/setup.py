@@ -13,6 +13,7 @@ from docarray import DocList
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from cliptune.data.validation import texts_of
 from cliptune.documents import ClipDoc
 from cliptune.errors import BadInput
 from cliptune.models.loading import ClipModel, load_model
@@ -170,9 +171,10 @@ def vary_word_order(training: Training, pairs: Pairs) -> None:
             )
         return
     training.logger.log("INFO", f"{part:.0%} of the texts are read with their words in any order")
-    pairs.word_order = WordOrder(
-        part, partial(model.tokenizer, context_length=model.context_length)
-    )
+    assert pairs.table is not None  # noqa: S101 - `make_pairs` gives it
+    texts = pairs.choices.texts if pairs.choices else texts_of(pairs.table.docs)
+    tokenize = partial(model.tokenizer, context_length=model.context_length)
+    pairs.word_order = WordOrder(part, texts, tokenize)
 
 
 def add_logit_bias(training: Training, objective: Objective, pairs: Pairs) -> None:

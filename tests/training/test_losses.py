@@ -47,7 +47,7 @@ def test_pictures_of_one_title_are_not_negatives_of_each_other() -> None:
     total = 0.0
     for i in range(6):
         for rows, columns in ((images, texts), (texts, images)):
-            cosines = [8.0 * (rows[i] @ columns[j]).item() for j in range(6)]
+            cosines = [8.0 * float(rows[i] @ columns[j]) for j in range(6)]
             rivals = [j for j in range(6) if j == i or labels[j] != labels[i]]
             total -= cosines[i] - math.log(sum(math.exp(cosines[j]) for j in rivals))
     ours = clip_loss(images, texts, torch.tensor(labels), torch.tensor(8.0))

@@ -96,7 +96,7 @@ def report(
             searched.index,
             train=_training_data(run) if training_data else None,
             limit=limit or searched.limit,
-            lengths=open_artifact(find_artifact(name)).matryoshka,
+            lengths=open_artifact(find_artifact(name), only=()).matryoshka,
             seed=seed,
             pixel_cache=Settings.read().cache_dir / "pixels",
             on_progress=progress,

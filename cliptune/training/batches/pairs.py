@@ -61,8 +61,6 @@ class Pairs:
     first ones."""
     weights: Tensor | None = None
     """float32 [N]: how much each counts (see `cliptune.training.losses`); None: all alike."""
-    texts: list[str] = field(default_factory=list)
-    """[N], the first ones as they are written."""
     word_order: WordOrder | None = None
     """Puts the words of texts in another order; None: they are read as they are."""
     negatives: Negatives = field(default_factory=dict)
@@ -95,7 +93,6 @@ class Pairs:
             None if self.table is None else self.table.subset(positions.tolist()),
             choices=None if self.choices is None else self.choices.subset(positions),
             weights=None if self.weights is None else self.weights[chosen],
-            texts=[self.texts[i] for i in positions] if self.texts else [],
             negatives=negatives_among(self.negatives, positions),
         )
 
@@ -185,7 +182,6 @@ def make_pairs(
         table,
         choices=TextChoices.of(several, row, unique_tokens, unique),
         weights=weights_of(kept),
-        texts=texts,
         negatives=find_negatives(kept, rows),
     )
     label_together(pairs)
@@ -274,21 +270,18 @@ def read_batch(
         batch.weights = pairs.weights[places]
     own = positions[here]
     tokens, features, chosen = pairs.tokens, pairs.text_features, torch.from_numpy(own)
-    texts = pairs.texts
     if pairs.choices is not None and seed is not None:
         rows = pairs.choices.draw(positions, seed)
         # The text of a wrong answer makes nothing right.
         read = rows if batch.weights is None else np.where(batch.weights > 0, rows, -1 - positions)
         batch.labels = labels_with_texts(batch.labels, read)
         tokens, features = pairs.choices.tokens, pairs.choices.features
-        texts = pairs.choices.texts
         chosen = torch.from_numpy(rows[here])
     if features is None:
         batch.tokens = tokens[chosen]
         if pairs.word_order is not None and seed is not None:
             seeds = pairs.word_order.draw(len(positions), seed)[here]
-            read_texts = [texts[row] for row in chosen.tolist()]
-            batch.tokens = pairs.word_order.read(batch.tokens, read_texts, seeds)
+            batch.tokens = pairs.word_order.read(batch.tokens, chosen.tolist(), seeds)
     else:
         batch.text_features = features[chosen]
     if pairs.image_features is None:

@@ -20,6 +20,8 @@ class WordOrder:
 
     part: float
     """Of all texts, 0 to 1."""
+    texts: Sequence[str]
+    """[M]: those of the pairs, or of their choices where they have several."""
     tokenize: Callable[[list[str]], Tensor]
     """Texts to tokens int64 [n, L]."""
 
@@ -29,11 +31,11 @@ class WordOrder:
         seeds = dice.integers(0, 2**62, count)
         return np.where(dice.random(count) < self.part, seeds, -1)
 
-    def read(self, tokens: Tensor, texts: Sequence[str], seeds: NDArray[np.int64]) -> Tensor:
-        """`tokens` int64 [n, L] of `texts`, those with a seed of their words in another order."""
+    def read(self, tokens: Tensor, rows: Sequence[int], seeds: NDArray[np.int64]) -> Tensor:
+        """`tokens` int64 [n, L] of the texts at `rows`, those with a seed in another order."""
         changed = {
-            place: _in_any_order(texts[place], int(seed))
-            for place, seed in enumerate(seeds)
+            place: _in_any_order(self.texts[row], int(seed))
+            for place, (row, seed) in enumerate(zip(rows, seeds, strict=True))
             if seed >= 0
         }
         if changed:
